@@ -1,0 +1,39 @@
+# Everything runs from a fresh machine with Python 3.11+: the environment is made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_DIR ?= .demo
+
+.PHONY: help demo test lint unit integration setup lock clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Make .venv with the locked set of packages
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v[0]}.{v[1]} found; use make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' -e '.[dev]'
+	@touch $@
+
+demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips
+	$(BIN)/coefvq demo --workspace $(DEMO_DIR)
+
+test: lint unit integration  ## All checks and tests that CI runs
+
+lint: setup  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup  ## Fast tests
+	$(BIN)/python -m pytest tests/unit tests/property -n 2 -q
+
+integration: setup  ## Real parts: DVC, MLflow, Prefect, kill -9
+	$(BIN)/python -m pytest tests/integration tests/reliability -q
+
+clean:  ## Remove the demo workspace and caches (not .venv)
+	rm -rf $(DEMO_DIR) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

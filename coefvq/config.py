@@ -1,0 +1,306 @@
+"""params.yaml as frozen, strict models.
+
+A key that is unknown, missing or ill-typed fails with its dotted name, its value, what was expected
+and, where one is near, the name that was probably meant. Nothing here has a hidden default: what a run
+used can be read in the file (and is what DVC tracks).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from coefvq.errors import ConfigError
+
+PARAMS_FILE = Path("params.yaml")
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Percent = Annotated[float, Field(gt=0.0, lt=100.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+IssueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Paths(_Section):
+    """Where stages read and write, relative to the workspace."""
+
+    raw: str
+    manifest: str
+    splits: str
+    models: str
+    reports: str
+
+    def model_dir(self, kind: Literal["base", "mllm"], issue: str) -> Path:
+        """Folder of one trained model."""
+        return Path(self.models) / issue / kind
+
+    def report(self, issue: str, name: str) -> Path:
+        """One report file of an issue."""
+        return Path(self.reports) / issue / name
+
+
+class LabelSource(_Section):
+    """Column of the imported table that holds an issue's label, and which values mean positive."""
+
+    column: str
+    positive: tuple[str, ...] | None
+
+
+class Ingest(_Section):
+    """Import and probing of the raw clips."""
+
+    format: Literal["auto", "videofolder", "csv", "jsonl", "parquet"]
+    workers: Count
+    max_megabytes: Positive
+    max_seconds: Positive
+    labels: dict[IssueName, LabelSource]
+
+
+class Validate(_Section):
+    """Expectations the manifest must meet."""
+
+    min_rows: Count
+    min_decodable: Fraction
+    max_title_chars: Count
+    prevalence: dict[IssueName, tuple[Fraction, Fraction]]
+
+
+class Fractions(_Section):
+    """Share of each split; they add up to 1."""
+
+    train: Fraction
+    val: Fraction
+    test: Fraction
+    traffic: Fraction
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.val + self.test + self.traffic
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"train + val + test + traffic must be 1, got {total:g}")
+        return self
+
+
+class Split(_Section):
+    """Grouped, stratified splitting."""
+
+    fractions: Fractions
+    group_by: tuple[Literal["source_id", "creator_id", "sha256"], ...]
+
+
+class MediaSpec(_Section):
+    """What the decoder hands to the models."""
+
+    frames: Count
+    frame_size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)]
+    audio_seconds: Annotated[float, Field(gt=0.0, le=30.0)]
+
+
+class Training(_Section):
+    """Names and meanings of transformers.TrainingArguments; ``positive_weight`` weighs the rare class."""
+
+    num_train_epochs: Positive
+    per_device_train_batch_size: Count
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    warmup_ratio: Fraction
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    positive_weight: Positive
+
+
+class BaseModelParams(_Section):
+    """The first stage of the cascade."""
+
+    preset: Literal["tiny"]
+    architecture: Literal["resnet", "multitower"]
+    training: Training
+
+
+class Lora(_Section):
+    """LoRA on every linear layer of the language model; rank 0 trains the head only (paper, Table 4)."""
+
+    rank: Annotated[int, Field(ge=0)]
+    alpha: Annotated[int, Field(ge=0)]
+    dropout: Fraction
+
+
+class MLLMParams(_Section):
+    """The second stage of the cascade."""
+
+    preset: Literal["tiny"]
+    fusion: Literal["late", "none"]
+    text: bool
+    audio: bool
+    lora: Lora
+    training: Training
+
+
+class Predict(_Section):
+    """Scoring of the validation, test and traffic splits."""
+
+    batch_size: Count
+
+
+class Evaluate(_Section):
+    """Which R@P figures to report, P in percent."""
+
+    precision_targets: tuple[Percent, ...]
+
+
+class Thresholds(_Section):
+    """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation."""
+
+    p_base: Annotated[tuple[Percent, ...], Field(min_length=1)]
+    max_f1_loss: Fraction
+    views_trigger: int | None
+
+
+class Gate(_Section):
+    """Conditions before a person is asked to approve."""
+
+    min_average_precision_gain: float
+    max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)]
+    max_f1_drop: Fraction
+
+
+class Tracking(_Section):
+    """MLflow store and experiment."""
+
+    uri: str | None
+    experiment: str
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    issues: Annotated[tuple[IssueName, ...], Field(min_length=1)]
+    paths: Paths
+    ingest: Ingest
+    validate_: Annotated[Validate, Field(alias="validate")]
+    split: Split
+    media: dict[IssueName, MediaSpec]
+    base: dict[IssueName, BaseModelParams]
+    mllm: dict[IssueName, MLLMParams]
+    predict: Predict
+    evaluate: Evaluate
+    thresholds: dict[IssueName, Thresholds]
+    gate: Gate
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _each_issue_is_configured(self) -> Self:
+        sections: dict[str, dict[str, Any]] = {
+            "ingest.labels": dict(self.ingest.labels),
+            "validate.prevalence": dict(self.validate_.prevalence),
+            "media": dict(self.media),
+            "base": dict(self.base),
+            "mllm": dict(self.mllm),
+            "thresholds": dict(self.thresholds),
+        }
+        for issue in self.issues:
+            for name, section in sections.items():
+                if issue not in section:
+                    raise ValueError(f"issue '{issue}' is listed in issues but {name}.{issue} is missing")
+        return self
+
+    def check_issue(self, issue: str) -> str:
+        """Return ``issue`` if it is configured.
+
+        Raises:
+            ConfigError: it is not one of ``issues``.
+        """
+        if issue not in self.issues:
+            raise ConfigError(
+                f"--issue {issue}: expected one of {', '.join(self.issues)} (issues in params.yaml)"
+            )
+        return issue
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a key does not fit.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: no such file; run inside a workspace (coefvq demo --workspace DIR makes one)"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path}{line}: not readable as YAML; check indentation and quotes") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
+    return parse_params(raw, str(path))
+
+
+def parse_params(raw: dict[str, Any], source: str = "params.yaml") -> Params:
+    """Check an already parsed mapping; ``source`` is named in errors.
+
+    Raises:
+        ConfigError: a key does not fit.
+    """
+    try:
+        # JSON mode: strict types, yet YAML lists may fill tuples
+        return Params.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        raise ConfigError(
+            f"{source}: " + "; ".join(_explain(item, raw) for item in error.errors()[:3])
+        ) from error
+
+
+def _explain(item: Any, raw: dict[str, Any]) -> str:
+    path = [part for part in item["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in path) or "(top level)"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggestion(path)}"
+    if item["type"] == "missing":
+        return f"{key}: missing key; add it (the project's own params.yaml shows a value)"
+    if item["type"] == "value_error":
+        return f"{key}: {item['ctx']['error']}"
+    value = json.dumps(item["input"], default=str)
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{key} = {value}: expected {_expected(item)}"
+
+
+def _expected(item: Any) -> str:
+    text = str(item["msg"]).replace("Input should be ", "").strip()
+    return text[0].lower() + text[1:]
+
+
+def _suggestion(path: list[Any]) -> str:
+    names = _known_keys(path[:-1])
+    near = difflib.get_close_matches(str(path[-1]), names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known here: {', '.join(sorted(names))}" if names else "; remove it"
+
+
+def _known_keys(parents: list[Any]) -> list[str]:
+    """Field names of the section at ``parents``, walked through the schema rather than retyped."""
+    schema = Params.model_json_schema(by_alias=True)
+    node: dict[str, Any] = schema
+    for part in parents:
+        child = node.get("properties", {}).get(part) or node.get("additionalProperties") or _first(node, part)
+        if not isinstance(child, dict):
+            return []
+        node = schema["$defs"][child["$ref"].split("/")[-1]] if "$ref" in child else child
+    return list(node.get("properties", {}))
+
+
+def _first(node: dict[str, Any], key: Any) -> dict[str, Any] | None:
+    patterns: dict[str, Any] = node.get("patternProperties", {})
+    return next(iter(patterns.values()), None)

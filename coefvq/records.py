@@ -1,0 +1,82 @@
+"""The words of the system as types: manifest columns, one video, one scored video.
+
+Everything here is plain data; the manifest's contract is in docs/data.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+SPLITS = ("train", "val", "test", "traffic")
+SplitName = Literal["train", "val", "test", "traffic"]
+
+# why a clip was rejected at ingest: a closed list, so that dashboards can count it
+REASONS = ("ok", "missing", "outside_root", "empty", "no_video", "undecodable", "too_large", "too_long")
+
+#: columns every manifest has, in order; ``label_<issue>`` and ``posterior_<issue>`` may follow
+MANIFEST_COLUMNS = (
+    "video_id",
+    "uri",
+    "sha256",
+    "title",
+    "stickers",
+    "published_at",
+    "creator_id",
+    "source_id",
+    "views",
+    "weight",
+    "decode_ok",
+    "reason",
+    "duration_s",
+    "fps",
+    "width",
+    "height",
+    "has_audio",
+)
+
+#: columns of scores.parquet, the output of ``predict``
+SCORE_COLUMNS = ("video_id", "split", "label", "weight", "views", "posterior", "base", "mllm")
+
+
+def label_column(issue: str) -> str:
+    """Manifest column that holds the nullable 0/1 label of ``issue``."""
+    return f"label_{issue}"
+
+
+def posterior_column(issue: str) -> str:
+    """Manifest column that holds P(label | factors) where the world is synthetic."""
+    return f"posterior_{issue}"
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """One video as the models take it: a file and the text that came with it."""
+
+    video_id: str
+    path: Path
+    title: str = ""
+    stickers: tuple[str, ...] = ()
+    views: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """What the cascade says of one video.
+
+    ``base_score`` and ``mllm_score`` are probabilities of the positive class in [0, 1];
+    ``mllm_score`` is None where the policy did not escalate. ``decided_by`` names the stage whose
+    answer counted. ``error`` is set, and both scores are None, where the clip could not be scored.
+    """
+
+    video_id: str
+    issue: str
+    base_score: float | None
+    mllm_score: float | None
+    positive: bool | None
+    decided_by: Literal["base", "mllm", "none"]
+    bundle_version: str
+    error: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
