@@ -4,7 +4,7 @@
     ├── ConfigError             2   params.yaml: unknown key, wrong type, unreadable file
     ├── DataError               3   a file, row or column of the user's data
     │   ├── MediaError          3   one clip cannot be probed or decoded
-    │   ├── ValidationFailed    4   the manifest does not meet its expectations
+    │   ├── ValidationFailedError    4   the manifest does not meet its expectations
     │   └── SplitError          3   a split would be empty or hold one class only
     ├── ModelError              5   weights or a saved model do not fit
     └── RegistryError           6   tracking store, aliases, approvals
@@ -45,7 +45,7 @@ class SplitError(DataError):
     """A split would be empty or hold one class only."""
 
 
-class ValidationFailed(DataError):
+class ValidationFailedError(DataError):
     """The manifest does not meet its expectations."""
 
     exit_code = 4
