@@ -55,11 +55,16 @@ class LabelSource(_Section):
     positive: tuple[str, ...] | None
 
 
+class Runtime(_Section):
+    """Settings that change speed and nothing else; no DVC stage depends on them."""
+
+    workers: Count
+
+
 class Ingest(_Section):
     """Import and probing of the raw clips."""
 
     format: Literal["auto", "videofolder", "csv", "jsonl", "parquet"]
-    workers: Count
     max_megabytes: Positive
     max_seconds: Positive
     labels: dict[IssueName, LabelSource]
@@ -112,7 +117,7 @@ class Training(_Section):
     per_device_train_batch_size: Count
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0.0)]
-    warmup_ratio: Fraction
+    warmup_steps: Annotated[float, Field(ge=0.0)]  # below 1: a share of all steps
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
     positive_weight: Positive
 
@@ -185,6 +190,7 @@ class Params(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     issues: Annotated[tuple[IssueName, ...], Field(min_length=1)]
     paths: Paths
+    runtime: Runtime
     ingest: Ingest
     validate_: Annotated[Validate, Field(alias="validate")]
     split: Split

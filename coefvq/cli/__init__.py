@@ -1,0 +1,1 @@
+"""Command line: thin functions that import what they need when they run."""

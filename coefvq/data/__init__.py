@@ -1,0 +1,1 @@
+"""Import, probe, decode, validate, split and feed videos."""

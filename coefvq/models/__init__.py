@@ -1,0 +1,1 @@
+"""The base models and the fused MLLM of the paper. Importing this package imports no torch."""

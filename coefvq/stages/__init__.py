@@ -1,0 +1,60 @@
+"""One module per DVC stage: read, one pure call, write.
+
+``STAGES`` is what the command line offers and what tests/unit/test_contract.py holds dvc.yaml to: the
+same names, and for each the same sections of params.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from coefvq.config import Params
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage's name, the params sections it reads ({issue} stands for the issue), and its one-line help."""
+
+    name: str
+    sections: tuple[str, ...]
+    per_issue: bool
+    help: str
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module with ``run``."""
+        return f"coefvq.stages.{self.name.replace('-', '_')}"
+
+    def run(self, params: Params, issue: str | None) -> None:
+        """Import the stage and run it."""
+        module = import_module(self.module)
+        if self.per_issue:
+            module.run(params, issue)
+        else:
+            module.run(params)
+
+
+STAGES = (
+    StageSpec("ingest", ("issues", "ingest"), False, "Import and probe the raw clips into the manifest."),
+    StageSpec("validate", ("issues", "validate"), False, "Check the manifest with Great Expectations."),
+    StageSpec("split", ("seed", "issues", "split"), False, "Assign grouped train, val, test and traffic splits."),
+    StageSpec(
+        "train-base",
+        ("seed", "media.{issue}", "base.{issue}", "tracking"),
+        True,
+        "Train the light first-stage model.",
+    ),
+    StageSpec(
+        "train-mllm",
+        ("seed", "media.{issue}", "mllm.{issue}", "tracking"),
+        True,
+        "Fine-tune the multimodal LLM with LoRA.",
+    ),
+    StageSpec("predict", ("media.{issue}", "predict"), True, "Score val, test and traffic with both models."),
+    StageSpec("evaluate", ("evaluate",), True, "F1 and R@P of both models and of the Bayes row."),
+    StageSpec(
+        "thresholds", ("evaluate", "thresholds.{issue}"), True, "Pick the cascade's thresholds on validation data."
+    ),
+    StageSpec("candidate", ("seed", "media.{issue}"), True, "Bind models, policy and data hashes into one candidate."),
+)

@@ -1,0 +1,1 @@
+"""Fine-tuning of the base models and the MLLM."""

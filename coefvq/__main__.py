@@ -1,0 +1,108 @@
+"""``coefvq`` and ``python -m coefvq``: name -> command.
+
+Every DVC stage is one command. Commands that need Prefect or DVC are plugged in through the entry-point
+group ``coefvq.commands`` by the layers above, so that the library imports neither.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coefvq import __version__
+from coefvq.cli import data, registry, score, vmp
+from coefvq.config import load_params
+from coefvq.errors import CoefVQError
+from coefvq.stages import STAGES, StageSpec
+
+# telemetry of every library is off unless the user has said otherwise
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+app = typer.Typer(
+    name="coefvq",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Cascaded multimodal video classification: data, train, evaluate, release, serve.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = (
+        False
+    ),
+) -> None:
+    pass
+
+
+def _add_stage(stage: StageSpec) -> None:
+    example = f"Example: coefvq {stage.name}" + (" --issue icd" if stage.per_issue else "")
+    options = {"name": stage.name, "help": f"{stage.help}\n\n{example}", "rich_help_panel": "Pipeline stages"}
+    if stage.per_issue:
+
+        @app.command(**options)  # type: ignore[arg-type]
+        def _with_issue(
+            issue: Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")],
+            params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+        ) -> None:
+            loaded = load_params(params)
+            stage.run(loaded, loaded.check_issue(issue))
+    else:
+
+        @app.command(**options)  # type: ignore[arg-type]
+        def _without_issue(
+            params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+        ) -> None:
+            stage.run(load_params(params), None)
+
+
+def _assemble() -> None:
+    for stage in STAGES:
+        _add_stage(stage)
+    app.add_typer(data.app, name="data", help="Make and inspect data sets.")
+    app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")
+    app.command(name="score", rich_help_panel="Use")(score.score)
+    for name in ("register", "status", "history", "rollback"):
+        app.command(name=name, rich_help_panel="Release")(getattr(registry, name))
+    for plugin in sorted(entry_points(group="coefvq.commands"), key=lambda entry: entry.name):
+        app.command(name=plugin.name, rich_help_panel="Flows")(plugin.load())
+
+
+def main() -> None:
+    """Run a command; user errors are one line on stderr and the exit code of their class."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    _assemble()
+    try:
+        app()
+    except CoefVQError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

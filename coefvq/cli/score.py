@@ -1,0 +1,100 @@
+"""``coefvq score``: what the champion says of files, a folder or a manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coefvq.errors import DataError
+from coefvq.records import ScoredVideo, VideoInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def score(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, a folder, or a .csv/.jsonl/.parquet table.")],
+    title: Annotated[str, typer.Option(help="Title of the video (files only).")] = "",
+    sticker: Annotated[list[str] | None, typer.Option(help="On-screen text; may be repeated (files only).")] = None,
+    issue: Annotated[list[str] | None, typer.Option(help="Issue(s); default: all with a champion.")] = None,
+    version: Annotated[str, typer.Option(help="Alias or version of the pair.")] = "champion",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Score videos with the approved pair: decision, both scores, and which stage decided.
+
+    Exit code 3 if any clip could not be scored.
+
+    Example: coefvq score clip.mp4 --title "my dinner" --json
+    """
+    from coefvq.registry.champions import load_scorer
+
+    inputs = collect(videos, title, tuple(sticker or ()))
+    rows = load_scorer(issue, version)(inputs)
+    if as_json:
+        for row in rows:
+            print(json.dumps(asdict(row), sort_keys=True))
+    else:
+        _print(rows)
+    failed = [row for row in rows if row.error]
+    if failed:
+        raise DataError(f"{len(failed)} of {len(rows)} not scored; first: {failed[0].error}")
+
+
+def collect(sources: Sequence[Path], title: str, stickers: tuple[str, ...]) -> list[VideoInput]:
+    """Files as they are; folders and tables through the importer.
+
+    Raises:
+        DataError: a source does not exist.
+    """
+    from coefvq.data.importers import VIDEO_SUFFIXES
+
+    inputs: list[VideoInput] = []
+    for source in sources:
+        if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
+            inputs.append(VideoInput(source.stem, source, title, stickers))
+        elif source.exists():
+            inputs.extend(_from_table(source))
+        else:
+            raise DataError(f"{source}: no such file or folder; check the path")
+    return inputs
+
+
+def _from_table(source: Path) -> list[VideoInput]:
+    from coefvq.data.importers import read_table
+    from coefvq.data.manifest import to_inputs
+
+    table = read_table(source)
+    return to_inputs(table.frame.assign(sha256=None), table.root)
+
+
+def _print(rows: Sequence[ScoredVideo]) -> None:
+    from rich.console import Console
+
+    Console().print(results_table(rows))
+
+
+def results_table(rows: Sequence[ScoredVideo]) -> Table:
+    """Decision, scores and deciding stage as a rich table."""
+    from rich.table import Table
+
+    table = Table(title=f"bundle {', '.join(sorted({row.bundle_version for row in rows}))}")
+    for name, justify in (("video", "left"), ("issue", "left"), ("decision", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("base", "MLLM"):
+        table.add_column(name, justify="right")
+    table.add_column("decided by")
+    for row in rows:
+        decision = "error" if row.error else "positive" if row.positive else "negative"
+        table.add_row(
+            row.video_id, row.issue, decision, _number(row.base_score), _number(row.mllm_score), row.decided_by
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

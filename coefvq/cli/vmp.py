@@ -1,0 +1,232 @@
+"""``coefvq vmp``: publish videos, run the loop over them, look into the index."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from coefvq.errors import ConfigError, DataError
+from coefvq.vmp.index import IndexStore, open_index
+from coefvq.vmp.log import EventLog, open_log
+from coefvq.vmp.loop import CONSUMER
+from coefvq.vmp.records import BatchReport, Event, IndexEntry
+
+if TYPE_CHECKING:
+    from coefvq.vmp.retriever import Scorer
+
+app = typer.Typer(
+    help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
+    no_args_is_help=True,
+)
+
+State = Annotated[Path, typer.Option("--state", help="Folder of log.sqlite and index.sqlite.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+_STATE = Path("vmp")
+
+
+@app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
+def publish(
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder of videos, metadata.csv/.jsonl or Parquet manifest.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder the paths are relative to (default: the table's own).")
+    ] = None,
+    delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
+    state: State = _STATE,
+    as_json: Json = False,
+) -> None:
+    """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
+    if source is None and not delete:
+        raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
+    events = [] if source is None else _read_with_progress(source, root)
+    events += [Event(video_id, "delete") for video_id in delete or []]
+    with open_log(state / "log.sqlite") as log:
+        appended = log.publish(events)
+        counts = {
+            "events": len(appended),
+            "unchanged": len(events) - len(appended),
+            "last_offset": log.last_offset(),
+        }
+    _print(counts, as_json, f"{counts['events']} events published, {counts['unchanged']} unchanged")
+
+
+@app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
+def run(
+    once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Events per batch and transaction.")] = 32,
+    rules: Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")] = None,
+    issue: Annotated[list[str] | None, typer.Option(help="Score this issue (repeatable); default: all.")] = None,
+    poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for new events.")] = 1.0,
+    consumer: Annotated[
+        str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
+    ] = CONSUMER,
+    state: State = _STATE,
+    as_json: Json = False,
+) -> None:
+    """Score new events with the champion pairs, filter them and update the index.
+
+    Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
+    """
+    from coefvq.vmp import loop
+    from coefvq.vmp.retriever import retrieve
+    from coefvq.vmp.rules import decide, load_rules
+
+    filter_rules = load_rules(rules)
+    scorer = _load_scorer(issue)
+    totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
+    with loop.stop_on_signals() as stop, _open(state, create=True) as (log, index):
+        todo = log.last_offset() - index.committed(consumer) if once else None
+        with _batch_display(todo, as_json) as show:
+
+            def on_batch(report: BatchReport) -> None:
+                totals.update({name: getattr(report, name) for name in totals})
+                show(report)
+
+            loop.run(
+                log,
+                partial(retrieve, scorer=scorer),
+                lambda candidate: decide(candidate, filter_rules, datetime.now(UTC)),
+                index,
+                stop=stop,
+                on_batch=on_batch,
+                batch_size=batch_size,
+                once=once,
+                poll_interval=poll_interval,
+                consumer=consumer,
+            )
+        summary = {**totals, "offset": index.committed(consumer)}
+    _print(summary, as_json, _counts(summary))
+
+
+@app.command(epilog="Example: coefvq vmp get clip_0001 --json")
+def get(
+    video_id: Annotated[str, typer.Argument(help="Key in the index.")],
+    state: State = _STATE,
+    as_json: Json = False,
+) -> None:
+    """Show what the index holds of one video; exit code 3 if it never held it."""
+    with open_index(state / "index.sqlite", create=False) as index:
+        entry = index.get(video_id)
+    if entry is None:
+        raise DataError(f"video '{video_id}': not in the index; publish it, or see `coefvq vmp dead-letters`")
+    _print(asdict(entry), as_json, _describe(entry))
+
+
+@app.command(epilog="Example: coefvq vmp status --json")
+def status(state: State = _STATE, as_json: Json = False) -> None:
+    """Show the log's end, each consumer's lag and the index by state."""
+    with _open(state, create=False) as (log, index):
+        last, consumers, states = log.last_offset(), index.consumers(), index.states()
+        dead = len(index.dead_letters())
+    lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
+    table = _table("", "")
+    for name, value in (("events in the log", last), *states.items(), ("dead letters", dead)):
+        table.add_row(Text(name), str(value))
+    for name, lag in lags.items():
+        table.add_row(Text(f"lag of {name}"), str(lag["lag"]))
+    summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
+    _print(summary, as_json, table)
+
+
+@app.command("dead-letters", epilog="Example: coefvq vmp dead-letters --retry && coefvq vmp run --once")
+def dead_letters(
+    retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
+    state: State = _STATE,
+    as_json: Json = False,
+) -> None:
+    """List the videos whose newest event could not be scored, with the reason."""
+    with _open(state, create=False) as (log, index):
+        letters = index.dead_letters()
+        retried = log.republish(letter.video_id for letter in letters) if retry else []
+    table = _table("video", "version", "failed at", "reason")
+    for letter in letters:
+        table.add_row(Text(letter.video_id), str(letter.source_version), letter.failed_at, Text(letter.reason))
+    _print({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
+
+
+@contextmanager
+def _open(state: Path, create: bool) -> Iterator[tuple[EventLog, IndexStore]]:
+    log, index = state / "log.sqlite", state / "index.sqlite"
+    # the log alone shows that there is a state: the index is made by the first run
+    with open_log(log, create) as source, open_index(index, create or log.is_file()) as sink:
+        yield source, sink
+
+
+def _load_scorer(issues: list[str] | None) -> Scorer:
+    from coefvq.inference import load_champions
+
+    return load_champions(issues)
+
+
+def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
+    from coefvq.vmp.publications import read_events
+
+    with _progress() as progress:
+        task = progress.add_task("reading", total=None)
+        return read_events(source, root, lambda done, total: progress.update(task, completed=done, total=total))
+
+
+@contextmanager
+def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
+    """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
+    if todo is None:
+        console = Console(stderr=True, quiet=as_json)
+        yield lambda report: console.print(_counts(asdict(report)), highlight=False)
+        return
+    with _progress() as progress:
+        task = progress.add_task("events", total=todo)
+        yield lambda report: progress.advance(task, report.events)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _counts(report: dict[str, Any]) -> str:
+    return (
+        f"{report['events']} events up to offset {report['offset']}: {report['remained']} remained, "
+        f"{report['removed']} removed, {report['ignored']} ignored; "
+        f"{report['dead']} dead letters, {report['stale']} stale"
+    )
+
+
+def _describe(entry: IndexEntry) -> str:
+    version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}"
+    if entry.state == "deleted":
+        return f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"
+    if entry.state == "removed":
+        head = f"{entry.video_id}: removed by rule '{entry.rule}' ({version})"
+    else:
+        head = f"{entry.video_id}: live by rule '{entry.rule}' ({version})"
+    return "\n".join([head, json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False)])
+
+
+def _table(*columns: str) -> Table:
+    table = Table(show_header=any(columns), box=None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(value: dict[str, Any], as_json: bool, human: str | Table) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, sort_keys=True))
+    elif isinstance(human, str):
+        typer.echo(human)
+    else:
+        Console().print(human)

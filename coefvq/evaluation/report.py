@@ -1,0 +1,238 @@
+"""From the scores table to the two JSON reports: the models alone, and the cascade made of them.
+
+Thresholds come from validation with drawn labels and are applied unchanged to test; the QPS ratio comes
+from the traffic split. Where the world is synthetic every test row carries its known posterior, and each
+figure exists twice: against the drawn label, and (``test_posterior``) against the posterior, which removes
+label noise and adds the Bayes bound. The structures are described in docs/cascade.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
+from coefvq.cascade.policy import CascadePolicy
+from coefvq.cascade.search import (
+    CascadeCandidate,
+    ScoredSplit,
+    escalate_all,
+    qps_ratio,
+    search,
+    select,
+)
+from coefvq.errors import DataError
+from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
+from coefvq.records import SCORE_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """Columns of one labelled split, each float64 [n]; ``posterior`` is None unless every row has one."""
+
+    label: FloatArray
+    posterior: FloatArray | None
+    base: FloatArray
+    mllm: FloatArray
+    views: FloatArray
+    weight: FloatArray
+
+    def scored(self) -> ScoredSplit:
+        """The columns the threshold search takes."""
+        return ScoredSplit(self.label, self.base, self.mllm, self.views, self.weight)
+
+    def against_posterior(self) -> LabelledSplit | None:
+        """The same rows with the posterior as soft label; None without one."""
+        return None if self.posterior is None else replace(self, label=self.posterior)
+
+
+def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Sequence[float]) -> dict[str, Any]:
+    """Base, MLLM and (where known) Bayes alone, on ``val``, ``test`` and ``test_posterior``.
+
+    Args:
+        scores: a table with ``records.SCORE_COLUMNS``.
+        issue: name put into the report.
+        precision_targets: P of R@P, in percent.
+
+    Raises:
+        DataError: a column is missing, a score is unusable, or val or test lacks rows or a class.
+    """
+    val, test = labelled_split(scores, "val"), labelled_split(scores, "test")
+    thresholds = {
+        "base": best_f1_threshold(val.label, val.base, val.weight).threshold,
+        "mllm": best_f1_threshold(val.label, val.mllm, val.weight).threshold,
+    }
+    if val.posterior is not None and test.posterior is not None:
+        # the bound should not suffer from noise in its threshold: chosen on the posterior itself
+        thresholds["bayes"] = best_f1_threshold(val.posterior, val.posterior, val.weight).threshold
+    soft = test.against_posterior()
+    return {
+        "issue": issue,
+        "precision_targets": list(precision_targets),
+        "val": _models_alone(val, thresholds, precision_targets),
+        "test": _models_alone(test, thresholds, precision_targets),
+        "test_posterior": None if soft is None else _models_alone(soft, thresholds, precision_targets),
+    }
+
+
+def cascade_report(
+    scores: pd.DataFrame,
+    issue: str,
+    p_base_list: Iterable[float],
+    max_f1_loss: float,
+    views_trigger: int | None,
+    precision_targets: Sequence[float],
+) -> dict[str, Any]:
+    """Search on val, choose, and measure every candidate on test and traffic with its thresholds frozen.
+
+    ``selected`` is the chosen P_base; None says that none was reachable and the report's ``policy``
+    escalates everything (it is then listed last, with ``p_base`` None).
+
+    Raises:
+        DataError: as :func:`evaluation_report`.
+        ConfigError: a threshold setting does not fit a policy.
+    """
+    val = labelled_split(scores, "val")
+    candidates = search(issue, val.scored(), p_base_list, views_trigger)
+    everything = escalate_all(issue, val.scored())
+    choice = select(candidates, everything, max_f1_loss)
+    listed = candidates if choice.p_base is not None else (*candidates, everything)
+    return {
+        "issue": issue,
+        "precision_targets": list(precision_targets),
+        "selected": choice.p_base,
+        "reason": choice.reason,
+        "policy": choice.policy.to_dict(),
+        "mllm_only_f1_val": everything.f1,
+        "policies": [
+            {
+                **_measured(scores, candidate, precision_targets),
+                "selected": candidate.policy == choice.policy,
+            }
+            for candidate in listed
+        ],
+    }
+
+
+def evaluate_policy(
+    policy: CascadePolicy,
+    label: ArrayLike,
+    base: ArrayLike,
+    mllm: ArrayLike,
+    views: ArrayLike | None,
+    weight: ArrayLike | None,
+    precision_targets: Iterable[float],
+) -> Summary:
+    """The cascade as one score: F1 at its frozen thresholds, R@P along its final score.
+
+    Filtered videos count as negatives at every threshold, so no recall exceeds the base model's at the
+    base threshold (without a views trigger).
+
+    Raises:
+        DataError: a column is unusable or there is one class only.
+    """
+    score = policy.ranking_score(base, mllm, views)
+    return classification_summary(label, score, weight, policy.decision_threshold, precision_targets)
+
+
+def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:
+    """The labelled rows of ``split`` as columns.
+
+    Raises:
+        DataError: a column is missing, there is no labelled row, or a score is missing.
+    """
+    rows = _rows(scores, split)
+    rows = rows[rows["label"].notna()]
+    if not len(rows):
+        raise DataError(f"scores: no labelled row in split '{split}'; label more videos or change split.fractions")
+    for column in ("base", "mllm", "weight"):
+        missing = rows[column].isna()
+        if missing.any():
+            video = rows.loc[missing, "video_id"].iloc[0]
+            raise DataError(f"scores: {column} of video {video} ({split}) is missing; run predict again")
+    posterior = _column(rows, "posterior")
+    return LabelledSplit(
+        label=_column(rows, "label"),
+        posterior=None if np.isnan(posterior).any() else posterior,
+        base=_column(rows, "base"),
+        mllm=_column(rows, "mllm"),
+        views=_column(rows, "views"),
+        weight=_column(rows, "weight"),
+    )
+
+
+def _models_alone(
+    split: LabelledSplit, thresholds: dict[str, float], precision_targets: Sequence[float]
+) -> dict[str, Any]:
+    score_of = {"base": split.base, "mllm": split.mllm, "bayes": split.posterior}
+    report: dict[str, Any] = {"n": len(split.label), "positives": float(split.label.sum())}
+    for name, score in score_of.items():
+        if score is None or name not in thresholds:
+            report[name] = None
+            continue
+        report[name] = {
+            **classification_summary(split.label, score, split.weight, thresholds[name], precision_targets),
+            "expected_calibration_error": expected_calibration_error(split.label, score, split.weight),
+        }
+    return report
+
+
+def _measured(scores: pd.DataFrame, candidate: CascadeCandidate, precision_targets: Sequence[float]) -> dict[str, Any]:
+    """One candidate's validation figures and, if it has a policy, those on test and traffic."""
+    entry: dict[str, Any] = {
+        "p_base": candidate.p_base,
+        "reachable": candidate.reachable,
+        "base_precision_val": candidate.base_precision,
+        "base_recall_val": candidate.base_recall,
+        "qps_ratio_val": candidate.qps_ratio,
+        "policy": None,
+        "val": None,
+        "test": None,
+        "test_posterior": None,
+        "qps_ratio": None,
+        "base_recall_test": None,
+    }
+    policy = candidate.policy
+    if policy is None:
+        return entry
+    test = labelled_split(scores, "test")
+    soft = test.against_posterior()
+    return entry | {
+        "policy": policy.to_dict(),
+        "val": _evaluated(policy, labelled_split(scores, "val"), precision_targets),
+        "test": _evaluated(policy, test, precision_targets),
+        "test_posterior": None if soft is None else _evaluated(policy, soft, precision_targets),
+        "qps_ratio": _traffic_ratio(scores, policy),
+        "base_recall_test": at_threshold(test.label, test.base, policy.base_threshold, test.weight).recall,
+    }
+
+
+def _evaluated(policy: CascadePolicy, split: LabelledSplit, targets: Sequence[float]) -> Summary:
+    return evaluate_policy(policy, split.label, split.base, split.mllm, split.views, split.weight, targets)
+
+
+def _traffic_ratio(scores: pd.DataFrame, policy: CascadePolicy) -> float | None:
+    """QPS ratio in percent on traffic; None where the table has no traffic rows."""
+    rows = _rows(scores, "traffic")
+    if not len(rows):
+        return None
+    return qps_ratio(policy, _column(rows, "base"), _column(rows, "views"), _column(rows, "weight"))
+
+
+def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:
+    missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
+    if missing:
+        raise DataError(f"scores: column '{missing[0]}' is missing; run predict again")
+    return scores[scores["split"] == split]
+
+
+def _column(rows: pd.DataFrame, name: str) -> FloatArray:
+    """A column as float64 [n], NaN for null."""
+    return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,0 +1,71 @@
+"""What several stages share: progress bars, rows of a split, the training record."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from coefvq.config import Params
+from coefvq.data.manifest import read_table, to_inputs
+from coefvq.errors import DataError
+from coefvq.records import VideoInput, label_column
+
+Advance = Callable[[int], None]
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Advance]:
+    """A rich progress bar on stderr; where stderr is no terminal, one line at the end instead of many."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(title, total=total)
+
+        def advance(count: int) -> None:
+            bar.update(task, advance=count)
+
+        yield advance
+    if not sys.stderr.isatty():
+        say(f"{title}: {total} done")
+
+
+def say(message: str) -> None:
+    """One plain line on stderr; stdout is kept for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def media_root(params: Params) -> Path:
+    """Folder the manifest's ``uri`` column is relative to."""
+    raw = Path(params.paths.raw)
+    return raw if raw.is_dir() else raw.parent
+
+
+def split_manifest(params: Params) -> pd.DataFrame:
+    """Manifest joined with the split of each video; undecodable rows have none and are left out."""
+    manifest = read_table(Path(params.paths.manifest))
+    splits = read_table(Path(params.paths.splits))
+    return manifest.merge(splits, on="video_id", how="inner", validate="one_to_one")
+
+
+def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:
+    """Rows of one split that carry a label of ``issue``.
+
+    Raises:
+        DataError: there is none.
+    """
+    chosen = rows[(rows["split"] == split) & rows[label_column(issue)].notna()]
+    if chosen.empty:
+        raise DataError(f"split '{split}' has no row labelled for {issue}; label some or change split.fractions")
+    return chosen.reset_index(drop=True)
+
+
+def inputs_and_labels(rows: pd.DataFrame, params: Params, issue: str) -> tuple[list[VideoInput], list[int]]:
+    """Model inputs and 0/1 labels of labelled rows, in order."""
+    return to_inputs(rows, media_root(params)), [int(v) for v in rows[label_column(issue)]]

@@ -1,0 +1,19 @@
+"""splits.parquet -> a trained base model of one issue."""
+
+from __future__ import annotations
+
+from coefvq.config import Params
+from coefvq.models.classifier import base_config
+from coefvq.stages.training import TrainingJob, train_and_record
+
+
+def run(params: Params, issue: str) -> None:
+    """Train the first stage of the cascade."""
+    settings = params.base[issue]
+    job = TrainingJob(
+        config=base_config(issue, settings, params.media[issue]),
+        training=settings.training,
+        lora_dropout=0.0,
+        logged_params=settings.model_dump(),
+    )
+    train_and_record(params, job)

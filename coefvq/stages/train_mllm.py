@@ -1,0 +1,19 @@
+"""splits.parquet -> a fine-tuned MLLM of one issue."""
+
+from __future__ import annotations
+
+from coefvq.config import Params
+from coefvq.models.classifier import mllm_config
+from coefvq.stages.training import TrainingJob, train_and_record
+
+
+def run(params: Params, issue: str) -> None:
+    """Fine-tune the second stage of the cascade."""
+    settings = params.mllm[issue]
+    job = TrainingJob(
+        config=mllm_config(issue, settings, params.media[issue]),
+        training=settings.training,
+        lora_dropout=settings.lora.dropout,
+        logged_params=settings.model_dump(),
+    )
+    train_and_record(params, job)

@@ -1,0 +1,102 @@
+"""SQLite opened for durability: WAL, an fsync at each commit, explicit transactions, one-line errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coefvq.errors import DataError
+
+SCHEMA_VERSION = 1
+_BUSY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database file; every sqlite3 error leaves as a DataError that names the file."""
+
+    path: Path
+    connection: sqlite3.Connection
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one reading statement."""
+        with _named_errors(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock; all statements of the block take effect together or not at all."""
+        with _named_errors(self.path):
+            # IMMEDIATE: what the block reads cannot change before it writes
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def open_database(path: Path, schema: Sequence[str], create: bool = True) -> Iterator[Database]:
+    """Open ``path``, making its tables from the statements of ``schema`` if it is new.
+
+    Raises:
+        DataError: the file is missing and ``create`` is off, is not SQLite, or has another schema version.
+    """
+    if not create and not path.is_file():
+        raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: cannot make the folder ({error.strerror}); pass another --state DIR"
+        ) from error
+    with _named_errors(path):
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    database = Database(path, connection)
+    try:
+        with _named_errors(path):
+            connection.execute("PRAGMA journal_mode = WAL")
+            # FULL: with the default of some builds a power cut may lose committed batches
+            connection.execute("PRAGMA synchronous = FULL")
+        _ensure_schema(database, schema)
+        yield database
+    finally:
+        connection.close()
+
+
+def _ensure_schema(database: Database, schema: Sequence[str]) -> None:
+    if _schema_version(database) == 0:
+        with database.transaction() as connection:
+            # another process may have made the tables while this one waited for the lock
+            if _schema_version(database) == 0:
+                for statement in schema:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    found = _schema_version(database)
+    if found != SCHEMA_VERSION:
+        raise DataError(
+            f"{database.path}: schema version {found}, expected {SCHEMA_VERSION}; use the coefvq version that "
+            "wrote it, or pass a new --state DIR and publish again"
+        )
+
+
+def _schema_version(database: Database) -> int:
+    return int(database.query("PRAGMA user_version")[0][0])
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{path}: {error}; expected a writable SQLite file of `coefvq vmp`: free the lock or disk, or pass "
+            "another --state DIR"
+        ) from error

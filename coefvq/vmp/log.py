@@ -1,0 +1,122 @@
+"""Source: an append-only log of events in SQLite, the embedded stand-in for a Kafka topic.
+
+Offsets only grow and are never reused. The log does not know its consumers: how far one has read is
+stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from coefvq.errors import DataError
+from coefvq.files import sha256_json
+from coefvq.vmp.database import Database, open_database
+from coefvq.vmp.records import Event
+
+_COLUMNS = "video_id, kind, uri, title, stickers, views, sha256, published_at, source_version"
+_SCHEMA = (
+    """CREATE TABLE events (
+        offset INTEGER PRIMARY KEY AUTOINCREMENT,
+        video_id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('upsert', 'delete')),
+        uri TEXT NOT NULL, title TEXT NOT NULL, stickers TEXT NOT NULL, views INTEGER, sha256 TEXT,
+        published_at TEXT, source_version INTEGER NOT NULL, digest TEXT NOT NULL,
+        UNIQUE (video_id, source_version))""",
+)
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """The log; open it with ``open_log``."""
+
+    database: Database
+
+    def publish(self, events: Iterable[Event]) -> list[Event]:
+        """Append what is new, all or nothing; return it with offsets and source versions.
+
+        An event equal to its video's newest one (content and metadata) is not appended again.
+
+        Raises:
+            DataError: a deletion names a video that was never published.
+        """
+        with self.database.transaction() as connection:
+            appended = [_append(connection, event, only_if_changed=True) for event in events]
+        return [event for event in appended if event is not None]
+
+    def republish(self, video_ids: Iterable[str]) -> list[Event]:
+        """Append the newest event of each video once more, one source version up, so that it is redone."""
+        with self.database.transaction() as connection:
+            newest = [_newest(connection, video_id) for video_id in video_ids]
+            appended = [_append(connection, event, only_if_changed=False) for event in newest if event]
+        return [event for event in appended if event is not None]
+
+    def poll(self, after: int, max_n: int) -> list[Event]:
+        """Return up to ``max_n`` events with an offset above ``after``, oldest first, without waiting."""
+        return [
+            _event(row)
+            for row in self.database.query(
+                f"SELECT {_COLUMNS}, offset FROM events WHERE offset > ? ORDER BY offset LIMIT ?",  # noqa: S608
+                (after, max_n),
+            )
+        ]
+
+    def last_offset(self) -> int:
+        """Offset of the newest event, 0 for an empty log."""
+        return int(self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0])
+
+
+@contextmanager
+def open_log(path: Path, create: bool = True) -> Iterator[EventLog]:
+    """Open the log at ``path``.
+
+    Raises:
+        DataError: see ``open_database``.
+    """
+    with open_database(path, _SCHEMA, create) as database:
+        yield EventLog(database)
+
+
+def _append(connection: sqlite3.Connection, event: Event, only_if_changed: bool) -> Event | None:
+    newest = _newest(connection, event.video_id)
+    if newest is None and event.kind == "delete":
+        raise DataError(f"video '{event.video_id}': never published, so it cannot be deleted; check the id")
+    if newest is not None and only_if_changed and _digest(newest) == _digest(event):
+        return None
+    numbered = replace(event, source_version=newest.source_version + 1 if newest else 1)
+    cursor = connection.execute(
+        f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        (*_values(numbered), _digest(numbered)),
+    )
+    return replace(numbered, offset=int(cursor.lastrowid or 0))
+
+
+def _newest(connection: sqlite3.Connection, video_id: str) -> Event | None:
+    row = connection.execute(
+        f"SELECT {_COLUMNS}, offset FROM events WHERE video_id = ? "  # noqa: S608
+        "ORDER BY source_version DESC LIMIT 1",
+        (video_id,),
+    ).fetchone()
+    return None if row is None else _event(row)
+
+
+def _digest(event: Event) -> str:
+    if event.kind == "delete":
+        # a deletion carries no content: two of them are the same whatever else they hold
+        return sha256_json(["delete", event.video_id])
+    return sha256_json(asdict(replace(event, offset=0, source_version=0)))
+
+
+def _values(event: Event) -> tuple[Any, ...]:
+    stickers = json.dumps(event.stickers, ensure_ascii=False)
+    return (event.video_id, event.kind, event.uri, event.title, stickers, event.views, event.sha256,
+            event.published_at, event.source_version)  # fmt: skip
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    video_id, kind, uri, title, stickers, *rest = row
+    return Event(video_id, kind, uri, title, tuple(json.loads(stickers)), *rest)

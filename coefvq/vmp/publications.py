@@ -1,0 +1,92 @@
+"""A user's folder or table of videos as events for the Source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coefvq.errors import DataError
+from coefvq.files import inside, sha256_file
+from coefvq.vmp.records import Event
+
+if TYPE_CHECKING:
+    from coefvq.data.importers import ImportedTable
+
+
+def read_events(
+    source: Path, root: Path | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Event]:
+    """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
+
+    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total.
+
+    Raises:
+        DataError: a row does not fit, or no file at all is found below the root.
+    """
+    from coefvq.data.importers import read_table  # pandas: half a second that `get` need not pay
+
+    table = read_table(source)
+    return events_from_table(table, root or table.root, progress)
+
+
+def events_from_table(
+    table: ImportedTable, root: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Event]:
+    """Turn rows into events; a missing file stays in, without hash, to become a dead letter.
+
+    Raises:
+        DataError: a row does not fit, or no file at all is found below ``root``.
+    """
+    records = table.frame.to_dict("records")
+    events = []
+    for done, record in enumerate(records, start=1):
+        # rows as a person counts them in an editor: the header is line 1
+        events.append(_event({str(key): value for key, value in record.items()}, root, f"row {done + 1}"))
+        progress(done, len(records))
+    if all(event.sha256 is None for event in events):
+        raise DataError(
+            f"{table.source}: none of its {len(events)} files is below {root} (first: {events[0].uri}); "
+            "pass --root with the folder the paths are relative to"
+        )
+    return events
+
+
+def _event(record: dict[str, Any], root: Path, row: str) -> Event:
+    uri = str(record["uri"])
+    if "://" in uri:
+        raise DataError(f"{row}: {uri}: expected a local file; download it and publish the copy")
+    path = inside(root, uri)
+    return Event(
+        video_id=str(record["video_id"]),
+        uri=str(path),
+        title=str(record["title"]),
+        stickers=tuple(record["stickers"]),
+        views=_views(record["views"]),
+        # hashed here rather than taken from the table: it decides whether the content changed
+        sha256=sha256_file(path) if path.is_file() else None,
+        published_at=_utc(record["published_at"], row),
+    )
+
+
+def _views(value: Any) -> int | None:
+    # pandas gives NA or NaN for an empty cell; both differ from themselves or refuse the comparison
+    import pandas as pd
+
+    return None if pd.isna(value) else int(value)
+
+
+def _utc(value: Any, row: str) -> str | None:
+    import pandas as pd
+
+    if pd.isna(value):
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise DataError(
+            f"{row}: published_at = {str(value)!r}: expected ISO 8601 such as 2026-01-31T08:00:00+00:00; "
+            "correct or empty it"
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -1,0 +1,67 @@
+"""Retriever: gives each event its model scores, by a scorer that is passed in.
+
+One clip that cannot be scored costs one row, not the batch: its candidate carries the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from coefvq.records import ScoredVideo, VideoInput
+from coefvq.vmp.records import Candidate, Event
+
+#: scores a batch of videos with distinct ids; may return several rows per video, one per issue
+Scorer = Callable[[Sequence[VideoInput]], Sequence[ScoredVideo]]
+
+
+def retrieve(events: Sequence[Event], scorer: Scorer) -> list[Candidate]:
+    """Return one candidate per event, in the order of ``events``; deletions are not scored."""
+    upserts = [event for event in events if event.kind == "upsert"]
+    scores: dict[int, list[ScoredVideo]] = {}
+    for distinct in _rounds(upserts):
+        by_video = _group(scorer([_video(event) for event in distinct]))
+        scores.update({event.offset: by_video.get(event.video_id, []) for event in distinct})
+    return [_candidate(event, scores[event.offset]) if event.kind == "upsert" else Candidate(event) for event in events]
+
+
+def _rounds(events: Iterable[Event]) -> list[list[Event]]:
+    """Split so that no round holds a video twice: scores come back by video id alone."""
+    seen: dict[str, int] = defaultdict(int)
+    rounds: dict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        rounds[seen[event.video_id]].append(event)
+        seen[event.video_id] += 1
+    return list(rounds.values())
+
+
+def _video(event: Event) -> VideoInput:
+    return VideoInput(event.video_id, Path(event.uri), event.title, event.stickers, event.views, event.sha256)
+
+
+def _group(scored: Iterable[ScoredVideo]) -> dict[str, list[ScoredVideo]]:
+    groups: dict[str, list[ScoredVideo]] = defaultdict(list)
+    for score in scored:
+        groups[score.video_id].append(_checked(score))
+    return groups
+
+
+def _checked(score: ScoredVideo) -> ScoredVideo:
+    """Turn a score that is no probability into that row's error: NaN compares as false in any rule."""
+    for name in ("base_score", "mllm_score"):
+        value = getattr(score, name)
+        if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            reason = f"{name} = {value}: expected a probability in [0, 1]"
+            return replace(score, base_score=None, mllm_score=None, positive=None, decided_by="none", error=reason)
+    return score
+
+
+def _candidate(event: Event, scores: Sequence[ScoredVideo]) -> Candidate:
+    ordered = tuple(sorted(scores, key=lambda score: score.issue))
+    if not ordered:
+        return Candidate(event, error="the scorer returned nothing for this video")
+    errors = [f"{score.issue}: {score.error}" for score in ordered if score.error is not None]
+    return Candidate(event, ordered, "; ".join(errors) or None)

@@ -1,0 +1,257 @@
+"""Filter: a short list of rules turns a candidate into ``remained``, ``removed`` or ``ignored``.
+
+A rule looks at one issue at a time: it holds if all of its conditions hold for the same issue. The first
+rule that holds wins. The file format is described in docs/vmp.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from coefvq.config import IssueName
+from coefvq.errors import ConfigError
+from coefvq.records import ScoredVideo
+from coefvq.vmp.records import Candidate, Decision, Outcome
+
+#: what a condition may look at, with the type of its value
+FIELDS: dict[str, type] = {
+    "positive": bool,
+    "error": bool,
+    "base_score": float,
+    "mllm_score": float,
+    "decided_by": str,
+    "views": float,
+    "title_length": float,
+    "age_hours": float,
+}
+DELETED = Decision("removed", "deleted")
+_RESERVED = {"default", "deleted"}
+
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "missing"]
+Facts = Mapping[str, bool | float | str | None]
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "==": lambda fact, value: fact == value,
+    "!=": lambda fact, value: fact != value,
+    "<": lambda fact, value: fact < value,
+    "<=": lambda fact, value: fact <= value,
+    ">": lambda fact, value: fact > value,
+    ">=": lambda fact, value: fact >= value,
+    "in": lambda fact, value: fact in value,
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Condition(_Section):
+    """``field op value``. On a missing fact every operator but ``missing`` is false, ``!=`` included."""
+
+    field: str
+    op: Operator
+    value: Any
+
+    @field_validator("field")
+    @classmethod
+    def _known_field(cls, field: str) -> str:
+        if field not in FIELDS:
+            raise ValueError(f"{field!r}: unknown field{_near(field, list(FIELDS))}")
+        return field
+
+    @field_validator("value")
+    @classmethod
+    def _immutable(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> Self:
+        kind = FIELDS[self.field]
+        if self.op == "missing":
+            if not isinstance(self.value, bool):
+                raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
+        elif self.op == "in":
+            if not isinstance(self.value, tuple) or not all(_is_a(kind, item) for item in self.value):
+                raise ValueError(f"value: op 'in' on {self.field} takes a list of {_WORDS[kind]}")
+        elif not _is_a(kind, self.value):
+            raise ValueError(f"value = {json.dumps(self.value)}: {self.field} takes {_WORDS[kind]}")
+        elif kind is not float and self.op not in ("==", "!="):
+            raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in")
+        return self
+
+
+class Rule(_Section):
+    """All conditions of ``when`` must hold for one issue; ``issue`` narrows it to that issue."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    issue: IssueName | None = None
+    when: Annotated[tuple[Condition, ...], Field(min_length=1)]
+    then: Outcome
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in _RESERVED:
+            raise ValueError(f"{name!r} is used by the platform itself; choose another name")
+        return name
+
+
+class Rules(_Section):
+    """A rules file: rules in order, and the outcome where none holds."""
+
+    rules: tuple[Rule, ...]
+    default: Outcome
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"rules: the name {twice[0]!r} is used twice; a decision must name one rule")
+        return self
+
+
+def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
+    """Return the first rule's outcome that holds, or the default; a deletion is always ``removed``.
+
+    Raises:
+        ConfigError: a rule names an issue that is not scored; it could never hold.
+    """
+    if candidate.event.kind == "delete":
+        return DELETED
+    facts = _facts_by_issue(candidate, now)
+    for rule in rules.rules:
+        if rule.issue is not None and candidate.scores and rule.issue not in facts:
+            raise ConfigError(
+                f"rule '{rule.name}': issue '{rule.issue}' is not scored; expected one of "
+                f"{', '.join(facts)}: correct the rule or add --issue {rule.issue}"
+            )
+    for rule in rules.rules:
+        seen = facts.values() if rule.issue is None or not candidate.scores else [facts[rule.issue]]
+        if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
+            return Decision(rule.then, rule.name)
+    return Decision(rules.default, "default")
+
+
+def load_rules(path: Path | None = None) -> Rules:
+    """Read a rules file, or the one that ships with the package.
+
+    Raises:
+        ConfigError: the file is missing or does not fit; names file, rule, key and remedy.
+    """
+    if path is None:
+        shipped = resources.files("coefvq.vmp").joinpath("default_rules.yaml")
+        return parse_rules(shipped.read_text(encoding="utf-8"), "default_rules.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable; --rules takes a YAML file (docs/vmp.md)") from error
+    return parse_rules(text, str(path))
+
+
+def parse_rules(text: str, source: str) -> Rules:
+    """Check the YAML text of a rules file; ``source`` is named in errors.
+
+    Raises:
+        ConfigError: it is not YAML or does not fit the schema.
+    """
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f'{source}{line}: not YAML; put operators in quotes, as in op: ">="') from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: expected the keys rules and default; docs/vmp.md has an example")
+    try:
+        # JSON mode: strict types, yet YAML lists may fill tuples
+        return Rules.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error.errors()[0], raw)}") from error
+
+
+def _facts_by_issue(candidate: Candidate, now: datetime) -> dict[str, Facts]:
+    event = candidate.event
+    common: dict[str, float | None] = {
+        "views": event.views,
+        "title_length": len(event.title),
+        "age_hours": _age_hours(event.published_at, now),
+    }
+    if not candidate.scores:
+        return {"": {**common, "error": True}}
+    return {score.issue: {**common, **_score_facts(score)} for score in candidate.scores}
+
+
+def _score_facts(score: ScoredVideo) -> dict[str, bool | float | str | None]:
+    return {
+        "positive": score.positive,
+        "error": score.error is not None,
+        "base_score": score.base_score,
+        "mllm_score": score.mllm_score,
+        "decided_by": score.decided_by,
+    }
+
+
+def _age_hours(published_at: str | None, now: datetime) -> float | None:
+    if published_at is None:
+        return None
+    return (now - datetime.fromisoformat(published_at)).total_seconds() / 3600
+
+
+def _holds(condition: Condition, facts: Facts) -> bool:
+    fact = facts.get(condition.field)
+    if condition.op == "missing":
+        return (fact is None) is condition.value
+    return fact is not None and _COMPARE[condition.op](fact, condition.value)
+
+
+_WORDS = {bool: "true or false", float: "a number", str: "a text"}
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    # bool is an int in Python; a rule that compares views with true is a slip
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _explain(item: Any, raw: Mapping[str, Any]) -> str:
+    where = _place(item["loc"], raw)
+    key = str(item["loc"][-1]) if item["loc"] else "rules"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_near(key, _keys_beside(item['loc']))}"
+    if item["type"] == "missing":
+        return f"{where}: missing key; add it (docs/vmp.md has an example)"
+    if item["type"] == "value_error":
+        return f"{where}: {item['ctx']['error']}"
+    expected = str(item["msg"]).replace("Input should be", "expected").replace("'", "")
+    value = json.dumps(item["input"], default=str)
+    return f"{where} = {value if len(value) <= 60 else value[:57] + '...'}: {expected}; correct it"
+
+
+def _place(loc: tuple[Any, ...], raw: Mapping[str, Any]) -> str:
+    """('rules', 1, 'when', 0, 'op') → rule 2 ('late'), condition 1, op."""
+    if len(loc) < 2 or loc[0] != "rules":
+        return ".".join(str(part) for part in loc) or "rules file"
+    rule = raw["rules"][loc[1]]
+    name = f" ('{rule['name']}')" if isinstance(rule, dict) and "name" in rule else ""
+    inner = [f"condition {part + 1}" if isinstance(part, int) else str(part) for part in loc[2:]]
+    parts = [part for part in inner if not (part == "when" and len(inner) > 1)]
+    return ", ".join([f"rule {loc[1] + 1}{name}", *parts])
+
+
+def _keys_beside(loc: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Condition if "when" in loc else Rule if "rules" in loc else Rules
+    return list(model.model_fields)
+
+
+def _near(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
