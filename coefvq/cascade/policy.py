@@ -11,6 +11,7 @@ whose MLLM score is exactly 0: ``decide`` and ``final_score >= decision_threshol
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -97,7 +98,7 @@ class CascadePolicy(BaseModel):
             ConfigError: a key is unknown, missing or ill-typed.
         """
         try:
-            return cls.model_validate(raw)
+            return cls.model_validate(dict(raw) if isinstance(raw, Mapping) else raw)
         except ValidationError as error:
             raise ConfigError(f"{source}: " + "; ".join(map(_explain, error.errors()[:3]))) from error
 

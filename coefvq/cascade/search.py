@@ -45,13 +45,15 @@ class CascadeCandidate:
 
     ``base_precision`` is the base model's precision at its threshold, or the best one seen when
     unreachable; ``base_recall`` is its recall there and, without a views trigger, the ceiling of the
-    cascade's. ``qps_ratio`` is in percent. ``policy`` and what follows it are None when unreachable.
+    cascade's; ``support`` is the number of positives this rests on: a handful says little. ``qps_ratio``
+    is in percent. ``policy`` and what follows it are None when unreachable.
     """
 
     p_base: float | None
     reachable: bool
     base_precision: float
     base_recall: float
+    support: float
     policy: CascadePolicy | None = None
     f1: float | None = None
     precision: float | None = None
@@ -96,6 +98,7 @@ def search(
             reachable=found.reachable,
             base_precision=found.precision,
             base_recall=found.recall,
+            support=_positives_above(val, found.threshold),
         )
         if found.threshold is not None:
             candidate = _decided(candidate, issue, val, found.threshold, views_trigger)
@@ -111,7 +114,13 @@ def escalate_all(issue: str, val: ScoredSplit) -> CascadeCandidate:
     """
     curve = precision_recall_points(val.label, val.base, val.weight)
     prevalence = curve.positives / curve.total
-    candidate = CascadeCandidate(p_base=None, reachable=True, base_precision=prevalence, base_recall=1.0)
+    candidate = CascadeCandidate(
+        p_base=None,
+        reachable=True,
+        base_precision=prevalence,
+        base_recall=1.0,
+        support=_positives_above(val, ESCALATE_ALL),
+    )
     return _decided(candidate, issue, val, ESCALATE_ALL, None)
 
 
@@ -217,6 +226,12 @@ def _decided(
         recall=decision.recall,
         qps_ratio=_percent(escalated, val.weight),
     )
+
+
+def _positives_above(val: ScoredSplit, threshold: float | None) -> float:
+    if threshold is None:
+        return 0.0
+    return float(np.asarray(val.label, dtype=np.float64)[np.asarray(val.base) >= threshold].sum())
 
 
 def _percent(mask: BoolArray, weight: ArrayLike | None) -> float:

@@ -151,7 +151,7 @@ def dead_letters(
     """List the videos whose newest event could not be scored, with the reason."""
     with _open(state, create=False) as (log, index):
         letters = index.dead_letters()
-        retried = log.republish(letter.video_id for letter in letters) if retry else []
+        retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
     table = _table("video", "version", "failed at", "reason")
     for letter in letters:
         table.add_row(Text(letter.video_id), str(letter.source_version), letter.failed_at, Text(letter.reason))

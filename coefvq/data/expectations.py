@@ -8,6 +8,8 @@ imported inside functions only. Its telemetry is off unless GX_ANALYTICS_ENABLED
 
 from __future__ import annotations
 
+import copy
+import html
 import os
 import re
 import sys
@@ -15,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -27,7 +29,12 @@ from coefvq.records import MANIFEST_COLUMNS, label_column, posterior_column
 #: shortest and longest clip in seconds; outside of it a probe has most likely misread the container
 DURATION_S = (0.05, 3600.0)
 
-_FILES = "files"
+_NOT_NULL = "ExpectColumnValuesToNotBeNull"
+_UNIQUE = "ExpectColumnValuesToBeUnique"
+_IN_SET = "ExpectColumnValuesToBeInSet"
+_BETWEEN = "ExpectColumnValuesToBeBetween"
+_FILES = "files"  # not one of the library's: _existing_files
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
@@ -67,30 +74,24 @@ def validate_manifest(
         params: section ``validate`` of params.yaml.
         issues: issues whose ``label_<issue>`` columns must exist.
         docs_dir: where to write Data Docs (``index.html``); None writes nothing. The pages load their
-            styles from the web; ``validation_report.to_html`` is the copy that reads well offline.
+            styles and scripts from the web; ``validation_report.to_html`` reads well offline.
 
     Returns:
         One check per rule. A missing column fails ``columns`` and the rules on it are left out.
     """
     table = manifest.reset_index(drop=True)
-    rules = [
-        rule
-        for rule in manifest_rules(table, media_root, params, issues)
-        if rule.needs() <= set(table.columns)
-    ]
+    rules = [rule for rule in manifest_rules(table, media_root, params, issues) if rule.needs() <= set(table.columns)]
     answers = _run(table, rules, docs_dir)
     checks = tuple(_check(rule, answers[number], table) for number, rule in enumerate(rules))
     return ValidationResult(success=all(check.success for check in checks), checks=checks)
 
 
-def manifest_rules(
-    manifest: pd.DataFrame, media_root: Path, params: Validate, issues: Sequence[str]
-) -> list[Rule]:
+def manifest_rules(manifest: pd.DataFrame, media_root: Path, params: Validate, issues: Sequence[str]) -> list[Rule]:
     """Every rule, structure first: ``first_error`` names the earliest that fails."""
     return [
         *_table_rules(params, issues),
         *_identity_rules(media_root),
-        *_media_rules(params),
+        *_media_rules(manifest, params),
         *_number_rules(),
         *(rule for issue in issues for rule in _label_rules(manifest, issue, params)),
         *_posterior_rules(manifest, issues),
@@ -98,132 +99,90 @@ def manifest_rules(
 
 
 def _table_rules(params: Validate, issues: Sequence[str]) -> list[Rule]:
-    columns = [*MANIFEST_COLUMNS, *map(label_column, issues)]
+    labels = [label_column(issue) for issue in issues]
+    named = f"the manifest's {len(MANIFEST_COLUMNS)} columns and {', '.join(labels)}"
+    columns = {"column_set": [*MANIFEST_COLUMNS, *labels], "exact_match": False}
+    rows = {"min_value": params.min_rows}
     return [
-        Rule(
-            "columns",
-            None,
-            f"columns {', '.join(columns)}",
-            "ExpectTableColumnsToMatchSet",
-            {"column_set": columns, "exact_match": False},
-        ),
-        Rule(
-            "rows",
-            None,
-            f"at least {params.min_rows} rows",
-            "ExpectTableRowCountToBeBetween",
-            {"min_value": params.min_rows},
-        ),
+        Rule("columns", None, named, "ExpectTableColumnsToMatchSet", columns),
+        Rule("rows", None, f"at least {params.min_rows} rows", "ExpectTableRowCountToBeBetween", rows),
     ]
 
 
 def _identity_rules(media_root: Path) -> list[Rule]:
-    rules = []
-    for column in ("video_id", "uri"):
-        rules.append(
-            Rule(f"{column}_present", column, "a value in every row", "ExpectColumnValuesToNotBeNull")
-        )
-        rules.append(Rule(f"{column}_unique", column, "no value twice", "ExpectColumnValuesToBeUnique"))
     # rows ingest could not decode, missing files among them, count against the decodable share instead
-    files = Rule(
-        "files",
-        "uri",
-        f"decodable clips exist below {media_root.as_posix()}",
-        _FILES,
-        {"media_root": str(media_root)},
-        decoded_only=True,
-    )
-    return [*rules, files]
-
-
-def _media_rules(params: Validate) -> list[Rule]:
-    low, high = DURATION_S
+    files = f"a file below {media_root.as_posix()} for every decodable clip"
     return [
-        Rule(
-            "decodable",
-            "decode_ok",
-            f"at least {params.min_decodable:.4g} of all clips decodable",
-            "ExpectColumnValuesToBeInSet",
-            {"value_set": [True], "mostly": params.min_decodable},
-        ),
-        Rule(
-            "duration_present",
-            "duration_s",
-            "a duration for every decodable clip",
-            "ExpectColumnValuesToNotBeNull",
-            decoded_only=True,
-        ),
-        Rule(
-            "duration",
-            "duration_s",
-            f"{low:g} to {high:g} s for every decodable clip",
-            "ExpectColumnValuesToBeBetween",
-            {"min_value": low, "max_value": high},
-            decoded_only=True,
-        ),
-        Rule(
-            "title_length",
-            "title",
-            f"at most {params.max_title_chars} characters",
-            "ExpectColumnValueLengthsToBeBetween",
-            {"max_value": params.max_title_chars},
-        ),
+        Rule("video_id_present", "video_id", "a value in every row", _NOT_NULL),
+        Rule("video_id_unique", "video_id", "no value twice", _UNIQUE),
+        Rule("uri_present", "uri", "a value in every row", _NOT_NULL),
+        Rule("uri_unique", "uri", "no value twice", _UNIQUE),
+        Rule("files", "uri", files, _FILES, {"media_root": str(media_root)}, decoded_only=True),
+    ]
+
+
+def _media_rules(manifest: pd.DataFrame, params: Validate) -> list[Rule]:
+    low, high = DURATION_S
+    share = {"value_set": [True], "mostly": params.min_decodable}
+    decodable = f"at least {params.min_decodable:.4g} of all clips decodable"
+    duration = f"{low:g} to {high:g} s for every decodable clip"
+    seconds = {"min_value": low, "max_value": high}
+    title = f"at most {params.max_title_chars} characters"
+    length = {"max_value": params.max_title_chars}
+    known = "a duration for every decodable clip"
+    return [
+        Rule("decode_ok_present", "decode_ok", "a value in every row", _NOT_NULL),
+        Rule("decodable", "decode_ok", decodable, _IN_SET, share, observed=_reasons(manifest)),
+        Rule("duration_present", "duration_s", known, _NOT_NULL, decoded_only=True),
+        Rule("duration", "duration_s", duration, _BETWEEN, seconds, decoded_only=True),
+        Rule("title_length", "title", title, "ExpectColumnValueLengthsToBeBetween", length),
     ]
 
 
 def _number_rules() -> list[Rule]:
-    between = "ExpectColumnValuesToBeBetween"
+    finite = {"min_value": 0, "strict_min": True, "max_value": sys.float_info.max}
     return [
-        Rule("views", "views", "0 or more, or empty", between, {"min_value": 0}),
-        Rule("weight_present", "weight", "a value in every row", "ExpectColumnValuesToNotBeNull"),
-        Rule(
-            "weight",
-            "weight",
-            "above 0 and finite",
-            between,
-            {"min_value": 0, "strict_min": True, "max_value": sys.float_info.max},
-        ),
+        Rule("views", "views", "0 or more, or empty", _BETWEEN, {"min_value": 0}),
+        Rule("weight_present", "weight", "a value in every row", _NOT_NULL),
+        Rule("weight", "weight", "above 0 and finite", _BETWEEN, finite),
     ]
 
 
 def _label_rules(manifest: pd.DataFrame, issue: str, params: Validate) -> list[Rule]:
-    column = label_column(issue)
+    column, classes = label_column(issue), {"value_set": [0, 1]}
     low, high = params.prevalence[issue]
-    counts = _label_counts(manifest[column]) if column in manifest else None
+    share = f"{low:g} to {high:g} of the labelled videos positive"
+    both, contain = "labelled videos of both classes", "ExpectColumnDistinctValuesToContainSet"
+    bounds = {"min_value": low, "max_value": high}
     return [
-        Rule(
-            "label_values", column, "0, 1 or empty", "ExpectColumnValuesToBeInSet", {"value_set": [0, 1]}
-        ),
-        Rule(
-            "label_classes",
-            column,
-            "labelled videos of both classes",
-            "ExpectColumnDistinctValuesToContainSet",
-            {"value_set": [0, 1]},
-            observed=counts,
-        ),
-        Rule(
-            "prevalence",
-            column,
-            f"{low:g} to {high:g} of the labelled videos positive",
-            "ExpectColumnMeanToBeBetween",
-            {"min_value": low, "max_value": high},
-        ),
+        Rule("label_values", column, "0, 1 or empty", _IN_SET, classes),
+        Rule("label_classes", column, both, contain, classes, observed=_label_counts(manifest, column)),
+        Rule("prevalence", column, share, "ExpectColumnMeanToBeBetween", bounds),
     ]
 
 
-def _label_counts(labels: pd.Series[Any]) -> str:
+def _posterior_rules(manifest: pd.DataFrame, issues: Sequence[str]) -> list[Rule]:
+    columns = [posterior_column(issue) for issue in issues if posterior_column(issue) in manifest]
+    bounds = {"min_value": 0, "max_value": 1}
+    return [Rule("posterior", column, "0 to 1, or empty", _BETWEEN, bounds) for column in columns]
+
+
+def _label_counts(manifest: pd.DataFrame, column: str) -> str | None:
+    if column not in manifest:
+        return None
+    labels = manifest[column]
     positive, negative, empty = int(labels.eq(1).sum()), int(labels.eq(0).sum()), int(labels.isna().sum())
     return f"{positive} positive, {negative} negative, {empty} unlabelled"
 
 
-def _posterior_rules(manifest: pd.DataFrame, issues: Sequence[str]) -> list[Rule]:
-    arguments = {"min_value": 0, "max_value": 1}
-    return [
-        Rule("posterior", column, "0 to 1, or empty", "ExpectColumnValuesToBeBetween", dict(arguments))
-        for column in map(posterior_column, issues)
-        if column in manifest
-    ]
+def _reasons(manifest: pd.DataFrame) -> str | None:
+    """How many clips were decodable and why the others were not."""
+    if not {"decode_ok", "reason"} <= set(manifest.columns):
+        return None
+    decoded = manifest["decode_ok"].eq(True).fillna(False).astype(bool)
+    reasons = manifest.loc[~decoded, "reason"].astype("str").value_counts().sort_index()
+    found = "".join(f", {count} {reason}" for reason, count in reasons.items())
+    return f"{int(decoded.sum())} of {len(manifest)} decodable{found}"
 
 
 def _run(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None) -> dict[int, Any]:
@@ -240,18 +199,17 @@ def _run(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None) -> d
     suite = context.suites.add(gx.ExpectationSuite("manifest"))
     suite.expectations = [_expectation(number, rule) for number, rule in enumerate(rules)]
     suite.save()
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name="manifest", data=batch, suite=suite)
-    )
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name="manifest", data=batch, suite=suite))
     checkpoint = context.checkpoints.add(
         gx.Checkpoint(
             name="manifest",
             validation_definitions=[definition],
-            actions=_docs_actions(context, docs_dir),
-            result_format=_result_format(table),
+            result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_IDS},
         )
     )
     outcome = checkpoint.run(batch_parameters={"dataframe": table})
+    if docs_dir is not None:
+        _write_docs(context, outcome, docs_dir)
     results = [result for run in outcome.run_results.values() for result in run.results]
     return {result.expectation_config.meta["rule"]: result for result in results}
 
@@ -270,9 +228,7 @@ def _great_expectations() -> Any:
 
 def _expectation(number: int, rule: Rule) -> Any:
     gx = _great_expectations()
-    kind = (
-        _existing_files() if rule.expectation == _FILES else getattr(gx.expectations, rule.expectation)
-    )
+    kind = _existing_files() if rule.expectation == _FILES else getattr(gx.expectations, rule.expectation)
     where = {"column": rule.column} if rule.column else {}
     if rule.decoded_only:
         from great_expectations.expectations.row_conditions import Column
@@ -312,37 +268,36 @@ def files_exist(uris: Iterable[Any], media_root: Path) -> Iterator[bool]:
     every row would make validation need the network. Symlinks that lead outside are ingest's business.
     """
     for uri in map(str, uris):
-        relative = PurePosixPath(uri)
-        below = not relative.is_absolute() and ".." not in relative.parts
-        yield re.match(r"[a-z][a-z0-9+.-]*://", uri) is not None or (below and (media_root / uri).is_file())
+        below = not uri.startswith("/") and ".." not in uri.split("/")
+        yield _URL.match(uri) is not None or (below and (media_root / uri).is_file())
 
 
-def _docs_actions(context: Any, docs_dir: Path | None) -> list[Any]:
-    for site in list(context.variables.data_docs_sites or {}):
-        context.delete_data_docs_site(site)  # the default site writes to a temporary folder
-    if docs_dir is None:
-        return []
+def _write_docs(context: Any, outcome: Any, docs_dir: Path) -> None:
+    """Render the stored results as Data Docs.
+
+    The renderer writes offending values into its pages as they are, so a title could smuggle in a
+    script: the stored copy is replaced by one with escaped text first.
+    """
+    for key, run in outcome.run_results.items():
+        harmless = copy.deepcopy(run)
+        for result in harmless.results:
+            result.result = _escaped(result.result)
+            result.exception_info = _escaped(result.exception_info)
+        context.validation_results_store.set(key, harmless)
     docs_dir.mkdir(parents=True, exist_ok=True)
-    config = {
-        "class_name": "SiteBuilder",
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str(docs_dir.absolute()),
-        },
-    }
-    context.add_data_docs_site(site_name="manifest", site_config=config)
-    return [
-        _great_expectations().checkpoint.UpdateDataDocsAction(name="data_docs", site_names=["manifest"])
-    ]
+    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs_dir.absolute())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    site = {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": backend}
+    context.add_data_docs_site(site_name="manifest", site_config=site)
+    context.build_data_docs(site_names=["manifest"])
 
 
-def _result_format(table: pd.DataFrame) -> dict[str, Any]:
-    form: dict[str, Any] = {"result_format": "SUMMARY", "partial_unexpected_count": MAX_IDS}
-    # rows are named by id where that is possible, else by position
-    if "video_id" in table and table["video_id"].notna().all():
-        form["unexpected_index_column_names"] = ["video_id"]
-    return form
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return html.escape(value)
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _check(rule: Rule, answer: Any, table: pd.DataFrame) -> Check:
@@ -354,43 +309,43 @@ def _check(rule: Rule, answer: Any, table: pd.DataFrame) -> Check:
         success=bool(answer.success),
         expected=rule.expected,
         observed=_failure(answer.exception_info) or rule.observed or _observed(rule, result),
-        failing_ids=tuple(_row_name(place, table) for place in places[:MAX_IDS]),
+        failing_ids=tuple(dict.fromkeys(_row_name(place, table) for place in places[:MAX_IDS])),
         n_failing=int(result.get("unexpected_count") or 0),
     )
 
 
 def _failure(info: dict[str, Any]) -> str | None:
-    """Why the engine could not answer, e.g. text in a column of numbers; keyed by metric or flat."""
+    """Why the engine could not answer, e.g. text in a column of numbers; ``info`` is flat or per metric."""
     entries = [info] if "raised_exception" in info else list(info.values())
-    for entry in entries:
-        if entry.get("raised_exception"):
-            return f"values it cannot be asked of ({entry.get('exception_message')})"
-    return None
+    messages = [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
+    return f"values of an unfit type ({messages[0]})" if messages else None
 
 
 def _observed(rule: Rule, result: dict[str, Any]) -> str:
     if "unexpected_count" in result:
         return _observed_rows(result)
-    observed = result.get("observed_value")
+    value = result.get("observed_value")
     if rule.name == "columns":
         missing = result.get("details", {}).get("mismatched", {}).get("missing", [])
-        return f"no {', '.join(missing)}" if missing else "all of them"
+        return f"{', '.join(missing)} missing" if missing else "all of them"
     if rule.name == "rows":
-        return f"{observed} rows"
-    return "no labelled video" if observed is None or pd.isna(observed) else f"{float(observed):.4g}"
+        return f"{value} rows"
+    return "no value" if value is None or pd.isna(value) else f"{float(value):.4g}"
 
 
 def _observed_rows(result: dict[str, Any]) -> str:
     total, failing = int(result["element_count"]), int(result["unexpected_count"])
     if not failing:
-        return f"all of {total} rows"
-    values = [repr(value) for value in dict.fromkeys(map(str, result.get("partial_unexpected_list") or []))]
-    shown = ", ".join(value if len(value) <= 40 else value[:36] + "…'" for value in values[:3])
-    return f"{failing} of {total} rows not so" + (f", e.g. {shown}" if shown else "")
+        return f"holds in all {total} rows"
+    values = [str(value) for value in result.get("partial_unexpected_list") or [] if not pd.isna(value)]
+    shown = ", ".join(_clip(value) for value in list(dict.fromkeys(values))[:3])
+    return f"fails in {failing} of {total} rows" + (f", e.g. {shown}" if shown else "")
 
 
-def _row_name(place: Any, table: pd.DataFrame) -> str:
-    if isinstance(place, dict):
-        return str(place["video_id"])
+def _clip(value: str, longest: int = 40) -> str:
+    return repr(value if len(value) <= longest else value[: longest - 1] + "…")
+
+
+def _row_name(place: int, table: pd.DataFrame) -> str:
     video_id = table["video_id"].iloc[place] if "video_id" in table else None
     return f"row {place}" if video_id is None or pd.isna(video_id) else str(video_id)

@@ -22,9 +22,9 @@ class Check:
     """One expectation and what was seen.
 
     ``name`` is a key of ``COMPLAINTS``; ``column`` is None where the whole table is meant;
-    ``n_failing`` counts offending rows and ``failing_ids`` names the first of them (video ids, or
-    ``row N`` counted from 0 where ids are missing). Both stay empty for checks on an aggregate.
-    A check may succeed with failing rows: the share of decodable clips has a tolerance.
+    ``n_failing`` counts offending rows and ``failing_ids`` names the first of them: video ids (one shared
+    by several rows once), or ``row N`` counted from 0 where ids are missing. Both stay empty for checks
+    on an aggregate. A check may succeed with failing rows: decodable clips have a tolerance.
     """
 
     name: str
@@ -61,10 +61,10 @@ COMPLAINTS: dict[str, tuple[str | None, str]] = {
         "point to no file below the data root",
         "restore the files (dvc checkout) or remove the rows and run ingest again",
     ),
+    "decode_ok_present": ("never probed", "run ingest again to probe these clips"),
     "decodable": (
         "not decodable",
-        "see the column 'reason', replace or remove these clips and run ingest again, "
-        "or lower validate.min_decodable",
+        "see the column 'reason', replace or remove these clips and run ingest again, or lower validate.min_decodable",
     ),
     "duration_present": ("decodable but without a duration", "run ingest again to probe these clips"),
     "duration": ("outside the range", "trim or remove these clips and run ingest again"),
@@ -82,8 +82,7 @@ COMPLAINTS: dict[str, tuple[str | None, str]] = {
 def to_json(result: ValidationResult) -> dict[str, Any]:
     """JSON-able form: counts, then every check with its remedy (None where it holds)."""
     checks = [
-        {**asdict(check), "failing_ids": list(check.failing_ids), "remedy": _remedy(check)}
-        for check in result.checks
+        {**asdict(check), "failing_ids": list(check.failing_ids), "remedy": _remedy(check)} for check in result.checks
     ]
     counts = {"n_checks": len(result.checks), "n_failed": len(result.failures)}
     return {"success": result.success, **counts, "checks": checks}
@@ -139,19 +138,17 @@ def to_html(result: ValidationResult) -> str:
     failed = "".join(_html_card(check) for check in result.failures)
     rows = "".join(_html_row(check) for check in result.checks)
     tone = "good" if result.success else "bad"
-    columns = "".join(f'<th scope="col">{name}</th>' for name in _TABLE_COLUMNS)
+    columns = "".join(f'<th scope="col">{name}</th>' for name in ("Check", "Column", "Result", "Expected", "Observed"))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Manifest validation</title><style>{_CSS}</style></head><body><main>"
-        f'<h1>Manifest validation</h1><p class="verdict {tone}">{html.escape(_verdict(result))}</p>'
+        f'<h1>Manifest validation</h1><p class="verdict {tone}">{_verdict(result)}</p>'
         f"{failed}<h2>All checks</h2>"
         f"<table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>"
         "</main></body></html>\n"
     )
 
-
-_TABLE_COLUMNS = ("Check", "Column", "Result", "Expected", "Observed")
 
 _CSS = """
 :root{color-scheme:light dark;--line:#d5d9e0;--soft:#f5f6f8;--text:#1c2430;--dim:#586273;--page:#fff;
@@ -171,7 +168,8 @@ table{width:100%;border-collapse:collapse}
 th,td{text-align:left;vertical-align:top;padding:8px 10px;border-bottom:1px solid var(--line);
 overflow-wrap:anywhere}
 thead th{color:var(--dim);font-weight:600;font-size:.875rem}tbody th{font-weight:500}
-tbody td:nth-child(3){white-space:nowrap;font-weight:600}
+tbody td:nth-child(3){font-weight:600}
+@media (min-width:701px){tbody th,td:nth-child(2),td:nth-child(3){white-space:nowrap}}
 @media (max-width:700px){thead{display:none}table,tbody{display:block}
 tr{display:block;padding:10px 0;border-bottom:1px solid var(--line)}
 th,td{display:grid;grid-template-columns:84px 1fr;gap:8px;border:0;padding:2px 0}
@@ -181,32 +179,27 @@ th:before,td:before{content:attr(data-label);color:var(--dim);font-weight:400;fo
 
 
 def _html_card(check: Check) -> str:
-    title = _label(check)
-    if check.failing_ids:
-        ids = ", ".join(f"<code>{html.escape(_one_line(name))}</code>" for name in check.failing_ids)
-        rest = check.n_failing - len(check.failing_ids)
-        more = f" and {rest:,} more" if rest > 0 else ""
-        rows = f"<p>{check.n_failing:,} row(s): {ids}{more}</p>"
-    else:
-        rows = ""
+    ids = ", ".join(f"<code>{_escape(name)}</code>" for name in check.failing_ids)
+    more = ", …" if check.n_failing > MAX_IDS else ""
+    rows = f"<p>{check.n_failing:,} row(s): {ids}{more}</p>" if check.n_failing else ""
     return (
-        f'<section class="card"><h3>{html.escape(title)}</h3>'
-        f"<p>Expected {html.escape(_one_line(check.expected))}; "
-        f"observed {html.escape(_one_line(check.observed))}.</p>"
-        f'{rows}<p class="dim">To fix: {html.escape(_remedy(check) or "")}.</p></section>'
+        f'<section class="card"><h3>{_escape(check.column or "table")}: {_escape(check.expected)}</h3>'
+        f"<p>Found: {_escape(check.observed)}</p>{rows}"
+        f'<p class="dim">To do: {_escape(_remedy(check) or "")}</p></section>'
     )
 
 
 def _html_row(check: Check) -> str:
     tone, verdict = ("good", "✓ ok") if check.success else ("bad", "✗ failed")
-    values = (_readable(check.name), check.column or "—", verdict, check.expected, check.observed)
     cells = [
-        f"<{tag} {attribute}data-label=\"{name}\"{f' class={tone!r}' if name == 'Result' else ''}>"
-        f"<span>{html.escape(_one_line(value))}</span></{tag}>"
-        for name, value in zip(_TABLE_COLUMNS, values, strict=True)
-        for tag, attribute in [("th", 'scope="row" ') if name == "Check" else ("td", "")]
+        f"<span>{_escape(value)}</span>"
+        for value in (check.name.replace("_", " "), check.column or "—", verdict, check.expected, check.observed)
     ]
-    return f"<tr>{''.join(cells)}</tr>"
+    return (
+        f'<tr><th scope="row" data-label="Check">{cells[0]}</th><td data-label="Column">{cells[1]}</td>'
+        f'<td data-label="Result" class="{tone}">{cells[2]}</td>'
+        f'<td data-label="Expected">{cells[3]}</td><td data-label="Observed">{cells[4]}</td></tr>'
+    )
 
 
 def _verdict(result: ValidationResult) -> str:
@@ -224,26 +217,22 @@ def _failures_first(result: ValidationResult) -> list[Check]:
     return sorted(result.checks, key=lambda check: check.success)
 
 
-def _readable(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _label(check: Check) -> str:
-    return f"{check.column}: {_readable(check.name)}" if check.column else _readable(check.name)
-
-
 def _rows_text(check: Check) -> str:
     return f"{check.n_failing}: {_some_ids(check)}" if check.n_failing else ""
 
 
 def _some_ids(check: Check) -> str:
-    shown = check.failing_ids[:SHOWN_IDS]
-    return ", ".join(shown) + (", …" if check.n_failing > len(shown) else "")
+    more = ", …" if len(check.failing_ids) > SHOWN_IDS else ""
+    return ", ".join(check.failing_ids[:SHOWN_IDS]) + more
 
 
 def _one_line(text: str) -> str:
     """Printable and free of line breaks: an id may hold control characters that would steer a terminal."""
     return "".join(char if char.isprintable() else "�" for char in re.sub(r"\s+", " ", text))
+
+
+def _escape(text: str) -> str:
+    return html.escape(_one_line(text))
 
 
 def _markdown(text: str) -> str:

@@ -191,6 +191,7 @@ def _measured(scores: pd.DataFrame, candidate: CascadeCandidate, precision_targe
         "reachable": candidate.reachable,
         "base_precision_val": candidate.base_precision,
         "base_recall_val": candidate.base_recall,
+        "base_positives_val": candidate.support,
         "qps_ratio_val": candidate.qps_ratio,
         "policy": None,
         "val": None,

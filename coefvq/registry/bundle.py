@@ -57,14 +57,23 @@ class Candidate(_Part):
     preprocessing: dict[str, JsonValue]
     data: DataRef
     params: dict[str, JsonValue]
-    metrics: dict[str, dict[str, JsonValue] | None]
+    metrics: dict[str, JsonValue]
 
     @model_validator(mode="after")
     def _has_metrics(self) -> Candidate:
-        missing = [name for name in REQUIRED_METRICS if self.metrics.get(name) is None]
+        missing = [name for name in REQUIRED_METRICS if not isinstance(self.metrics.get(name), dict)]
         if missing:
-            raise ValueError(f"metrics.{missing[0]} is missing; expected {', '.join(REQUIRED_METRICS)}")
+            raise ValueError(f"metrics.{missing[0]}: expected an object; {', '.join(REQUIRED_METRICS)} are needed")
         return self
+
+    def metric(self, group: str, key: str) -> JsonValue:
+        """One figure of ``metrics``.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        figures = self.metrics[group]
+        return figures[key] if isinstance(figures, dict) else None
 
     def part(self, kind: PartKind) -> ModelRef:
         """The base model or the MLLM."""
@@ -133,7 +142,7 @@ def build_candidate(
     preprocessing: Mapping[str, Any],
     data: DataRef,
     params: Mapping[str, Any],
-    metrics: Mapping[str, Mapping[str, Any] | None],
+    metrics: Mapping[str, Any],
 ) -> Candidate:
     """Put the parts together and hash them.
 
@@ -152,7 +161,7 @@ def build_candidate(
         "preprocessing": dict(preprocessing),
         "data": data.model_dump(),
         "params": dict(params),
-        "metrics": {name: None if group is None else dict(group) for name, group in metrics.items()},
+        "metrics": dict(metrics),
     }
     return parse_candidate(raw, f"candidate of {issue}")
 

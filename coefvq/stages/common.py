@@ -12,7 +12,9 @@ import pandas as pd
 from coefvq.config import Params
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.errors import DataError
+from coefvq.files import sha256_file
 from coefvq.records import VideoInput, label_column
+from coefvq.registry.bundle import DataRef
 
 Advance = Callable[[int], None]
 
@@ -45,6 +47,15 @@ def media_root(params: Params) -> Path:
     """Folder the manifest's ``uri`` column is relative to."""
     raw = Path(params.paths.raw)
     return raw if raw.is_dir() else raw.parent
+
+
+def data_ref(params: Params) -> DataRef:
+    """Hashes of the manifest and the splits that a model was made from."""
+    return DataRef(
+        manifest_sha256=sha256_file(Path(params.paths.manifest)),
+        splits_sha256=sha256_file(Path(params.paths.splits)),
+        version=None,
+    )
 
 
 def split_manifest(params: Params) -> pd.DataFrame:

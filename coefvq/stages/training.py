@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from coefvq.config import Params, Training
 from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.dataset import VideoDataset, text_of
 from coefvq.data.text import TextEncoder, train_text_encoder
-from coefvq.files import sha256_file, write_json
+from coefvq.files import write_json
 from coefvq.models.classifier import ModelConfig, build
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
-from coefvq.stages.common import inputs_and_labels, labelled, progress, say, split_manifest
-from coefvq.training.loop import FitResult, fit, seed_everything
+from coefvq.stages.common import data_ref, inputs_and_labels, labelled, progress, say, split_manifest
+from coefvq.training.loop import EpochListener, FitResult, fit, seed_everything
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,16 @@ def train_and_record(params: Params, job: TrainingJob) -> None:
     seed_everything(params.seed)
     text = _text_encoder(job.config, train_videos)
     classifier = build(job.config, text, job.lora_dropout)
-    with _tracked(params, job, rows) as run:
+    with _tracked(params, job) as run:
         result = fit(classifier, train_set, val_set, job.training, params.seed, _reporter(run, kind, issue))
         folder = params.paths.model_dir(kind, issue)
         classifier.save(folder)
         metrics = _metrics(result, len(train_set), len(val_set))
-        run.log_metrics({f"val/{name}": float(value) for name, value in metrics.items()})
-        model_id = run.log_model_folder(folder, kind, issue)
+        run.log_model_folder(folder, kind, issue)
+        run.log_metrics({"val": metrics})
     write_json(params.paths.report(issue, f"{kind}.json"), metrics)
     write_json(params.paths.report(issue, f"{kind}_curve.json"), list(result.curve))
-    record = {"run_id": run.run_id, "model_id": model_id, "model_uri": f"models:/{model_id}"}
-    write_json(Path(params.paths.models) / issue / f"{kind}_run.json", record)
+    write_json(Path(params.paths.models) / issue / f"{kind}_run.json", run.record())
 
 
 def _dataset(params: Params, rows: pd.DataFrame, job: TrainingJob, split: str) -> tuple[VideoDataset, list[VideoInput]]:
@@ -69,7 +69,7 @@ def _text_encoder(config: ModelConfig, videos: list[VideoInput]) -> TextEncoder 
     return train_text_encoder([text_of(video) for video in videos], preset.vocab_size, preset.max_text_tokens)
 
 
-def _tracked(params: Params, job: TrainingJob, rows: pd.DataFrame) -> Any:
+def _tracked(params: Params, job: TrainingJob) -> AbstractContextManager[tracking.TrainingRun]:
     tracking.configure(params.tracking.uri, params.tracking.experiment)
     config = job.config
     return tracking.training_run(
@@ -77,18 +77,13 @@ def _tracked(params: Params, job: TrainingJob, rows: pd.DataFrame) -> Any:
         issue=config.issue,
         kind=config.kind,
         params={"seed": params.seed, "media": config.media.model_dump(), **job.logged_params},
-        dataset=tracking.DatasetReference(
-            name=f"{config.issue}-train",
-            source=params.paths.splits,
-            digest=sha256_file(Path(params.paths.splits))[:16],
-            rows=int((rows["split"] == "train").sum()),
-        ),
+        dataset=data_ref(params),
     )
 
 
-def _reporter(run: Any, kind: str, issue: str) -> Any:
+def _reporter(run: tracking.TrainingRun, kind: str, issue: str) -> EpochListener:
     def on_epoch(row: dict[str, float]) -> None:
-        run.log_curve(round(row["epoch"] * 100), {f"train/{k}": v for k, v in row.items() if k != "epoch"})
+        run.log_curve(round(row["epoch"] * 100), {"train": {k: v for k, v in row.items() if k != "epoch"}})
         say(
             f"[{issue} {kind}] epoch {row['epoch']:g}: loss {row['loss']:.4f}, "
             f"val loss {row['val_loss']:.4f}, val AP {row['val_average_precision']:.4f}"

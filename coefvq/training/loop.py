@@ -90,6 +90,7 @@ class _WithLoss(nn.Module):
     def __init__(self, network: nn.Module, positive_weight: float) -> None:
         super().__init__()
         self.network = network
+        self.class_weight: torch.Tensor
         self.register_buffer("class_weight", torch.tensor([1.0, positive_weight]), persistent=False)
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -98,7 +99,7 @@ class _WithLoss(nn.Module):
         return {"loss": loss, "logits": logits}
 
 
-class _KeepBest(TrainerCallback):  # type: ignore[misc]
+class _KeepBest(TrainerCallback):
     """Collects the curve and keeps the trainable weights and buffers of the best epoch."""
 
     def __init__(self, model: nn.Module, on_epoch: EpochListener) -> None:

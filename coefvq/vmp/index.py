@@ -98,7 +98,10 @@ class IndexStore:
             "SELECT video_id, state, rule, source_version, bundle_version, value FROM entries WHERE video_id = ?",
             (video_id,),
         )
-        return IndexEntry(*rows[0][:-1], json.loads(rows[0][-1])) if rows else None
+        if not rows:
+            return None
+        key, state, rule, source_version, bundle_version, value = rows[0]
+        return IndexEntry(key, state, rule, source_version, bundle_version, json.loads(value))
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""

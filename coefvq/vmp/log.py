@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,11 +48,15 @@ class EventLog:
             appended = [_append(connection, event, only_if_changed=True) for event in events]
         return [event for event in appended if event is not None]
 
-    def republish(self, video_ids: Iterable[str]) -> list[Event]:
-        """Append the newest event of each video once more, one source version up, so that it is redone."""
+    def republish(self, versions: Mapping[str, int]) -> list[Event]:
+        """Append events once more, one source version up, so that they are processed again.
+
+        ``versions`` maps video id to source version; a video that has a newer event already is left alone.
+        """
         with self.database.transaction() as connection:
-            newest = [_newest(connection, video_id) for video_id in video_ids]
-            appended = [_append(connection, event, only_if_changed=False) for event in newest if event]
+            newest = [_newest(connection, video_id) for video_id in versions]
+            again = [event for event in newest if event and event.source_version == versions[event.video_id]]
+            appended = [_append(connection, event, only_if_changed=False) for event in again]
         return [event for event in appended if event is not None]
 
     def poll(self, after: int, max_n: int) -> list[Event]:

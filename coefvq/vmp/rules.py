@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import resources
@@ -81,9 +83,11 @@ class Condition(_Section):
                 raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
         elif self.op == "in":
             if not isinstance(self.value, tuple) or not all(_is_a(kind, item) for item in self.value):
-                raise ValueError(f"value: op 'in' on {self.field} takes a list of {_WORDS[kind]}")
+                raise ValueError(f"value: op 'in' on {self.field} takes a list of {_PLURALS[kind]}")
         elif not _is_a(kind, self.value):
-            raise ValueError(f"value = {json.dumps(self.value)}: {self.field} takes {_WORDS[kind]}")
+            raise ValueError(
+                f"value = {json.dumps(self.value)}: {self.field} takes {_WORDS[kind]}{_exponent_hint(self.value)}"
+            )
         elif kind is not float and self.op not in ("==", "!="):
             raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in")
         return self
@@ -176,7 +180,9 @@ def parse_rules(text: str, source: str) -> Rules:
         # JSON mode: strict types, yet YAML lists may fill tuples
         return Rules.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error.errors()[0], raw)}") from error
+        # a misspelt key is reported as unknown and as missing; the first tells more
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        raise ConfigError(f"{source}: {_explain(items[0], raw)}") from error
 
 
 def _facts_by_issue(candidate: Candidate, now: datetime) -> dict[str, Facts]:
@@ -215,11 +221,19 @@ def _holds(condition: Condition, facts: Facts) -> bool:
 
 
 _WORDS = {bool: "true or false", float: "a number", str: "a text"}
+_PLURALS = {bool: "true and false", float: "numbers", str: "texts"}
 
 
 def _is_a(kind: type, value: Any) -> bool:
-    # bool is an int in Python; a rule that compares views with true is a slip
-    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+    if kind is float:
+        # bool is an int in Python, and NaN would make a rule that silently never holds
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _exponent_hint(value: Any) -> str:
+    is_text_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE)
+    return " (YAML takes 1e-3 for text: write 1.0e-3)" if is_text_number else ""
 
 
 def _explain(item: Any, raw: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-_VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "24", "threads": "1", "g": "8"}
+_VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "25", "threads": "1", "g": "12"}
+_AUDIO_OPTIONS = {"aac_coder": "fast", "b": "48000"}
 _AAC_FRAME = 1024  # samples
 
 
@@ -28,7 +29,7 @@ def write_mp4(
     with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=fps, options=_VIDEO_OPTIONS)
         video.pix_fmt = "yuv420p"
-        audio = container.add_stream("aac", rate=sample_rate, layout="mono")
+        audio = container.add_stream("aac", rate=sample_rate, layout="mono", options=_AUDIO_OPTIONS)
         for stream in (video, audio):
             stream.codec_context.thread_count = 1
         for number, pixels in enumerate(frames):

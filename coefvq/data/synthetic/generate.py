@@ -65,7 +65,7 @@ def generate(
     _claim_folder(out, {"version": WORLD_VERSION, "seed": seed, "prevalence": shares, **_libraries()})
     clips = [describe(seed, index, shares) for index in range(first_index, first_index + videos)]
     tell = progress or (lambda _: None)
-    missing = [clip for clip in clips if not (out / clip.file_name).is_file()]
+    missing = [clip for clip in clips if not _is_written(out / clip.file_name)]
     if len(missing) < videos:
         tell(videos - len(missing))
     for _ in _write_clips(out, seed, missing, workers):
@@ -115,6 +115,11 @@ def _prune(out: Path, keep: set[str]) -> None:
 
 def _is_ours(path: Path) -> bool:
     return path.suffix == ".mp4" or (path.name.startswith(".") and path.suffix == ".tmp")
+
+
+def _is_written(path: Path) -> bool:
+    # clips appear in one step, so only a crash of the machine can leave an empty one
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _remove(paths: Iterable[Path]) -> None:

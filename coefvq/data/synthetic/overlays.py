@@ -18,8 +18,8 @@ _BAR = 20  # letterbox, pixels
 _BORDER = 9
 _INSET = (52, 54)  # width, height
 _STICKER_FONT, _HANDLE_FONT = 12, 10
-_MARGIN = 12  # keeps stickers off a border
-_LINE_HEIGHT = 16
+_MARGIN = 10  # keeps stickers off a border
+_LINE_HEIGHT = 15
 _LETTERS = "abcdefghiklmnoprstuvxyz"
 
 
@@ -120,7 +120,7 @@ def sticker_patch(text: str, room: int) -> Image.Image:
 def sticker_position(patch: Image.Image, size: int, edit: Edit, look: EditLook) -> tuple[int, int]:
     """Upper left corner of a sticker: centred, near the top or the bottom, clear of the edit's marks."""
     low = look.sticker_low and edit is not Edit.PIP
-    return (size - patch.width) // 2, size - 30 - patch.height if low else 30
+    return (size - patch.width) // 2, size - 24 - patch.height if low else 24
 
 
 def wrap(text: str, fits: Callable[[str], bool]) -> list[str]:

@@ -77,7 +77,7 @@ def draw_look(rng: np.random.Generator) -> Look:
         people=(_person(rng), _person(rng)),
         onlooker=bool(rng.random() < 0.5),
         x=rng.uniform(44, 66),
-        y=rng.uniform(100, 116),
+        y=rng.uniform(106, 120),
         tint=_color(rng, 0, 256),
         scale=rng.uniform(0.85, 1.2),
         rate=rng.uniform(0.9, 1.6),
@@ -93,13 +93,12 @@ def render(rng: np.random.Generator, factors: Factors, stickers: tuple[str, ...]
     """The clip's ``FRAMES`` frames, RGB ``uint8 [SIZE, SIZE, 3]``."""
     look = draw_look(rng)
     patches = [sticker_patch(text, SIZE) for text in stickers]
-    levels = np.clip(np.arange(256) * look.brightness, 0, 255).astype(int).tolist() * 3
+    exposure = np.clip(np.arange(256) * look.brightness, 0, 255).astype(np.uint8)
     for number in range(FRAMES):
-        scene = _scene(factors, look, number).point(levels)
-        frame = APPLY_EDIT[factors.edit](scene, look.edit, number / FRAMES)
+        frame = APPLY_EDIT[factors.edit](_scene(factors, look, number), look.edit, number / FRAMES)
         for patch in patches:
             frame.paste(patch, sticker_position(patch, SIZE, factors.edit, look.edit))
-        yield np.asarray(frame)
+        yield exposure[np.asarray(frame)]
 
 
 def _scene(factors: Factors, look: Look, number: int) -> Image.Image:
@@ -162,7 +161,7 @@ def _backdrop(rng: np.random.Generator) -> Image.Image:
         width, height = (int(value) for value in rng.integers(10, 45, 2))
         shape = draw.rectangle if rng.random() < 0.6 else draw.ellipse
         shape((left, top_edge, left + width, top_edge + height), fill=_color(rng, 40, 240))
-    grain = rng.integers(-8, 9, (SIZE, SIZE, 1))
+    grain = rng.integers(-5, 6, (SIZE, SIZE, 1))
     return Image.fromarray(np.clip(np.asarray(image).astype(np.int16) + grain, 0, 255).astype(np.uint8))
 
 

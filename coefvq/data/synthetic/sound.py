@@ -5,6 +5,7 @@ Pure functions of a generator: each returns ``float64 [S]`` with peak 1 (``sound
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ Synth = Callable[[np.random.Generator, int], Wave]
 _SCALES = ((0, 3, 5, 7, 10, 12), (0, 4, 5, 7, 9, 12))  # semitones: minor and major pentatonic
 _HARMONICS = ((1, 1.0), (2, 0.4), (3, 0.2))
 _THIRD_FORMANT = 2_700.0  # Hz
+_BANDWIDTHS = (80.0, 110.0, 160.0)  # of the formants, Hz
 _LOUDSPEAKER_BAND = (350.0, 2_600.0)  # Hz
 
 
@@ -104,19 +106,20 @@ def _syllable(rng: np.random.Generator, pitch: float, length: int) -> Wave:
     breath = rng.normal(size=length)
     source = 0.12 * breath if rng.random() < 0.2 else pulses + 0.02 * breath
     formants = (rng.uniform(300, 850), rng.uniform(900, 2300), _THIRD_FORMANT)
-    size = 2 * length  # zero-padded, so that the filter's tail does not wrap around
-    frequency = np.asarray(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), dtype=np.float64)
-    response = np.prod([_resonance(frequency, f, b) for f, b in zip(formants, (80, 110, 160), strict=True)], axis=0)
+    size = 2 ** (2 * length).bit_length()  # zero-padded: the filter's tail must not wrap around
+    delay = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)  # one sample, on the unit circle
+    response = np.ones_like(delay)
+    for centre, bandwidth in zip(formants, _BANDWIDTHS, strict=True):
+        response *= _resonance(delay, centre, bandwidth)
     shaped = np.fft.irfft(np.fft.rfft(source, size) * response, size)[:length]
     return shaped * np.hanning(length) ** 0.4
 
 
-def _resonance(frequency: Wave, centre: float, bandwidth: float) -> NDArray[np.complex128]:
-    """Frequency response of a two-pole resonator, the classic formant filter."""
-    radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE)
-    delay = np.exp(-2j * np.pi * frequency / SAMPLE_RATE)
-    poles = 1 - 2 * radius * np.cos(2 * np.pi * centre / SAMPLE_RATE) * delay + radius**2 * delay**2
-    return np.asarray((1 - radius) / poles, dtype=np.complex128)
+def _resonance(delay: NDArray[np.complex128], centre: float, bandwidth: float) -> NDArray[np.complex128]:
+    """Frequency response of a two-pole resonator, the classic formant filter; centre and width in Hz."""
+    radius = math.exp(-math.pi * bandwidth / SAMPLE_RATE)
+    turn = 2 * radius * math.cos(2 * math.pi * centre / SAMPLE_RATE)
+    return (1 - radius) / (1 - turn * delay + radius**2 * delay**2)
 
 
 def _pluck(frequency: float, length: int) -> Wave:

@@ -38,6 +38,7 @@ Level = TypeVar("Level", bound=Enum)
 # the sigmoid of ±36 is the last one that float64 tells from 0 and 1
 _MAX_LOGIT = 36.0
 _BISECTIONS = 200
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -160,16 +161,20 @@ def _marginal(table: Cells, prevalence: float, issue: str, seen: frozenset[str])
 
 
 def _population_figures(positives: Array, mass: Array, targets: Sequence[float]) -> dict[str, float]:
-    # cells of equal score fall on the same side of any threshold; rounding joins those equal up to 1e-12
-    _, group = np.unique(-np.round(positives / mass, 12), return_inverse=True)
+    # cells of equal score fall on the same side of any threshold, also where rounding tells them apart
+    _, group = np.unique(-np.round(positives / mass / _ROUNDING), return_inverse=True)
     found = np.bincount(group, positives)
     false = np.bincount(group, mass - positives)
     true_positives, false_positives = np.cumsum(found), np.cumsum(false)
     recall = true_positives / true_positives[-1]
     precision = true_positives / (true_positives + false_positives)
     ranked_above = true_positives - found / 2  # ties count half
+
+    def reached(target: float) -> NDArray[np.bool_]:
+        return precision >= target / 100 - _ROUNDING
+
     return {
         "f1": float((2 * precision * recall / (precision + recall)).max()),
-        **{f"recall_at_p{t:g}": float(recall[precision >= t / 100].max(initial=0.0)) for t in targets},
+        **{f"recall_at_p{t:g}": float(recall[reached(t)].max(initial=0.0)) for t in targets},
         "auc": float((false * ranked_above).sum() / (true_positives[-1] * false_positives[-1])),
     }

@@ -1,0 +1,231 @@
+"""``coefvq register | status | history | rollback``: the release of pairs from the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coefvq.config import PARAMS_FILE, Params, load_params
+from coefvq.errors import RegistryError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from coefvq.registry.gates import GateReport
+    from coefvq.registry.history import Decision
+    from coefvq.registry.pairs import RegisteredPair
+    from coefvq.registry.release import IssueStatus
+
+IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+ParamsOption = Annotated[Path, typer.Option(help="Settings file.")]
+
+
+def register(
+    issue: IssueOption,
+    keep_refused: Annotated[
+        bool, typer.Option("--keep-refused", help="Register even if the gate refuses; approval then takes --override.")
+    ] = False,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS_FILE,
+) -> None:
+    """Check the gate and make reports/ISSUE/candidate.json the challenger.
+
+    The same candidate gives the same version. Exit code 6 if the gate refuses.
+
+    Example: coefvq register --issue icd
+    """
+    from coefvq.registry import release
+    from coefvq.registry.bundle import read_candidate
+
+    settings = _connect(params)
+    path = settings.paths.report(settings.check_issue(issue), "candidate.json")
+    candidate = read_candidate(path)
+    if candidate.issue != issue:
+        raise RegistryError(f"{path}: issue = {candidate.issue}: expected {issue}; run the candidate stage again")
+    outcome = release.register(candidate, settings.gate, keep_refused=keep_refused)
+    if as_json:
+        _print_json({"gate": outcome.report.model_dump(mode="json"), "pair": _pair_json(outcome.pair)})
+    else:
+        _print_registration(issue, outcome.report, outcome.pair)
+    if not outcome.report.passed:
+        kept = "registered all the same" if outcome.pair else "not registered"
+        raise RegistryError(f"gate refused the candidate of {issue}, {kept}: {outcome.report.failures}")
+
+
+def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> None:
+    """Which pair of each issue is served, which waits, and who decided last.
+
+    Example: coefvq status --json
+    """
+    from coefvq.registry import release
+
+    _connect(params)
+    rows = release.status()
+    if as_json:
+        _print_json([_status_json(row) for row in rows])
+    elif rows:
+        _print(_status_table(rows))
+    else:
+        print("nothing is registered; coefvq register --issue NAME makes the first challenger")
+
+
+def history(
+    issue: Annotated[str | None, typer.Option(help="Only this issue.")] = None,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS_FILE,
+) -> None:
+    """Every decision: who approved, rejected or rolled back what, when and why; oldest first.
+
+    Example: coefvq history --issue icd
+    """
+    from coefvq.registry import release
+
+    settings = _connect(params)
+    rows = release.history(None if issue is None else settings.check_issue(issue))
+    if as_json:
+        _print_json([row.model_dump(mode="json") for row in rows])
+    elif rows:
+        _print(_history_table(rows))
+    else:
+        print("no decisions yet")
+
+
+def rollback(
+    issue: IssueOption,
+    by: Annotated[str, typer.Option(help="Name of the person who decides.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS_FILE,
+) -> None:
+    """Serve the pair again that was champion before the present one; repeat to go further back.
+
+    Example: coefvq rollback --issue icd --by ana --reason "false alarms on cooking clips"
+    """
+    from coefvq.registry import release
+
+    settings = _connect(params)
+    decision = release.rollback(settings.check_issue(issue), by, reason)
+    if as_json:
+        _print_json(decision.model_dump(mode="json"))
+    else:
+        print(f"{issue}: champion is version {decision.to_version} again (was {decision.from_version or 'none'})")
+
+
+def _connect(path: Path) -> Params:
+    from coefvq.registry import tracking
+
+    settings = load_params(path)
+    tracking.configure(settings.tracking.uri, settings.tracking.experiment)
+    return settings
+
+
+def gate_table(issue: str, report: GateReport) -> Table:
+    """Each check of the gate with its value and limit."""
+    from rich.table import Table
+
+    table = Table(title=f"gate of {issue}: {'passed' if report.passed else 'refused'}")
+    for name in ("check", "result", "value", "limit", "explanation"):
+        table.add_column(name, justify="right" if name in ("value", "limit") else "left")
+    for item in report.checks:
+        value = "–" if item.value is None else f"{item.value:.4g}"
+        _add(table, item.name, "passed" if item.passed else "FAILED", value, f"{item.limit:.4g}", item.explanation)
+    return table
+
+
+def _print_registration(issue: str, report: GateReport, pair: RegisteredPair | None) -> None:
+    _print(gate_table(issue, report))
+    if pair is not None:
+        known = "registered" if pair.created else "was registered before"
+        print(f"{issue}: bundle {pair.bundle_version} {known}; next: coefvq approve --issue {issue} --by … --reason …")
+
+
+def _status_table(rows: list[IssueStatus]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="pairs")
+    for name in ("issue", "champion", "challenger", "gate", "last decision", "note"):
+        table.add_column(name)
+    for row in rows:
+        _add(
+            table,
+            row.issue,
+            _shown(row.champion),
+            _shown(row.challenger),
+            _gate(row.challenger),
+            _last(row),
+            _note(row),
+        )
+    return table
+
+
+def _shown(pair: RegisteredPair | None) -> str:
+    return "–" if pair is None else pair.bundle_version
+
+
+def _gate(pair: RegisteredPair | None) -> str:
+    if pair is None or pair.gate is None:
+        return "–"
+    return "passed" if pair.gate.passed else "refused"
+
+
+def _last(row: IssueStatus) -> str:
+    return "–" if row.last is None else f"{row.last.action} {row.last.version} by {row.last.by}, {row.last.at}"
+
+
+def _note(row: IssueStatus) -> str:
+    if row.pending:
+        return "a decision was interrupted; the next approve, reject or rollback carries it out"
+    return "the champion alias was moved by hand" if row.moved_by_hand else ""
+
+
+def _history_table(rows: list[Decision]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="decisions")
+    for name in ("#", "when (UTC)", "issue", "action", "from", "to", "by", "reason", "state"):
+        table.add_column(name)
+    for row in rows:
+        action = f"{row.action} (override)" if row.override else row.action
+        versions = (row.from_version or "–", row.to_version or "–")
+        _add(table, str(row.sequence), row.at, row.issue, action, *versions, row.by, row.reason, row.state)
+    return table
+
+
+def _status_json(row: IssueStatus) -> dict[str, Any]:
+    return {
+        "issue": row.issue,
+        "champion": _pair_json(row.champion),
+        "challenger": _pair_json(row.challenger),
+        "last_decision": None if row.last is None else row.last.model_dump(mode="json"),
+        "pending": row.pending,
+        "moved_by_hand": row.moved_by_hand,
+    }
+
+
+def _pair_json(pair: RegisteredPair | None) -> dict[str, Any] | None:
+    if pair is None:
+        return None
+    gate = None if pair.gate is None else pair.gate.model_dump(mode="json")
+    return {**asdict(pair), "gate": gate, "bundle_version": pair.bundle_version}
+
+
+def _add(table: Table, *cells: str) -> None:
+    from rich.text import Text
+
+    # as Text: a reason such as "[/] was wrong" is not markup
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True))

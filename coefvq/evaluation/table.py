@@ -1,0 +1,149 @@
+"""The result as a table for the terminal and for Markdown: one row per model, policy and bound.
+
+Where the evaluation knows the posterior of every test row, all rows are measured against it alike;
+a table never mixes the two kinds of labels, and its caption says which kind it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from coefvq.evaluation.metrics import recall_key
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DASH = "–"
+PRECISION_NOTE = f"{DASH}: that precision is not reached at any threshold."
+UNREACHABLE_NOTE = "unreachable: the base model has no threshold with this precision on validation."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line; figures are shares in [0, 1], ``qps_ratio`` percent; None shows as a dash.
+
+    ``recalls`` maps "R@P60" to recall. ``chosen`` marks the policy that is released; ``reachable`` is
+    False for a P_base without a policy.
+    """
+
+    name: str
+    f1: float | None
+    recalls: Mapping[str, float | None]
+    roc_auc: float | None
+    qps_ratio: float | None
+    chosen: bool = False
+    reachable: bool = True
+
+
+def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> list[Row]:
+    """Base, MLLM, one row per P_base, and the Bayes bound where it is known.
+
+    Args:
+        evaluation: what ``report.evaluation_report`` returned.
+        cascade: what ``report.cascade_report`` returned for the same scores.
+    """
+    key = _measured_on(evaluation)
+    targets = evaluation["precision_targets"]
+    alone = evaluation[key]
+    rows = [
+        _row("base", alone["base"], targets, qps_ratio=0.0),
+        _row("MLLM", alone["mllm"], targets, qps_ratio=100.0),
+    ]
+    for entry in cascade["policies"]:
+        name = "cascade, all" if entry["p_base"] is None else f"cascade, P_base {entry['p_base']:g}"
+        rows.append(
+            _row(
+                name if entry["reachable"] else f"{name}, unreachable",
+                entry[key],
+                targets,
+                qps_ratio=entry["qps_ratio"],
+                chosen=entry["selected"],
+                reachable=entry["reachable"],
+            )
+        )
+    if alone["bayes"] is not None:
+        rows.append(_row("Bayes bound", alone["bayes"], targets, qps_ratio=None))
+    return rows
+
+
+def caption(evaluation: Mapping[str, Any]) -> str:
+    """Size of the test split and the kind of labels, as one sentence."""
+    test = evaluation["test"]
+    size = f"Test split: n = {test['n']}, {test['positives']:g} positive; figures in percent"
+    if _measured_on(evaluation) == "test_posterior":
+        return f"{size}, measured against the known posterior of the synthetic world."
+    return f"{size}."
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Explanations of the dashes that occur."""
+    notes = []
+    if any(row.reachable and None in row.recalls.values() for row in rows):
+        notes.append(PRECISION_NOTE)
+    if not all(row.reachable for row in rows):
+        notes.append(UNREACHABLE_NOTE)
+    return notes
+
+
+def rich_table(rows: Sequence[Row], title: str, caption: str = "") -> Table:
+    """For the terminal; the chosen policy is bold and marked, footnotes follow the caption."""
+    from rich.table import Table
+
+    text = "\n".join(part for part in (caption, *footnotes(rows)) if part)
+    table = Table(title=title, caption=text or None, caption_justify="left", title_justify="left")
+    for number, name in enumerate(_header(rows)):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row), style="bold" if row.chosen else None)
+    return table
+
+
+def markdown_table(rows: Sequence[Row], caption: str = "") -> str:
+    """A pipe table with the caption and footnotes as paragraphs below it."""
+    header = _header(rows)
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *(_cells(row) for row in rows)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n\n".join(part for part in (table, caption, *footnotes(rows)) if part) + "\n"
+
+
+def _measured_on(evaluation: Mapping[str, Any]) -> str:
+    return "test" if evaluation["test_posterior"] is None else "test_posterior"
+
+
+def _row(
+    name: str,
+    summary: Mapping[str, Any] | None,
+    targets: Sequence[float],
+    *,
+    qps_ratio: float | None,
+    chosen: bool = False,
+    reachable: bool = True,
+) -> Row:
+    figures = summary or {}
+    return Row(
+        name=name,
+        f1=figures.get("f1"),
+        recalls={f"R@P{target:g}": figures.get(recall_key(target)) for target in targets},
+        roc_auc=figures.get("roc_auc"),
+        qps_ratio=qps_ratio,
+        chosen=chosen,
+        reachable=reachable,
+    )
+
+
+def _header(rows: Sequence[Row]) -> list[str]:
+    recalls = list(rows[0].recalls) if rows else []
+    return ["approach", "F1", *recalls, "AUC", "QPS ratio"]
+
+
+def _cells(row: Row) -> list[str]:
+    name = f"{row.name} (chosen)" if row.chosen else row.name
+    shares = [row.f1, *row.recalls.values(), row.roc_auc]
+    percents = [None if share is None else 100.0 * share for share in shares]
+    return [name, *(_percent(value) for value in (*percents, row.qps_ratio))]
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{value:.1f}"

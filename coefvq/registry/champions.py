@@ -1,0 +1,33 @@
+"""From the registry to a scorer: the pairs of the asked issues, loaded and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coefvq.errors import RegistryError
+from coefvq.inference import MultiIssueScorer, PairScorer
+from coefvq.registry import pairs
+from coefvq.registry.pairs import CHAMPION
+
+
+def load_scorer(issues: Sequence[str] | None = None, version: str = CHAMPION) -> MultiIssueScorer:
+    """Scorer over the pairs of ``issues`` (all that have that alias by default).
+
+    The tracking store has to be configured before.
+
+    Raises:
+        RegistryError: no pair stands behind the alias or version, or its files were changed.
+    """
+    wanted = list(issues) if issues else [issue for issue in pairs.issues() if _has(issue, version)]
+    if not wanted:
+        raise RegistryError(f"no issue has a {version}; approve a challenger first: coefvq approve --help")
+    return MultiIssueScorer(tuple(_load(issue, version) for issue in wanted))
+
+
+def _has(issue: str, version: str) -> bool:
+    return version.isdecimal() or version in pairs.aliases(issue)
+
+
+def _load(issue: str, version: str) -> PairScorer:
+    bundle = pairs.resolve(issue, version)
+    return PairScorer.from_folders(bundle.base_dir, bundle.mllm_dir, bundle.policy, issue, bundle.bundle_version)

@@ -1,0 +1,131 @@
+"""Conditions a candidate must meet before a person is asked to approve it. Pure.
+
+Metrics read, all on the test split except the QPS ratio (traffic split): ``mllm.average_precision``,
+``mllm.prevalence``, ``mllm.n``, ``cascade.f1`` (share), ``cascade.qps_ratio`` (percent). A metric may be
+null where it is undefined, which fails its check; a metric that is not there at all is an error.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from coefvq.config import Gate
+from coefvq.errors import RegistryError
+from coefvq.registry.bundle import Candidate
+
+# what is equal on paper (0.80 - 0.75 against a limit of 0.05) must not fail on the last bit
+_SLACK = 1e-9
+
+
+class GateCheck(BaseModel):
+    """One condition; ``value`` is None where it is undefined or there is nothing to compare with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    passed: bool
+    value: float | None
+    limit: float
+    explanation: str
+
+
+class GateReport(BaseModel):
+    """All conditions; ``passed`` when every one is met."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    passed: bool
+    checks: tuple[GateCheck, ...]
+
+    @property
+    def failures(self) -> str:
+        """The failed checks in one line."""
+        return "; ".join(f"{check.name}: {check.explanation}" for check in self.checks if not check.passed)
+
+
+def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateReport:
+    """Hold a candidate against the gate of params.yaml and, on the same test data, against the champion.
+
+    Raises:
+        RegistryError: a metric is not in the candidate.
+    """
+    checks = (_average_precision(candidate, params), _qps_ratio(candidate, params), _f1(candidate, champion, params))
+    return GateReport(passed=all(item.passed for item in checks), checks=checks)
+
+
+def _average_precision(candidate: Candidate, params: Gate) -> GateCheck:
+    limit = params.min_average_precision_gain
+    reached = _metric(candidate, "mllm", "average_precision")
+    chance = _metric(candidate, "mllm", "prevalence")
+    n = _metric(candidate, "mllm", "n")
+    if reached is None or chance is None:
+        return _undefined("average_precision_gain", limit, "the test split has no positives or no negatives")
+    on = f"on {n:.0f} test videos" if n is not None else "on test"
+    return GateCheck(
+        name="average_precision_gain",
+        passed=reached - chance >= limit - _SLACK,
+        value=reached - chance,
+        limit=limit,
+        explanation=f"MLLM {reached:.3f} {on}, guessing {chance:.3f}; at least {limit:+.3f} wanted",
+    )
+
+
+def _qps_ratio(candidate: Candidate, params: Gate) -> GateCheck:
+    limit = params.max_qps_ratio
+    ratio = _metric(candidate, "cascade", "qps_ratio")
+    if ratio is None:
+        return _undefined("qps_ratio", limit, "the traffic split is empty")
+    return GateCheck(
+        name="qps_ratio",
+        passed=ratio <= limit + _SLACK,
+        value=ratio,
+        limit=limit,
+        explanation=f"{ratio:.1f} % of traffic reach the MLLM; at most {limit:.1f} % wanted",
+    )
+
+
+def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:
+    limit = params.max_f1_drop
+    reached = _metric(candidate, "cascade", "f1")
+    if reached is None:
+        return _undefined("f1_drop", limit, "the cascade's F1 has no value")
+    if champion is None:
+        return _not_compared(limit, f"F1 {reached:.3f}; no champion yet, nothing to compare with")
+    if (champion.data.manifest_sha256, champion.data.splits_sha256) != (
+        candidate.data.manifest_sha256,
+        candidate.data.splits_sha256,
+    ):
+        return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion was tested on other data")
+    before = _metric(champion, "cascade", "f1")
+    if before is None:
+        return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion's F1 has no value")
+    return GateCheck(
+        name="f1_drop",
+        passed=before - reached <= limit + _SLACK,
+        value=before - reached,
+        limit=limit,
+        explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same test data; a drop of {limit:.3f} is allowed",
+    )
+
+
+def _not_compared(limit: float, explanation: str) -> GateCheck:
+    return GateCheck(name="f1_drop", passed=True, value=None, limit=limit, explanation=explanation)
+
+
+def _undefined(name: str, limit: float, why: str) -> GateCheck:
+    return GateCheck(name=name, passed=False, value=None, limit=limit, explanation=f"undefined: {why}")
+
+
+def _metric(candidate: Candidate, group: str, key: str) -> float | None:
+    try:
+        value = candidate.metric(group, key)
+    except KeyError as error:
+        raise RegistryError(
+            f"candidate of {candidate.issue}: metrics.{group}.{key} is missing; the gate needs it: "
+            "run the evaluate and candidate stages again"
+        ) from error
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RegistryError(f"candidate of {candidate.issue}: metrics.{group}.{key} = {value!r}: expected a number")
+    return float(value)

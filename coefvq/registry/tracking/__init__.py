@@ -1,0 +1,27 @@
+"""The only package that imports MLflow: store, training runs, logged models, records.
+
+Call ``configure`` once, then use the rest. Nothing is ever pickled: a model is logged as its folder of
+safetensors and JSON files plus a small source file (``registry/served_model.py``).
+"""
+
+from coefvq.registry.tracking.logged_models import model_artifact, serve
+from coefvq.registry.tracking.records import Record, append_record, close_record, records
+from coefvq.registry.tracking.runs import TrainingRun, log_pair, training_run
+from coefvq.registry.tracking.session import client, configure, or_none, store, store_errors
+
+__all__ = [
+    "Record",
+    "TrainingRun",
+    "append_record",
+    "client",
+    "close_record",
+    "configure",
+    "log_pair",
+    "model_artifact",
+    "or_none",
+    "records",
+    "serve",
+    "store",
+    "store_errors",
+    "training_run",
+]

@@ -1,0 +1,116 @@
+"""Logged models: a folder plus a small source file, written and read without pickle.
+
+No ``from __future__ import annotations`` here: MLflow reads the hints of ``serve``'s predict as objects.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from coefvq import __version__
+from coefvq.errors import RegistryError
+from coefvq.files import inside
+from coefvq.registry.store import user_cache
+from coefvq.registry.tracking.session import quiet, store_errors
+
+_SOURCE = Path(__file__).parents[1] / "served_model.py"
+
+
+def log_pyfunc(name: str, artifacts: Mapping[str, Path], outputs: tuple[str, ...], tags: Mapping[str, str]) -> str:
+    import mlflow
+
+    with quiet(), store_errors():
+        info = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(_SOURCE),
+            artifacts={key: str(path) for key, path in artifacts.items()},
+            signature=_signature(outputs),
+            pip_requirements=[f"coefvq=={__version__}"],
+            tags=dict(tags),
+        )
+    return str(info.model_id)
+
+
+_COLUMN_TYPES = {"positive": "boolean", "base_score": "double", "mllm_score": "double", "score": "double"}
+
+
+def _signature(outputs: tuple[str, ...]) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    inputs = [
+        ColSpec("string", "path"),
+        ColSpec("string", "video_id", required=False),
+        ColSpec("string", "title", required=False),
+        ColSpec("string", "stickers", required=False),
+        # double, not long: an unknown view count is NaN
+        ColSpec("double", "views", required=False),
+    ]
+    columns = [ColSpec(_COLUMN_TYPES.get(name, "string"), name, required=False) for name in outputs]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(columns))
+
+
+def model_artifact(model_id: str, key: str, cache_dir: Path | None = None) -> Path:
+    """Local path of an artifact ("model" or "pair") of a logged model.
+
+    A local store is read in place; from a server the artifacts are fetched once into ``cache_dir``
+    (default: the user's cache), named by the model id, which is never reused.
+
+    Raises:
+        RegistryError: the model or its files are gone, or the store does not answer.
+    """
+    import mlflow
+    from mlflow.models import Model
+
+    uri = f"models:/{model_id}"
+    remote = mlflow.get_tracking_uri().startswith("http")
+    with store_errors():
+        try:
+            root = _fetched(uri, model_id, cache_dir) if remote else Path(mlflow.artifacts.download_artifacts(uri))
+            relative = Model.load(str(root)).flavors["python_function"]["artifacts"][key]["path"]
+        except (KeyError, OSError) as error:
+            raise RegistryError(f"{uri}: its files are missing or damaged ({error}); restore the store") from error
+    return inside(root, relative)
+
+
+def _fetched(uri: str, model_id: str, cache_dir: Path | None) -> Path:
+    import mlflow
+
+    target = (cache_dir or user_cache() / "models") / model_id
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=f".{model_id}.") as folder:
+            fetched = Path(folder) / "model"
+            fetched.mkdir()
+            mlflow.artifacts.download_artifacts(uri, dst_path=str(fetched))
+            # complete or absent: a killed process leaves no half, and of two at once one wins
+            try:
+                fetched.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+    return target
+
+
+def serve(open_model: Callable[[Mapping[str, Path]], Callable[[Any], Any]]) -> None:
+    """Tell MLflow, from within served_model.py, what that file serves.
+
+    Args:
+        open_model: given the artifacts by name, returns the function from input to output DataFrame.
+    """
+    import mlflow
+    import pandas as pd
+
+    with quiet():
+        from mlflow.pyfunc import PythonModel
+
+    class Served(PythonModel):
+        def load_context(self, context: Any) -> None:
+            self._predict = open_model({name: Path(path) for name, path in context.artifacts.items()})
+
+        # without the hint MLflow prints advice; with this one it still goes by the explicit signature
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
+            return self._predict(model_input)
+
+    mlflow.models.set_model(Served())

@@ -1,0 +1,50 @@
+"""Records: runs that hold nothing but parameters, which MLflow lets nobody change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coefvq.registry.tracking.runs import log_params
+from coefvq.registry.tracking.session import client, experiment_id, store_errors
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record; ``status`` is MLflow's (RUNNING, FINISHED, FAILED)."""
+
+    run_id: str
+    status: str
+    fields: dict[str, str]
+
+
+def append_record(experiment: str, name: str, fields: Mapping[str, str]) -> str:
+    """Start a record and return its run id; its status stays RUNNING until ``close_record``."""
+    with store_errors():
+        run_id = str(client().create_run(experiment_id(experiment), run_name=name).info.run_id)
+    log_params(run_id, fields)
+    return run_id
+
+
+def close_record(run_id: str, status: str) -> None:
+    """End a record as FINISHED or FAILED."""
+    with store_errors():
+        client().set_terminated(run_id, status)
+
+
+def records(experiment: str) -> list[Record]:
+    """All records, oldest first, those included that somebody deleted in the UI."""
+    from mlflow.entities import ViewType
+
+    found: list[Record] = []
+    token: str | None = None
+    with store_errors():
+        where = [experiment_id(experiment)]
+        while True:
+            page = client().search_runs(
+                where, run_view_type=ViewType.ALL, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            found += [Record(run.info.run_id, run.info.status, dict(run.data.params)) for run in page]
+            token = page.token
+            if not token:
+                return found

@@ -1,0 +1,37 @@
+"""Both models, policy, data hashes and figures -> candidate.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coefvq.config import Params
+from coefvq.files import read_json, write_json
+from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
+from coefvq.stages.common import data_ref
+
+
+def run(params: Params, issue: str) -> None:
+    """Bind everything a release is made of."""
+    evaluation = read_json(params.paths.report(issue, "evaluation.json"))
+    thresholds = read_json(params.paths.report(issue, "thresholds.json"))
+    candidate = build_candidate(
+        issue,
+        base=_model(params, "base", issue),
+        mllm=_model(params, "mllm", issue),
+        policy=read_json(params.paths.report(issue, "policy.json")),
+        preprocessing=params.media[issue].model_dump(),
+        data=data_ref(params),
+        params={"seed": params.seed},
+        metrics={**evaluation["test"], "cascade": _chosen(thresholds)},
+    )
+    write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
+
+
+def _model(params: Params, kind: Any, issue: str) -> ModelRef:
+    return model_ref(params.paths.model_dir(kind, issue), Path(params.paths.models) / issue / f"{kind}_run.json")
+
+
+def _chosen(thresholds: dict[str, Any]) -> dict[str, Any]:
+    entry = next(item for item in thresholds["policies"] if item["selected"])
+    return {**entry["test"], "qps_ratio": entry["qps_ratio"]}

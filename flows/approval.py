@@ -1,0 +1,77 @@
+"""A person's decision inside a flow: the form in the UI, and finding the run that waits for it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.input import RunInput
+from pydantic import Field
+
+from coefvq.registry.pairs import RegisteredPair
+
+#: how long a suspended run may wait before it fails
+WAIT_SECONDS = 14 * 24 * 3600
+_TAG = "awaiting"
+
+
+class Approval(RunInput):
+    """What the resume form asks; the name is self-declared and kept in the registry's history."""
+
+    verdict: Literal["approve", "reject"] = Field(description="What is to become of the challenger.")
+    by: str = Field(min_length=1, description="Your name.")
+    reason: str = Field(min_length=1, description="Why; kept with the decision.")
+
+
+def describe(pair: RegisteredPair) -> str:
+    """Markdown shown above the form."""
+    checks = pair.gate.checks if pair.gate else ()
+    lines = [f"| {c.name} | {'passed' if c.passed else 'FAILED'} | {c.explanation} |" for c in checks]
+    table = "\n".join(["| check | result | explanation |", "|---|---|---|", *lines])
+    return (
+        f"## {pair.issue}: bundle {pair.bundle_version} waits for approval\n\n{table}\n\n"
+        f"From a terminal: `coefvq approve --issue {pair.issue} --by NAME --reason WHY` or `coefvq reject …`."
+    )
+
+
+def waiting_tag(pair: RegisteredPair) -> str:
+    """Tag of a run that waits for a decision on ``pair``."""
+    return f"{_TAG}:{pair.issue}:{pair.version}"
+
+
+def mark_waiting(run_id: UUID, pair: RegisteredPair) -> None:
+    """Tag a run with what it waits for, so that a terminal can find it."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_id)
+        kept = [tag for tag in run.tags if not tag.startswith(f"{_TAG}:")]
+        client.update_flow_run(run_id, tags=[*kept, waiting_tag(pair)])
+
+
+def resume_waiting(issue: str, version: str, answer: dict[str, Any]) -> list[UUID]:
+    """Resume the runs suspended for a decision on this version; returns their ids."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateName,
+        FlowRunFilterTags,
+    )
+
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[f"{_TAG}:{issue}:{version}"]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended", "Paused"])),
+    )
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=wanted)
+        for run in runs:
+            client.resume_flow_run(run.id, run_input=answer)
+    return [run.id for run in runs]
+
+
+def server_configured() -> bool:
+    """Whether a Prefect server is set up; without one no run can be waiting."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None

@@ -1,0 +1,98 @@
+"""Retrain: all stages, then the gate, then a challenger per issue, then a person.
+
+The flow can be killed anywhere and started again: DVC knows the finished stages, registering is
+idempotent on the bundle's content, and a decision taken meanwhile is found in the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.flow_runs import suspend_flow_run
+from prefect.runtime import deployment, flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from coefvq.config import load_params
+from coefvq.registry.pairs import RegisteredPair
+from flows import approval
+from flows.approval import Approval
+from tasks.pipeline import StageOutcome, repro, stage_levels
+from tasks.process import CHILDREN
+from tasks.release import connected, decision_on, record_decision, register_challenger
+from tasks.stages import prepare, publish, run_stage
+from tasks.workspace import run_environment
+
+
+@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
+def retrain(
+    workspace: str = ".",
+    issues: list[str] | None = None,
+    isolated: bool = True,
+    parallel: int = 1,
+    wait_for_approval: bool = True,
+) -> dict[str, str]:
+    """Train a pair per issue, register those that pass the gate, and wait for a decision on each.
+
+    Args:
+        workspace: git + DVC workspace with dvc.yaml and params.yaml.
+        issues: default: all in params.yaml.
+        isolated: work in a clone of the workspace's HEAD and leave its checkout alone.
+        parallel: how many independent stages may run side by side.
+        wait_for_approval: suspend until each challenger is approved or rejected; only in a deployment run.
+
+    Returns:
+        Issue -> "approve", "reject" or "waiting".
+    """
+    root = Path(workspace)
+    env = run_environment(root)
+    folder = prepare(root, isolated)
+    names = issues or list(load_params(folder / "params.yaml").issues)
+    run_stages(folder, names, env, parallel)
+    pairs = [register_challenger(issue, folder, env) for issue in names]
+    if isolated:
+        get_run_logger().info("dvc.lock and reports are on branch %s", publish(root, folder))
+    with connected(folder, env):
+        return {pair.issue: settle(pair, wait_for_approval) for pair in pairs}
+
+
+def run_stages(folder: Path, issues: Sequence[str], env: Mapping[str, str], parallel: int) -> list[StageOutcome]:
+    """Walk the stages in DVC's own order, level by level; a failure or cancel ends every child process."""
+    outcomes = []
+    try:
+        for level in stage_levels(folder, issues):
+            for start in range(0, len(level), parallel):
+                chunk = level[start : start + parallel]
+                if len(chunk) == 1:  # in this thread, where a cancel arrives
+                    outcomes.append(run_stage(chunk[0], folder, env))
+                else:
+                    futures = [run_stage.submit(stage, folder, env) for stage in chunk]
+                    outcomes.extend(future.result() for future in futures)
+    finally:
+        CHILDREN.terminate()
+    # single stages do not look upstream: one last look at the whole graph, which must find nothing to do
+    left = repro(folder, [f"candidate@{issue}" for issue in issues], env=env)
+    if left.action == "ran":
+        get_run_logger().warning("stages ran again in the final check; was the workspace changed meanwhile?")
+    return outcomes
+
+
+def settle(pair: RegisteredPair, wait: bool) -> str:
+    """The decision on a challenger: the one already taken, or the one a person takes while the run is suspended."""
+    taken = decision_on(pair)
+    if taken is not None:
+        return str(taken.action)
+    if not wait or deployment.id is None:
+        get_run_logger().info(
+            "%s: bundle %s waits: coefvq approve --issue %s", pair.issue, pair.bundle_version, pair.issue
+        )
+        return "waiting"
+    approval.mark_waiting(flow_run.id, pair)
+    answer = suspend_flow_run(
+        wait_for_input=Approval.with_initial_data(description=approval.describe(pair)),
+        timeout=approval.WAIT_SECONDS,
+        key=approval.waiting_tag(pair),
+    )
+    decision = record_decision(pair.issue, answer.verdict, answer.by, answer.reason, pair.version, str(flow_run.id))
+    return str(decision.action)

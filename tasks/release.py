@@ -1,0 +1,73 @@
+"""Prefect tasks around the registry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from coefvq.config import load_params
+from coefvq.errors import RegistryError
+from coefvq.registry import release, tracking
+from coefvq.registry.bundle import read_candidate
+from coefvq.registry.history import Decision
+from coefvq.registry.pairs import RegisteredPair
+
+
+@contextmanager
+def connected(root: Path, env: Mapping[str, str]) -> Iterator[None]:
+    """The tracking store a workspace uses, for as long as the block runs."""
+    os.environ.update(env)
+    settings = load_params(root / "params.yaml")
+    tracking.configure(settings.tracking.uri, settings.tracking.experiment)
+    yield
+
+
+def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
+    """Hold the candidate of an issue against the gate and register it as challenger.
+
+    Raises:
+        RegistryError: the gate refuses.
+    """
+    with connected(root, env):
+        settings = load_params(root / "params.yaml")
+        candidate = read_candidate(root / settings.paths.report(issue, "candidate.json"))
+        outcome = release.register(candidate, settings.gate)
+    if outcome.pair is None:
+        raise RegistryError(f"gate refused the candidate of {issue}: {outcome.report.failures}")
+    return outcome.pair
+
+
+def decide(
+    issue: str, verdict: str, by: str, reason: str, version: str | None, flow_run_id: str | None = None
+) -> Decision:
+    """Approve or reject one version."""
+    act = release.approve if verdict == "approve" else release.reject
+    return act(issue, by, reason, version, flow_run_id=flow_run_id)
+
+
+def decision_on(pair: RegisteredPair) -> Decision | None:
+    """The decision somebody has already taken on this pair, if any."""
+    from coefvq.registry.history import last_verdict
+
+    return last_verdict(release.history(pair.issue), pair.version, pair.content_hash)
+
+
+@task(task_run_name="register {issue}", cache_policy=NO_CACHE)
+def register_challenger(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
+    """Gate, then register as challenger."""
+    pair = offer(issue, root, env)
+    get_run_logger().info("%s: bundle %s is registered", issue, pair.bundle_version)
+    return pair
+
+
+@task(task_run_name="{verdict} {issue}", cache_policy=NO_CACHE)
+def record_decision(issue: str, verdict: str, by: str, reason: str, version: str | None, flow_run_id: str) -> Decision:
+    """Carry out what a person decided."""
+    decision = decide(issue, verdict, by, reason, version, flow_run_id)
+    get_run_logger().info("%s version %s: %s by %s (%s)", issue, version, verdict, by, reason)
+    return decision

@@ -1,0 +1,50 @@
+"""Prefect tasks around the pipeline's plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import pipeline, workspace
+from tasks.pipeline import StageError, StageOutcome
+
+
+def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    try:
+        state.result()
+    except StageError as error:
+        return error.transient
+    except Exception:  # noqa: BLE001 - whatever else went wrong, trying again would repeat it
+        return False
+    return False
+
+
+@task(task_run_name="prepare", cache_policy=NO_CACHE)
+def prepare(root: Path, isolated: bool) -> Path:
+    """Folder the run works in: a clone of the workspace, or the workspace itself."""
+    return workspace.checkout_for_run(root) if isolated else root.resolve()
+
+
+@task(
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,
+    retries=30,
+    retry_delay_seconds=10,
+    retry_condition_fn=_worth_retrying,
+)
+def run_stage(stage: str, root: Path, env: Mapping[str, str]) -> StageOutcome:
+    """One DVC stage in a child process, its output in this run's log."""
+    log = get_run_logger()
+    outcome = pipeline.repro(root, [stage], single=True, env=env, on_line=log.info)
+    log.info("%s: %s", stage, outcome.action)
+    return outcome
+
+
+@task(task_run_name="publish", cache_policy=NO_CACHE)
+def publish(root: Path, clone: Path) -> str:
+    """Branch of the workspace that now holds the run's dvc.lock and reports."""
+    return workspace.publish_run(root, clone)

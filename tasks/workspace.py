@@ -1,0 +1,165 @@
+"""Workspaces: a git + DVC repository with the pipeline's files, and throw-away clones of it for runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from coefvq.errors import CoefVQError, ConfigError, DataError
+from coefvq.evaluation.plots_template import offline_template
+from coefvq.files import write_text
+
+TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
+_IGNORED = "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/unseen/\n/vmp/\n"
+_IDENTITY = ("-c", "user.name=coefvq", "-c", "user.email=coefvq@localhost")
+
+
+def template(name: str) -> str:
+    """Text of a pipeline file: packaged in a wheel, at the repository's top in a checkout."""
+    packaged = files("coefvq") / "templates" / name
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(str(files("coefvq"))).parent / name).read_text(encoding="utf-8")
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Run git, with an identity of its own where the user has none.
+
+    Raises:
+        CoefVQError: git failed.
+    """
+    done = subprocess.run(["git", *_identity(root), *arguments], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise CoefVQError(f"{root}: git {arguments[0]} failed: {reason[-1]}")
+    return done.stdout.strip()
+
+
+def _identity(root: Path) -> tuple[str, ...]:
+    known = subprocess.run(["git", "config", "user.email"], cwd=root, capture_output=True, check=False)
+    return () if known.returncode == 0 else _IDENTITY
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    """Run DVC quietly.
+
+    Raises:
+        CoefVQError: DVC failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise CoefVQError(f"{root}: dvc {arguments[0]} failed: {reason[-1]}")
+    return done.stdout.strip()
+
+
+def create(root: Path, settings: Mapping[str, Any]) -> None:
+    """Make (or complete) a workspace; ``settings`` are dotted params.yaml keys to change.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / "dvc.yaml").is_file()):
+        raise ConfigError(f"{root}: not empty and not a workspace; choose an empty or new folder")
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / ".git").exists():
+        git(root, "init", "--quiet", "--initial-branch=main")
+    if not (root / ".dvc").exists():
+        dvc(root, "init", "--quiet")
+        dvc(root, "config", "core.analytics", "false")
+        dvc(root, "config", "core.autostage", "true")
+        dvc(root, "config", "plots.html_template", "plots/offline.html")
+    write_text(root / ".dvc" / "plots" / "offline.html", offline_template())
+    for name in TEMPLATES:
+        if not (root / name).exists():
+            write_text(root / name, template(name))
+    if not (root / ".gitignore").exists():
+        write_text(root / ".gitignore", _IGNORED)
+    change_params(root / "params.yaml", settings)
+
+
+def change_params(path: Path, settings: Mapping[str, Any]) -> None:
+    """Set dotted keys in a params file, keeping its comments.
+
+    Raises:
+        ConfigError: a key's section does not exist.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 4096
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    for dotted, value in settings.items():
+        *parents, last = dotted.split(".")
+        node = document
+        for part in parents:
+            if part not in node:
+                raise ConfigError(f"{path}: no section {dotted.rpartition('.')[0]}; check the key")
+            node = node[part]
+        node[last] = value
+    if settings:
+        with path.open("w", encoding="utf-8") as stream:
+            yaml.dump(document, stream)
+
+
+def commit(root: Path, message: str, tag: str | None = None) -> str:
+    """Commit everything that changed and tag it; returns the commit."""
+    git(root, "add", "--all")
+    if git(root, "status", "--porcelain"):
+        git(root, "commit", "--quiet", "--message", message)
+    if tag and not git(root, "tag", "--list", tag):
+        git(root, "tag", tag)
+    return git(root, "rev-parse", "HEAD")
+
+
+def run_environment(root: Path) -> dict[str, str]:
+    """Where a run keeps what outlives it: tracking store and decoded clips of the workspace it belongs to."""
+    root = root.resolve()
+    return {
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        "COEFVQ_CACHE": os.environ.get("COEFVQ_CACHE") or str(root / ".coefvq" / "cache"),
+    }
+
+
+def checkout_for_run(root: Path) -> Path:
+    """A clone of the workspace's HEAD that shares its DVC cache; the same commit gives the same clone.
+
+    A person's checkout is never touched by a scheduled run, and a run that was killed finds its
+    finished stages again.
+
+    Raises:
+        DataError: the workspace has no commit.
+    """
+    root = root.resolve()
+    try:
+        head = git(root, "rev-parse", "HEAD")
+    except CoefVQError as error:
+        raise DataError(f"{root}: not a committed git workspace; commit it first (git commit)") from error
+    clone = root / ".coefvq" / "runs" / head[:12]
+    if not (clone / ".ready").is_file():
+        shutil.rmtree(clone, ignore_errors=True)
+        clone.parent.mkdir(parents=True, exist_ok=True)
+        git(root, "clone", "--quiet", "--shared", str(root), str(clone))
+        git(clone, "checkout", "--quiet", "--detach", head)
+        dvc(clone, "config", "--local", "cache.dir", dvc(root, "cache", "dir"))
+        dvc(clone, "checkout", "--quiet", "--allow-missing")
+        (clone / ".ready").touch()
+    return clone
+
+
+def publish_run(root: Path, clone: Path) -> str:
+    """Commit a run's dvc.lock and reports on a branch of the workspace; returns the branch."""
+    branch = f"retrain/{clone.name}"
+    git(clone, "add", "--all", "--", "dvc.lock", "reports", "data")
+    if git(clone, "status", "--porcelain", "--untracked-files=no"):
+        git(clone, "commit", "--quiet", "--message", f"Retrain on {clone.name}")
+    git(clone, "push", "--quiet", "--force", str(root.resolve()), f"HEAD:refs/heads/{branch}")
+    return branch

@@ -1,0 +1,175 @@
+"""Properties of Sink and Filter: order and repetition do not matter, every candidate gets one outcome."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coefvq.records import ScoredVideo
+from coefvq.vmp.index import open_index
+from coefvq.vmp.records import Candidate, Decision, Event, SinkRow
+from coefvq.vmp.rows import to_row
+from coefvq.vmp.rules import FIELDS, Rules, decide, parse_rules
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+OUTCOMES = ("remained", "removed", "ignored")
+
+
+@st.composite
+def sink_rows(draw: st.DrawFn) -> SinkRow:
+    """A row whose content follows from its version, as one publication and one bundle always give the same."""
+    video_id, source_version = draw(st.sampled_from("ab")), draw(st.integers(1, 4))
+    bundle = draw(st.sampled_from(["1-aa", "2-aa", "2-bb", "10-aa"]))
+    kind = (source_version * 7 + len(bundle) + ord(video_id)) % 4
+    event = Event(video_id, title=f"{source_version}", source_version=source_version, offset=1)
+    if kind == 0:
+        return to_row(
+            Candidate(Event(video_id, "delete", source_version=source_version)), Decision("removed", "deleted")
+        )
+    scores = (ScoredVideo(video_id, "icd", 0.5, None, kind == 1, "base", bundle),)
+    return to_row(Candidate(event, scores), Decision(OUTCOMES[kind - 1], f"rule {kind}"))
+
+
+def entries_after(rows: Sequence[SinkRow], batch: int) -> list[tuple[Any, ...]]:
+    """Apply rows in batches, each as a new delivery of the log, and return the index."""
+    with tempfile.TemporaryDirectory() as folder, open_index(Path(folder) / "index.sqlite") as index:
+        index.database.connection.execute("PRAGMA synchronous = OFF")  # order is tested here, not power cuts
+        for number, start in enumerate(range(0, len(rows), batch)):
+            delivery = [_at(row, 1) for row in rows[start : start + batch]]
+            index.apply(delivery, f"delivery {number}", 1)
+        return index.database.query("SELECT * FROM entries ORDER BY video_id")
+
+
+def _at(row: SinkRow, offset: int) -> SinkRow:
+    return SinkRow(**{**row.__dict__, "offset": offset})
+
+
+def version(row: SinkRow) -> tuple[int, int, str]:
+    return row.source_version, row.bundle_order, row.bundle_version
+
+
+def newest_by_definition(rows: Sequence[SinkRow]) -> list[tuple[Any, ...]]:
+    """The index as the contract words it: per video the row with the highest version."""
+    stored = [row for row in rows if row.state is not None]
+    newest = [
+        max((r for r in stored if r.video_id == key), key=version) for key in sorted({r.video_id for r in stored})
+    ]
+    return [(r.video_id, r.state, r.rule, *version(r), r.value) for r in newest]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.lists(sink_rows(), min_size=1, max_size=8), st.integers(1, 4))
+def test_any_order_and_any_repetition_end_in_the_newest_version(
+    data: st.DataObject, rows: list[SinkRow], batch: int
+) -> None:
+    repeated = rows + data.draw(st.lists(st.sampled_from(rows), max_size=6))
+    shuffled = data.draw(st.permutations(repeated))
+    assert entries_after(shuffled, batch) == entries_after(rows, len(rows)) == newest_by_definition(rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(sink_rows(), max_size=8), st.sampled_from(["delete", "rule"]))
+def test_a_tombstone_is_not_raised_by_older_versions(rows: list[SinkRow], how: str) -> None:
+    event = Event("a", "delete" if how == "delete" else "upsert", source_version=5)
+    scores = () if how == "delete" else (ScoredVideo("a", "icd", 0.9, None, True, "base", "1-aa"),)
+    tombstone = to_row(Candidate(event, scores), Decision("removed", "gone"))
+    after = {row[0]: row for row in entries_after([tombstone, *rows, tombstone], 2)}
+    assert after["a"][1] == ("deleted" if how == "delete" else "removed")
+    assert after["a"][2:4] == ("gone", 5)
+    assert "title" not in json.loads(after["a"][-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(sink_rows(), min_size=1, max_size=8), st.integers(0, 9), st.integers(0, 9))
+def test_offsets_never_go_back_and_never_apply_a_row_twice(rows: list[SinkRow], first: int, again: int) -> None:
+    numbered = [_at(row, number) for number, row in enumerate(rows, start=1)]
+    with tempfile.TemporaryDirectory() as folder, open_index(Path(folder) / "index.sqlite") as index:
+        for end in (first, again, len(numbered)):
+            index.apply(numbered[:end], "c", min(end, len(numbered)))
+            assert index.committed("c") >= min(first, len(numbered))
+        effects = index.database.query("SELECT offset, count(*) FROM effects GROUP BY offset ORDER BY offset")
+    assert effects == [(number, 1) for number in range(1, len(numbered) + 1)]
+
+
+scored = st.builds(
+    lambda issue, base, mllm, positive, error: ScoredVideo(
+        "v", issue, None if error else base, None if error else mllm, None if error else positive,
+        "none" if error else "base" if mllm is None else "mllm", "1-aa", error,
+    ),
+    st.sampled_from(["icd", "ucc"]),
+    st.integers(0, 4).map(lambda n: n / 4),
+    st.none() | st.integers(0, 4).map(lambda n: n / 4),
+    st.booleans(),
+    st.none() | st.just("undecodable"),
+)  # fmt: skip
+candidates = st.builds(
+    lambda scores, title, views, at: Candidate(Event("v", title=title, views=views, published_at=at), tuple(scores)),
+    st.lists(scored, max_size=2, unique_by=lambda score: score.issue),
+    st.text(max_size=5),
+    st.none() | st.integers(0, 10),
+    st.none() | st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+)
+
+
+def values(kind: type) -> st.SearchStrategy[Any]:
+    return {
+        bool: st.booleans(),
+        float: st.integers(0, 40).map(lambda n: n / 4),
+        str: st.sampled_from(["base", "mllm", "none"]),
+    }[kind]
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> dict[str, Any]:
+    field = draw(st.sampled_from(sorted(FIELDS)))
+    kind = FIELDS[field]
+    numeric = ["<", "<=", ">", ">="] if kind is float else []
+    op = draw(st.sampled_from(["==", "!=", "in", "missing", *numeric]))
+    value = {"missing": st.booleans(), "in": st.lists(values(kind), max_size=3)}.get(op, values(kind))
+    return {"field": field, "op": op, "value": draw(value)}
+
+
+@st.composite
+def rule_sets(draw: st.DrawFn) -> Rules:
+    whens = draw(st.lists(st.lists(conditions(), min_size=1, max_size=2), max_size=4))
+    rules = [
+        {"name": f"r{number}", "when": when, "then": draw(st.sampled_from(OUTCOMES))}
+        for number, when in enumerate(whens)
+    ]
+    # YAML is a superset of JSON
+    return parse_rules(json.dumps({"rules": rules, "default": draw(st.sampled_from(OUTCOMES))}), "rules.yaml")
+
+
+@settings(max_examples=200, deadline=None)
+@given(rule_sets(), candidates)
+def test_every_candidate_gets_the_outcome_of_the_first_rule_that_holds_alone(
+    rules: Rules, candidate: Candidate
+) -> None:
+    decision = decide(candidate, rules, NOW)
+
+    def alone(rule: Any) -> Decision:
+        return decide(candidate, Rules(rules=(rule,), default="ignored"), NOW)
+
+    holding = [rule for rule in rules.rules if alone(rule).rule == rule.name]
+    expected = Decision(holding[0].then, holding[0].name) if holding else Decision(rules.default, "default")
+    assert decision == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(candidates, st.sampled_from(sorted(FIELDS)))
+def test_a_fact_of_one_issue_is_either_missing_or_present(candidate: Candidate, field: str) -> None:
+    one = Candidate(candidate.event, candidate.scores[:1])
+
+    def fires(missing: bool) -> bool:
+        when = [{"field": field, "op": "missing", "value": missing}]
+        rules = {"rules": [{"name": "m", "when": when, "then": "removed"}], "default": "remained"}
+        return decide(one, parse_rules(json.dumps(rules), "rules.yaml"), NOW).rule == "m"
+
+    assert fires(True) != fires(False)

@@ -1,0 +1,247 @@
+"""``coefvq vmp`` and the reading of folders and tables, with a scorer that reads the title."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from coefvq.cli.vmp import app
+from coefvq.errors import ConfigError, DataError, RegistryError
+from coefvq.records import ScoredVideo, VideoInput
+from coefvq.vmp.publications import read_events
+
+Cli = Callable[..., Result]
+
+
+class FakeChampions:
+    """What load_champions returns, and what it was asked for."""
+
+    def __init__(self) -> None:
+        self.issues: list[Any] = []
+
+    def load(self, issues: Sequence[str] | None) -> FakeChampions:
+        self.issues.append(issues)
+        return self
+
+    def __call__(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        return [
+            ScoredVideo(v.video_id, "icd", 0.5, 0.9, "bad" in v.title, "mllm", "3-ab")
+            if v.path.is_file()
+            else ScoredVideo(v.video_id, "icd", None, None, None, "none", "3-ab", error="missing")
+            for v in videos
+        ]
+
+
+@pytest.fixture
+def champions(monkeypatch: pytest.MonkeyPatch) -> FakeChampions:
+    fake = FakeChampions()
+    monkeypatch.setitem(sys.modules, "coefvq.inference", SimpleNamespace(load_champions=fake.load))
+    return fake
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.mp4").write_bytes(name.encode() * 10)
+    (folder / "metadata.csv").write_text(
+        "file_name,title,views,published_at,stickers\n"
+        "a.mp4,fine,7,2026-01-31 08:00:00,\"[\"\"50 %\"\"]\"\n"
+        "b.mp4,bad one,,2026-01-31T08:00:00+02:00,\n"
+        "c.mp4,,1,,\n"
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def ok(result: Result) -> Any:
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return json.loads(result.stdout)
+
+
+def test_publish_run_get_status(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+    assert ok(cli("publish", clips, "--json")) == {"events": 3, "unchanged": 0, "last_offset": 3}
+    done = ok(cli("run", "--once", "--issue", "icd", "--batch-size", "2", "--json"))
+    assert done == {"dead": 0, "events": 3, "ignored": 0, "offset": 3, "remained": 2, "removed": 1, "stale": 0}
+    assert champions.issues == [["icd"]]
+    live = ok(cli("get", "a", "--json"))
+    assert (live["state"], live["rule"], live["bundle_version"]) == ("live", "default", "icd=3-ab")
+    assert live["value"]["stickers"] == ["50 %"]
+    assert live["value"]["published_at"] == "2026-01-31T08:00:00+00:00"
+    assert live["value"]["scores"]["icd"]["mllm_score"] == 0.9
+    tombstone = cli("get", "b")
+    assert tombstone.exit_code == 0
+    assert tombstone.stdout.startswith("b: removed by rule 'positive' (source version 1, bundle icd=3-ab)")
+    assert ok(cli("status", "--json")) == {
+        "consumers": {"vmp": {"lag": 0, "offset": 3}}, "dead_letters": 0, "index": {"live": 2, "removed": 1},
+        "last_offset": 3,
+    }  # fmt: skip
+
+
+def test_publishing_again_makes_events_of_changes_only(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+    cli("publish", clips)
+    assert ok(cli("publish", clips, "--json"))["events"] == 0
+    (clips / "a.mp4").write_bytes(b"new content")
+    assert ok(cli("publish", clips, "--json")) == {"events": 1, "unchanged": 2, "last_offset": 4}
+    assert ok(cli("publish", "--delete", "c", "--delete", "a", "--json"))["events"] == 2
+    cli("run", "--once")
+    assert ok(cli("get", "a", "--json"))["source_version"] == 3
+    assert "c: removed by rule 'deleted'" in cli("get", "c").stdout
+
+
+def test_dead_letters_are_listed_and_retried(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+    content = (clips / "c.mp4").read_bytes()
+    cli("publish", clips)
+    (clips / "c.mp4").unlink()
+    assert ok(cli("run", "--once", "--json"))["dead"] == 1
+    assert "icd: missing" in cli("dead-letters").stdout
+    (clips / "c.mp4").write_bytes(content)
+    retried = ok(cli("dead-letters", "--retry", "--json"))
+    assert (retried["retried"], retried["dead_letters"][0]["video_id"]) == (1, "c")
+    assert ok(cli("dead-letters", "--retry", "--json"))["retried"] == 0  # already waiting
+    cli("run", "--once")
+    assert ok(cli("dead-letters", "--json"))["dead_letters"] == []
+    assert ok(cli("get", "c", "--json"))["state"] == "live"
+
+
+def test_own_rules_and_a_second_consumer(cli: Cli, clips: Path, tmp_path: Path, champions: FakeChampions) -> None:
+    cli("publish", clips)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        'rules: [{name: seen, when: [{field: views, op: ">", value: 5}], then: ignored}]\ndefault: remained'
+    )
+    assert ok(cli("run", "--once", "--rules", rules, "--json"))["ignored"] == 1
+    assert cli("get", "a").exit_code == 1
+    again = ok(cli("run", "--once", "--consumer", "second", "--json"))
+    assert (again["events"], again["stale"]) == (3, 2)
+    assert ok(cli("get", "a", "--json"))["state"] == "live"
+
+
+@pytest.mark.parametrize("args", [("get", "a"), ("status",), ("dead-letters",)])
+def test_looking_at_no_state_makes_none(cli: Cli, tmp_path: Path, args: tuple[str, ...]) -> None:
+    error = cli(*args).exception
+    assert isinstance(error, DataError)
+    assert "no such state; run `coefvq vmp publish` first" in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_before_the_first_run(cli: Cli, clips: Path) -> None:
+    cli("publish", clips)
+    assert ok(cli("status", "--json"))["consumers"] == {}
+    assert "events in the log" in cli("status").stdout
+
+
+def test_unknown_video_is_a_data_error_of_one_line(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+    cli("publish", clips)
+    cli("run", "--once")
+    error = cli("get", "nobody").exception
+    assert isinstance(error, DataError)
+    assert error.exit_code == 3
+    assert str(error) == "video 'nobody': not in the index; publish it, or see `coefvq vmp dead-letters`"
+
+
+def test_nothing_to_publish(cli: Cli) -> None:
+    error = cli("publish").exception
+    assert isinstance(error, ConfigError)
+    assert "give a folder or table, or --delete ID" in str(error)
+
+
+def test_bad_rules_and_missing_champion_stop_before_any_event(
+    cli: Cli, clips: Path, tmp_path: Path, champions: FakeChampions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("publish", clips)
+    assert isinstance(cli("run", "--once", "--rules", "none.yaml").exception, ConfigError)
+    assert champions.issues == []  # the rules are read before models are loaded
+
+    def no_champion(issues: Sequence[str] | None) -> None:
+        raise RegistryError("no champion")
+
+    monkeypatch.setattr(champions, "load", no_champion)
+    monkeypatch.setitem(sys.modules, "coefvq.inference", SimpleNamespace(load_champions=no_champion))
+    assert isinstance(cli("run", "--once").exception, RegistryError)
+    assert ok(cli("status", "--json"))["consumers"] == {}
+
+
+@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters"])
+def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
+    shown = cli(command, "--help").output
+    assert f"Example: coefvq vmp {command}" in " ".join(shown.split())
+
+
+def test_folder_without_table(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "x.mp4").write_bytes(b"x")
+    (tmp_path / "sub" / "y.webm").write_bytes(b"y")
+    events = read_events(tmp_path)
+    assert {(e.video_id, Path(e.uri).name, e.views, e.published_at) for e in events} == {
+        ("x", "x.mp4", None, None), ("y", "y.webm", None, None),
+    }  # fmt: skip
+    assert len({event.sha256 for event in events}) == 2
+
+
+def test_times_are_utc_wherever_the_machine_stands(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        times = [event.published_at for event in read_events(clips)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert times == ["2026-01-31T08:00:00+00:00", "2026-01-31T06:00:00+00:00", None]
+
+
+def test_parquet_manifest_with_a_root(tmp_path: Path, clips: Path) -> None:
+    manifest = tmp_path / "manifest.parquet"
+    columns = {
+        "video_id": ["k1", "k2"],
+        "uri": ["a.mp4", "gone.mp4"],
+        "title": ["t", ""],
+        "stickers": [["s"], []],
+        "views": pd.array([3, None], "Int64"),
+        "published_at": ["2026-01-31 08:00:00+08:00", None],
+    }
+    pd.DataFrame(columns).to_parquet(manifest)
+    progress: list[tuple[int, int]] = []
+    first, second = read_events(manifest, clips, lambda done, total: progress.append((done, total)))
+    assert (first.video_id, first.uri, first.stickers, first.views) == (
+        "k1",
+        str((clips / "a.mp4").resolve()),
+        ("s",),
+        3,
+    )
+    assert first.published_at == "2026-01-31T00:00:00+00:00"
+    assert (second.sha256, second.views, second.published_at) == (None, None, None)
+    assert progress == [(1, 2), (2, 2)]
+    with pytest.raises(DataError, match=r"none of its 2 files is below .*; pass --root"):
+        read_events(manifest)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("../../x.mp4,,", "points outside the data root"),
+        ("https://host/x.mp4,,", "row 2: https://host/x.mp4: expected a local file"),
+        ("a.mp4,,yesterday", "row 2: published_at = 'yesterday': expected ISO 8601"),
+    ],
+)
+def test_rows_that_are_refused(clips: Path, row: str, message: str) -> None:
+    (clips / "metadata.csv").write_text(f"file_name,title,published_at\n{row}\n")
+    with pytest.raises(DataError) as error:
+        read_events(clips)
+    assert message in str(error.value)
