@@ -166,7 +166,7 @@ class Thresholds(_Section):
 
     p_base: Annotated[tuple[Percent, ...], Field(min_length=1)]
     max_f1_loss: Fraction
-    views_trigger: int | None
+    views_trigger: Annotated[int, Field(ge=0)] | None
 
 
 class Gate(_Section):

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from coefvq.registry import release
-from tasks.release import connected, record_decision
+from tasks.release import connect, record_decision
 from tasks.workspace import run_environment
 
 
@@ -28,12 +28,12 @@ def promote(
         The version that is champion afterwards, or "none".
     """
     root = Path(workspace)
-    with connected(root, run_environment(root)):
-        if action == "rollback":
-            release.rollback(issue, by, reason, flow_run_id=str(flow_run.id))
-        else:
-            record_decision(issue, action, by, reason, version, str(flow_run.id))
-        return _champion(issue)
+    connect(root, run_environment(root))
+    if action == "rollback":
+        release.rollback(issue, by, reason, flow_run_id=str(flow_run.id))
+    else:
+        record_decision(issue, action, by, reason, version, str(flow_run.id))
+    return _champion(issue)
 
 
 def _champion(issue: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.flow_runs import suspend_flow_run
@@ -20,7 +21,7 @@ from flows import approval
 from flows.approval import Approval
 from tasks.pipeline import StageOutcome, repro, stage_levels
 from tasks.process import CHILDREN
-from tasks.release import connected, decision_on, record_decision, register_challenger
+from tasks.release import decision_on, record_decision, register_challenger
 from tasks.stages import prepare, publish, run_stage
 from tasks.workspace import run_environment
 
@@ -53,8 +54,7 @@ def retrain(
     pairs = [register_challenger(issue, folder, env) for issue in names]
     if isolated:
         get_run_logger().info("dvc.lock and reports are on branch %s", publish(root, folder))
-    with connected(folder, env):
-        return {pair.issue: settle(pair, wait_for_approval) for pair in pairs}
+    return {pair.issue: settle(pair, wait_for_approval) for pair in pairs}
 
 
 def run_stages(folder: Path, issues: Sequence[str], env: Mapping[str, str], parallel: int) -> list[StageOutcome]:
@@ -84,11 +84,9 @@ def settle(pair: RegisteredPair, wait: bool) -> str:
     if taken is not None:
         return str(taken.action)
     if not wait or deployment.id is None:
-        get_run_logger().info(
-            "%s: bundle %s waits: coefvq approve --issue %s", pair.issue, pair.bundle_version, pair.issue
-        )
+        get_run_logger().info("bundle %s waits: coefvq approve --issue %s", pair.bundle_version, pair.issue)
         return "waiting"
-    approval.mark_waiting(flow_run.id, pair)
+    approval.mark_waiting(UUID(flow_run.id), pair)
     answer = suspend_flow_run(
         wait_for_input=Approval.with_initial_data(description=approval.describe(pair)),
         timeout=approval.WAIT_SECONDS,

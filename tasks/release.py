@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from coefvq.config import load_params
+from coefvq.config import Params, load_params
 from coefvq.errors import RegistryError
 from coefvq.registry import release, tracking
 from coefvq.registry.bundle import read_candidate
-from coefvq.registry.history import Decision
+from coefvq.registry.history import Decision, last_verdict
 from coefvq.registry.pairs import RegisteredPair
 
 
-@contextmanager
-def connected(root: Path, env: Mapping[str, str]) -> Iterator[None]:
-    """The tracking store a workspace uses, for as long as the block runs."""
+def connect(root: Path, env: Mapping[str, str]) -> Params:
+    """Use the tracking store of a workspace from here on; returns its parameters."""
     os.environ.update(env)
     settings = load_params(root / "params.yaml")
     tracking.configure(settings.tracking.uri, settings.tracking.experiment)
-    yield
+    return settings
 
 
 def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
@@ -33,10 +31,9 @@ def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
     Raises:
         RegistryError: the gate refuses.
     """
-    with connected(root, env):
-        settings = load_params(root / "params.yaml")
-        candidate = read_candidate(root / settings.paths.report(issue, "candidate.json"))
-        outcome = release.register(candidate, settings.gate)
+    settings = connect(root, env)
+    candidate = read_candidate(root / settings.paths.report(issue, "candidate.json"))
+    outcome = release.register(candidate, settings.gate)
     if outcome.pair is None:
         raise RegistryError(f"gate refused the candidate of {issue}: {outcome.report.failures}")
     return outcome.pair
@@ -52,8 +49,6 @@ def decide(
 
 def decision_on(pair: RegisteredPair) -> Decision | None:
     """The decision somebody has already taken on this pair, if any."""
-    from coefvq.registry.history import last_verdict
-
     return last_verdict(release.history(pair.issue), pair.version, pair.content_hash)
 
 

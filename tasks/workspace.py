@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import CoefVQError, ConfigError, DataError
-from coefvq.evaluation.plots_template import offline_template
-from coefvq.files import write_text
+from coefvq.evaluation.plots_template import offline_template, series_template
+from coefvq.files import write_json, write_text
 
 TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
 _IGNORED = "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/unseen/\n/vmp/\n"
@@ -78,6 +78,7 @@ def create(root: Path, settings: Mapping[str, Any]) -> None:
         dvc(root, "config", "core.autostage", "true")
         dvc(root, "config", "plots.html_template", "plots/offline.html")
     write_text(root / ".dvc" / "plots" / "offline.html", offline_template())
+    write_json(root / ".dvc" / "plots" / "series.json", series_template())
     for name in TEMPLATES:
         if not (root / name).exists():
             write_text(root / name, template(name))

@@ -1,0 +1,1 @@
+"""The cascade: curves by counting, the policy, and the search for its thresholds. Pure numpy."""

@@ -141,7 +141,10 @@ def _print_registration(issue: str, report: GateReport, pair: RegisteredPair | N
     _print(gate_table(issue, report))
     if pair is not None:
         known = "registered" if pair.created else "was registered before"
-        print(f"{issue}: bundle {pair.bundle_version} {known}; next: coefvq approve --issue {issue} --by … --reason …")
+        todo = (
+            f"coefvq approve --issue {issue} --by … --reason …" if pair.offered else "nothing, it was decided on before"
+        )
+        print(f"{issue}: bundle {pair.bundle_version} {known}; next: {todo}")
 
 
 def _status_table(rows: list[IssueStatus]) -> Table:

@@ -24,6 +24,7 @@ def score(
     issue: Annotated[list[str] | None, typer.Option(help="Issue(s); default: all with a champion.")] = None,
     version: Annotated[str, typer.Option(help="Alias or version of the pair.")] = "champion",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    params: Annotated[Path, typer.Option(help="Settings file of the workspace.")] = Path("params.yaml"),
 ) -> None:
     """Score videos with the approved pair: decision, both scores, and which stage decided.
 
@@ -31,9 +32,13 @@ def score(
 
     Example: coefvq score clip.mp4 --title "my dinner" --json
     """
+    from coefvq.config import load_params
+    from coefvq.registry import tracking
     from coefvq.registry.champions import load_scorer
 
     inputs = collect(videos, title, tuple(sticker or ()))
+    settings = load_params(params)
+    tracking.configure(settings.tracking.uri, settings.tracking.experiment)
     rows = load_scorer(issue, version)(inputs)
     if as_json:
         for row in rows:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError, DataError
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
@@ -69,11 +70,14 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Events per batch and transaction.")] = 32,
     rules: Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")] = None,
-    issue: Annotated[list[str] | None, typer.Option(help="Score this issue (repeatable); default: all.")] = None,
+    issue: Annotated[
+        list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
+    ] = None,
     poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for new events.")] = 1.0,
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
+    params: Annotated[Path, typer.Option(help="Settings file: issues and tracking store.")] = PARAMS_FILE,
     state: State = _STATE,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +90,7 @@ def run(
     from coefvq.vmp.rules import decide, load_rules
 
     filter_rules = load_rules(rules)
-    scorer = _load_scorer(issue)
+    scorer = _load_scorer(issue, params)
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
     with loop.stop_on_signals() as stop, _open(state, create=True) as (log, index):
         todo = log.last_offset() - index.committed(consumer) if once else None
@@ -119,10 +123,10 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
-    with open_index(state / "index.sqlite", create=False) as index:
+    with _open(state, create=False) as (_, index):
         entry = index.get(video_id)
     if entry is None:
-        raise DataError(f"video '{video_id}': not in the index; publish it, or see `coefvq vmp dead-letters`")
+        raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
     _print(asdict(entry), as_json, _describe(entry))
 
 
@@ -166,10 +170,14 @@ def _open(state: Path, create: bool) -> Iterator[tuple[EventLog, IndexStore]]:
         yield source, sink
 
 
-def _load_scorer(issues: list[str] | None) -> Scorer:
-    from coefvq.inference import load_champions
+def _load_scorer(issues: list[str] | None, params: Path) -> Scorer:
+    from coefvq.registry.champions import load_scorer
+    from coefvq.registry.tracking import configure
 
-    return load_champions(issues)
+    settings = load_params(params)
+    chosen = [settings.check_issue(issue) for issue in issues or ()]
+    configure(settings.tracking.uri, settings.tracking.experiment)
+    return load_scorer(chosen or None)
 
 
 def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
@@ -184,8 +192,7 @@ def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
 def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
     """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
     if todo is None:
-        console = Console(stderr=True, quiet=as_json)
-        yield lambda report: console.print(_counts(asdict(report)), highlight=False)
+        yield lambda report: None if as_json else typer.echo(_counts(asdict(report)), err=True)
         return
     with _progress() as progress:
         task = progress.add_task("events", total=todo)

@@ -81,9 +81,9 @@ def _binary(origin: Path, source: LabelSource, issue: str) -> Callable[[int, Any
     positive = None if source.positive is None else frozenset(source.positive)
 
     def convert(row: int, value: Any) -> int | None:
-        if value is None or (isinstance(value, float) and pd.isna(value)) or value == "":
+        text = _optional(value)
+        if text is None:
             return None
-        text = str(value).strip()
         if positive is not None:
             return int(text in positive)
         if text not in {"0", "1", "0.0", "1.0"}:
@@ -203,7 +203,7 @@ def _ids_from_paths(uris: pd.Series[str]) -> list[str]:
 
 
 def _optional(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return None
     return str(value).strip() or None
 

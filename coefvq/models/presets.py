@@ -80,11 +80,11 @@ class Preset:
 _TINY = Preset(
     name="tiny",
     pretrained=False,
-    vision=VisionPart(96, 3, 4, 192, patch_size=16, pooled_side=2),
-    language=LanguagePart(96, 3, 4, 2, 256),
-    audio=AudioPart(n_state=64, n_head=4, n_layer=2),
-    resnet=ResNetPart(32, (32, 64, 128), (1, 1, 1)),
-    text_tower=TextPart(64, 2, 4, 128),
+    vision=VisionPart(64, 2, 4, 128, patch_size=16, pooled_side=2),
+    language=LanguagePart(64, 2, 4, 2, 160),
+    audio=AudioPart(n_state=48, n_head=4, n_layer=1),
+    resnet=ResNetPart(16, (16, 32, 64), (1, 1, 1)),
+    text_tower=TextPart(48, 1, 4, 96),
     vocab_size=2048,
     max_text_tokens=64,
 )

@@ -86,7 +86,7 @@ def decisions(issue: str | None = None) -> list[Decision]:
     Raises:
         RegistryError: a record is damaged, or the store does not answer.
     """
-    found = [_parse(record) for record in tracking.records(EXPERIMENT) if "action" in record.fields]
+    found = [_parse(record) for record in tracking.read_records(EXPERIMENT) if "action" in record.fields]
     ordered = sorted(found, key=lambda item: (item.sequence, item.at, item.run_id))
     return [item for item in ordered if issue is None or item.issue == issue]
 

@@ -7,7 +7,7 @@ works after somebody deletes a version. Aliases of the cascade: ``champion`` is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,13 +33,18 @@ CHALLENGER: Alias = "challenger"
 
 @dataclass(frozen=True)
 class RegisteredPair:
-    """One version of a cascade; ``gate`` is the report stored with it, ``created`` whether it is new."""
+    """One version of a cascade; ``gate`` is the report stored with it.
+
+    From ``register_candidate``: ``created`` says that the version is new, ``offered`` that it became challenger;
+    a pair that is not offered was decided on before, and nobody needs to be asked.
+    """
 
     issue: str
     version: str
     content_hash: str
     gate: GateReport | None
     created: bool = False
+    offered: bool = False
 
     @property
     def bundle_version(self) -> str:
@@ -140,7 +145,7 @@ def _offer(pair: RegisteredPair, gate: GateReport | None) -> RegisteredPair:
         if gate is not None:
             client.set_model_version_tag(name, pair.version, "gate", gate.model_dump_json())
         client.set_registered_model_alias(name, CHALLENGER, pair.version)
-    return RegisteredPair(pair.issue, pair.version, pair.content_hash, gate or pair.gate, pair.created)
+    return replace(pair, gate=gate or pair.gate, offered=True)
 
 
 def _versions(query: str) -> list[Any]:
@@ -228,7 +233,8 @@ def _verify(issue: str, kind: PartKind, ref: ModelRef, folder: Path) -> None:
     if actual != ref.sha256:
         raise RegistryError(
             f"{issue} {kind}: {folder} has sha256 {actual[:12]}, registered was {ref.sha256[:12]}; "
-            "the files were changed after approval: restore the store or roll back"
+            "the files were changed after approval: restore the store or roll back "
+            "(a copy in the cache folder may simply be deleted)"
         )
 
 

@@ -67,7 +67,7 @@ def videos(frame: pd.DataFrame) -> list[VideoInput]:
     """Rows of the input frame as videos.
 
     Raises:
-        DataError: no ``path`` column, or ``stickers`` is not a JSON list of texts.
+        DataError: no ``path``, ``stickers`` is not a JSON list of texts, or ``views`` no whole number.
     """
     if "path" not in frame.columns:
         raise DataError(f"input: no column 'path'; columns are {', '.join(map(str, frame.columns)) or 'none'}")
@@ -78,14 +78,21 @@ def _video(row: Mapping[Any, Any], number: int) -> VideoInput:
     given = {str(name): value for name, value in row.items() if not _is_missing(value)}
     if "path" not in given:
         raise DataError(f"input row {number}: path is empty; give a file")
-    views = given.get("views")
     return VideoInput(
         video_id=str(given.get("video_id", given["path"])),
         path=Path(given["path"]),
         title=str(given.get("title", "")),
         stickers=_stickers(given.get("stickers", "[]"), number),
-        views=None if views is None else int(views),
+        views=_views(given.get("views"), number),
     )
+
+
+def _views(value: Any, number: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not float(value).is_integer():
+        raise DataError(f"input row {number}: views = {value!r:.60}: expected a whole number or nothing")
+    return int(value)
 
 
 def _is_missing(value: Any) -> bool:

@@ -1,10 +1,10 @@
-"""scores.parquet -> evaluation.json, curves and the result picture."""
+"""scores.parquet -> evaluation.json and score histograms."""
 
 from __future__ import annotations
 
 from coefvq.config import Params
 from coefvq.data.manifest import read_table
-from coefvq.evaluation.plots import pr_curve_rows, score_histogram_rows
+from coefvq.evaluation.plots import score_histogram_rows
 from coefvq.evaluation.report import evaluation_report
 from coefvq.files import write_json
 
@@ -14,5 +14,4 @@ def run(params: Params, issue: str) -> None:
     scores = read_table(params.paths.report(issue, "scores.parquet"))
     report = evaluation_report(scores, issue, params.evaluate.precision_targets)
     write_json(params.paths.report(issue, "evaluation.json"), report)
-    write_json(params.paths.report(issue, "pr_curve.json"), pr_curve_rows(scores))
     write_json(params.paths.report(issue, "histogram.json"), score_histogram_rows(scores))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coefvq.config import Params
 from coefvq.data.manifest import read_table
-from coefvq.evaluation.plots import frontier_rows, write_result_figure
+from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.evaluation.report import cascade_report
 from coefvq.files import write_json
 from coefvq.stages.common import say
@@ -24,6 +24,7 @@ def run(params: Params, issue: str) -> None:
     )
     write_json(params.paths.report(issue, "thresholds.json"), report)
     write_json(params.paths.report(issue, "policy.json"), report["policy"])
-    write_json(params.paths.report(issue, "frontier.json"), frontier_rows(scores))
+    write_json(params.paths.report(issue, "frontier.json"), frontier_rows(scores, report))
+    write_json(params.paths.report(issue, "pr_curve.json"), pr_curve_rows(scores, report))
     write_result_figure(scores, report, params.paths.report(issue, "result.png"))
     say(f"[{issue}] {report['reason']}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from coefvq.config import Training
 from coefvq.data.dataset import VideoDataset
@@ -45,6 +45,8 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch and ask torch for repeatable kernels."""
     set_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # it would also fill every new tensor, which repeatability does not need
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def fit(
@@ -68,6 +70,7 @@ def fit(
             compute_metrics=_validation_metrics,
             callbacks=[keeper],
         )
+        trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch
         trainer.train()
     keeper.restore()
     classifier.network.eval()

@@ -37,6 +37,7 @@ factors = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(issues, shares)
 def test_mean_posterior_is_the_prevalence(issue: str, share: float) -> None:
     table = cells(issue)
@@ -44,17 +45,20 @@ def test_mean_posterior_is_the_prevalence(issue: str, share: float) -> None:
     assert mean == pytest.approx(share, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(issues, factors, st.floats(1e-9, 1 - 1e-9))
 def test_posteriors_are_strictly_between_zero_and_one(issue: str, video: Factors, share: float) -> None:
     assert 0.0 < posterior(issue, video, share) < 1.0
 
 
+@settings(deadline=None)
 @given(issues, factors, shares, shares)
 def test_posteriors_grow_with_prevalence(issue: str, video: Factors, one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert posterior(issue, video, low) <= posterior(issue, video, high) + 1e-12
 
 
+@settings(deadline=None)
 @given(factors, shares, st.sampled_from(Sound), st.sampled_from(Object))
 def test_issues_see_only_their_own_factors(video: Factors, share: float, sound: Sound, thing: Object) -> None:
     muted = Factors(**{**vars(video), "sound": sound})
@@ -104,6 +108,7 @@ def test_a_video_is_the_same_whenever_it_is_described(seed: int, index: int, icd
     assert set(clip.labels.values()) <= {0, 1}
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc", min_size=1, max_size=9)), st.integers(3, 12))
 def test_wrap_keeps_every_word_in_order(words: list[str], width: int) -> None:
     lines = wrap(" ".join(words), lambda line: len(line) <= width)

@@ -8,6 +8,8 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from dvc_render.html import render_html
+from dvc_render.vega import VegaRenderer
 from PIL import Image
 from scored_world import scores_table
 
@@ -113,11 +115,28 @@ def test_offline_page_has_what_dvc_fills_and_loads_nothing() -> None:
     page = offline_template()
     assert re.findall(r"\{(plot_divs|refresh_tag|scripts)\}", page) == ["refresh_tag", "plot_divs"]
     assert not re.findall(r"<script[^>]*\ssrc=|<link|@import|sourceMappingURL", page)
-    starts = [page.index(f'<script data-library="{name}">') for name in LIBRARIES]
+    starts = [page.index(f'<script data-library="{name}">') for name in ("vega", "vega-lite", "vega-embed")]
     assert starts == sorted(starts)
     # a library that closed its own element would spill over the page
     assert page.count("<script") == page.count("</script>") == len(LIBRARIES) + 1
     assert "Redistributions in binary form" in page
+
+
+def test_dvc_fills_page_and_template(tmp_path) -> None:
+    (tmp_path / "series.json").write_text(json.dumps(series_template()), encoding="utf-8")
+    (tmp_path / "offline.html").write_text(offline_template(), encoding="utf-8")
+    rows = [{**row, "rev": "workspace"} for row in pr_curve_rows(SCORES, CASCADE)]
+    renderer = VegaRenderer(
+        rows, "curve", template="series", template_dir=tmp_path, x="recall", y="precision", title="a title"
+    )
+    render_html([renderer], tmp_path / "index.html", html_template=tmp_path / "offline.html")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    drawn = re.search(r"var spec = (.*);\n", page)
+    assert drawn is not None
+    spec = json.loads(drawn[1])
+    assert spec["data"]["values"] == rows
+    assert (spec["title"], spec["encoding"]["y"]["field"]) == ("a title", "precision")
+    assert not re.findall(r"<DVC_METRIC|\{plot_divs\}|\{refresh_tag\}|cdn\.jsdelivr", page)
 
 
 def test_vendored_files_are_the_published_ones_and_small() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -157,7 +158,9 @@ def test_rows_of_the_table() -> None:
         "cascade, P_base 30",
         "Bayes bound",
     ]
-    assert [row.qps_ratio for row in rows[:2]] == [0.0, 100.0]
+    on_traffic = [entry["qps_ratio"] for entry in cascade["policies"]]
+    assert [row.qps_ratio for row in rows] == [0.0, 100.0, *on_traffic, None]
+    assert on_traffic != [entry["qps_ratio_val"] for entry in cascade["policies"]]
     assert [row.chosen for row in rows].count(True) == 1
     assert rows[1].f1 == evaluation["test_posterior"]["mllm"]["f1"]
     assert list(rows[0].recalls) == ["R@P60", "R@P70", "R@P80", "R@P90"]
@@ -183,6 +186,9 @@ def test_markdown_table_has_one_decimal_dashes_and_footnotes() -> None:
 def test_footnotes_only_explain_what_occurs() -> None:
     rows = result_rows(*both(scores_table()))
     assert footnotes([row for row in rows if None not in row.recalls.values()]) == []
+    blank = dict.fromkeys(rows[0].recalls)
+    assert footnotes([replace(rows[0], recalls=blank)]) == [PRECISION_NOTE]
+    assert footnotes([replace(rows[0], recalls=blank, reachable=False)]) == [UNREACHABLE_NOTE]
 
 
 def test_rich_table_fits_a_terminal_of_100_columns() -> None:

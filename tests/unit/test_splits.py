@@ -150,6 +150,39 @@ def test_two_issues_with_few_positives_each_reach_every_labelled_split() -> None
         assert manifest.loc[splits == name, ["label_icd", "label_ucc"]].sum().tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_covering_takes_a_choice_back_that_leads_nowhere(seed: int) -> None:
+    # which classes each of six groups holds; the choice that looks best first leaves a split without one
+    groups = ["icd1 ucc1", "icd0 ucc1", "icd0 ucc1", "icd0 ucc0 ucc1", "icd1 ucc0 ucc1", "icd1 ucc0"]
+    rows = [
+        {"source_id": f"s{number}", f"label_{cell[:3]}": int(cell[3])}
+        for number, cells in enumerate(groups)
+        for cell in cells.split()
+    ]
+    manifest = singles(len(rows), 0).assign(
+        **{
+            name: pd.DataFrame(rows)[name].astype("Int8" if name.startswith("label") else "str")
+            for name in ("source_id", "label_icd", "label_ucc")
+        }
+    )
+    splits = assign_splits(manifest, ["icd", "ucc"], params(traffic=0.0, train=0.6), seed)
+    for name in ("train", "val", "test"):
+        assert manifest.loc[splits == name, ["label_icd", "label_ucc"]].nunique().tolist() == [2, 2]
+
+
+def test_traffic_gets_a_group_even_if_all_are_larger_than_its_share() -> None:
+    manifest = table([(8, 2), (7, 2), (8, 3), (8, 2)])
+    splits = assign_splits(manifest, ["icd"], params(), seed=0)
+    check_splits(manifest, splits, ["icd"], params())
+    assert manifest.loc[splits == "traffic", "source_id"].unique().tolist() == ["v-source001"]
+
+
+def test_row_order_does_not_matter() -> None:
+    manifest = table(REAL_GROUPS)
+    forwards = assign_splits(manifest, ["icd"], params(), seed=0)
+    assert assign_splits(manifest[::-1], ["icd"], params(), seed=0)[::-1].equals(forwards)
+
+
 def test_old_videos_keep_their_split_and_new_ones_fill_the_shares() -> None:
     old = table([(3, 1)] * 20)
     new = table([(1, 0), (1, 1)] * 70, prefix="w")

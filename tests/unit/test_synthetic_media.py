@@ -100,6 +100,13 @@ def test_sticker_is_drawn_unmirrored_and_whole(edit: Edit) -> None:
         assert sum(found) == 1, (edit, seed)
 
 
+def test_stickers_leave_the_inset_free() -> None:
+    for seed in range(6):
+        bare, labelled = (_movie(seed, text, edit=Edit.PIP) for text in ((), ("not professionals, no permit",)))
+        assert np.array_equal(bare[:, SIZE // 2 :], labelled[:, SIZE // 2 :])
+        assert not np.array_equal(bare, labelled)
+
+
 def test_wrap_keeps_words_and_respects_the_width() -> None:
     assert wrap("a bb ccc dddd", lambda line: len(line) <= 6) == ["a bb", "ccc", "dddd"]
     assert wrap("unbreakable", lambda line: len(line) <= 6) == ["unbreakable"]
@@ -143,9 +150,11 @@ def test_mp4_gives_back_picture_and_sound(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "clip.mp4")) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     with av.open(str(tmp_path / "clip.mp4")) as container:
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        audio = list(container.decode(audio=0))
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in audio])
         metadata = {**container.metadata, **container.streams.video[0].metadata}
     assert np.abs(np.stack(decoded).astype(int) - np.stack(frames)).mean() < 8
+    assert [frame.time for frame in audio] == pytest.approx([n * 1024 / SAMPLE_RATE for n in range(len(audio))])
     lag = np.correlate(heard[8_000:24_000], track[8_000:20_000], "valid")
     assert lag.argmax() == 0  # in step: no encoder delay is left
     assert np.corrcoef(heard[: len(track)], track)[0, 1] > 0.95

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,17 +26,25 @@ from coefvq.vmp.publications import read_events
 Cli = Callable[..., Result]
 
 
-class FakeChampions:
-    """What load_champions returns, and what it was asked for."""
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+class FakeRegistry:
+    """Stands in for the registry: a scorer by title, and what was asked of it."""
 
     def __init__(self) -> None:
-        self.issues: list[Any] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.before_scoring: Callable[[], object] = lambda: None
 
-    def load(self, issues: Sequence[str] | None) -> FakeChampions:
-        self.issues.append(issues)
+    def configure(self, uri: str | None, experiment: str) -> None:
+        self.calls.append(("configure", uri, experiment))
+
+    def load_scorer(self, issues: Sequence[str] | None) -> FakeRegistry:
+        self.calls.append(("load_scorer", issues))
         return self
 
     def __call__(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        self.before_scoring()
         return [
             ScoredVideo(v.video_id, "icd", 0.5, 0.9, "bad" in v.title, "mllm", "3-ab")
             if v.path.is_file()
@@ -43,9 +54,11 @@ class FakeChampions:
 
 
 @pytest.fixture
-def champions(monkeypatch: pytest.MonkeyPatch) -> FakeChampions:
-    fake = FakeChampions()
-    monkeypatch.setitem(sys.modules, "coefvq.inference", SimpleNamespace(load_champions=fake.load))
+def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRegistry:
+    fake = FakeRegistry()
+    monkeypatch.setitem(sys.modules, "coefvq.registry.tracking", SimpleNamespace(configure=fake.configure))
+    monkeypatch.setitem(sys.modules, "coefvq.registry.champions", SimpleNamespace(load_scorer=fake.load_scorer))
+    shutil.copy(PARAMS, tmp_path / "params.yaml")
     return fake
 
 
@@ -75,11 +88,11 @@ def ok(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
-def test_publish_run_get_status(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
     assert ok(cli("publish", clips, "--json")) == {"events": 3, "unchanged": 0, "last_offset": 3}
     done = ok(cli("run", "--once", "--issue", "icd", "--batch-size", "2", "--json"))
     assert done == {"dead": 0, "events": 3, "ignored": 0, "offset": 3, "remained": 2, "removed": 1, "stale": 0}
-    assert champions.issues == [["icd"]]
+    assert registry.calls == [("configure", None, "coefvq"), ("load_scorer", ["icd"])]
     live = ok(cli("get", "a", "--json"))
     assert (live["state"], live["rule"], live["bundle_version"]) == ("live", "default", "icd=3-ab")
     assert live["value"]["stickers"] == ["50 %"]
@@ -94,7 +107,7 @@ def test_publish_run_get_status(cli: Cli, clips: Path, champions: FakeChampions)
     }  # fmt: skip
 
 
-def test_publishing_again_makes_events_of_changes_only(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+def test_publishing_again_makes_events_of_changes_only(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
     cli("publish", clips)
     assert ok(cli("publish", clips, "--json"))["events"] == 0
     (clips / "a.mp4").write_bytes(b"new content")
@@ -105,7 +118,7 @@ def test_publishing_again_makes_events_of_changes_only(cli: Cli, clips: Path, ch
     assert "c: removed by rule 'deleted'" in cli("get", "c").stdout
 
 
-def test_dead_letters_are_listed_and_retried(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+def test_dead_letters_are_listed_and_retried(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
     content = (clips / "c.mp4").read_bytes()
     cli("publish", clips)
     (clips / "c.mp4").unlink()
@@ -120,7 +133,7 @@ def test_dead_letters_are_listed_and_retried(cli: Cli, clips: Path, champions: F
     assert ok(cli("get", "c", "--json"))["state"] == "live"
 
 
-def test_own_rules_and_a_second_consumer(cli: Cli, clips: Path, tmp_path: Path, champions: FakeChampions) -> None:
+def test_own_rules_and_a_second_consumer(cli: Cli, clips: Path, tmp_path: Path, registry: FakeRegistry) -> None:
     cli("publish", clips)
     rules = tmp_path / "rules.yaml"
     rules.write_text(
@@ -147,13 +160,13 @@ def test_status_before_the_first_run(cli: Cli, clips: Path) -> None:
     assert "events in the log" in cli("status").stdout
 
 
-def test_unknown_video_is_a_data_error_of_one_line(cli: Cli, clips: Path, champions: FakeChampions) -> None:
+def test_unknown_video_is_a_data_error_of_one_line(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
     cli("publish", clips)
     cli("run", "--once")
     error = cli("get", "nobody").exception
     assert isinstance(error, DataError)
     assert error.exit_code == 3
-    assert str(error) == "video 'nobody': not in the index; publish it, or see `coefvq vmp dead-letters`"
+    assert str(error) == "video 'nobody': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
 
 
 def test_nothing_to_publish(cli: Cli) -> None:
@@ -162,20 +175,36 @@ def test_nothing_to_publish(cli: Cli) -> None:
     assert "give a folder or table, or --delete ID" in str(error)
 
 
-def test_bad_rules_and_missing_champion_stop_before_any_event(
-    cli: Cli, clips: Path, tmp_path: Path, champions: FakeChampions, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_loaded_for_bad_rules_an_unknown_issue_or_missing_settings(
+    cli: Cli, clips: Path, registry: FakeRegistry
 ) -> None:
-    cli("publish", clips)
-    assert isinstance(cli("run", "--once", "--rules", "none.yaml").exception, ConfigError)
-    assert champions.issues == []  # the rules are read before models are loaded
+    for args in (("--rules", "none.yaml"), ("--issue", "xyz"), ("--params", "none.yaml")):
+        assert isinstance(cli("run", "--once", *args).exception, ConfigError)
+    assert registry.calls == []
 
+
+def test_a_missing_champion_stops_before_any_event(
+    cli: Cli, clips: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_champion(issues: Sequence[str] | None) -> None:
-        raise RegistryError("no champion")
+        raise RegistryError("no issue has a champion")
 
-    monkeypatch.setattr(champions, "load", no_champion)
-    monkeypatch.setitem(sys.modules, "coefvq.inference", SimpleNamespace(load_champions=no_champion))
+    monkeypatch.setattr(sys.modules["coefvq.registry.champions"], "load_scorer", no_champion)
+    cli("publish", clips)
     assert isinstance(cli("run", "--once").exception, RegistryError)
     assert ok(cli("status", "--json"))["consumers"] == {}
+
+
+def test_without_once_a_signal_ends_it_after_the_batch_with_code_0(
+    cli: Cli, clips: Path, registry: FakeRegistry
+) -> None:
+    cli("publish", clips)
+    registry.before_scoring = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    result = cli("run", "--batch-size", "2")
+    assert result.exit_code == 0, repr(result.exception)
+    line = "2 events up to offset 2: 1 remained, 1 removed, 0 ignored; 0 dead letters, 0 stale\n"
+    assert (result.stderr, result.stdout) == (line, line)
+    assert ok(cli("status", "--json"))["consumers"] == {"vmp": {"lag": 1, "offset": 2}}
 
 
 @pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters"])

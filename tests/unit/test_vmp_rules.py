@@ -10,7 +10,7 @@ import pytest
 from coefvq.errors import ConfigError
 from coefvq.records import ScoredVideo
 from coefvq.vmp.records import Candidate, Decision, Event
-from coefvq.vmp.rules import Rules, decide, load_rules, parse_rules
+from coefvq.vmp.rules import FIELDS, Rules, decide, load_rules, parse_rules
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 EVENT = Event("v", title="hello", views=10, published_at="2026-01-31T18:00:00+00:00", source_version=1)
@@ -181,3 +181,10 @@ def test_missing_file() -> None:
 def test_rules_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_rules().default = "removed"  # type: ignore[misc]
+
+
+def test_the_documented_example_loads_and_every_field_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "vmp.md").read_text(encoding="utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    assert [rule.then for rule in parse_rules(example, "docs/vmp.md").rules] == ["removed", "ignored", "ignored"]
+    assert [field for field in FIELDS if f"`{field}`" not in text] == []

@@ -5,7 +5,7 @@ safetensors and JSON files plus a small source file (``registry/served_model.py`
 """
 
 from coefvq.registry.tracking.logged_models import model_artifact, serve
-from coefvq.registry.tracking.records import Record, append_record, close_record, records
+from coefvq.registry.tracking.records import Record, append_record, close_record, read_records
 from coefvq.registry.tracking.runs import TrainingRun, log_pair, training_run
 from coefvq.registry.tracking.session import client, configure, or_none, store, store_errors
 
@@ -19,7 +19,7 @@ __all__ = [
     "log_pair",
     "model_artifact",
     "or_none",
-    "records",
+    "read_records",
     "serve",
     "store",
     "store_errors",

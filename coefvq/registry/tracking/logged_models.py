@@ -37,15 +37,15 @@ _COLUMN_TYPES = {"positive": "boolean", "base_score": "double", "mllm_score": "d
 
 def _signature(outputs: tuple[str, ...]) -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
+    from mlflow.types.schema import AnyType, ColSpec, Schema
 
     inputs = [
         ColSpec("string", "path"),
         ColSpec("string", "video_id", required=False),
         ColSpec("string", "title", required=False),
         ColSpec("string", "stickers", required=False),
-        # double, not long: an unknown view count is NaN
-        ColSpec("double", "views", required=False),
+        # integers, or floats where an unknown count made them so; MLflow's own number types take one of both
+        ColSpec(AnyType(), "views", required=False),
     ]
     columns = [ColSpec(_COLUMN_TYPES.get(name, "string"), name, required=False) for name in outputs]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(columns))
@@ -61,15 +61,16 @@ def model_artifact(model_id: str, key: str, cache_dir: Path | None = None) -> Pa
         RegistryError: the model or its files are gone, or the store does not answer.
     """
     import mlflow
+    import yaml
     from mlflow.models import Model
 
     uri = f"models:/{model_id}"
     remote = mlflow.get_tracking_uri().startswith("http")
-    with store_errors():
+    with store_errors(uri):
         try:
             root = _fetched(uri, model_id, cache_dir) if remote else Path(mlflow.artifacts.download_artifacts(uri))
             relative = Model.load(str(root)).flavors["python_function"]["artifacts"][key]["path"]
-        except (KeyError, OSError) as error:
+        except (KeyError, OSError, yaml.YAMLError) as error:
             raise RegistryError(f"{uri}: its files are missing or damaged ({error}); restore the store") from error
     return inside(root, relative)
 

@@ -32,7 +32,7 @@ def close_record(run_id: str, status: str) -> None:
         client().set_terminated(run_id, status)
 
 
-def records(experiment: str) -> list[Record]:
+def read_records(experiment: str) -> list[Record]:
     """All records, oldest first, those included that somebody deleted in the UI."""
     from mlflow.entities import ViewType
 

@@ -130,8 +130,8 @@ def experiment_id(name: str, where: Store | None = None) -> str:
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
-    """Turn MLflow's exceptions into one-line RegistryErrors that name the store."""
+def store_errors(about: str = "") -> Iterator[None]:
+    """Turn MLflow's exceptions into one-line RegistryErrors that name the store, and first what it is about."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -140,7 +140,7 @@ def store_errors() -> Iterator[None]:
     except MlflowException as error:
         lines = redact(str(error)).strip().splitlines() or ["no message"]
         raise RegistryError(
-            f"tracking store {redact(mlflow.get_tracking_uri())}: {lines[0][:300]}; "
+            f"{about and about + ': '}tracking store {redact(mlflow.get_tracking_uri())}: {lines[0][:300]}; "
             "check that it is reachable and not damaged"
         ) from error
 

@@ -1,0 +1,102 @@
+"""Commands plugged into ``coefvq`` that need Prefect or DVC: demo, approve, reject."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
+ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
+VersionOption = Annotated[str | None, typer.Option(help="Version; default: the challenger.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def approve(
+    issue: IssueOption,
+    by: ByOption,
+    reason: ReasonOption,
+    version: VersionOption = None,
+    override: Annotated[bool, typer.Option("--override", help="Although gate or history say no.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the challenger the champion, and let the run that waits for this decision go on.
+
+    Example: coefvq approve --issue icd --by ana --reason "recall up, no new false alarms"
+    """
+    _decide("approve", issue, by, reason, version, override, as_json)
+
+
+def reject(
+    issue: IssueOption,
+    by: ByOption,
+    reason: ReasonOption,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn the challenger down; the champion stays.
+
+    Example: coefvq reject --issue icd --by ana --reason "misses staged fights"
+    """
+    _decide("reject", issue, by, reason, version, False, as_json)
+
+
+def _decide(verdict: str, issue: str, by: str, reason: str, version: str | None, override: bool, as_json: bool) -> None:
+    from coefvq.registry import release
+    from tasks.release import connect
+    from tasks.workspace import run_environment
+
+    root = Path()
+    connect(root, run_environment(root)).check_issue(issue)
+    if verdict == "approve":
+        decision = release.approve(issue, by, reason, version, override=override)
+    else:
+        decision = release.reject(issue, by, reason, version)
+    resumed = _resume(issue, decision.version, {"verdict": verdict, "by": by, "reason": reason})
+    if as_json:
+        print(json.dumps({**decision.model_dump(mode="json"), "resumed_flow_runs": resumed}, sort_keys=True))
+        return
+    what = "is champion" if verdict == "approve" else "was rejected; the champion stays"
+    print(f"{issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
+    for run_id in resumed:
+        print(f"flow run {run_id} was waiting for this and goes on")
+
+
+def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
+    import httpx
+
+    from coefvq.errors import RegistryError
+    from flows.approval import resume_waiting, server_configured
+
+    if not server_configured():
+        return []
+    try:
+        return [str(run_id) for run_id in resume_waiting(issue, version, answer)]
+    except httpx.HTTPError as error:
+        raise RegistryError(
+            f"the decision is recorded, but the Prefect server does not answer ({error}); a waiting run goes on "
+            "when it is resumed in the UI"
+        ) from error
+
+
+def demo(
+    workspace: Annotated[Path, typer.Option(help="Folder for the demo's git + DVC workspace.")],
+    data: Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")] = None,
+    issue: Annotated[str | None, typer.Option(help="With --data: the issue its labels are about.")] = None,
+    positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
+    label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
+    preset: Annotated[str, typer.Option(help="Sizes of the models.")] = "tiny",
+    videos: Annotated[int, typer.Option(min=60, help="Synthetic clips to render.")] = 1200,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips and splits.")] = 7,
+) -> None:
+    """From labelled clips to an approved pair and its decisions, in one go; run it again and it finds its work done.
+
+    Example: coefvq demo --workspace demo
+    Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
+    """
+    from flows.demo import DemoRequest, run_demo
+
+    run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, preset, videos, seed))

@@ -1,0 +1,188 @@
+"""The demo: the whole way once, in a workspace of its own, as a person would go it by hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from coefvq.config import Params, load_params
+from coefvq.data.importers import read_table
+from coefvq.data.manifest import read_table as read_parquet
+from coefvq.data.manifest import to_inputs
+from coefvq.errors import ConfigError
+from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
+from coefvq.files import read_json, write_text
+from coefvq.models.presets import get_preset
+from coefvq.records import VideoInput
+from coefvq.registry import release
+from coefvq.registry.champions import load_scorer
+from tasks import pipeline, workspace
+from tasks.release import connect, decision_on, offer
+
+#: prevalence of the synthetic demo: higher than in the wild, so that a small set holds enough positives
+PREVALENCE = {"icd": 0.2, "ucc": 0.25}
+APPROVER = "demo"
+_UNSEEN = 3
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """What to run the demo on."""
+
+    folder: Path
+    data: Path | None
+    issue: str | None
+    positive: tuple[str, ...]
+    label_column: str
+    preset: str
+    videos: int
+    seed: int
+
+
+def run_demo(request: DemoRequest) -> None:
+    """Workspace, data, pipeline, release, use; each step finds what an earlier run has done.
+
+    Raises:
+        CoefVQError: a step failed; the message says which file or row and what to do.
+    """
+    # tables need their width; where output goes to a file there is no terminal to ask
+    console = Console() if Console().is_terminal else Console(width=120)
+    get_preset(request.preset)
+    workspace.create(request.folder, _settings(request))
+    root = request.folder.resolve()
+    params = load_params(root / "params.yaml")
+    _provide_data(request, root, params, console)
+    version = _version_data(root, params)
+    console.print(f"[bold]data version[/bold] {params.paths.raw} @ {version} (git tag data-{version[:12]})")
+    _run_pipeline(root, console)
+    workspace.commit(root, "Pipeline results")
+    os.chdir(root)  # the champion is used as a person would use it: from within the workspace
+    connect(root, workspace.run_environment(root))
+    _show_results(root, params, console)
+    for issue in params.issues:
+        console.print(_release(issue, root))
+    _show_decisions(_unseen(request, root, params, console), console)
+    console.print(_next_steps(request.folder))
+
+
+def _settings(request: DemoRequest) -> dict[str, Any]:
+    if request.data is None:
+        chosen = {"seed": request.seed}
+        issues: Sequence[str] = ("icd", "ucc")
+    else:
+        if request.issue is None:
+            raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
+        issues = (request.issue,)
+        source = {"column": request.label_column, "positive": list(request.positive) or None}
+        chosen = {
+            "seed": request.seed,
+            "issues": list(issues),
+            f"ingest.labels.{request.issue}": source,
+        }
+    return chosen | {f"{kind}.{name}.preset": request.preset for kind in ("base", "mllm") for name in issues}
+
+
+def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:
+    raw = root / params.paths.raw
+    if request.data is not None:
+        if not raw.exists():
+            console.print(f"copying {request.data} to {raw}")
+            _copy(request.data, raw)
+        return
+    from coefvq.data.synthetic.generate import generate
+    from coefvq.stages.common import progress
+
+    with progress("rendering clips", request.videos) as advance:
+        generate(raw, request.videos, request.seed, PREVALENCE, params.runtime.workers, progress=advance)
+
+
+def _copy(source: Path, raw: Path) -> None:
+    """Copy what the importer can read, in one step as far as a reader can tell."""
+    table = read_table(source)
+    partial = raw.with_name(raw.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, partial)
+    else:
+        for uri in table.frame["uri"]:
+            target = partial / uri
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(table.root / uri, target)
+        shutil.copy2(source, partial / f"metadata{source.suffix}")
+    partial.rename(raw)
+
+
+def _version_data(root: Path, params: Params) -> str:
+    workspace.dvc(root, "add", "--quiet", params.paths.raw)
+    version = pipeline.data_version(root, params.paths.raw)
+    workspace.commit(root, f"Data {version}", tag=f"data-{version.removesuffix('.dir')[:12]}")
+    return version.removesuffix(".dir")
+
+
+def _run_pipeline(root: Path, console: Console) -> None:
+    env = workspace.run_environment(root)
+    pipeline.repro(root, env=env, on_line=lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True))
+    checks = read_json(root / "reports" / "validation.json")
+    console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")
+
+
+def _show_results(root: Path, params: Params, console: Console) -> None:
+    for issue in params.issues:
+        evaluation = read_json(root / params.paths.report(issue, "evaluation.json"))
+        thresholds = read_json(root / params.paths.report(issue, "thresholds.json"))
+        rows = result_rows(evaluation, thresholds)
+        console.print(rich_table(rows, issue, caption(evaluation)))
+        write_text(root / params.paths.report(issue, "result.md"), markdown_table(rows, caption(evaluation)))
+
+
+def _release(issue: str, root: Path) -> str:
+    pair = offer(issue, root, workspace.run_environment(root))
+    taken = decision_on(pair)
+    if taken is None:
+        taken = release.approve(issue, APPROVER, "demo; a real release waits for a person", pair.version)
+    return (
+        f"[bold]models:/coefvq-{issue}-cascade@champion[/bold] = version {pair.version} "
+        f"(bundle {pair.bundle_version}), {taken.action} by {taken.by}"
+    )
+
+
+def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) -> list[VideoInput]:
+    if request.data is None:
+        from coefvq.data.synthetic.generate import generate
+
+        folder = root / "unseen"
+        generate(folder, _UNSEEN, request.seed, PREVALENCE, workers=1, first_index=request.videos)
+        console.print("three clips rendered after training:")
+        table = read_table(folder)
+        return to_inputs(table.frame.assign(sha256=None), table.root)
+    console.print("three clips of the test split, which no model was trained on:")
+    rows = read_parquet(root / params.paths.manifest).merge(read_parquet(root / params.paths.splits), on="video_id")
+    chosen = (
+        rows[rows["split"] == "test"]
+        .sort_values("video_id")
+        .iloc[:: max(1, (rows["split"] == "test").sum() // _UNSEEN)]
+    )
+    return to_inputs(chosen.head(_UNSEEN), root / params.paths.raw)
+
+
+def _show_decisions(videos: Sequence[VideoInput], console: Console) -> None:
+    from coefvq.cli.score import results_table
+
+    console.print(results_table(load_scorer()(videos)))
+
+
+def _next_steps(folder: Path) -> str:
+    return (
+        f"next, from within {folder}:\n"
+        "  coefvq score unseen/ --json           decisions on any clip, folder or manifest\n"
+        "  coefvq status | history | rollback    the release, without a UI\n"
+        "  mlflow ui --backend-store-uri sqlite:///mlflow.db   runs and registry on http://127.0.0.1:5000\n"
+        "  prefect server start                  flows on http://127.0.0.1:4200 (deploy: see prefect.yaml)\n"
+        "  dvc repro | dvc metrics show | dvc plots show        the pipeline by hand"
+    )

@@ -1,0 +1,88 @@
+"""Stores for the registry's tests: empty, with trained models, with registered pairs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from registry_workspace import Workspace, train
+
+from coefvq.registry import pairs, tracking
+
+
+def _without_fsync(connection: Any, _: object) -> None:
+    # a test's database need not survive a power cut; half of the suite's time would be fsync
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A database with MLflow's tables and nothing of ours; making the tables takes 2 s, copying them nothing."""
+    from sqlalchemy import Engine, event
+
+    event.listen(Engine, "connect", _without_fsync)
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    tracking.configure(f"sqlite:///{database}", "unused")
+    yield database
+    event.remove(Engine, "connect", _without_fsync)
+
+
+@pytest.fixture(scope="session")
+def trained(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Models of four seeds of icd and two of ucc, logged once; tests copy the database, not the files."""
+    root = tmp_path_factory.mktemp("trained")
+    workspace = Workspace(root, {})
+    shutil.copy(empty_database, root / "mlflow.db")
+    tracking.configure(workspace.uri, "coefvq")
+    for issue, seed in [("icd", 1), ("icd", 2), ("icd", 3), ("icd", 4), ("ucc", 1), ("ucc", 2)]:
+        workspace.trained[issue, seed] = train(root, seed, issue)
+    return workspace
+
+
+@pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def registered(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same with a registered pair of each seed, version = seed, and no alias."""
+    workspace = Workspace(tmp_path_factory.mktemp("registered"), trained.trained)
+    shutil.copy(trained.root / "mlflow.db", workspace.root / "mlflow.db")
+    tracking.configure(workspace.uri, "coefvq")
+    for issue, seed in trained.trained:
+        pairs.drop_challenger(issue, workspace.register(seed, issue).version)
+    return workspace
+
+
+@pytest.fixture
+def workspace(registered: Workspace, isolated: Path) -> Workspace:
+    """A store in which registering a seed only makes it the challenger, which is fast."""
+    return _copy(registered, isolated)
+
+
+@pytest.fixture
+def unregistered(trained: Workspace, isolated: Path) -> Workspace:
+    """A store that knows the trained models and nothing else."""
+    return _copy(trained, isolated)
+
+
+def _copy(template: Workspace, root: Path) -> Workspace:
+    made = Workspace(root, template.trained)
+    shutil.copy(template.root / "mlflow.db", root / "mlflow.db")
+    tracking.configure(made.uri, "coefvq")
+    return made
+
+
+@pytest.fixture
+def fresh(empty_database: Path, isolated: Path) -> Workspace:
+    """An empty store; what is logged in it lies beside it."""
+    made = Workspace(isolated, {})
+    shutil.copy(empty_database, isolated / "mlflow.db")
+    tracking.configure(made.uri, "coefvq")
+    return made

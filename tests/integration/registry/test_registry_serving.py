@@ -1,0 +1,124 @@
+"""A registered pair loaded through MLflow, with real (untrained) networks and a real clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from registry_workspace import DATA, Workspace
+
+from coefvq.config import BaseModelParams, MediaSpec, Training
+from coefvq.errors import RegistryError
+from coefvq.registry import pairs, release, tracking
+from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, model_ref
+
+MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
+TRAINING = Training(
+    num_train_epochs=1,
+    per_device_train_batch_size=1,
+    learning_rate=0.001,
+    weight_decay=0.0,
+    warmup_steps=0,
+    lr_scheduler_type="linear",
+    positive_weight=1.0,
+)
+COLUMNS = ["video_id", "base_score", "mllm_score", "positive", "decided_by", "error"]
+
+
+@pytest.fixture
+def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
+    """An approved pair of two random frame classifiers; everything is escalated."""
+    monkeypatch.setenv("COEFVQ_CACHE", str(fresh.root / "clips"))
+    policy = {
+        "issue": "icd",
+        "base_threshold": 0.0,
+        "decision_threshold": 0.001,
+        "p_base": None,
+        "views_trigger": None,
+        "filtered": "negative",
+        "schema_version": 1,
+    }
+    candidate = fresh.candidate(0, **_random_models(fresh.root), policy=policy)
+    pairs.register_candidate(candidate)
+    release.approve("icd", "ana", "for the test")
+    return candidate
+
+
+def _random_models(root: Path) -> dict[str, ModelRef]:
+    import torch
+
+    from coefvq.models.classifier import base_config, build
+
+    torch.manual_seed(0)
+    config = base_config("icd", BaseModelParams(preset="tiny", architecture="resnet", training=TRAINING), MEDIA)
+    refs = {}
+    for kind in PART_KINDS:
+        folder = root / kind
+        build(config, None).save(folder)
+        with tracking.training_run(f"icd-{kind}", "icd", kind, {}, DATA) as run:
+            run.log_model_folder(folder, kind, "icd")
+        (root / f"{kind}_run.json").write_text(json.dumps(run.record()))
+        refs[kind] = model_ref(folder, root / f"{kind}_run.json")
+    return refs
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> str:
+    from coefvq.data.synthetic.encode import write_mp4
+
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(8)]
+    write_mp4(tmp_path / "clip.mp4", frames, 8, np.zeros(16_000, np.float32), 16_000)
+    return str(tmp_path / "clip.mp4")
+
+
+def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str) -> None:
+    import mlflow
+
+    from coefvq.inference import PairScorer
+    from coefvq.records import VideoInput
+
+    model = mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
+    frame = pd.DataFrame(
+        {"path": [clip, "missing.mp4"], "title": ["dinner", None], "stickers": ['["SALE"]', None], "views": [3, None]}
+    )
+    answer = model.predict(frame)
+    bundle = pairs.resolve("icd")
+    scorer = PairScorer.from_folders(bundle.base_dir, bundle.mllm_dir, bundle.policy, "icd", bundle.bundle_version)
+    expected = scorer.score([VideoInput(clip, Path(clip), "dinner", ("SALE",), 3)])[0]
+    assert list(answer.columns) == COLUMNS
+    first, second = answer.to_dict("records")
+    assert (first["base_score"], first["mllm_score"]) == (expected.base_score, expected.mllm_score)
+    assert (first["positive"], first["decided_by"], first["error"]) == (True, "mllm", None)
+    assert (second["video_id"], second["positive"], second["decided_by"]) == ("missing.mp4", None, "none")
+    assert "no such file" in second["error"]
+
+
+def test_a_single_model_answers_with_its_score(pair: Candidate, clip: str) -> None:
+    import mlflow
+
+    whole = mlflow.pyfunc.load_model("models:/coefvq-icd-cascade/1").predict(pd.DataFrame({"path": [clip]}))
+    for kind in PART_KINDS:
+        model = mlflow.pyfunc.load_model(f"models:/coefvq-icd-{kind}/1")
+        answer = model.predict(pd.DataFrame({"path": [clip], "video_id": ["v1"], "views": [7]}))
+        assert answer.to_dict("records") == [{"video_id": "v1", "score": whole[f"{kind}_score"][0]}]
+
+
+def test_mlflow_does_not_load_a_pair_that_was_changed(pair: Candidate) -> None:
+    import mlflow
+
+    weights = pairs.resolve("icd").base_dir / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(RegistryError, match="the files were changed after approval"):
+        mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
+
+
+def test_nothing_in_the_store_is_a_pickle(pair: Candidate, fresh: Workspace) -> None:
+    files = [path for path in fresh.root.glob("mlartifacts/**/*") if path.is_file()]
+    suffixes = {path.suffix for path in files}
+    assert files
+    assert suffixes <= {".json", ".safetensors", ".py", ".yaml", ".txt", ""}
+    assert {path.name for path in files if not path.suffix} <= {"MLmodel", "registered_model_meta"}

@@ -1,0 +1,94 @@
+"""The gate: each condition at, below and above its limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from registry_samples import DATA, METRICS, candidate, with_metrics
+
+from coefvq.config import Gate
+from coefvq.errors import RegistryError
+from coefvq.registry.bundle import Candidate
+from coefvq.registry.gates import GateCheck, GateReport, check
+
+GATE = Gate(min_average_precision_gain=0.1, max_qps_ratio=60.0, max_f1_drop=0.05)
+
+
+def _one(name: str, subject: Candidate, champion: Candidate | None = None) -> GateCheck:
+    report = check(subject, champion, GATE)
+    assert report.passed == all(item.passed for item in report.checks)
+    return next(item for item in report.checks if item.name == name)
+
+
+@pytest.mark.parametrize(("reached", "passed"), [(0.19, False), (0.2, True), (0.3, True), (0.05, False)])
+def test_the_mllm_must_beat_guessing(reached: float, passed: bool) -> None:
+    found = _one("average_precision_gain", with_metrics("mllm", average_precision=reached))
+    assert (found.passed, found.value) == (passed, pytest.approx(reached - 0.1))
+    assert "on 200 test videos, guessing 0.100" in found.explanation
+
+
+@pytest.mark.parametrize(("ratio", "passed"), [(0.0, True), (60.0, True), (60.1, False)])
+def test_the_mllm_must_not_see_too_much_traffic(ratio: float, passed: bool) -> None:
+    assert _one("qps_ratio", with_metrics("cascade", qps_ratio=ratio)).passed is passed
+
+
+# 0.80 - 0.75 is more than 0.05 in binary
+@pytest.mark.parametrize(("f1", "passed"), [(0.80, True), (0.75, True), (0.749, False), (0.9, True)])
+def test_f1_must_not_drop_below_the_champions(f1: float, passed: bool) -> None:
+    found = _one("f1_drop", with_metrics("cascade", f1=f1), with_metrics("cascade", f1=0.80))
+    assert (found.passed, found.value) == (passed, pytest.approx(0.80 - f1))
+
+
+def test_without_a_champion_there_is_nothing_to_compare() -> None:
+    found = _one("f1_drop", candidate())
+    assert (found.passed, found.value) == (True, None)
+    assert "no champion yet" in found.explanation
+
+
+@pytest.mark.parametrize("changed", ["manifest_sha256", "splits_sha256"])
+def test_other_test_data_is_not_compared_and_said_so(changed: str) -> None:
+    other = candidate(data=DATA.model_copy(update={changed: "c" * 64}), metrics={**METRICS, "cascade": {"f1": 0.99}})
+    found = _one("f1_drop", candidate(), other)
+    assert (found.passed, found.value) == (True, None)
+    assert "not comparable: the champion was tested on other data" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "name"),
+    [
+        ("mllm", "average_precision", "average_precision_gain"),
+        ("mllm", "prevalence", "average_precision_gain"),
+        ("cascade", "qps_ratio", "qps_ratio"),
+        ("cascade", "f1", "f1_drop"),
+    ],
+)
+def test_an_undefined_metric_fails_its_check(group: str, key: str, name: str) -> None:
+    found = _one(name, with_metrics(group, **{key: None}), candidate())
+    assert (found.passed, found.value) == (False, None)
+    assert found.explanation.startswith("undefined: ")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"cascade": {"f1": 0.5}}, "metrics.cascade.qps_ratio is missing"),
+        ({"cascade": {"f1": "high", "qps_ratio": 1}}, "metrics.cascade.f1 = 'high': expected a number"),
+        ({"cascade": {"f1": True, "qps_ratio": 1}}, "metrics.cascade.f1 = True: expected a number"),
+    ],
+)
+def test_a_metric_that_is_absent_or_no_number_is_an_error(metrics: dict[str, Any], message: str) -> None:
+    with pytest.raises(RegistryError, match=message):
+        check(candidate(metrics={**METRICS, **metrics}), None, GATE)
+
+
+def test_a_champion_without_f1_does_not_block() -> None:
+    found = _one("f1_drop", candidate(), with_metrics("cascade", f1=None))
+    assert found.passed
+    assert "the champion's F1 has no value" in found.explanation
+
+
+def test_failures_are_one_line_and_the_report_survives_json() -> None:
+    report = check(with_metrics("cascade", qps_ratio=90.0), None, GATE)
+    assert report.failures == "qps_ratio: 90.0 % of traffic reach the MLLM; at most 60.0 % wanted"
+    assert GateReport.model_validate_json(report.model_dump_json()) == report
