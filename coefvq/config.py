@@ -226,9 +226,7 @@ class Params(_Section):
             ConfigError: it is not one of ``issues``.
         """
         if issue not in self.issues:
-            raise ConfigError(
-                f"--issue {issue}: expected one of {', '.join(self.issues)} (issues in params.yaml)"
-            )
+            raise ConfigError(f"--issue {issue}: expected one of {', '.join(self.issues)} (issues in params.yaml)")
         return issue
 
 
@@ -263,9 +261,7 @@ def parse_params(raw: dict[str, Any], source: str = "params.yaml") -> Params:
         # JSON mode: strict types, yet YAML lists may fill tuples
         return Params.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        raise ConfigError(
-            f"{source}: " + "; ".join(_explain(item, raw) for item in error.errors()[:3])
-        ) from error
+        raise ConfigError(f"{source}: " + "; ".join(_explain(item, raw) for item in error.errors()[:3])) from error
 
 
 def _explain(item: Any, raw: dict[str, Any]) -> str:

@@ -127,7 +127,11 @@ def _version_data(root: Path, params: Params) -> str:
 
 def _run_pipeline(root: Path, console: Console) -> None:
     env = workspace.run_environment(root)
-    pipeline.repro(root, env=env, on_line=lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True))
+    pipeline.repro(
+        root,
+        env=env,
+        on_line=lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True),
+    )
     checks = read_json(root / "reports" / "validation.json")
     console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")
 

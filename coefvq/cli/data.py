@@ -22,7 +22,9 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 7,
     icd: Annotated[float, typer.Option(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
     ucc: Annotated[float, typer.Option(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
-    first_index: Annotated[int, typer.Option(min=0, help="Number of the first clip; another range needs another folder.")] = 0,
+    first_index: Annotated[
+        int, typer.Option(min=0, help="Number of the first clip; another range needs another folder.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render labelled synthetic short videos (H.264 + AAC) with title, stickers and the exact posterior.
