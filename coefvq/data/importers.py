@@ -196,7 +196,7 @@ def _video_ids(frame: pd.DataFrame, origin: Path) -> list[str]:
 
 def _ids_from_paths(uris: pd.Series[str]) -> list[str]:
     stems = [PurePosixPath(uri).stem for uri in uris]
-    if len(set(stems)) == len(stems):
+    if len(set(stems)) == len(set(uris)):
         return stems
     # same file names in different folders: the path tells them apart; the same path twice stays a duplicate
     return [f"{stem}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}" for stem, uri in zip(stems, uris, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -58,5 +59,8 @@ def _with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_LINEAR_LAYERS)
-    adapted: nn.Module = get_peft_model(decoder, config)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for an attribute by its old name
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        adapted: nn.Module = get_peft_model(decoder, config)
     return adapted

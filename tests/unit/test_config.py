@@ -1,0 +1,100 @@
+"""params.yaml: what is accepted, and what the one-line refusals say."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coefvq.config import load_params, parse_params
+from coefvq.errors import ConfigError
+
+
+@pytest.fixture
+def raw(repository: Path) -> dict[str, Any]:
+    return copy.deepcopy(yaml.safe_load((repository / "params.yaml").read_text()))
+
+
+def refusal(raw: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_params(raw)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_projects_own_params_are_valid_and_frozen(repository: Path) -> None:
+    params = load_params(repository / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.seed = 1  # type: ignore[misc]
+
+
+def test_unknown_key_names_the_likely_one(raw: dict[str, Any]) -> None:
+    raw["base"]["icd"]["training"]["learning_rat"] = 0.1
+    assert refusal(raw) == ("params.yaml: base.icd.training.learning_rat: unknown key; did you mean 'learning_rate'?")
+
+
+def test_unknown_key_far_from_any_lists_what_is_known(raw: dict[str, Any]) -> None:
+    raw["gate"]["zzz"] = 1
+    message = refusal(raw)
+    assert "gate.zzz" in message
+    assert "max_qps_ratio" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("seed",), "seven", 'seed = "seven": expected a valid integer'),
+        (("seed",), 1.5, "seed = 1.5: expected a valid integer"),
+        (("predict", "batch_size"), 0, "predict.batch_size = 0: expected greater than or equal to 1"),
+        (("mllm", "icd", "text"), "yes", 'mllm.icd.text = "yes": expected a valid boolean'),
+        (("media", "icd", "frame_size"), 50, "media.icd.frame_size = 50: expected a multiple of 16"),
+        (("base", "icd", "architecture"), "vgg", "base.icd.architecture = \"vgg\": expected 'resnet' or 'multitower'"),
+    ],
+)
+def test_ill_typed_value_says_key_value_and_expectation(
+    raw: dict[str, Any], path: tuple[str, ...], value: Any, expected: str
+) -> None:
+    node = raw
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    assert expected in refusal(raw)
+
+
+def test_missing_key(raw: dict[str, Any]) -> None:
+    del raw["split"]["fractions"]
+    assert "split.fractions: missing key" in refusal(raw)
+
+
+def test_fractions_have_to_add_up(raw: dict[str, Any]) -> None:
+    raw["split"]["fractions"]["train"] = 0.9
+    assert "must be 1, got 1.34" in refusal(raw)
+
+
+def test_every_issue_needs_its_sections(raw: dict[str, Any]) -> None:
+    del raw["mllm"]["ucc"]
+    assert "issue 'ucc' is listed in issues but mllm.ucc is missing" in refusal(raw)
+
+
+def test_unreadable_yaml_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 1\nissues: [icd\npaths: {}\n")
+    with pytest.raises(ConfigError, match=r"line \d+: not readable as YAML"):
+        load_params(path)
+
+
+def test_missing_file_and_wrong_shape(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_issue_that_is_not_configured(repository: Path) -> None:
+    with pytest.raises(ConfigError, match="expected one of icd, ucc"):
+        load_params(repository / "params.yaml").check_issue("nsfw")

@@ -1,0 +1,120 @@
+"""What exists twice must agree: dvc.yaml, the stage table, the commands, the config; and the house rules."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coefvq.config import Params
+from coefvq.stages import STAGES, StageSpec
+
+BY_NAME = {stage.name: stage for stage in STAGES}
+#: where a stage's own module delegates to
+SHARED = {"train-base": ["training"], "train-mllm": ["training"]}
+#: sections no stage depends on: places and speed
+FREE = {"paths", "runtime"}
+TASK_BODY_LINES = 10
+
+
+@pytest.fixture(scope="module")
+def pipeline(repository: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+    return stages
+
+
+def body(stage: dict[str, Any]) -> dict[str, Any]:
+    inner: dict[str, Any] = stage.get("do", stage)
+    return inner
+
+
+def test_same_stages_in_both_places(pipeline: dict[str, Any]) -> None:
+    assert list(pipeline) == list(BY_NAME)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
+def test_command_and_params_agree(stage: StageSpec, pipeline: dict[str, Any]) -> None:
+    entry = pipeline[stage.name]
+    assert ("foreach" in entry) == stage.per_issue
+    suffix = " --issue ${item}" if stage.per_issue else ""
+    assert body(entry)["cmd"] == f"python -m coefvq {stage.name}{suffix}"
+    listed = {name.replace("${item}", "{issue}") for name in body(entry)["params"]}
+    assert listed == set(stage.sections)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
+def test_a_stage_reads_only_the_params_it_declares(stage: StageSpec, repository: Path) -> None:
+    declared = {section.partition(".")[0] for section in stage.sections} | FREE
+    modules = [stage.name.replace("-", "_"), *SHARED.get(stage.name, [])]
+    read = set().union(*(params_read(repository / "coefvq" / "stages" / f"{name}.py") for name in modules))
+    assert read <= declared
+
+
+def params_read(path: Path) -> set[str]:
+    """Sections of ``params`` that a module touches."""
+    tree = ast.parse(path.read_text())
+    return {
+        node.attr.rstrip("_")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+
+
+def test_declared_sections_exist_in_the_config() -> None:
+    known = {field.alias or name for name, field in Params.model_fields.items()}
+    declared = {section.partition(".")[0] for stage in STAGES for section in stage.sections}
+    assert declared | FREE | {"gate"} == known
+
+
+def test_no_output_is_written_by_two_stages(pipeline: dict[str, Any]) -> None:
+    paths = [
+        path
+        for entry in pipeline.values()
+        for kind in ("outs", "metrics", "plots")
+        for item in body(entry).get(kind, [])
+        for path in ([item] if isinstance(item, str) else item)
+    ]
+    assert len(paths) == len(set(paths))
+
+
+def is_task(decorator: ast.expr) -> bool:
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(name, ast.Name) and name.id == "task"
+
+
+def test_task_bodies_are_short(repository: Path) -> None:
+    long = {}
+    for path in [*(repository / "tasks").glob("*.py"), *(repository / "flows").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and any(is_task(d) for d in node.decorator_list):
+                lines = (node.end_lineno or 0) - node.body[0].lineno
+                if lines > TASK_BODY_LINES:
+                    long[f"{path.name}:{node.name}"] = lines
+    assert not long
+
+
+def test_functions_stay_under_sixty_lines(repository: Path) -> None:
+    long = {}
+    for folder in ("coefvq", "tasks", "flows"):
+        for path in (repository / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60:
+                    long[f"{path.name}:{node.name}"] = (node.end_lineno or 0) - node.lineno
+    assert not long
+
+
+def test_nothing_unpickles(repository: Path) -> None:
+    wanted = ("pickle", "joblib", "dill", "cloudpickle")
+    found = []
+    for folder in ("coefvq", "tasks", "flows"):
+        for path in (repository / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in wanted]
+                called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr
+                found += [f"{path.name}: torch.load"] if called == "load" and "torch" in ast.dump(node.func) else []
+    assert not found
