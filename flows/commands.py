@@ -89,7 +89,7 @@ def demo(
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
     label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
     preset: Annotated[str, typer.Option(help="Sizes of the models.")] = "tiny",
-    videos: Annotated[int, typer.Option(min=60, help="Synthetic clips to render.")] = 1200,
+    videos: Annotated[int, typer.Option(min=60, help="Synthetic clips to render.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips and splits.")] = 7,
 ) -> None:
     """From labelled clips to an approved pair and its decisions, in one go; run it again and it finds its work done.

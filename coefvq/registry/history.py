@@ -55,7 +55,7 @@ class Decision(BaseModel):
         """Version of the pair decided on."""
         version = self.from_version if self.action == "reject" else self.to_version
         if version is None:
-            raise RegistryError(f"decision {self.run_id}: a {self.action} without a version; the record is damaged")
+            raise RegistryError(f"decision {self.run_id}: {self.action} without a version; the record is damaged")
         return version
 
     @property

@@ -15,13 +15,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import vmp_child
 
 from coefvq.vmp import loop
 from coefvq.vmp.index import open_index
 from coefvq.vmp.log import open_log
 from coefvq.vmp.records import Event
 from coefvq.vmp.retriever import retrieve
+from tests.reliability import vmp_child
 
 EVENTS = 400
 STEPS = (

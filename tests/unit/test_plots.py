@@ -11,7 +11,6 @@ import pytest
 from dvc_render.html import render_html
 from dvc_render.vega import VegaRenderer
 from PIL import Image
-from scored_world import scores_table
 
 from coefvq.evaluation.metrics import precision_recall_points
 from coefvq.evaluation.plots import (
@@ -25,6 +24,7 @@ from coefvq.evaluation.plots import (
 )
 from coefvq.evaluation.plots_template import LIBRARIES, offline_template, series_template
 from coefvq.evaluation.report import cascade_report
+from tests.unit.scored_world import scores_table
 
 SCORES = scores_table(n=600)
 CASCADE = cascade_report(SCORES, "icd", (20.0, 30.0, 50.0), 0.03, None, (60.0, 80.0))

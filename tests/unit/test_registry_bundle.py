@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_samples import BASE, DATA, METRICS, MLLM, candidate
 
 from coefvq.errors import DataError, RegistryError
 from coefvq.files import sha256_tree
@@ -18,6 +17,7 @@ from coefvq.registry.bundle import (
     read_candidate,
     registered_name,
 )
+from tests.unit.registry_samples import BASE, DATA, METRICS, MLLM, candidate
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from registry_samples import DATA, METRICS, candidate, with_metrics
 
 from coefvq.config import Gate
 from coefvq.errors import RegistryError
 from coefvq.registry.bundle import Candidate
 from coefvq.registry.gates import GateCheck, GateReport, check
+from tests.unit.registry_samples import DATA, METRICS, candidate, with_metrics
 
 GATE = Gate(min_average_precision_gain=0.1, max_qps_ratio=60.0, max_f1_drop=0.05)
 

@@ -75,5 +75,5 @@ def test_name_and_reason_are_trimmed_and_limited() -> None:
 
 def test_a_damaged_record_is_named() -> None:
     damaged = _decision("approve", "1").model_copy(update={"to_version": None, "run_id": "r-7"})
-    with pytest.raises(RegistryError, match="decision r-7: a approve without a version"):
+    with pytest.raises(RegistryError, match="decision r-7: approve without a version"):
         _ = damaged.bundle_version

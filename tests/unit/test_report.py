@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from scored_world import scores_table
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import DataError
@@ -24,6 +23,7 @@ from coefvq.evaluation.table import (
     result_rows,
     rich_table,
 )
+from tests.unit.scored_world import scores_table
 
 TARGETS = (60.0, 70.0, 80.0, 90.0)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_workspace import Workspace, train
 
 from coefvq.registry import pairs, tracking
+from tests.integration.registry.registry_workspace import Workspace, train
 
 
 def _without_fsync(connection: Any, _: object) -> None:

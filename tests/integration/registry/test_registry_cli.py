@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import typer
-from registry_workspace import Workspace
 from typer.testing import CliRunner, Result
 
 from coefvq.cli import registry
 from coefvq.errors import CoefVQError, ConfigError, RegistryError
 from coefvq.files import write_json
 from coefvq.registry import release
+from tests.integration.registry.registry_workspace import Workspace
 
 Run = Callable[..., Result]
 

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import pytest
-from registry_workspace import Workspace, challenger, champion
 
 from coefvq.errors import RegistryError
 from coefvq.registry import history, pairs, release, store, tracking
+from tests.integration.registry.registry_workspace import Workspace, challenger, champion
 
 
 class KilledError(Exception):

@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
-from registry_workspace import GATE, Workspace, challenger, train
 from safetensors.numpy import save_file
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
 from coefvq.registry import pairs, release, tracking
+from tests.integration.registry.registry_workspace import GATE, Workspace, challenger, train
 
 
 def test_a_pair_is_three_registered_models(unregistered: Workspace) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from registry_workspace import Workspace, challenger, champion
 
 from coefvq.errors import RegistryError
 from coefvq.registry import pairs, release, tracking
 from coefvq.registry.gates import GateCheck, GateReport
+from tests.integration.registry.registry_workspace import Workspace, challenger, champion
 
 
 def test_approval_moves_the_champion_and_is_recorded(workspace: Workspace) -> None:

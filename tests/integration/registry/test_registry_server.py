@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from registry_workspace import Workspace, challenger, champion, train
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
 from coefvq.registry import pairs, release, tracking
+from tests.integration.registry.registry_workspace import Workspace, challenger, champion, train
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from registry_workspace import DATA, Workspace
 
 from coefvq.config import BaseModelParams, MediaSpec, Training
 from coefvq.errors import RegistryError
 from coefvq.registry import pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, model_ref
+from tests.integration.registry.registry_workspace import DATA, Workspace
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
 TRAINING = Training(

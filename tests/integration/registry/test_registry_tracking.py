@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from registry_workspace import DATA, Workspace
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree, write_json
 from coefvq.registry import pairs, tracking
+from tests.integration.registry.registry_workspace import DATA, Workspace
 
 
 def test_a_training_run_holds_parameters_curves_data_and_model(workspace: Workspace) -> None:
@@ -108,7 +108,7 @@ def test_a_server_that_is_down_is_one_line(workspace: Workspace, monkeypatch: py
 
 RELEASE = """
 from pathlib import Path
-from registry_workspace import Workspace
+from tests.integration.registry.registry_workspace import Workspace
 from coefvq.registry import pairs, tracking
 workspace = Workspace(Path.cwd(), {})
 tracking.configure(None, "coefvq")
@@ -120,7 +120,7 @@ print(pairs.resolve("icd").version)
 def test_mlflow_keeps_quiet_from_the_first_table_to_the_last_file(isolated: Path) -> None:
     # a process of its own: MLflow sets up its logging once, on import
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[3]), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", RELEASE], cwd=isolated, env=environment, capture_output=True, text=True, check=False
     )
