@@ -21,7 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips
 	$(BIN)/coefvq demo --workspace $(DEMO_DIR)
 
-test: lint unit integration  ## All checks and tests that CI runs
+test: lint  ## All checks and tests that CI runs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -33,7 +34,7 @@ unit: setup  ## Fast tests
 	$(BIN)/python -m pytest tests/unit tests/property -n 2 -q
 
 integration: setup  ## Real parts: DVC, MLflow, Prefect, kill -9
-	$(BIN)/python -m pytest tests/integration tests/reliability -q
+	$(BIN)/python -m pytest tests/integration tests/reliability -n 2 --dist loadfile -q
 
 clean:  ## Remove the demo workspace and caches (not .venv)
 	rm -rf $(DEMO_DIR) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

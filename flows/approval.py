@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal
 from uuid import UUID
 
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.input import RunInput
 from pydantic import Field
 
+from coefvq.errors import RegistryError
 from coefvq.registry.pairs import RegisteredPair
 
 #: how long a suspended run may wait before it fails
 WAIT_SECONDS = 14 * 24 * 3600
-_TAG = "awaiting"
+_TAG = "awaiting-"
 
 
 class Approval(RunInput):
@@ -34,9 +36,12 @@ def describe(pair: RegisteredPair) -> str:
     )
 
 
-def waiting_tag(pair: RegisteredPair) -> str:
-    """Tag of a run that waits for a decision on ``pair``."""
-    return f"{_TAG}:{pair.issue}:{pair.version}"
+def waiting_tag(issue: str, version: str) -> str:
+    """Tag of a run that waits for a decision on this version, and the key of its suspension.
+
+    Prefect allows small letters, digits and dashes in such keys.
+    """
+    return f"{_TAG}{issue.replace('_', '-')}-{version}"
 
 
 def mark_waiting(run_id: UUID, pair: RegisteredPair) -> None:
@@ -45,8 +50,8 @@ def mark_waiting(run_id: UUID, pair: RegisteredPair) -> None:
 
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
-        kept = [tag for tag in run.tags if not tag.startswith(f"{_TAG}:")]
-        client.update_flow_run(run_id, tags=[*kept, waiting_tag(pair)])
+        kept = [tag for tag in run.tags if not tag.startswith(_TAG)]
+        client.update_flow_run(run_id, tags=[*kept, waiting_tag(pair.issue, pair.version)])
 
 
 def resume_waiting(issue: str, version: str, answer: dict[str, Any]) -> list[UUID]:
@@ -60,14 +65,23 @@ def resume_waiting(issue: str, version: str, answer: dict[str, Any]) -> list[UUI
     )
 
     wanted = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[f"{_TAG}:{issue}:{version}"]),
+        tags=FlowRunFilterTags(all_=[waiting_tag(issue, version)]),
         state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended", "Paused"])),
     )
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=wanted)
         for run in runs:
-            client.resume_flow_run(run.id, run_input=answer)
+            _resume(client, run.id, answer)
     return [run.id for run in runs]
+
+
+def _resume(client: Any, run_id: UUID, answer: dict[str, Any]) -> None:
+    result = client.resume_flow_run(run_id, run_input=answer)
+    if result.status != SetStateStatus.ACCEPT:
+        raise RegistryError(
+            f"the decision is recorded, but flow run {run_id} was not resumed ({result.details.reason}); "
+            "resume it in the UI"
+        )
 
 
 def server_configured() -> bool:

@@ -90,7 +90,7 @@ def settle(pair: RegisteredPair, wait: bool) -> str:
     answer = suspend_flow_run(
         wait_for_input=Approval.with_initial_data(description=approval.describe(pair)),
         timeout=approval.WAIT_SECONDS,
-        key=approval.waiting_tag(pair),
+        key=approval.waiting_tag(pair.issue, pair.version),
     )
     decision = record_decision(pair.issue, answer.verdict, answer.by, answer.reason, pair.version, str(flow_run.id))
     return str(decision.action)

@@ -42,7 +42,8 @@ def stage_levels(root: Path, issues: Sequence[str] | None = None) -> list[list[s
     with Repo(str(root)) as repo:
         graph = repo.index.graph.reverse(copy=True)
         graph.remove_nodes_from([node for node in list(graph) if not node.cmd])
-        levels = [sorted(node.addressing for node in level) for level in networkx.topological_generations(graph)]
+        # not .addressing, which is relative to the folder this process happens to be in
+        levels = [sorted(node.name for node in level) for level in networkx.topological_generations(graph)]
     kept = [[name for name in level if _concerns(name, issues)] for level in levels]
     return [level for level in kept if level]
 

@@ -60,6 +60,8 @@ class ProcessGroups:
             return Finished(process.wait(), tuple(tail))
         finally:
             _end(process)
+            if process.stdout:
+                process.stdout.close()
             with self._lock:
                 del self._running[process.pid]
 
