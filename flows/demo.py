@@ -29,6 +29,7 @@ from tasks.release import connect, decision_on, offer
 PREVALENCE = {"icd": 0.2, "ucc": 0.25}
 APPROVER = "demo"
 _UNSEEN = 3
+_PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ def _settings(request: DemoRequest) -> dict[str, Any]:
             "seed": request.seed,
             "issues": list(issues),
             f"ingest.labels.{request.issue}": source,
+            # nothing is known of this data's prevalence yet: look widely, and let the person judge the cost
+            f"thresholds.{request.issue}.p_base": list(range(20, 90, 10)),
+            f"validate.prevalence.{request.issue}": [0.0, 1.0],
+            "gate.max_qps_ratio": 100.0,
         }
     return chosen | {f"{kind}.{name}.preset": request.preset for kind in ("base", "mllm") for name in issues}
 
@@ -152,7 +157,7 @@ def _release(issue: str, root: Path) -> str:
         taken = release.approve(issue, APPROVER, "demo; a real release waits for a person", pair.version)
     return (
         f"[bold]models:/coefvq-{issue}-cascade@champion[/bold] = version {pair.version} "
-        f"(bundle {pair.bundle_version}), {taken.action} by {taken.by}"
+        f"(bundle {pair.bundle_version}), {_PAST[taken.action]} by {taken.by}"
     )
 
 
@@ -184,7 +189,7 @@ def _show_decisions(videos: Sequence[VideoInput], console: Console) -> None:
 def _next_steps(folder: Path) -> str:
     return (
         f"next, from within {folder}:\n"
-        "  coefvq score unseen/ --json           decisions on any clip, folder or manifest\n"
+        "  coefvq score CLIP|FOLDER|TABLE        decisions on anything; --json for scripts\n"
         "  coefvq status | history | rollback    the release, without a UI\n"
         "  mlflow ui --backend-store-uri sqlite:///mlflow.db   runs and registry on http://127.0.0.1:5000\n"
         "  prefect server start                  flows on http://127.0.0.1:4200 (deploy: see prefect.yaml)\n"
