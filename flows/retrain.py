@@ -22,7 +22,7 @@ from flows.approval import Approval
 from tasks.pipeline import StageOutcome, repro, stage_levels
 from tasks.process import CHILDREN
 from tasks.release import decision_on, record_decision, register_challenger
-from tasks.stages import prepare, publish, run_stage
+from tasks.stages import discard, prepare, publish, run_stage
 from tasks.workspace import run_environment
 
 
@@ -54,7 +54,10 @@ def retrain(
     pairs = [register_challenger(issue, folder, env) for issue in names]
     if isolated:
         get_run_logger().info("dvc.lock and reports are on branch %s", publish(root, folder))
-    return {pair.issue: settle(pair, wait_for_approval) for pair in pairs}
+    decided = {pair.issue: settle(pair, wait_for_approval) for pair in pairs}
+    if isolated and "waiting" not in decided.values():
+        discard(folder)
+    return decided
 
 
 def run_stages(folder: Path, issues: Sequence[str], env: Mapping[str, str], parallel: int) -> list[StageOutcome]:

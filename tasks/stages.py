@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def run_stage(stage: str, root: Path, env: Mapping[str, str]) -> StageOutcome:
     outcome = pipeline.repro(root, [stage], single=True, env=env, on_line=log.info)
     log.info("%s: %s", stage, outcome.action)
     return outcome
+
+
+@task(task_run_name="discard", cache_policy=NO_CACHE)
+def discard(clone: Path) -> None:
+    """Remove a run's clone; its results are on a branch, in the DVC cache and in the registry."""
+    shutil.rmtree(clone, ignore_errors=True)
 
 
 @task(task_run_name="publish", cache_policy=NO_CACHE)

@@ -66,10 +66,23 @@ def apply_labels(table: ImportedTable, labels: dict[str, LabelSource]) -> pd.Dat
                 f"{table.source}: no column '{source.column}' for issue {issue}; set "
                 f"ingest.labels.{issue}.column to one of: {known}"
             )
+        _check_positive_values(table, source, issue)
         convert = _binary(table.source, source, issue)
         values = [convert(row, value) for row, value in zip(_rows(frame), table.frame[source.column], strict=True)]
         frame[label_column(issue)] = pd.array(values, dtype="Int8")
     return frame
+
+
+def _check_positive_values(table: ImportedTable, source: LabelSource, issue: str) -> None:
+    # a misspelt value would turn every positive into a negative without a word
+    present = {text for value in table.frame[source.column] if (text := _optional(value)) is not None}
+    for wanted in source.positive or ():
+        if wanted not in present:
+            shown = ", ".join(sorted(present)[:8])
+            raise DataError(
+                f"{table.source}: column '{source.column}' never holds '{wanted}' "
+                f"(ingest.labels.{issue}.positive); values there: {shown}"
+            )
 
 
 def _rows(frame: pd.DataFrame) -> range:

@@ -1,7 +1,8 @@
-"""Both models, policy, data hashes and figures -> candidate.json."""
+"""Both models, policy, data hashes and figures -> candidate.json; the headline figures -> metrics.json."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,21 @@ def run(params: Params, issue: str) -> None:
         metrics={**evaluation["test"], "cascade": _chosen(thresholds)},
     )
     write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
+    write_json(params.paths.report(issue, "metrics.json"), _headline(candidate.metrics))
 
 
 def _model(params: Params, kind: Any, issue: str) -> ModelRef:
     return model_ref(params.paths.model_dir(kind, issue), Path(params.paths.models) / issue / f"{kind}_run.json")
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures people compare runs by, few enough for one line of `dvc metrics show`."""
+    rows = {name: row for name, row in metrics.items() if name in ("base", "mllm", "cascade") and row}
+    wanted = ("f1", "average_precision", "roc_auc", "qps_ratio")
+    return {
+        name: {key: value for key, value in row.items() if key in wanted or key.startswith("r_at_p")}
+        for name, row in rows.items()
+    }
 
 
 def _chosen(thresholds: dict[str, Any]) -> dict[str, Any]:

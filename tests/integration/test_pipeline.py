@@ -70,17 +70,19 @@ def test_a_changed_param_reruns_what_depends_on_it(
 
 
 def test_a_changed_param_really_reruns(workspace: Workspace) -> None:
-    change_params(workspace.root / "params.yaml", {"thresholds.icd.p_base": [15, 25]})
-    assert set(workspace.ran()) == {"thresholds@icd", "candidate@icd"}
+    settings = {"thresholds.icd.p_base": [15, 25], "evaluate.precision_targets": [50, 60]}
+    change_params(workspace.root / "params.yaml", settings)
+    assert set(workspace.ran()) == {"evaluate@icd", "thresholds@icd", "candidate@icd"}
     report = json.loads((workspace.root / "reports/icd/thresholds.json").read_text())
     assert {entry["p_base"] for entry in report["policies"]} >= {15.0, 25.0}
     diff = json.loads(workspace.dvc("metrics", "diff", "--json").stdout)
-    assert any("thresholds.json" in name for name in diff)
+    assert "base.r_at_p50" in diff["reports/icd/metrics.json"]
 
 
 def test_metrics_and_plots_work_offline(workspace: Workspace) -> None:
     shown = workspace.dvc("metrics", "show").stdout
-    assert "evaluation.json" in shown.replace("\n", "")
+    assert "reports/icd/metrics.json" in shown.replace("\n", "")
+    assert "cascade.qps_ratio" in shown
     workspace.dvc("plots", "show")
     page = (workspace.root / "dvc_plots" / "index.html").read_text()
     assert "precision and recall on test" in page

@@ -100,6 +100,12 @@ def test_label_outside_zero_and_one(tmp_path: Path) -> None:
         apply_labels(table, {"icd": LabelSource(column="label", positive=None)})
 
 
+def test_a_positive_value_that_never_occurs_is_a_misspelling(tmp_path: Path) -> None:
+    table = read_table(write_csv(tmp_path, ROWS))
+    with pytest.raises(DataError, match=r"never holds 'fihgt' .*values there: fight, normal"):
+        apply_labels(table, {"icd": LabelSource(column="label", positive=("fight", "fihgt"))})
+
+
 def test_missing_label_column_lists_the_others(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'y' for issue icd.*file_name"):
         apply_labels(read_table(write_csv(tmp_path, ROWS)), {"icd": LabelSource(column="y", positive=None)})
