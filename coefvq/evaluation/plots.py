@@ -161,7 +161,7 @@ def _draw_curves(axes: Any, curves: Mapping[str, PRCurve], test: LabelledSplit, 
     count = f"n = {len(test.label)}, {test.label.sum():g} positive"
     axes.set(xlim=(0, 100), ylim=(0, 102), xlabel="recall, %", ylabel="precision, %")
     axes.set_title(f"Test ({count}; {soft})", fontsize=10)
-    axes.legend(loc="lower left", fontsize=8, framealpha=0.9)
+    axes.legend(loc="best", fontsize=8, framealpha=0.9)
 
 
 def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], cascade: Mapping[str, Any]) -> None:
@@ -192,7 +192,7 @@ def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], ca
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlim=(None, 110), ylim=(0, 102), xlabel="videos sent to the MLLM, % (log)", ylabel="%")
     axes.set_title("Validation: what the base threshold buys", fontsize=10)
-    axes.legend(loc="upper left", fontsize=8, framealpha=0.9)
+    axes.legend(loc="best", fontsize=8, framealpha=0.9)
 
 
 def _frontier(scores: pd.DataFrame, cascade: Mapping[str, Any] | None) -> tuple[float, list[FrontierPoint]]:

@@ -50,6 +50,14 @@ class Server:
             name: str = json.load(answer)["state"]["name"]
         return name
 
+    def scheduled(self) -> str:
+        """Start times of the runs that the server's scheduler has planned."""
+        body = json.dumps({"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}).encode()
+        url = f"{self.env['PREFECT_API_URL']}/flow_runs/filter"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - loopback
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
+            return " ".join(run["expected_start_time"] for run in json.load(answer))
+
     def wait_for(self, run: UUID, *names: str) -> None:
         final = {"Completed", "Failed", "Crashed", "Cancelled"} - set(names)
 
@@ -130,9 +138,10 @@ def healthy(api: str) -> bool:
         return False
 
 
-def test_the_schedule_is_deployed(server: Server) -> None:
+def test_the_schedule_makes_runs(server: Server) -> None:
     listed = server.prefect("deployment", "inspect", "retrain/nightly")
     assert "0 3 * * *" in listed
+    server.wait(lambda: "T03:00:00" in server.scheduled(), 90)
 
 
 def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
