@@ -13,6 +13,9 @@ from prefect.cache_policies import NO_CACHE
 from tasks import pipeline, workspace
 from tasks.pipeline import StageError, StageOutcome
 
+# a stage may be busy because a run that was killed left its child to finish: soon first, then for half an hour
+_PATIENCE = [2.0] * 10 + [15.0] * 20 + [60.0] * 20
+
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
     try:
@@ -33,8 +36,8 @@ def prepare(root: Path, isolated: bool) -> Path:
 @task(
     task_run_name="{stage}",
     cache_policy=NO_CACHE,
-    retries=30,
-    retry_delay_seconds=10,
+    retries=len(_PATIENCE),
+    retry_delay_seconds=_PATIENCE,
     retry_condition_fn=_worth_retrying,
 )
 def run_stage(stage: str, root: Path, env: Mapping[str, str]) -> StageOutcome:
