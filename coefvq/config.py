@@ -131,7 +131,7 @@ class BaseModelParams(_Section):
 
 
 class Lora(_Section):
-    """LoRA on every linear layer of the language model; rank 0 trains the head only (paper, Table 4)."""
+    """LoRA on every linear layer of the language model; rank 0 leaves it frozen (paper, Table 4)."""
 
     rank: Annotated[int, Field(ge=0)]
     alpha: Annotated[int, Field(ge=0)]

@@ -27,9 +27,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     # mkstemp gives 0600; the file should carry the rights any other new file gets
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
     try:
         yield temporary
+        # after the writer, which may have put a file of its own (with rights of its own) in this place
+        temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

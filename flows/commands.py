@@ -1,4 +1,4 @@
-"""Commands plugged into ``coefvq`` that need Prefect or DVC: demo, approve, reject."""
+"""Commands plugged into ``coefvq`` that need Prefect or DVC: init, demo, approve, reject."""
 
 from __future__ import annotations
 
@@ -80,6 +80,21 @@ def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
             f"the decision is recorded, but the Prefect server does not answer ({error}); a waiting run goes on "
             "when it is resumed in the UI"
         ) from error
+
+
+def init(
+    workspace: Annotated[Path, typer.Argument(help="Folder to make into a git + DVC workspace.")],
+    issue: Annotated[list[str] | None, typer.Option(help="Issue(s) to keep in params.yaml; default: both.")] = None,
+) -> None:
+    """Make an empty workspace (pipeline, settings, plot templates, deployments), or complete one that lacks some.
+
+    Example: coefvq init fights --issue icd
+    """
+    from tasks.workspace import create
+
+    create(workspace, {"issues": list(issue)} if issue else {})
+    print(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
+    print("  dvc add data/raw && dvc repro")
 
 
 def demo(

@@ -62,10 +62,10 @@ def run_demo(request: DemoRequest) -> None:
     version = _version_data(root, params)
     console.print(f"[bold]data version[/bold] {params.paths.raw} @ {version} (git tag data-{version[:12]})")
     _run_pipeline(root, console)
+    _show_results(root, params, console)
     workspace.commit(root, "Pipeline results")
     os.chdir(root)  # the champion is used as a person would use it: from within the workspace
     connect(root, workspace.run_environment(root))
-    _show_results(root, params, console)
     for issue in params.issues:
         console.print(_release(issue, root))
     _show_decisions(_unseen(request, root, params, console), console)

@@ -85,6 +85,7 @@ def _print(rows: Sequence[ScoredVideo]) -> None:
 
 def results_table(rows: Sequence[ScoredVideo]) -> Table:
     """Decision, scores and deciding stage as a rich table."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"bundle {', '.join(sorted({row.bundle_version for row in rows}))}")
@@ -96,7 +97,7 @@ def results_table(rows: Sequence[ScoredVideo]) -> Table:
     for row in rows:
         decision = "error" if row.error else "positive" if row.positive else "negative"
         table.add_row(
-            row.video_id, row.issue, decision, _number(row.base_score), _number(row.mllm_score), row.decided_by
+            escape(row.video_id), row.issue, decision, _number(row.base_score), _number(row.mllm_score), row.decided_by
         )
     return table
 

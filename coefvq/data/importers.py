@@ -68,7 +68,10 @@ def apply_labels(table: ImportedTable, labels: dict[str, LabelSource]) -> pd.Dat
             )
         _check_positive_values(table, source, issue)
         convert = _binary(table.source, source, issue)
-        values = [convert(row, value) for row, value in zip(_rows(frame), table.frame[source.column], strict=True)]
+        values = [
+            convert(row, value)
+            for row, value in zip(_rows(frame, table.source), table.frame[source.column], strict=True)
+        ]
         frame[label_column(issue)] = pd.array(values, dtype="Int8")
     return frame
 
@@ -85,9 +88,10 @@ def _check_positive_values(table: ImportedTable, source: LabelSource, issue: str
             )
 
 
-def _rows(frame: pd.DataFrame) -> range:
-    # data rows as a person counts them in an editor: the header is line 1
-    return range(2, len(frame) + 2)
+def _rows(frame: pd.DataFrame, origin: Path) -> range:
+    # rows as a person counts them in an editor: a CSV's header is line 1
+    first = 2 if origin.suffix.lower() == ".csv" else 1
+    return range(first, first + len(frame))
 
 
 def _binary(origin: Path, source: LabelSource, issue: str) -> Callable[[int, Any], int | None]:
@@ -173,11 +177,11 @@ def _to_manifest_words(raw: pd.DataFrame, origin: Path) -> pd.DataFrame:
     if column is None:
         raise DataError(f"{origin}: no column file_name; add one with each clip's path relative to the folder")
     frame = raw.copy()
-    frame["uri"] = [_uri(origin, row, value) for row, value in zip(_rows(raw), raw[column], strict=True)]
+    frame["uri"] = [_uri(origin, row, value) for row, value in zip(_rows(raw, origin), raw[column], strict=True)]
     frame["video_id"] = _video_ids(frame, origin)
     frame["title"] = [_optional(value) or "" for value in raw.get("title", [""] * len(raw))]
     stickers = raw.get("stickers", [None] * len(raw))
-    frame["stickers"] = [_stickers(origin, row, v) for row, v in zip(_rows(raw), stickers, strict=True)]
+    frame["stickers"] = [_stickers(origin, row, v) for row, v in zip(_rows(raw, origin), stickers, strict=True)]
     for name in _OPTIONAL_TEXT:
         frame[name] = [_optional(value) for value in raw.get(name, [None] * len(raw))]
     frame["views"] = pd.array(_numbers(origin, raw, "views", int, None), dtype="Int64")
@@ -197,7 +201,7 @@ def _uri(origin: Path, row: int, value: Any) -> str:
 def _video_ids(frame: pd.DataFrame, origin: Path) -> list[str]:
     ids = [str(v) for v in frame["video_id"]] if "video_id" in frame.columns else _ids_from_paths(frame["uri"])
     seen: dict[str, int] = {}
-    for row, video_id in zip(_rows(frame), ids, strict=True):
+    for row, video_id in zip(_rows(frame, origin), ids, strict=True):
         if video_id in seen:
             raise DataError(
                 f"{origin} row {row}: duplicate video_id '{video_id}' (first in row {seen[video_id]}); "
@@ -238,7 +242,10 @@ def _stickers(origin: Path, row: int, value: Any) -> list[str]:
 def _numbers(origin: Path, raw: pd.DataFrame, name: str, kind: type, default: Any) -> list[Any]:
     if name not in raw.columns:
         return [default] * len(raw)
-    return [_number(origin, row, name, value, kind, default) for row, value in zip(_rows(raw), raw[name], strict=True)]
+    return [
+        _number(origin, row, name, value, kind, default)
+        for row, value in zip(_rows(raw, origin), raw[name], strict=True)
+    ]
 
 
 def _number(origin: Path, row: int, name: str, value: Any, kind: type, default: Any) -> Any:

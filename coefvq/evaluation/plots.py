@@ -178,10 +178,10 @@ def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], ca
         label=f"R@P{target:g}",
     )
     axes.axhline(100 * cascade["mllm_only_f1_val"], color="#D55E00", linewidth=1.2, label="F1, MLLM on every video")
-    for entry in _reachable(cascade):
-        marker = {"marker": "*", "s": 190} if entry["selected"] else {"marker": "o", "s": 42}
-        where = (entry["qps_ratio_val"], 100 * entry["val"]["f1"])
-        name = "all" if entry["p_base"] is None else f"{entry['p_base']:g}"
+    for where, entries in _by_place(_reachable(cascade)).items():
+        chosen = any(entry["selected"] for entry in entries)
+        marker = {"marker": "*", "s": 190} if chosen else {"marker": "o", "s": 42}
+        name = ", ".join("all" if entry["p_base"] is None else f"{entry['p_base']:g}" for entry in entries)
         axes.scatter(*where, color="#000000", zorder=3, **marker)
         axes.annotate(name, where, (-6, 8), textcoords="offset points", fontsize=9, ha="right")
     axes.scatter([], [], color="#000000", marker="o", s=42, label="policy, by its P_base")
@@ -199,6 +199,14 @@ def _frontier(scores: pd.DataFrame, cascade: Mapping[str, Any] | None) -> tuple[
     targets = cascade["precision_targets"] if cascade is not None else ()
     target = targets[0] if targets else DEFAULT_TARGET
     return target, frontier_points(labelled_split(scores, "val").scored(), target / 100.0)
+
+
+def _by_place(entries: Sequence[dict[str, Any]]) -> dict[tuple[float, float], list[dict[str, Any]]]:
+    """Policies by their point (QPS ratio, F1, in percent): several P_base may lead to one threshold."""
+    places: dict[tuple[float, float], list[dict[str, Any]]] = {}
+    for entry in entries:
+        places.setdefault((entry["qps_ratio_val"], 100 * entry["val"]["f1"]), []).append(entry)
+    return places
 
 
 def _reachable(cascade: Mapping[str, Any] | None) -> list[dict[str, Any]]:

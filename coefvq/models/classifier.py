@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
@@ -135,7 +136,7 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
 
 
 def load(folder: Path) -> Classifier:
-    """Rebuild a classifier from its folder, in eval mode.
+    """Rebuild a classifier from its folder, in eval mode, on the GPU where there is one.
 
     Raises:
         ModelError: a file is missing or does not fit.
@@ -159,5 +160,5 @@ def load(folder: Path) -> Classifier:
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder / _WEIGHTS}: does not fit config.json ({reason}); train it again") from error
-    classifier.network.eval()
+    classifier.network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return classifier

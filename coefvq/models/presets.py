@@ -64,7 +64,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class Preset:
-    """Every part by name; ``pretrained`` False means that no part may be frozen."""
+    """Every part by name; ``pretrained`` False: random weights, so vision, projector, audio and embeddings train too."""
 
     name: str
     pretrained: bool

@@ -45,6 +45,22 @@ def test_silent_and_untitled_clips_go_through(finished: Finished) -> None:
     assert len(splits) == len(manifest)
 
 
+def test_init_makes_a_workspace_and_leaves_an_existing_one_alone(tmp_path: Path) -> None:
+    here = Workspace(tmp_path)
+    here.coefvq("init", "w", "--issue", "icd")
+    made = Workspace(tmp_path / "w")
+    assert {"dvc.yaml", "params.yaml", "prefect.yaml", ".dvc", ".git"} <= {p.name for p in made.root.iterdir()}
+    assert "train-mllm@ucc" not in made.dvc("stage", "list", "--name-only").stdout
+    (made.root / "dvc.yaml").write_text("stages: {}\n")
+    here.coefvq("init", "w")
+    assert (made.root / "dvc.yaml").read_text() == "stages: {}\n"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    refused = here.coefvq("init", "other", check=False)
+    assert refused.returncode == 2
+    assert "not empty and not a workspace" in refused.stderr
+
+
 def test_repro_again_does_nothing(workspace: Workspace) -> None:
     assert workspace.ran() == []
 

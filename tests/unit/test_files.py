@@ -19,6 +19,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_new_file_has_the_usual_rights_whoever_wrote_it(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "swapped") as temporary:
+        (tmp_path / "other").touch(mode=0o600)
+        (tmp_path / "other").replace(temporary)
+    assert (tmp_path / "swapped").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"v": float("nan")})

@@ -121,3 +121,10 @@ def test_what_is_no_table(tmp_path: Path, name: str) -> None:
         read_table(tmp_path / name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_of_a_jsonl_are_its_lines(tmp_path: Path) -> None:
+    rows = [json.dumps(ROWS[0]), json.dumps(ROWS[0])]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"row 2: duplicate video_id 'a' \(first in row 1\)"):
+        read_table(tmp_path / "t.jsonl")

@@ -154,3 +154,13 @@ def test_series_template_holds_the_anchors_and_fields_of_our_rows() -> None:
     assert anchors == {"DATA", "TITLE", "X", "Y", "X_LABEL", "Y_LABEL"}
     marks = {row["mark"] for row in frontier_rows(SCORES, CASCADE)}
     assert marks == set(re.findall(r"datum\.mark === '(\w+)'", text))
+
+
+def test_policies_on_one_point_share_a_label() -> None:
+    from coefvq.evaluation.plots import _by_place
+
+    entries = [
+        {"p_base": p_base, "qps_ratio_val": ratio, "val": {"f1": 0.5}}
+        for p_base, ratio in ((30, 40.0), (40, 40.0), (50, 20.0))
+    ]
+    assert [[entry["p_base"] for entry in group] for group in _by_place(entries).values()] == [[30, 40], [50]]
