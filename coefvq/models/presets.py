@@ -64,7 +64,7 @@ class TextPart:
 
 @dataclass(frozen=True)
 class Preset:
-    """Every part by name; ``pretrained`` False: random weights, so vision, projector, audio and embeddings train too."""
+    """Every part by name; ``pretrained`` False: random weights, so all but the decoder layers train."""
 
     name: str
     pretrained: bool
