@@ -28,9 +28,9 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(task_run_name="prepare", cache_policy=NO_CACHE)
-def prepare(root: Path, isolated: bool) -> Path:
+def prepare(root: Path, isolated: bool, run_id: str | None) -> Path:
     """Folder the run works in: a clone of the workspace, or the workspace itself."""
-    return workspace.checkout_for_run(root) if isolated else root.resolve()
+    return workspace.checkout_for_run(root, run_id) if isolated else root.resolve()
 
 
 @task(

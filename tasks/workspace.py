@@ -130,11 +130,12 @@ def run_environment(root: Path) -> dict[str, str]:
     }
 
 
-def checkout_for_run(root: Path) -> Path:
+def checkout_for_run(root: Path, run_id: str | None = None) -> Path:
     """A clone of the workspace's HEAD that shares its DVC cache; the same commit gives the same clone.
 
     A person's checkout is never touched by a scheduled run, and a run that was killed finds its
-    finished stages again.
+    finished stages again. A run that is named stays at the commit it began with: it may be suspended for
+    days and then starts from its top, while the workspace has moved on.
 
     Raises:
         DataError: the workspace has no commit.
@@ -144,6 +145,11 @@ def checkout_for_run(root: Path) -> Path:
         head = git(root, "rev-parse", "HEAD")
     except CoefVQError as error:
         raise DataError(f"{root}: not a committed git workspace; commit it first (git commit)") from error
+    if run_id is not None:
+        pinned = root / ".coefvq" / "runs" / f"{run_id}.commit"
+        if not pinned.is_file():
+            write_text(pinned, head)
+        head = pinned.read_text(encoding="utf-8")
     clone = root / ".coefvq" / "runs" / head[:12]
     if not (clone / ".ready").is_file():
         shutil.rmtree(clone, ignore_errors=True)

@@ -150,10 +150,13 @@ def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
     run = server.start("retrain/nightly")
     server.wait_for(run, "Suspended")
     assert server.champion() == "1"
+    # the workspace moves on while the run waits: it is the pair that was registered that is decided on
+    server.commit(thresholds__icd__views_trigger=7)
     done = server.coefvq("approve", "--issue", "icd", "--by", "ana", "--reason", "escalates what is watched")
     assert f"flow run {run} was waiting" in done.stdout
     assert server.champion() == "2"
     server.wait_for(run, "Completed")
+    assert json.loads(server.coefvq("status", "--json").stdout)[0]["challenger"] is None
 
     server.commit(thresholds__icd__views_trigger=5)
     second = server.start("retrain/nightly")
