@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,9 @@ def _copy(source: Path, raw: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(table.root / uri, target)
         shutil.copy2(source, partial / f"metadata{source.suffix}")
+    for path in (partial, *partial.rglob("*")):
+        # the copy is the workspace's own, also where the original is read-only: clips will be added to it
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
     partial.rename(raw)
 
 
