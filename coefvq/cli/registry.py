@@ -42,7 +42,7 @@ def register(
     from coefvq.registry import release
     from coefvq.registry.bundle import read_candidate
 
-    settings = _connect(params)
+    settings = connect(params)
     path = settings.paths.report(settings.check_issue(issue), "candidate.json")
     candidate = read_candidate(path)
     if candidate.issue != issue:
@@ -64,7 +64,7 @@ def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> N
     """
     from coefvq.registry import release
 
-    _connect(params)
+    connect(params)
     rows = release.status()
     if as_json:
         _print_json([_status_json(row) for row in rows])
@@ -85,7 +85,7 @@ def history(
     """
     from coefvq.registry import release
 
-    settings = _connect(params)
+    settings = connect(params)
     rows = release.history(None if issue is None else settings.check_issue(issue))
     if as_json:
         _print_json([row.model_dump(mode="json") for row in rows])
@@ -108,7 +108,7 @@ def rollback(
     """
     from coefvq.registry import release
 
-    settings = _connect(params)
+    settings = connect(params)
     decision = release.rollback(settings.check_issue(issue), by, reason)
     if as_json:
         _print_json(decision.model_dump(mode="json"))
@@ -116,7 +116,8 @@ def rollback(
         print(f"{issue}: champion is version {decision.to_version} again (was {decision.from_version or 'none'})")
 
 
-def _connect(path: Path) -> Params:
+def connect(path: Path) -> Params:
+    """Read the settings and use their tracking store from here on."""
     from coefvq.registry import tracking
 
     settings = load_params(path)

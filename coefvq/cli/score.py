@@ -32,13 +32,11 @@ def score(
 
     Example: coefvq score clip.mp4 --title "my dinner" --json
     """
-    from coefvq.config import load_params
-    from coefvq.registry import tracking
+    from coefvq.cli.registry import connect
     from coefvq.registry.champions import load_scorer
 
     inputs = collect(videos, title, tuple(sticker or ()))
-    settings = load_params(params)
-    tracking.configure(settings.tracking.uri, settings.tracking.experiment)
+    connect(params)
     rows = load_scorer(issue, version)(inputs)
     if as_json:
         for row in rows:
