@@ -22,6 +22,7 @@ PARAMS_FILE = Path("params.yaml")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Percent = Annotated[float, Field(gt=0.0, lt=100.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+KeptShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 IssueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
@@ -34,8 +35,10 @@ class Paths(_Section):
     """Where stages read and write, relative to the workspace."""
 
     raw: str
+    media: str | None
     manifest: str
     splits: str
+    reference: str
     models: str
     reports: str
 
@@ -59,14 +62,32 @@ class Runtime(_Section):
     """Settings that change speed and nothing else; no DVC stage depends on them."""
 
     workers: Count
+    engine: Literal["local", "ray"]
+
+
+class MediaLimits(_Section):
+    """What one clip may cost; a clip above a limit is a rejected row, not an error of the run.
+
+    ``megapixels`` is width times height of one frame, ``frames`` the number of packets walked.
+    The last three bound a worker process: address space, CPU time and elapsed time per clip.
+    """
+
+    megabytes: Positive
+    seconds: Positive
+    megapixels: Positive
+    streams: Count
+    frames: Count
+    worker_mib: Count
+    cpu_seconds: Count
+    wall_seconds: Positive
 
 
 class Ingest(_Section):
     """Import and probing of the raw clips."""
 
     format: Literal["auto", "videofolder", "csv", "jsonl", "parquet"]
-    max_megabytes: Positive
-    max_seconds: Positive
+    protocols: tuple[str, ...]
+    limits: MediaLimits
     labels: dict[IssueName, LabelSource]
 
 
@@ -77,6 +98,7 @@ class Validate(_Section):
     min_decodable: Fraction
     max_title_chars: Count
     prevalence: dict[IssueName, tuple[Fraction, Fraction]]
+    max_psi: Positive | None
 
 
 class Fractions(_Section):
@@ -95,10 +117,21 @@ class Fractions(_Section):
         return self
 
 
+class Negatives(_Section):
+    """Share of the videos without any positive label that a split keeps, drawn after traffic."""
+
+    train: KeptShare
+    val: KeptShare
+    test: KeptShare
+
+
 class Split(_Section):
     """Grouped, stratified splitting."""
 
     fractions: Fractions
+    order: Literal["random", "time"]
+    near_duplicates: Annotated[int, Field(ge=0, le=128)] | None
+    negatives: Negatives
     group_by: tuple[Literal["source_id", "creator_id", "sha256"], ...]
 
 

@@ -13,7 +13,25 @@ SPLITS = ("train", "val", "test", "traffic")
 SplitName = Literal["train", "val", "test", "traffic"]
 
 # why a clip was rejected at ingest: a closed list, so that dashboards can count it
-REASONS = ("ok", "missing", "outside_root", "empty", "no_video", "undecodable", "too_large", "too_long")
+REASONS = (
+    "ok",
+    "missing",
+    "outside_root",
+    "unreachable",
+    "changed",
+    "empty",
+    "no_video",
+    "undecodable",
+    "unsupported",
+    "too_large",
+    "too_long",
+    "too_many_pixels",
+    "too_many_streams",
+    "too_many_frames",
+    "timeout",
+    "out_of_memory",
+    "crashed",
+)
 
 #: columns every manifest has, in order; ``label_<issue>`` and ``posterior_<issue>`` may follow
 MANIFEST_COLUMNS = (
@@ -27,8 +45,11 @@ MANIFEST_COLUMNS = (
     "source_id",
     "views",
     "weight",
+    "split",
     "decode_ok",
     "reason",
+    "size_bytes",
+    "phash",
     "duration_s",
     "fps",
     "width",
@@ -52,7 +73,10 @@ def posterior_column(issue: str) -> str:
 
 @dataclass(frozen=True)
 class VideoInput:
-    """One video as the models take it: a file and the text that came with it."""
+    """One video as the models take it: a file and the text that came with it.
+
+    ``url`` is set where the clip lies in a remote store; ``path`` is then where its copy will be.
+    """
 
     video_id: str
     path: Path
@@ -60,6 +84,7 @@ class VideoInput:
     stickers: tuple[str, ...] = ()
     views: int | None = None
     sha256: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

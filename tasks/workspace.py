@@ -82,6 +82,8 @@ def create(root: Path, settings: Mapping[str, Any]) -> None:
     for name in TEMPLATES:
         if not (root / name).exists():
             write_text(root / name, template(name))
+    if not (root / "data" / "reference.json").exists():
+        write_json(root / "data" / "reference.json", {})
     if not (root / ".gitignore").exists():
         write_text(root / ".gitignore", _IGNORED)
     change_params(root / "params.yaml", settings)

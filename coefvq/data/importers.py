@@ -21,7 +21,7 @@ from coefvq.records import label_column, posterior_column
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".3gp"})
 _PATH_COLUMNS = ("uri", "file_name", "path", "video")
-_OPTIONAL_TEXT = ("published_at", "creator_id", "source_id")
+_OPTIONAL_TEXT = ("published_at", "creator_id", "source_id", "split")
 
 
 @dataclass(frozen=True)

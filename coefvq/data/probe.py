@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from coefvq.config import MediaLimits
 from coefvq.data.media import decode_frames, stream_info
+from coefvq.data.near_duplicates import video_hash
 from coefvq.errors import DataError, MediaError
 from coefvq.files import inside, sha256_file
 
 #: manifest columns that come from probing
-PROBE_COLUMNS = ("decode_ok", "reason", "duration_s", "fps", "width", "height", "has_audio")
-_PROBE_FRAMES, _PROBE_SIZE = 4, 32
+PROBE_COLUMNS = ("decode_ok", "reason", "size_bytes", "phash", "duration_s", "fps", "width", "height", "has_audio")
+_PROBE_FRAMES, _PROBE_SIZE = 4, 128
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Probe:
     sha256: str
     decode_ok: bool
     reason: str
+    size_bytes: int | None = None
+    phash: str = ""
     duration_s: float | None = None
     fps: float | None = None
     width: int | None = None
@@ -34,7 +38,7 @@ class Probe:
     has_audio: bool = False
 
 
-def probe_clip(uri: str, root: Path, max_bytes: int, max_seconds: float) -> Probe:
+def probe_clip(uri: str, root: Path, limits: MediaLimits) -> Probe:
     """Probe one clip; a bad one gives a row with its reason, never an exception."""
     try:
         path = inside(root, uri)
@@ -42,30 +46,29 @@ def probe_clip(uri: str, root: Path, max_bytes: int, max_seconds: float) -> Prob
         return Probe("", False, "outside_root")
     if not path.is_file():
         return Probe("", False, "missing")
-    digest = sha256_file(path)
-    if path.stat().st_size > max_bytes:
-        return Probe(digest, False, "too_large")
+    digest, size = sha256_file(path), path.stat().st_size
+    if size > limits.megabytes * 1024**2:
+        return Probe(digest, False, "too_large", size)
     try:
         info = stream_info(path)
-        if info.duration_s > max_seconds:
-            return Probe(digest, False, "too_long", **asdict(info))
-        decode_frames(path, _PROBE_FRAMES, _PROBE_SIZE)
+        if info.duration_s > limits.seconds:
+            return Probe(digest, False, "too_long", size, **asdict(info))
+        frames = decode_frames(path, _PROBE_FRAMES, _PROBE_SIZE)
     except MediaError as error:
-        return Probe(digest, False, error.reason)
-    return Probe(digest, True, "ok", **asdict(info))
+        return Probe(digest, False, error.reason, size)
+    return Probe(digest, True, "ok", size, video_hash(frames), **asdict(info))
 
 
 def probe_all(
     uris: Sequence[str],
     root: Path,
     *,
-    max_bytes: int,
-    max_seconds: float,
+    limits: MediaLimits,
     workers: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Probe]:
     """Probe clips in order, in ``workers`` processes."""
-    work = partial(probe_clip, root=root, max_bytes=max_bytes, max_seconds=max_seconds)
+    work = partial(probe_clip, root=root, limits=limits)
     results = []
     with spawn_pool(workers) as pool:
         for result in pool.map(work, uris, chunksize=8):

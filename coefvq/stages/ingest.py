@@ -24,8 +24,7 @@ def run(params: Params) -> None:
         probes = probe_all(
             list(frame["uri"]),
             table.root,
-            max_bytes=int(settings.max_megabytes * 1024**2),
-            max_seconds=settings.max_seconds,
+            limits=settings.limits,
             workers=params.runtime.workers,
             progress=advance,
         )

@@ -11,14 +11,26 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from coefvq.config import Fractions, Split
+from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits import LABELLED_SPLITS, assign_splits, check_splits, summarize
 from coefvq.errors import SplitError
 from coefvq.records import SPLITS
 
 KEYS = ("source_id", "creator_id", "sha256")
-PARAMS = Split(fractions=Fractions(train=0.5, val=0.2, test=0.2, traffic=0.1), group_by=("source_id", "creator_id"))
-NO_TRAFFIC = Split(fractions=Fractions(train=0.5, val=0.25, test=0.25, traffic=0.0), group_by=("source_id",))
+PARAMS = Split(
+    fractions=Fractions(train=0.5, val=0.2, test=0.2, traffic=0.1),
+    order="random",
+    near_duplicates=None,
+    negatives=Negatives(train=1.0, val=1.0, test=1.0),
+    group_by=("source_id", "creator_id"),
+)
+NO_TRAFFIC = Split(
+    fractions=Fractions(train=0.5, val=0.25, test=0.25, traffic=0.0),
+    order="random",
+    near_duplicates=None,
+    negatives=Negatives(train=1.0, val=1.0, test=1.0),
+    group_by=("source_id",),
+)
 ISSUES = ["icd", "ucc"]
 
 # one example is a whole manifest, so few of them already visit many group structures

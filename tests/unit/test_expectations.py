@@ -21,7 +21,9 @@ from coefvq.data.expectations import files_exist, manifest_rules, validate_manif
 from coefvq.data.validation_report import COMPLAINTS, ValidationResult, first_error
 from coefvq.records import MANIFEST_COLUMNS
 
-PARAMS = Validate(min_rows=20, min_decodable=0.9, max_title_chars=30, prevalence={"icd": (0.2, 0.6), "ucc": (0.0, 1.0)})
+PARAMS = Validate(
+    min_rows=20, min_decodable=0.9, max_title_chars=30, prevalence={"icd": (0.2, 0.6), "ucc": (0.0, 1.0)}, max_psi=None
+)
 ISSUES = ("icd", "ucc")
 
 
@@ -51,6 +53,9 @@ def manifest() -> pd.DataFrame:
             "source_id": "s",
             "views": pd.array([None, 5] * 20, dtype="Int64"),
             "weight": 1.0,
+            "split": None,
+            "size_bytes": 1000,
+            "phash": "",
             "decode_ok": rows < 38,
             "reason": ["ok"] * 38 + ["undecodable", "missing"],
             "duration_s": [2.0] * 38 + [np.nan] * 2,

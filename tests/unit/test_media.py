@@ -9,14 +9,23 @@ import av
 import numpy as np
 import pytest
 
-from coefvq.config import MediaSpec
+from coefvq.config import MediaLimits, MediaSpec
 from coefvq.data.clips import ClipStore
 from coefvq.data.media import decode_audio, decode_clip, decode_frames, stream_info
 from coefvq.data.probe import probe_all, probe_clip
 from coefvq.errors import MediaError
 from coefvq.records import VideoInput
 
-LIMITS = {"max_bytes": 10**8, "max_seconds": 60.0}
+LIMITS = MediaLimits(
+    megabytes=100.0,
+    seconds=60.0,
+    megapixels=36.0,
+    streams=16,
+    frames=100_000,
+    worker_mib=3072,
+    cpu_seconds=60,
+    wall_seconds=120.0,
+)
 
 
 def write_video(path: Path, frames: int, *, gop: int = 12, bframes: int = 2, odd_pts: bool = False) -> Path:
@@ -107,15 +116,15 @@ def test_bad_files_are_refused_with_their_reason(tmp_path: Path) -> None:
 def test_probe_never_raises(tmp_path: Path) -> None:
     bad = bad_files(tmp_path)
     uris = ["good.mp4", *(path.name for path in bad.values()), "../outside.mp4"]
-    probes = probe_all(uris, tmp_path, workers=2, **LIMITS)
+    probes = probe_all(uris, tmp_path, limits=LIMITS, workers=2)
     assert [probe.reason for probe in probes] == ["ok", *bad, "outside_root"]
     assert [probe.decode_ok for probe in probes] == [True, *[False] * 5]
 
 
 def test_probe_limits(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", 20)
-    assert probe_clip("v.mp4", tmp_path, 10, 60.0).reason == "too_large"
-    assert probe_clip("v.mp4", tmp_path, 10**8, 1.0).reason == "too_long"
+    assert probe_clip("v.mp4", tmp_path, LIMITS.model_copy(update={"megabytes": 1e-5})).reason == "too_large"
+    assert probe_clip("v.mp4", tmp_path, LIMITS.model_copy(update={"seconds": 1.0})).reason == "too_long"
 
 
 def test_clip_store_decodes_once_and_by_content(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from coefvq.config import Fractions, Split
+from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits import assign_splits, check_splits, summarize
 from coefvq.errors import SplitError
 from coefvq.records import SPLITS
@@ -24,7 +24,13 @@ REAL_GROUPS = [
 def params(
     train: float = 0.5, val: float = 0.2, test: float = 0.2, traffic: float = 0.1, group_by: Any = ("source_id",)
 ) -> Split:
-    return Split(fractions=Fractions(train=train, val=val, test=test, traffic=traffic), group_by=group_by)
+    return Split(
+        fractions=Fractions(train=train, val=val, test=test, traffic=traffic),
+        order="random",
+        near_duplicates=None,
+        negatives=Negatives(train=1.0, val=1.0, test=1.0),
+        group_by=group_by,
+    )
 
 
 def table(groups: list[tuple[int, int]], prefix: str = "v") -> pd.DataFrame:
