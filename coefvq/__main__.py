@@ -1,7 +1,7 @@
 """``coefvq`` and ``python -m coefvq``: name -> command.
 
 Every DVC stage is one command. Commands that need Prefect or DVC are plugged in through the entry-point
-group ``coefvq.commands`` by the layers above, so that the library imports neither.
+groups ``coefvq.commands`` and ``coefvq.commands.data`` by the layers above, so that the library imports neither.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from coefvq import __version__
-from coefvq.cli import data, registry, score, vmp
-from coefvq.config import load_params
+from coefvq.cli import data, models, registry, score, vmp
+from coefvq.config import Params, load_params
 from coefvq.errors import CoefVQError
 from coefvq.stages import STAGES, StageSpec
 
@@ -68,6 +68,17 @@ def _add_stage(stage: StageSpec) -> None:
         ) -> None:
             loaded = load_params(params)
             stage.run(loaded, loaded.check_issue(issue))
+    elif stage.name == "ingest":
+
+        @app.command(**options)  # type: ignore[arg-type]
+        def _with_engine(
+            params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+            engine: Annotated[
+                Literal["local", "ray"] | None, typer.Option(help="Where clips are probed; default: runtime.engine.")
+            ] = None,
+        ) -> None:
+            loaded = load_params(params)
+            stage.run(_on_engine(loaded, engine), None)
     else:
 
         @app.command(**options)  # type: ignore[arg-type]
@@ -77,16 +88,28 @@ def _add_stage(stage: StageSpec) -> None:
             stage.run(load_params(params), None)
 
 
+def _on_engine(params: Params, engine: Literal["local", "ray"] | None) -> Params:
+    if engine is None:
+        return params
+    return params.model_copy(update={"runtime": params.runtime.model_copy(update={"engine": engine})})
+
+
 def _assemble() -> None:
     for stage in STAGES:
         _add_stage(stage)
     app.add_typer(data.app, name="data", help="Make and inspect data sets.")
+    app.add_typer(models.app, name="models", help="Presets: what they are, need and weigh; fetch their weights.")
     app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")
     app.command(name="score", rich_help_panel="Use")(score.score)
     for name in ("register", "status", "history", "rollback"):
         app.command(name=name, rich_help_panel="Release")(getattr(registry, name))
-    for plugin in sorted(entry_points(group="coefvq.commands"), key=lambda entry: entry.name):
-        app.command(name=plugin.name, rich_help_panel="Flows")(plugin.load())
+    _plug_in(app, "coefvq.commands", "Flows")
+    _plug_in(data.app, "coefvq.commands.data", "Versions")
+
+
+def _plug_in(group: typer.Typer, name: str, panel: str) -> None:
+    for plugin in sorted(entry_points(group=name), key=lambda entry: entry.name):
+        group.command(name=plugin.name, rich_help_panel=panel)(plugin.load())
 
 
 def main() -> None:

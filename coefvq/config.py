@@ -24,6 +24,7 @@ Percent = Annotated[float, Field(gt=0.0, lt=100.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 KeptShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+PresetName = Literal["tiny", "starter", "onevision-0.5b", "paper"]
 IssueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
@@ -158,8 +159,11 @@ class Training(_Section):
 class BaseModelParams(_Section):
     """The first stage of the cascade."""
 
-    preset: Literal["tiny"]
-    architecture: Literal["resnet", "multitower"]
+    preset: PresetName
+    architecture: Literal["frames", "multitower", "siglip"]
+    audio: bool
+    motion: bool
+    freeze_towers: bool
     training: Training
 
 
@@ -174,10 +178,11 @@ class Lora(_Section):
 class MLLMParams(_Section):
     """The second stage of the cascade."""
 
-    preset: Literal["tiny"]
-    fusion: Literal["late", "none"]
+    preset: PresetName
+    fusion: Literal["late", "early", "none"]
     text: bool
     audio: bool
+    motion: bool
     lora: Lora
     training: Training
 

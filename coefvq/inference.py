@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from coefvq.cascade.policy import CascadePolicy
+from coefvq.config import MediaLimits
 from coefvq.data.clips import ClipStore, default_cache
+from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.workers import LimitedPool
 from coefvq.errors import MediaError
+from coefvq.files import sha256_file
 from coefvq.records import ScoredVideo, VideoInput
 
 if TYPE_CHECKING:
@@ -62,6 +69,7 @@ class PairScorer:
     policy: CascadePolicy
     cache: Path
     batch_size: int = 32
+    limits: MediaLimits = DEFAULT_LIMITS
 
     @classmethod
     def from_folders(
@@ -72,8 +80,9 @@ class PairScorer:
         issue: str,
         bundle_version: str,
         cache: Path | None = None,
+        limits: MediaLimits = DEFAULT_LIMITS,
     ) -> PairScorer:
-        """Load both models (safetensors and JSON only).
+        """Load both models (safetensors and JSON only); ``limits`` bound what decoding a clip may cost.
 
         Raises:
             ModelError: a folder is incomplete or does not fit.
@@ -88,23 +97,20 @@ class PairScorer:
             mllm=load(mllm_dir),
             policy=CascadePolicy.from_dict(policy),
             cache=cache or default_cache(),
+            limits=limits,
         )
 
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
-        """Base score for all, MLLM score for those the policy lets through; a bad clip gets an error row."""
-        rows: dict[int, ScoredVideo] = {}
-        good: list[tuple[int, VideoInput]] = []
-        base_store = ClipStore(self.cache, self.base.config.media)
-        for index, video in enumerate(inputs):
-            try:
-                base_store.get(video)
-                good.append((index, video))
-            except MediaError as error:
-                rows[index] = self._failed(video, error)
-        videos = [video for _, video in good]
-        for (index, _), row in zip(good, self._cascade(videos, base_store), strict=True):
-            rows[index] = row
-        return [rows[index] for index in range(len(inputs))]
+        """Base score for all, MLLM score for those the policy lets through; a bad clip gets an error row.
+
+        Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
+        """
+        store = ClipStore(self.cache, self.base.config.media, self.limits)
+        videos = [_with_hash(video, store) for video in inputs]
+        rows = {index: self._failed(videos[index], error) for index, error in _decode(store, videos).items()}
+        good = [index for index in range(len(videos)) if index not in rows]
+        rows.update(zip(good, self._cascade([videos[index] for index in good], store), strict=True))
+        return [rows[index] for index in range(len(videos))]
 
     __call__ = score
 
@@ -112,13 +118,19 @@ class PairScorer:
         base = score_batches(self.base, videos, store, self.batch_size)
         views = np.array([np.nan if v.views is None else v.views for v in videos], np.float64)
         escalated = self.policy.escalates(base, views)
-        mllm = np.full(len(videos), np.nan)
-        chosen = [video for video, goes_on in zip(videos, escalated, strict=True) if goes_on]
         mllm_store = replace(store, spec=self.mllm.config.media)
-        mllm[escalated] = score_batches(self.mllm, chosen, mllm_store, self.batch_size)
-        positive = self.policy.decide(base, mllm, views)
+        # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
+        chosen = [int(i) for i in np.flatnonzero(escalated)]
+        bad = {chosen[k]: error for k, error in _decode(mllm_store, [videos[i] for i in chosen]).items()}
+        good = np.array([i not in bad for i in range(len(videos))], bool)
+        mllm, positive = np.full(len(videos), np.nan), np.zeros(len(videos), bool)
+        asked = [videos[i] for i in chosen if i not in bad]
+        mllm[escalated & good] = score_batches(self.mllm, asked, mllm_store, self.batch_size)
+        positive[good] = self.policy.decide(base[good], mllm[good], views[good])
         return [
-            ScoredVideo(
+            self._failed(video, bad[i])
+            if i in bad
+            else ScoredVideo(
                 video_id=video.video_id,
                 issue=self.issue,
                 base_score=float(base[i]),
@@ -151,3 +163,31 @@ class MultiIssueScorer:
 
     def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         return [row for pair in self.pairs for row in pair.score(inputs)]
+
+
+_decoding = threading.Lock()
+_DECODERS = 4
+
+
+def _decode(store: ClipStore, videos: Sequence[VideoInput]) -> dict[int, MediaError]:
+    """Decode what the store lacks; what went wrong by index. No process is started if nothing is missing."""
+    with _decoding:
+        pool = _decoders(store.limits, os.getpid())
+        return store.try_fill(videos, pool.workers, pool=pool)
+
+
+@cache
+def _decoders(limits: MediaLimits, _owner: int) -> LimitedPool:
+    """Workers for the life of this process (a forked one needs its own), as calls bring a few clips each."""
+    return LimitedPool(limits, min(_DECODERS, os.cpu_count() or 1))
+
+
+def _with_hash(video: VideoInput, store: ClipStore) -> VideoInput:
+    """Hash a local clip once, not at each look into the store; what is no plain file of fair size is left alone."""
+    if video.sha256 is not None or video.url is not None:
+        return video
+    try:
+        fair = video.path.is_file() and video.path.stat().st_size <= store.limits.megabytes * 2**20
+        return replace(video, sha256=sha256_file(video.path)) if fair else video
+    except (OSError, ValueError):
+        return video  # the store will say what is wrong

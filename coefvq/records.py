@@ -57,8 +57,12 @@ MANIFEST_COLUMNS = (
     "has_audio",
 )
 
-#: columns of scores.parquet, the output of ``predict``
-SCORE_COLUMNS = ("video_id", "split", "label", "weight", "views", "posterior", "base", "mllm")
+#: columns of scores.parquet that every evaluation needs
+REQUIRED_SCORE_COLUMNS = ("video_id", "split", "label", "weight", "views", "posterior", "base", "mllm")
+#: yardsticks beside the models: Bayes scores of partial views, and the container facts alone
+OPTIONAL_SCORE_COLUMNS = ("posterior_vision", "posterior_vision_text", "shortcut")
+#: columns of scores.parquet, the output of ``predict``; tables written before a yardstick existed lack it
+SCORE_COLUMNS = (*REQUIRED_SCORE_COLUMNS, *OPTIONAL_SCORE_COLUMNS)
 
 
 def label_column(issue: str) -> str:

@@ -175,7 +175,8 @@ def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) 
         table = read_table(folder)
         return to_inputs(table.frame.assign(sha256=None), table.root)
     console.print("three clips of the test split, which no model was trained on:")
-    rows = read_parquet(root / params.paths.manifest).merge(read_parquet(root / params.paths.splits), on="video_id")
+    splits = read_parquet(root / params.paths.splits)[["video_id", "split"]]
+    rows = read_parquet(root / params.paths.manifest).drop(columns="split").merge(splits, on="video_id")
     chosen = (
         rows[rows["split"] == "test"]
         .sort_values("video_id")

@@ -48,7 +48,7 @@ def retrain(
     """
     root = Path(workspace)
     env = run_environment(root)
-    folder = prepare(root, isolated, flow_run.id)
+    folder = prepare(root, isolated, flow_run.id, env)
     names = issues or list(load_params(folder / "params.yaml").issues)
     run_stages(folder, names, env, parallel)
     pairs = [register_challenger(issue, folder, env) for issue in names]

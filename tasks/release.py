@@ -11,8 +11,10 @@ from prefect.cache_policies import NO_CACHE
 
 from coefvq.config import Params, load_params
 from coefvq.errors import RegistryError
+from coefvq.files import write_json, write_text
 from coefvq.registry import release, tracking
 from coefvq.registry.bundle import read_candidate
+from coefvq.registry.champions import champion_profile
 from coefvq.registry.history import Decision, last_verdict
 from coefvq.registry.pairs import RegisteredPair
 
@@ -23,6 +25,18 @@ def connect(root: Path, env: Mapping[str, str]) -> Params:
     settings = load_params(root / "params.yaml")
     tracking.configure(settings.tracking.uri, settings.tracking.experiment)
     return settings
+
+
+def write_reference(folder: Path, env: Mapping[str, str]) -> None:
+    """Put the champion's data profile into a run's clone, once: a run that starts again keeps what it began with."""
+    done = folder / ".coefvq" / "reference"
+    if done.is_file():
+        return
+    settings = connect(folder, env)
+    found = champion_profile(settings.issues)
+    if found is not None:
+        write_json(folder / settings.paths.reference, found[1])
+    write_text(done, found[0] if found else "none")
 
 
 def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import pipeline, workspace
+from tasks import pipeline, release, workspace
 from tasks.pipeline import StageError, StageOutcome
 
 # a stage may be busy because a run that was killed left its child to finish: soon first, then for half an hour
@@ -28,9 +28,12 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(task_run_name="prepare", cache_policy=NO_CACHE)
-def prepare(root: Path, isolated: bool, run_id: str | None) -> Path:
+def prepare(root: Path, isolated: bool, run_id: str | None, env: Mapping[str, str]) -> Path:
     """Folder the run works in: a clone of the workspace, or the workspace itself."""
-    return workspace.checkout_for_run(root, run_id) if isolated else root.resolve()
+    folder = workspace.checkout_for_run(root, run_id) if isolated else root.resolve()
+    if isolated:
+        release.write_reference(folder, env)
+    return folder
 
 
 @task(

@@ -56,7 +56,9 @@ def dvc(root: Path, *arguments: str) -> str:
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        reason = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        # DVC's last line is often only a pointer to its help
+        reason = [line for line in lines if line.startswith("ERROR: ")] or lines
         raise CoefVQError(f"{root}: dvc {arguments[0]} failed: {reason[-1]}")
     return done.stdout.strip()
 

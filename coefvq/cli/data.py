@@ -1,4 +1,4 @@
-"""``coefvq data``: make a synthetic data set."""
+"""``coefvq data``: make a synthetic data set, ask for its bounds, or simulate re-uploads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
+from coefvq.cli.bayes import bayes
+from coefvq.cli.reupload import reupload
+
 app = typer.Typer(no_args_is_help=True)
+app.command()(bayes)
+app.command()(reupload)
 
 
 @app.callback()
@@ -27,7 +32,7 @@ def synth(
     ] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
-    """Render labelled synthetic short videos (H.264 + AAC) with title, stickers and the exact posterior.
+    """Render labelled synthetic short videos (H.264 + AAC) with title, stickers and exact posteriors.
 
     Example: coefvq data synth --out data/raw --videos 400 --seed 7
     """
@@ -40,3 +45,29 @@ def synth(
         )
     positives = ", ".join(f"{issue} {count}" for issue, count in summary.positives.items())
     print(f"{out}: {summary.videos} clips, {summary.seconds:.0f} s of footage, positives: {positives}")
+
+
+@app.command()
+def reference(
+    params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+    issue: Annotated[list[str] | None, typer.Option(help="Whose champion; default: the first that has one.")] = None,
+) -> None:
+    """Write what the champion was trained on to paths.reference, so that validate can measure drift.
+
+    A scheduled retrain does this by itself.
+
+    Example: coefvq data reference && dvc repro validate
+    """
+    from coefvq.cli.registry import connect
+    from coefvq.config import load_params
+    from coefvq.files import write_json
+    from coefvq.registry.champions import champion_profile
+
+    loaded = load_params(params)
+    connect(params)
+    found = champion_profile(issue or loaded.issues)
+    if found is None:
+        print("no champion with a data profile yet; drift is not measured")
+        return
+    write_json(Path(loaded.paths.reference), found[1])
+    print(f"{loaded.paths.reference}: training data of the {found[0]} champion ({found[1]['rows']} videos)")

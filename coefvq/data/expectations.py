@@ -1,7 +1,7 @@
 """The manifest's contract as a Great Expectations suite; the only module that imports that library.
 
-Rules are plain data (``manifest_rules``), so what is asked can be read and tested without the engine;
-``validate_manifest`` turns them into a suite, runs it as a checkpoint in an in-memory context and
+Rules are plain data (module ``manifest_rules``), so what is asked can be read and tested without the engine;
+``run_rules`` turns them into a suite, runs it as a checkpoint in an in-memory context and
 translates the answers into a ``ValidationResult``. Great Expectations takes seconds to import, so it is
 imported inside functions only. Its telemetry is off unless GX_ANALYTICS_ENABLED says otherwise.
 """
@@ -11,11 +11,8 @@ from __future__ import annotations
 import copy
 import html
 import os
-import re
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,40 +20,22 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import Validate
+from coefvq.data.manifest_rules import (
+    FILES,
+    Rule,
+    drift_rules,
+    drift_table,
+    manifest_rules,
+    prevalence_rules,
+    prevalence_table,
+    split_rules,
+    split_table,
+    type_rules,
+    type_table,
+)
+from coefvq.data.presence import files_exist
+from coefvq.data.profile import Profile, psi
 from coefvq.data.validation_report import MAX_IDS, Check, ValidationResult
-from coefvq.records import MANIFEST_COLUMNS, label_column, posterior_column
-
-#: shortest and longest clip in seconds; outside of it a probe has most likely misread the container
-DURATION_S = (0.05, 3600.0)
-
-_NOT_NULL = "ExpectColumnValuesToNotBeNull"
-_UNIQUE = "ExpectColumnValuesToBeUnique"
-_IN_SET = "ExpectColumnValuesToBeInSet"
-_BETWEEN = "ExpectColumnValuesToBeBetween"
-_FILES = "files"  # not one of the library's: _existing_files
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One question to the manifest.
-
-    ``expectation`` is the class name in ``great_expectations.expectations`` (or ``files``, our own);
-    ``decoded_only`` asks it of rows with ``decode_ok`` alone; ``observed`` is set where counts say more
-    than the engine's own answer.
-    """
-
-    name: str
-    column: str | None
-    expected: str
-    expectation: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    decoded_only: bool = False
-    observed: str | None = None
-
-    def needs(self) -> set[str]:
-        """Columns without which the question cannot be asked."""
-        return ({self.column} if self.column else set()) | ({"decode_ok"} if self.decoded_only else set())
 
 
 def validate_manifest(
@@ -65,6 +44,7 @@ def validate_manifest(
     params: Validate,
     issues: Sequence[str],
     docs_dir: Path | None,
+    reference: Profile | None = None,
 ) -> ValidationResult:
     """Ask every rule of ``manifest`` (one row per video, columns of ``records.MANIFEST_COLUMNS``).
 
@@ -75,114 +55,48 @@ def validate_manifest(
         issues: issues whose ``label_<issue>`` columns must exist.
         docs_dir: where to write Data Docs (``index.html``); None writes nothing. The pages load their
             styles and scripts from the web; ``validation_report.to_html`` reads well offline.
+        reference: ``profile`` of the champion's training data; None or empty asks nothing about drift.
 
     Returns:
         One check per rule. A missing column fails ``columns`` and the rules on it are left out.
     """
     table = manifest.reset_index(drop=True)
-    rules = [rule for rule in manifest_rules(table, media_root, params, issues) if rule.needs() <= set(table.columns)]
-    answers = _run(table, rules, docs_dir)
-    checks = tuple(_check(rule, answers[number], table) for number, rule in enumerate(rules))
-    return ValidationResult(success=all(check.success for check in checks), checks=checks)
+    rules = manifest_rules(table, media_root, params, issues)
+    checks = [*run_rules(table, rules, docs_dir), *run_rules(type_table(table, issues), type_rules())]
+    found: dict[str, float] = {}
+    if reference and params.max_psi is not None:
+        found = psi(reference, table[table["decode_ok"].eq(True).fillna(False).astype(bool)], issues)
+        checks += run_rules(drift_table(found), drift_rules(params.max_psi))
+    return ValidationResult(all(check.success for check in checks), tuple(checks), found)
 
 
-def manifest_rules(manifest: pd.DataFrame, media_root: Path, params: Validate, issues: Sequence[str]) -> list[Rule]:
-    """Every rule, structure first: ``first_error`` names the earliest that fails."""
-    return [
-        *_table_rules(params, issues),
-        *_identity_rules(media_root),
-        *_media_rules(manifest, params),
-        *_number_rules(),
-        *(rule for issue in issues for rule in _label_rules(manifest, issue, params)),
-        *_posterior_rules(manifest, issues),
-    ]
+def validate_splits(
+    rows: pd.DataFrame,
+    params: Validate,
+    issues: Sequence[str],
+    group_columns: Sequence[str],
+    excused: Collection[str] = (),
+) -> ValidationResult:
+    """Ask of the split rows: nothing shared across splits, nothing empty, prevalence in its range in each split.
+
+    Args:
+        rows: manifest joined with ``split``; ``weight`` is the sampling weight.
+        params: section ``validate``.
+        issues: whose prevalence is asked.
+        group_columns: columns whose values must stay in one split.
+        excused: ids of groups that earlier splits had torn already (``splits.summarize``: conflicts).
+    """
+    table = split_table(rows.reset_index(drop=True), group_columns, excused)
+    checks = run_rules(table, split_rules(group_columns))
+    checks += run_rules(prevalence_table(rows, issues), prevalence_rules(params, issues))
+    return ValidationResult(all(check.success for check in checks), tuple(checks))
 
 
-def _table_rules(params: Validate, issues: Sequence[str]) -> list[Rule]:
-    labels = [label_column(issue) for issue in issues]
-    named = f"the manifest's {len(MANIFEST_COLUMNS)} columns and {', '.join(labels)}"
-    columns = {"column_set": [*MANIFEST_COLUMNS, *labels], "exact_match": False}
-    rows = {"min_value": params.min_rows}
-    return [
-        Rule("columns", None, named, "ExpectTableColumnsToMatchSet", columns),
-        Rule("rows", None, f"at least {params.min_rows} rows", "ExpectTableRowCountToBeBetween", rows),
-    ]
-
-
-def _identity_rules(media_root: Path) -> list[Rule]:
-    # rows ingest could not decode, missing files among them, count against the decodable share instead
-    files = f"a file below {media_root.as_posix()} for every decodable clip"
-    return [
-        Rule("video_id_present", "video_id", "a value in every row", _NOT_NULL),
-        Rule("video_id_unique", "video_id", "no value twice", _UNIQUE),
-        Rule("uri_present", "uri", "a value in every row", _NOT_NULL),
-        Rule("uri_unique", "uri", "no value twice", _UNIQUE),
-        Rule("files", "uri", files, _FILES, {"media_root": str(media_root)}, decoded_only=True),
-    ]
-
-
-def _media_rules(manifest: pd.DataFrame, params: Validate) -> list[Rule]:
-    low, high = DURATION_S
-    share = {"value_set": [True], "mostly": params.min_decodable}
-    decodable = f"at least {params.min_decodable:.4g} of all clips decodable"
-    duration = f"{low:g} to {high:g} s for every decodable clip"
-    seconds = {"min_value": low, "max_value": high}
-    title = f"at most {params.max_title_chars} characters"
-    length = {"max_value": params.max_title_chars}
-    known = "a duration for every decodable clip"
-    return [
-        Rule("decode_ok_present", "decode_ok", "a value in every row", _NOT_NULL),
-        Rule("decodable", "decode_ok", decodable, _IN_SET, share, observed=_reasons(manifest)),
-        Rule("duration_present", "duration_s", known, _NOT_NULL, decoded_only=True),
-        Rule("duration", "duration_s", duration, _BETWEEN, seconds, decoded_only=True),
-        Rule("title_length", "title", title, "ExpectColumnValueLengthsToBeBetween", length),
-    ]
-
-
-def _number_rules() -> list[Rule]:
-    finite = {"min_value": 0, "strict_min": True, "max_value": sys.float_info.max}
-    return [
-        Rule("views", "views", "0 or more, or empty", _BETWEEN, {"min_value": 0}),
-        Rule("weight_present", "weight", "a value in every row", _NOT_NULL),
-        Rule("weight", "weight", "above 0 and finite", _BETWEEN, finite),
-    ]
-
-
-def _label_rules(manifest: pd.DataFrame, issue: str, params: Validate) -> list[Rule]:
-    column, classes = label_column(issue), {"value_set": [0, 1]}
-    low, high = params.prevalence[issue]
-    share = f"{low:g} to {high:g} of the labelled videos positive"
-    both, contain = "labelled videos of both classes", "ExpectColumnDistinctValuesToContainSet"
-    bounds = {"min_value": low, "max_value": high}
-    return [
-        Rule("label_values", column, "0, 1 or empty", _IN_SET, classes),
-        Rule("label_classes", column, both, contain, classes, observed=_label_counts(manifest, column)),
-        Rule("prevalence", column, share, "ExpectColumnMeanToBeBetween", bounds),
-    ]
-
-
-def _posterior_rules(manifest: pd.DataFrame, issues: Sequence[str]) -> list[Rule]:
-    columns = [posterior_column(issue) for issue in issues if posterior_column(issue) in manifest]
-    bounds = {"min_value": 0, "max_value": 1}
-    return [Rule("posterior", column, "0 to 1, or empty", _BETWEEN, bounds) for column in columns]
-
-
-def _label_counts(manifest: pd.DataFrame, column: str) -> str | None:
-    if column not in manifest:
-        return None
-    labels = manifest[column]
-    positive, negative, empty = int(labels.eq(1).sum()), int(labels.eq(0).sum()), int(labels.isna().sum())
-    return f"{positive} positive, {negative} negative, {empty} unlabelled"
-
-
-def _reasons(manifest: pd.DataFrame) -> str | None:
-    """How many clips were decodable and why the others were not."""
-    if not {"decode_ok", "reason"} <= set(manifest.columns):
-        return None
-    decoded = manifest["decode_ok"].eq(True).fillna(False).astype(bool)
-    reasons = manifest.loc[~decoded, "reason"].astype("str").value_counts().sort_index()
-    found = "".join(f", {count} {reason}" for reason, count in reasons.items())
-    return f"{int(decoded.sum())} of {len(manifest)} decodable{found}"
+def run_rules(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None = None) -> list[Check]:
+    """One check per rule whose columns exist; rows are named by ``video_id``."""
+    asked = [rule for rule in rules if rule.needs() <= set(table.columns)]
+    answers = _run(table, asked, docs_dir)
+    return [_check(rule, answers[number], table) for number, rule in enumerate(asked)]
 
 
 def _run(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None) -> dict[int, Any]:
@@ -207,11 +121,23 @@ def _run(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None) -> d
             result_format={"result_format": "SUMMARY", "partial_unexpected_count": MAX_IDS},
         )
     )
-    outcome = checkpoint.run(batch_parameters={"dataframe": table})
+    outcome = checkpoint.run(batch_parameters={"dataframe": _for_engine(table)})
     if docs_dir is not None:
         _write_docs(context, outcome, docs_dir)
     results = [result for run in outcome.run_results.values() for result in run.results]
     return {result.expectation_config.meta["rule"]: result for result in results}
+
+
+def _for_engine(table: pd.DataFrame) -> pd.DataFrame:
+    """The same answers for less: lists would be pickled for a hash, nullable integers compared one by one."""
+    changed: dict[str, pd.Series[Any]] = {}
+    for name in table.columns:
+        kind = str(table[name].dtype)
+        if name == "stickers" and kind == "object":
+            changed[name] = table[name].notna()
+        elif kind in ("Int64", "Int32", "Int16"):
+            changed[name] = table[name].astype("float64")
+    return table.assign(**changed)
 
 
 def _great_expectations() -> Any:
@@ -228,7 +154,7 @@ def _great_expectations() -> Any:
 
 def _expectation(number: int, rule: Rule) -> Any:
     gx = _great_expectations()
-    kind = _existing_files() if rule.expectation == _FILES else getattr(gx.expectations, rule.expectation)
+    kind = _existing_files() if rule.expectation == FILES else getattr(gx.expectations, rule.expectation)
     where = {"column": rule.column} if rule.column else {}
     if rule.decoded_only:
         from great_expectations.expectations.row_conditions import Column
@@ -251,7 +177,7 @@ def _existing_files() -> Any:
 
         @column_condition_partial(engine=PandasExecutionEngine)
         def _pandas(cls, column: pd.Series[Any], media_root: str, **_: Any) -> pd.Series[bool]:  # noqa: N805
-            return pd.Series(list(files_exist(column, Path(media_root))), index=column.index, dtype=bool)
+            return pd.Series(files_exist(column, Path(media_root)), index=column.index, dtype=bool)
 
     class ExpectColumnValuesToBeExistingFiles(ColumnMapExpectation):
         media_root: str
@@ -259,17 +185,6 @@ def _existing_files() -> Any:
         success_keys = ("mostly", "media_root")
 
     return ExpectColumnValuesToBeExistingFiles
-
-
-def files_exist(uris: Iterable[Any], media_root: Path) -> Iterator[bool]:
-    """Whether each uri is a file below ``media_root``.
-
-    A URL (``scheme://``) counts as existing: ingest has probed it, and asking a remote store again for
-    every row would make validation need the network. Symlinks that lead outside are ingest's business.
-    """
-    for uri in map(str, uris):
-        below = not uri.startswith("/") and ".." not in uri.split("/")
-        yield _URL.match(uri) is not None or (below and (media_root / uri).is_file())
 
 
 def _write_docs(context: Any, outcome: Any, docs_dir: Path) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from coefvq.data.clips import default_cache
+from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError
 from coefvq.files import atomic_path, inside
 from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: ends of the columns that hold P(positive): what is known of all factors, and of some of them
+_VIEWS = ("", "_vision", "_vision_text")
 _DTYPES: dict[str, str] = {
     "video_id": "str",
     "uri": "str",
@@ -45,10 +53,41 @@ def normalise(frame: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
     if missing:
         raise DataError(f"manifest: column(s) {', '.join(missing)} missing; write it with `coefvq ingest`")
     labels = [label_column(issue) for issue in issues]
-    posteriors = [posterior_column(issue) for issue in issues if posterior_column(issue) in frame.columns]
+    possible = [posterior_column(issue) + view for issue in issues for view in _VIEWS]
+    posteriors = [name for name in dict.fromkeys(possible) if name in frame.columns]
     result = frame.loc[:, [*MANIFEST_COLUMNS, *labels, *posteriors]].copy()
     types = {**_DTYPES, **dict.fromkeys(labels, "Int8"), **dict.fromkeys(posteriors, "float64")}
     return result.astype(types).reset_index(drop=True)
+
+
+@contextmanager
+def manifest_writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write normalised rows one row group at a time; the file appears, whole, when all are written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with atomic_path(path) as temporary:
+        writer: pq.ParquetWriter | None = None
+
+        def write(frame: pd.DataFrame) -> None:
+            nonlocal writer
+            schema = _schema(frame) if writer is None else writer.schema
+            writer = writer or pq.ParquetWriter(temporary, schema)
+            writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+        try:
+            yield write
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def _schema(frame: pd.DataFrame) -> pa.Schema:
+    import pyarrow as pa
+
+    # from the types, not from the values: a first row group without any sticker must not fix their type
+    schema = pa.Schema.from_pandas(frame.head(0), preserve_index=False)
+    return schema.set(schema.get_field_index("stickers"), pa.field("stickers", pa.list_(pa.string())))
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -73,18 +112,21 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def to_inputs(rows: pd.DataFrame, media_root: Path) -> list[VideoInput]:
-    """Manifest rows as model inputs; paths are resolved and stay below ``media_root``."""
-    return [_to_input(row, media_root) for row in rows.to_dict("records")]
+    """Manifest rows as model inputs; paths are resolved and stay below ``media_root``, URLs stay URLs."""
+    cache = default_cache()
+    return [_to_input(row, media_root, cache) for row in rows.to_dict("records")]
 
 
-def _to_input(row: Mapping[Hashable, Any], media_root: Path) -> VideoInput:
+def _to_input(row: Mapping[Hashable, Any], media_root: Path, cache: Path) -> VideoInput:
+    uri = str(row["uri"])
     return VideoInput(
         video_id=str(row["video_id"]),
-        path=inside(media_root, str(row["uri"])),
+        path=copy_path(uri, cache) if is_url(uri) else inside(media_root, uri),
         title=_text(row["title"]),
         stickers=tuple(_texts(row["stickers"])),
         views=None if pd.isna(row["views"]) else int(row["views"]),
         sha256=_text(row["sha256"]) or None,
+        url=uri if is_url(uri) else None,
     )
 
 

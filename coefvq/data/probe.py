@@ -1,25 +1,44 @@
-"""Look at each clip once, in worker processes: hash, container facts, does it decode."""
+"""Look at each clip once, in limited worker processes: hash, container facts, does it decode.
+
+A bad clip gives a row with its reason, never an exception. What a clip's bytes say is remembered
+(``probe_cache``), so the next run probes new and changed clips only; what may be otherwise in a minute
+(unreachable, missing, timeout, …) is not.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-
-import pandas as pd
+from typing import Literal
 
 from coefvq.config import MediaLimits
-from coefvq.data.media import decode_frames, stream_info
+from coefvq.data import remote
+from coefvq.data.media import decode_audio, decode_frames, stream_info
 from coefvq.data.near_duplicates import video_hash
-from coefvq.errors import DataError, MediaError
-from coefvq.files import inside, sha256_file
+from coefvq.data.probe_cache import ProbeCache, open_cache, peek
+from coefvq.data.workers import limited_map
+from coefvq.errors import MediaError
+from coefvq.files import sha256_file, sha256_json
 
-#: manifest columns that come from probing
-PROBE_COLUMNS = ("decode_ok", "reason", "size_bytes", "phash", "duration_s", "fps", "width", "height", "has_audio")
+#: raise it when the same bytes and limits would give another Probe
+PROBE_VERSION = 1
+# uniform frames include the first and the last, so a clip that breaks off is noticed; 128 px is what PDQ wants
 _PROBE_FRAMES, _PROBE_SIZE = 4, 128
+_PROBE_AUDIO_SECONDS = 1.0
+#: reasons that follow from the bytes and the limits, and from nothing else
+_LASTING = frozenset(
+    {"ok", "empty", "no_video", "undecodable", "unsupported", "too_large", "too_long"}
+    | {"too_many_pixels", "too_many_streams", "too_many_frames"}
+)
+# a pool of workers lives for one window; a window ends when it has this many clips to probe, or rows
+_WINDOW_PROBES, _WINDOW_ROWS = 4096, 16_384
+
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -38,51 +57,210 @@ class Probe:
     has_audio: bool = False
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A clip that has to be looked at; ``known`` is what a URL's earlier version gave."""
+
+    place: str
+    stamp: str
+    known: tuple[str, Probe] | None = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker found, and the stamp of what it looked at (empty: nothing to remember it by)."""
+
+    probe: Probe
+    stamp: str
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a worker needs to know; ``key`` stands for everything that results depend on."""
+
+    limits: MediaLimits
+    cache: Path | None
+    key: str
+
+
+def rejected(reason: str, *, sha256: str = "", size: int | None = None) -> Probe:
+    """The probe of a clip that is no use."""
+    return Probe(sha256, False, reason, size)
+
+
+def expect(probe: Probe, sha256: str | None) -> Probe:
+    """Reject a clip whose bytes are not those the user's table promises."""
+    if sha256 is None or not probe.sha256 or probe.sha256 == sha256:
+        return probe
+    return rejected("changed", sha256=probe.sha256, size=probe.size_bytes)
+
+
 def probe_clip(uri: str, root: Path, limits: MediaLimits) -> Probe:
-    """Probe one clip; a bad one gives a row with its reason, never an exception."""
-    try:
-        path = inside(root, uri)
-    except DataError:
-        return Probe("", False, "outside_root")
-    if not path.is_file():
-        return Probe("", False, "missing")
-    digest, size = sha256_file(path), path.stat().st_size
-    if size > limits.megabytes * 1024**2:
-        return Probe(digest, False, "too_large", size)
-    try:
-        info = stream_info(path)
-        if info.duration_s > limits.seconds:
-            return Probe(digest, False, "too_long", size, **asdict(info))
-        frames = decode_frames(path, _PROBE_FRAMES, _PROBE_SIZE)
-    except MediaError as error:
-        return Probe(digest, False, error.reason, size)
-    return Probe(digest, True, "ok", size, video_hash(frames), **asdict(info))
+    """Probe one local clip in this process."""
+    task = _plan(uri, root.resolve(), limits, (), None)
+    return task if isinstance(task, Probe) else _inspect(task, _settings(limits, None)).probe
 
 
 def probe_all(
-    uris: Sequence[str],
+    uris: Iterable[str],
     root: Path,
     *,
     limits: MediaLimits,
     workers: int,
+    engine: Engine = "local",
+    protocols: tuple[str, ...] = (),
+    cache: Path | None = None,
     progress: Callable[[int], None] = lambda _: None,
-) -> list[Probe]:
-    """Probe clips in order, in ``workers`` processes."""
-    work = partial(probe_clip, root=root, limits=limits)
-    results = []
-    with spawn_pool(workers) as pool:
-        for result in pool.map(work, uris, chunksize=8):
-            results.append(result)
+) -> Iterator[Probe]:
+    """Probe clips in order, ``workers`` at a time, in memory that does not grow with their number.
+
+    ``uris`` are paths below ``root``, or URLs whose scheme is one of ``protocols``. ``cache`` is the
+    folder that holds results and copies of remote clips; without it remote clips are unreachable.
+    """
+    base, settings = root.resolve(), _settings(limits, cache)
+    if cache is None:
+        yield from _stream(uris, base, settings, protocols, workers, engine, None, progress)
+        return
+    with open_cache(cache, settings.key) as known:
+        yield from _stream(uris, base, settings, protocols, workers, engine, known, progress)
+
+
+def _settings(limits: MediaLimits, cache: Path | None) -> _Settings:
+    return _Settings(limits, cache, sha256_json([PROBE_VERSION, version("av"), limits.model_dump()]))
+
+
+def _stream(
+    uris: Iterable[str],
+    base: Path,
+    settings: _Settings,
+    protocols: tuple[str, ...],
+    workers: int,
+    engine: Engine,
+    cache: ProbeCache | None,
+    progress: Callable[[int], None],
+) -> Iterator[Probe]:
+    work = partial(_inspect, settings=settings)
+    plans = (_plan(uri, base, settings.limits, protocols, cache) for uri in uris)
+    for window in _windows(plans):
+        tasks = [plan for plan in window if isinstance(plan, _Task)]
+        answers: Iterator[_Answer] = iter(())
+        if tasks:
+            answers = limited_map(work, tasks, failed=_failed, limits=settings.limits, workers=workers, engine=engine)
+        for plan in window:
+            probe = plan if isinstance(plan, Probe) else _remembered(plan, next(answers), cache)
             progress(1)
-    return results
+            yield probe
 
 
-def spawn_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of fresh processes: forking one that holds FFmpeg or torch threads may deadlock."""
-    return ProcessPoolExecutor(max_workers=workers, mp_context=multiprocessing.get_context("spawn"))
+def _windows(plans: Iterator[Probe | _Task]) -> Iterator[list[Probe | _Task]]:
+    window: list[Probe | _Task] = []
+    tasks = 0
+    for plan in plans:
+        window.append(plan)
+        tasks += isinstance(plan, _Task)
+        if tasks == _WINDOW_PROBES or len(window) == _WINDOW_ROWS:
+            yield window
+            window, tasks = [], 0
+    if window:
+        yield window
 
 
-def merge_probes(frame: pd.DataFrame, probes: Sequence[Probe]) -> pd.DataFrame:
-    """Add sha256 and the probe columns to imported rows."""
-    facts = pd.DataFrame([asdict(probe) for probe in probes], index=frame.index)
-    return frame.drop(columns=[c for c in facts.columns if c in frame.columns]).join(facts)
+def _plan(
+    uri: str, base: Path, limits: MediaLimits, protocols: tuple[str, ...], cache: ProbeCache | None
+) -> Probe | _Task:
+    """What can be said at once, or what has to be looked at."""
+    if remote.is_url(uri):
+        if not remote.is_allowed(uri, protocols):
+            return rejected("outside_root")
+        return _Task(uri, "", _recall(cache, uri))
+    place = os.path.realpath(base / uri)
+    if not remote.is_below(uri) or not Path(place).is_relative_to(base):
+        return rejected("outside_root")
+    try:
+        facts = Path(place).stat()
+    except OSError:
+        return rejected("missing")
+    if not stat.S_ISREG(facts.st_mode):
+        return rejected("unsupported")  # a folder, pipe or device
+    if facts.st_size > limits.megabytes * 2**20:
+        return rejected("too_large", size=facts.st_size)
+    stamp = _stamp(facts)
+    known = _recall(cache, place)
+    return known[1] if known is not None and known[0] == stamp else _Task(place, stamp)
+
+
+def _stamp(facts: os.stat_result) -> str:
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _recall(cache: ProbeCache | None, place: str) -> tuple[str, Probe] | None:
+    found = None if cache is None else cache.get(place)
+    return None if found is None else (found[0], Probe(**found[1]))
+
+
+def _remembered(task: _Task, answer: _Answer, cache: ProbeCache | None) -> Probe:
+    probe = answer.probe
+    if cache is not None and answer.stamp and probe.reason in _LASTING:
+        cache.put(task.place, answer.stamp, asdict(probe))
+        if probe.sha256:
+            cache.put(_content(task.place, probe.sha256), "", asdict(probe))
+    return probe
+
+
+def _content(place: str, sha256: str) -> str:
+    # FFmpeg looks at the name's suffix too
+    return f"sha256:{sha256}{remote.suffix(place)}"
+
+
+def _failed(_: _Task, reason: str) -> _Answer:
+    return _Answer(rejected(reason), "")
+
+
+def _inspect(task: _Task, settings: _Settings) -> _Answer:
+    """Runs in a worker: fetch if need be, hash, decode."""
+    if remote.is_url(task.place):
+        return _inspect_remote(task, settings)
+    path = Path(task.place)
+    try:
+        probe = _look(path, task.place, settings)
+        # written to meanwhile: the answer holds, but for which state of the file nobody knows
+        unchanged = _stamp(path.stat()) == task.stamp
+    except OSError:
+        return _Answer(rejected("missing"), "")  # gone meanwhile, or not readable
+    return _Answer(probe, task.stamp if unchanged else "")
+
+
+def _inspect_remote(task: _Task, settings: _Settings) -> _Answer:
+    present = ""
+    try:
+        if settings.cache is None:
+            raise MediaError("unreachable", "no cache folder to fetch into")
+        present = remote.version(task.place, settings.limits)
+        if present and task.known is not None and task.known[0] == present:
+            return _Answer(task.known[1], present)
+        path = remote.fetch(task.place, settings.cache, settings.limits)
+    except MediaError as error:
+        return _Answer(rejected(error.reason), present)
+    return _Answer(_look(path, task.place, settings), present)
+
+
+def _look(path: Path, place: str, settings: _Settings) -> Probe:
+    digest, size = sha256_file(path), path.stat().st_size
+    known = None if settings.cache is None else peek(settings.cache, settings.key, _content(place, digest))
+    if known is not None:
+        return Probe(**known)
+    try:
+        return replace(_decoded(path, settings.limits), sha256=digest, size_bytes=size)
+    except MediaError as error:
+        return rejected(error.reason, sha256=digest, size=size)
+
+
+def _decoded(path: Path, limits: MediaLimits) -> Probe:
+    info = stream_info(path, limits)
+    facts = Probe("", True, "ok", None, "", info.duration_s, info.fps, info.width, info.height, info.has_audio)
+    if info.duration_s > limits.seconds:
+        return replace(facts, decode_ok=False, reason="too_long")
+    frames = decode_frames(path, _PROBE_FRAMES, _PROBE_SIZE, limits)
+    if info.has_audio:
+        decode_audio(path, _PROBE_AUDIO_SECONDS, limits)
+    return replace(facts, phash=video_hash(frames))

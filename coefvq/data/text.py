@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
 from coefvq.files import atomic_path
 
-PAD, VIDEO, END, UNKNOWN = "<pad>", "<video>", "<end>", "<unk>"
+UNKNOWN = "<unk>"
+_TRAINED = SpecialTokens()
 _FILE = "tokenizer.json"
 
 
@@ -25,6 +27,7 @@ class TextEncoder:
 
     tokenizer: Any
     max_tokens: int
+    tokens: SpecialTokens = _TRAINED
 
     @property
     def vocab_size(self) -> int:
@@ -41,20 +44,42 @@ class TextEncoder:
             raise ModelError(f"{_FILE}: token {token} is missing; train the model again")
         return int(number)
 
+    @property
+    def pad_id(self) -> int:
+        """Id that fills a row on its left."""
+        return self.id_of(self.tokens.pad)
+
+    @property
+    def video_id(self) -> int:
+        """Id whose embedding is replaced by a visual token."""
+        return self.id_of(self.tokens.video)
+
+    @property
+    def end_id(self) -> int:
+        """Id of the last token of every row."""
+        return self.id_of(self.tokens.end)
+
     def batch(self, texts: list[str], visual_tokens: int) -> dict[str, torch.Tensor]:
         """Left-padded ``input_ids`` and ``attention_mask`` [B, L].
 
-        A row is [pad … | visual_tokens x <video> | text | <end>], so that the final position is always
-        a real token, also for an empty text.
+        A row is [pad … | visual_tokens x <video> | start | text | <end>], so that the final position is
+        always a real token, also for an empty text.
         """
-        prefix, end = [self.id_of(VIDEO)] * visual_tokens, self.id_of(END)
-        encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        rows = [[*prefix, *item.ids[: self.max_tokens], end] for item in encoded]
+        prefix = [self.video_id] * visual_tokens
+        if self.tokens.start is not None:
+            prefix = [*prefix, self.id_of(self.tokens.start)]
+        encoded = self.tokenizer.encode_batch([self.tokens.prompt + text for text in texts], add_special_tokens=False)
+        rows = [[*prefix, *self._text_ids(item.ids), self.end_id] for item in encoded]
         length = max(map(len, rows))
-        pad = self.id_of(PAD)
+        pad = self.pad_id
         ids = [[pad] * (length - len(row)) + row for row in rows]
         mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+    def _text_ids(self, ids: list[int]) -> list[int]:
+        # a title that spells the placeholder's name must not become a slot for a visual token
+        video = self.video_id
+        return [number for number in ids[: self.max_tokens] if number != video]
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
@@ -72,7 +97,7 @@ def train_text_encoder(texts: Iterable[str], vocab_size: int, max_tokens: int) -
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[PAD, VIDEO, END, UNKNOWN],
+        special_tokens=[_TRAINED.pad, _TRAINED.video, _TRAINED.end, UNKNOWN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -80,7 +105,7 @@ def train_text_encoder(texts: Iterable[str], vocab_size: int, max_tokens: int) -
     return TextEncoder(tokenizer, max_tokens)
 
 
-def load_text_encoder(folder: Path, max_tokens: int) -> TextEncoder:
+def load_text_encoder(folder: Path, max_tokens: int, tokens: SpecialTokens = _TRAINED) -> TextEncoder:
     """Read tokenizer.json.
 
     Raises:
@@ -91,4 +116,7 @@ def load_text_encoder(folder: Path, max_tokens: int) -> TextEncoder:
     path = folder / _FILE
     if not path.is_file():
         raise ModelError(f"{path}: missing; the model folder is incomplete, train or download it again")
-    return TextEncoder(Tokenizer.from_file(str(path)), max_tokens)
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return TextEncoder(tokenizer, max_tokens, tokens)

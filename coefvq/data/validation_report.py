@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: how many failing ids a check keeps, and how many of those the one-line message shows
@@ -38,10 +39,14 @@ class Check:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """All checks in the order they were asked; ``success`` when every one of them holds."""
+    """All checks in the order they were asked; ``success`` when every one of them holds.
+
+    ``drift`` is the PSI per column against the champion's training data; empty where nobody asked.
+    """
 
     success: bool
     checks: tuple[Check, ...]
+    drift: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -69,6 +74,20 @@ COMPLAINTS: dict[str, tuple[str | None, str]] = {
     "duration_present": ("decodable but without a duration", "run ingest again to probe these clips"),
     "duration": ("outside the range", "trim or remove these clips and run ingest again"),
     "title_length": ("too long", "shorten the titles in metadata.csv, or raise validate.max_title_chars"),
+    "sha256": ("without a proper hash", "run ingest again to hash these clips"),
+    "reason": ("with a reason nobody knows", "run ingest again to probe these clips"),
+    "sane": ("outside the range", "look at these clips (ffprobe); remove them or encode them anew"),
+    "published": ("without a readable date", "write published_at as ISO 8601 and run ingest again"),
+    "split": ("with an unknown split", "write train, val, test or traffic, or leave the column empty"),
+    "types": ("of another type", "run ingest again: it writes the types (docs/data.md)"),
+    "drift": (
+        "shifted",
+        "look at the new clips; if this is what arrives now, raise validate.max_psi, or set it to null for one run",
+    ),
+    "split_present": ("without a split", "delete the splits file and run split again"),
+    "leak": ("shared across splits", "delete the splits file and run split again so that groups stay together"),
+    "split_rows": ("empty", "add videos or change split.fractions"),
+    "split_prevalence": ("outside the range", "change seed or split.fractions, or widen validate.prevalence"),
     "views": ("below 0", "correct them in metadata.csv and run ingest again"),
     "weight_present": ("without a weight", "set weight to 1 in metadata.csv and run ingest again"),
     "weight": ("not above 0", "set a positive, finite weight in metadata.csv and run ingest again"),
@@ -85,7 +104,7 @@ def to_json(result: ValidationResult) -> dict[str, Any]:
         {**asdict(check), "failing_ids": list(check.failing_ids), "remedy": _remedy(check)} for check in result.checks
     ]
     counts = {"n_checks": len(result.checks), "n_failed": len(result.failures)}
-    return {"success": result.success, **counts, "checks": checks}
+    return {"success": result.success, **counts, "drift": dict(result.drift), "checks": checks}
 
 
 def first_error(result: ValidationResult, source: str = "manifest.parquet") -> str:
@@ -108,10 +127,10 @@ def first_error(result: ValidationResult, source: str = "manifest.parquet") -> s
     return _one_line(f"{where}: {text}; {remedy}{more}")
 
 
-def to_markdown(result: ValidationResult) -> str:
+def to_markdown(result: ValidationResult, title: str = "Manifest validation") -> str:
     """Headline and one table, failing checks first."""
     lines = [
-        f"# Manifest validation: {_verdict(result)}",
+        f"# {title}: {_verdict(result)}",
         "",
         "| check | column | result | expected | observed | failing rows | what to do |",
         "|---|---|---|---|---|---|---|",
@@ -130,7 +149,7 @@ def to_markdown(result: ValidationResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(result: ValidationResult) -> str:
+def to_html(result: ValidationResult, title: str = "Manifest validation") -> str:
     """One self-contained page: failing checks as cards with their remedy, then a table of all.
 
     Below 700 px the table turns into stacked blocks, so nothing scrolls sideways on a phone.
@@ -142,9 +161,9 @@ def to_html(result: ValidationResult) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Manifest validation</title><style>{_CSS}</style></head><body><main>"
-        f'<h1>Manifest validation</h1><p class="verdict {tone}">{_verdict(result)}</p>'
-        f"{failed}<h2>All checks</h2>"
+        f"<title>{title}</title><style>{_CSS}</style></head><body><main>"
+        f'<h1>{title}</h1><p class="verdict {tone}">{_verdict(result)}</p>'
+        f"{failed}{_html_drift(result.drift)}<h2>All checks</h2>"
         f"<table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>"
         "</main></body></html>\n"
     )
@@ -174,6 +193,7 @@ tbody td:nth-child(3){font-weight:600}
 tr{display:block;padding:10px 0;border-bottom:1px solid var(--line)}
 th,td{display:grid;grid-template-columns:84px 1fr;gap:8px;border:0;padding:2px 0}
 th:before,td:before{content:attr(data-label);color:var(--dim);font-weight:400;font-size:.875rem}}
+.drift{max-width:640px}.bar{width:60%}.bar svg{display:block;width:100%;height:14px}.bar rect{fill:#4878b0}
 @media print{body{font-size:12px}}
 """
 
@@ -199,6 +219,24 @@ def _html_row(check: Check) -> str:
         f'<tr><th scope="row" data-label="Check">{cells[0]}</th><td data-label="Column">{cells[1]}</td>'
         f'<td data-label="Result" class="{tone}">{cells[2]}</td>'
         f'<td data-label="Expected">{cells[3]}</td><td data-label="Observed">{cells[4]}</td></tr>'
+    )
+
+
+def _html_drift(drift: Mapping[str, float]) -> str:
+    """Bars of the PSI per column, largest first; a full bar is 0.5 or more."""
+    if not drift:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row" data-label="Column"><span>{_escape(name)}</span></th>'
+        f'<td data-label="PSI"><span>{value:.3f}</span></td>'
+        f'<td data-label="" class="bar"><svg viewBox="0 0 100 8" role="img" aria-label="{value:.3f}">'
+        f'<rect width="{min(value / 0.5, 1.0) * 100:.1f}" height="8" rx="2"/></svg></td></tr>'
+        for name, value in sorted(drift.items(), key=lambda item: -item[1])
+    )
+    return (
+        "<h2>Distance from the champion's training data</h2>"
+        '<table class="drift"><thead><tr><th>Column</th><th>PSI</th><th></th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 

@@ -3,12 +3,13 @@
 Thresholds come from validation with drawn labels and are applied unchanged to test; the QPS ratio comes
 from the traffic split. Where the world is synthetic every test row carries its known posterior, and each
 figure exists twice: against the drawn label, and (``test_posterior``) against the posterior, which removes
-label noise and adds the Bayes bound. The structures are described in docs/cascade.md.
+label noise and adds the Bayes bounds. Beside the models stand yardsticks: what the container facts alone
+reach, and the bounds. The structures are described in docs/cascade.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,22 @@ from coefvq.cascade.search import (
 )
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
-from coefvq.records import SCORE_COLUMNS
+from coefvq.records import REQUIRED_SCORE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+#: rows of the report beside base and MLLM, and their columns in scores.parquet
+SHORTCUT = "shortcut"
+BOUNDS = {"bayes_vision": "posterior_vision", "bayes_vision_text": "posterior_vision_text", "bayes": "posterior"}
+
 
 @dataclass(frozen=True)
 class LabelledSplit:
-    """Columns of one labelled split, each float64 [n]; ``posterior`` is None unless every row has one."""
+    """Columns of one labelled split, each float64 [n]; ``posterior`` is None unless every row has one.
+
+    ``yardsticks`` holds the scores of :data:`SHORTCUT` and :data:`BOUNDS` that every row has.
+    """
 
     label: FloatArray
     posterior: FloatArray | None
@@ -43,6 +51,7 @@ class LabelledSplit:
     mllm: FloatArray
     views: FloatArray
     weight: FloatArray
+    yardsticks: Mapping[str, FloatArray]
 
     def scored(self) -> ScoredSplit:
         """The columns the threshold search takes."""
@@ -54,10 +63,10 @@ class LabelledSplit:
 
 
 def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Sequence[float]) -> dict[str, Any]:
-    """Base, MLLM and (where known) Bayes alone, on ``val``, ``test`` and ``test_posterior``.
+    """Base, MLLM and (where known) the yardsticks alone, on ``val``, ``test`` and ``test_posterior``.
 
     Args:
-        scores: a table with ``records.SCORE_COLUMNS``.
+        scores: a table with ``records.REQUIRED_SCORE_COLUMNS``, the optional ones where known.
         issue: name put into the report.
         precision_targets: P of R@P, in percent.
 
@@ -65,13 +74,7 @@ def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Seque
         DataError: a column is missing, a score is unusable, or val or test lacks rows or a class.
     """
     val, test = labelled_split(scores, "val"), labelled_split(scores, "test")
-    thresholds = {
-        "base": best_f1_threshold(val.label, val.base, val.weight).threshold,
-        "mllm": best_f1_threshold(val.label, val.mllm, val.weight).threshold,
-    }
-    if val.posterior is not None and test.posterior is not None:
-        # the bound should not suffer from noise in its threshold: chosen on the posterior itself
-        thresholds["bayes"] = best_f1_threshold(val.posterior, val.posterior, val.weight).threshold
+    thresholds = _thresholds(val, known=test.yardsticks.keys() if test.posterior is not None else {SHORTCUT})
     soft = test.against_posterior()
     return {
         "issue": issue,
@@ -157,21 +160,43 @@ def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:
         if missing.any():
             video = rows.loc[missing, "video_id"].iloc[0]
             raise DataError(f"scores: {column} of video {video} ({split}) is missing; run predict again")
-    posterior = _column(rows, "posterior")
+    yardsticks = _yardsticks(rows)
     return LabelledSplit(
         label=_column(rows, "label"),
-        posterior=None if np.isnan(posterior).any() else posterior,
+        posterior=yardsticks.get("bayes"),
         base=_column(rows, "base"),
         mllm=_column(rows, "mllm"),
         views=_column(rows, "views"),
         weight=_column(rows, "weight"),
+        yardsticks=yardsticks,
     )
+
+
+def _yardsticks(rows: pd.DataFrame) -> dict[str, FloatArray]:
+    """Yardsticks that every row has; a table written before one existed lacks its column."""
+    columns = {SHORTCUT: SHORTCUT, **BOUNDS}
+    found = {name: _column(rows, column) for name, column in columns.items() if column in rows.columns}
+    return {name: score for name, score in found.items() if not np.isnan(score).any()}
+
+
+def _thresholds(val: LabelledSplit, known: Collection[str]) -> dict[str, float]:
+    """Best F1 on val per score; ``known`` are the yardsticks that test has too.
+
+    A bound should not suffer from noise in its threshold, so it is chosen on the posterior itself.
+    """
+    chosen = {"base": (val.label, val.base), "mllm": (val.label, val.mllm)}
+    for name, score in val.yardsticks.items():
+        if name in known and name == SHORTCUT:
+            chosen[name] = (val.label, score)
+        elif name in known and val.posterior is not None:
+            chosen[name] = (val.posterior, score)
+    return {name: best_f1_threshold(label, score, val.weight).threshold for name, (label, score) in chosen.items()}
 
 
 def _models_alone(
     split: LabelledSplit, thresholds: dict[str, float], precision_targets: Sequence[float]
 ) -> dict[str, Any]:
-    score_of = {"base": split.base, "mllm": split.mllm, "bayes": split.posterior}
+    score_of = {"base": split.base, "mllm": split.mllm, **dict.fromkeys((SHORTCUT, *BOUNDS)), **split.yardsticks}
     report: dict[str, Any] = {"n": len(split.label), "positives": float(split.label.sum())}
     for name, score in score_of.items():
         if score is None or name not in thresholds:
@@ -228,7 +253,7 @@ def _traffic_ratio(scores: pd.DataFrame, policy: CascadePolicy) -> float | None:
 
 
 def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:
-    missing = [column for column in SCORE_COLUMNS if column not in scores.columns]
+    missing = [column for column in REQUIRED_SCORE_COLUMNS if column not in scores.columns]
     if missing:
         raise DataError(f"scores: column '{missing[0]}' is missing; run predict again")
     return scores[scores["split"] == split]

@@ -1,4 +1,4 @@
-"""The result as a table for the terminal and for Markdown: one row per model, policy and bound.
+"""The result as a table for the terminal and for Markdown: one row per model, policy, shortcut and bound.
 
 Where the evaluation knows the posterior of every test row, all rows are measured against it alike;
 a table never mixes the two kinds of labels, and its caption says which kind it shows.
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 DASH = "–"
 PRECISION_NOTE = f"{DASH}: that precision is not reached at any threshold."
 UNREACHABLE_NOTE = "unreachable: the base model has no threshold with this precision on validation."
+SHORTCUT_NAME = "metadata shortcut"
+SHORTCUT_NOTE = (
+    f"{SHORTCUT_NAME}: sees size, bitrate, fps, duration, width, height and has_audio of the file, no content."
+)
+_BOUND_NAMES = {
+    "bayes_vision": "Bayes bound, vision",
+    "bayes_vision_text": "Bayes bound, vision+text",
+    "bayes": "Bayes bound, all",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Row:
 
 
 def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> list[Row]:
-    """Base, MLLM, one row per P_base, and the Bayes bound where it is known.
+    """Metadata shortcut, base, MLLM, one row per P_base, and the Bayes bounds; what is not known has no row.
 
     Args:
         evaluation: what ``report.evaluation_report`` returned.
@@ -48,6 +57,7 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
     targets = evaluation["precision_targets"]
     alone = evaluation[key]
     rows = [
+        *_known({"shortcut": SHORTCUT_NAME}, alone, targets, qps_ratio=0.0),
         _row("base", alone["base"], targets, qps_ratio=0.0),
         _row("MLLM", alone["mllm"], targets, qps_ratio=100.0),
     ]
@@ -63,9 +73,7 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
                 reachable=entry["reachable"],
             )
         )
-    if alone["bayes"] is not None:
-        rows.append(_row("Bayes bound", alone["bayes"], targets, qps_ratio=None))
-    return rows
+    return [*rows, *_known(_BOUND_NAMES, alone, targets, qps_ratio=None)]
 
 
 def caption(evaluation: Mapping[str, Any]) -> str:
@@ -78,8 +86,10 @@ def caption(evaluation: Mapping[str, Any]) -> str:
 
 
 def footnotes(rows: Sequence[Row]) -> list[str]:
-    """Explanations of the dashes that occur."""
+    """Explanations of the dashes and names that occur."""
     notes = []
+    if any(row.name == SHORTCUT_NAME for row in rows):
+        notes.append(SHORTCUT_NOTE)
     if any(row.reachable and None in row.recalls.values() for row in rows):
         notes.append(PRECISION_NOTE)
     if not all(row.reachable for row in rows):
@@ -110,6 +120,17 @@ def markdown_table(rows: Sequence[Row], caption: str = "") -> str:
 
 def _measured_on(evaluation: Mapping[str, Any]) -> str:
     return "test" if evaluation["test_posterior"] is None else "test_posterior"
+
+
+def _known(
+    names: Mapping[str, str], alone: Mapping[str, Any], targets: Sequence[float], qps_ratio: float | None
+) -> list[Row]:
+    # reports of earlier versions lack a yardstick's key
+    return [
+        _row(name, alone[key], targets, qps_ratio=qps_ratio)
+        for key, name in names.items()
+        if alone.get(key) is not None
+    ]
 
 
 def _row(

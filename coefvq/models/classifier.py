@@ -1,26 +1,29 @@
 """One trained classifier = a network, its text encoder, and the description both can be rebuilt from.
 
-On disk it is a folder: config.json, model.safetensors, tokenizer.json. Nothing is unpickled.
+On disk it is a folder: config.json, model.safetensors, tokenizer.json. Nothing is unpickled. Published weights
+that were not trained are named by the preset and not copied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.dataset import Collator
-from coefvq.data.text import TextEncoder, load_text_encoder
+from coefvq.data.text import TextEncoder, load_text_encoder, train_text_encoder
+from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
 from coefvq.files import atomic_path, write_json
-from coefvq.models.baselines import FrameClassifier, MultiTower
+from coefvq.models.assembly import Builder, TokenIds, check_frame_size, device
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.presets import get_preset
+from coefvq.models.pretrained import weights_of
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
@@ -28,30 +31,35 @@ _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 class ModelConfig(BaseModel):
     """config.json of a trained model; ``id2label`` as everywhere in transformers."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+    # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
-    format_version: Literal[1] = 1
+    model_type: Literal["coefvq"] = "coefvq"
+    format_version: Literal[2] = 2
     issue: str
     kind: Literal["base", "mllm"]
     preset: str
-    architecture: Literal["resnet", "multitower", "mllm"]
+    architecture: Literal["frames", "multitower", "siglip", "mllm"]
     media: MediaSpec
-    fusion: Literal["late", "none"] = "none"
+    fusion: Literal["late", "early", "none"] = "none"
     text: bool = False
     audio: bool = False
+    motion: bool = False
+    freeze_towers: bool = False
     lora_rank: int = 0
     lora_alpha: int = 0
+    merged: bool = False
     id2label: dict[str, str] = Field(default_factory=lambda: {"0": "negative", "1": "positive"})
 
     @property
     def reads_text(self) -> bool:
         """Whether batches need token ids (the MLLM always has at least its end token)."""
-        return self.architecture != "resnet"
+        return self.architecture != "frames"
 
     @property
     def hears(self) -> bool:
         """Whether batches need log-mel spectrograms."""
-        return self.architecture == "multitower" or (self.audio and self.fusion == "late")
+        return self.architecture == "multitower" or (self.audio and self.fusion != "none")
 
 
 @dataclass(frozen=True)
@@ -74,30 +82,49 @@ class Classifier:
         )
 
     def save(self, folder: Path) -> None:
-        """Write config.json, model.safetensors and tokenizer.json."""
+        """Write config.json, model.safetensors and tokenizer.json.
+
+        Frozen published weights are not copied: the preset names them, and they are megabytes to
+        gigabytes. What was trained (adapter, head, projector, unfrozen towers) is all there.
+        """
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         if self.text is not None:
             self.text.save(folder)
-        tensors = {name: value.detach().contiguous().clone() for name, value in self.network.state_dict().items()}
+        left_out = published_names(self)
+        state = self.network.state_dict()
+        tensors = {name: value.detach().contiguous().clone() for name, value in state.items() if name not in left_out}
         with atomic_path(folder / _WEIGHTS) as temporary:
             save_file(tensors, temporary)
         write_json(folder / _CONFIG, self.config.model_dump())
 
 
+def published_names(classifier: Classifier) -> frozenset[str]:
+    """Names of the tensors that are as published: parameters that do not train, and buffers of frozen parts."""
+    if classifier.config.merged or not get_preset(classifier.config.preset).pretrained:
+        return frozenset()
+    network = classifier.network
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    training = {name.rpartition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    buffers = {name for name, _ in network.named_buffers() if name.rpartition(".")[0] not in training}
+    return frozenset(frozen | buffers)
+
+
 def base_config(issue: str, params: BaseModelParams, media: MediaSpec) -> ModelConfig:
     """Description of a base model."""
-    sees_all = params.architecture == "multitower"
+    sees_only = params.architecture == "frames"
     return ModelConfig(
         issue=issue,
         kind="base",
         preset=params.preset,
         architecture=params.architecture,
         media=media,
-        fusion="late" if sees_all else "none",
-        text=sees_all,
-        audio=sees_all,
+        fusion="none" if sees_only else "late",
+        text=not sees_only,
+        audio=not sees_only and params.audio,
+        motion=params.motion,
+        freeze_towers=params.freeze_towers,
     )
 
 
@@ -109,30 +136,62 @@ def mllm_config(issue: str, params: MLLMParams, media: MediaSpec) -> ModelConfig
         preset=params.preset,
         architecture="mllm",
         media=media,
-        fusion=params.fusion,
+        fusion=params.fusion if params.audio else "none",
         text=params.text,
         audio=params.audio,
+        motion=params.motion,
         lora_rank=params.lora.rank,
         lora_alpha=params.lora.alpha,
     )
 
 
-def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0.0) -> Classifier:
-    """A freshly initialised classifier (torch's global generator decides the weights).
+def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0.0, weights: bool = True) -> Classifier:
+    """A classifier ready to be trained: published weights where the preset has them, else random ones.
+
+    torch's global generator decides the random weights; ``weights`` False leaves all random.
 
     Raises:
-        ModelError: unknown preset, or a text encoder is needed and missing.
+        ModelError: unknown preset, a text encoder is needed and missing, weights cannot be had, or the
+            preset's towers see another frame size.
     """
     preset = get_preset(config.preset)
-    if config.architecture == "resnet":
-        return Classifier(config, FrameClassifier(preset), None)
+    check_frame_size(preset, config.media)
+    # a merged folder holds every weight itself
+    make = Builder(preset, config.media, weights and not config.merged)
+    if config.architecture == "frames":
+        return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:
         raise ModelError(f"{config.kind} model of {config.issue}: {config.architecture} needs a text encoder")
+    ids = TokenIds(pad=text.pad_id, video=text.video_id)
     if config.architecture == "multitower":
-        return Classifier(config, MultiTower(preset, config.media, text), text)
+        return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers), text)
+    if config.architecture == "siglip":
+        return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
     lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)
-    network = MultimodalLLM(preset, lora=lora, hears=config.hears, media=config.media, text=text)
-    return Classifier(config, network, text)
+    return Classifier(config, make.mllm(ids, lora=lora, fusion=config.fusion, motion=config.motion), text)
+
+
+def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | None:
+    """The published tokenizer of the model's text part; a random preset trains one on ``titles``."""
+    if not config.reads_text:
+        return None
+    preset = get_preset(config.preset)
+    roles = {"mllm": ("onevision", "language"), "multitower": ("tower_text",), "siglip": ("siglip",)}
+    folders = [weights_of(preset, role) for role in roles[config.architecture]]
+    folder = next((found for found in folders if found is not None), None)
+    if folder is None:
+        return train_text_encoder(titles, preset.language.vocab_size, preset.max_text_tokens)
+    return load_text_encoder(folder, preset.max_text_tokens, special_tokens(config))
+
+
+def special_tokens(config: ModelConfig) -> SpecialTokens:
+    """Names of the special tokens in the model's vocabulary."""
+    preset = get_preset(config.preset)
+    if not preset.pretrained:
+        return SpecialTokens()
+    if config.architecture == "mllm":
+        return preset.language.tokens
+    return preset.tower_text.tokens if config.architecture == "multitower" else preset.siglip.tokens
 
 
 def load(folder: Path) -> Classifier:
@@ -153,12 +212,17 @@ def load(folder: Path) -> Classifier:
         key = ".".join(map(str, first["loc"]))
         raise ModelError(f"{folder / _CONFIG}: {key}: {first['msg']}; train the model again") from error
     limit = get_preset(config.preset).max_text_tokens
-    text = load_text_encoder(folder, limit) if config.reads_text else None
+    text = load_text_encoder(folder, limit, special_tokens(config)) if config.reads_text else None
     classifier = build(config, text)
     try:
-        classifier.network.load_state_dict(load_file(folder / _WEIGHTS))
+        found = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder / _WEIGHTS}: does not fit config.json ({reason}); train it again") from error
-    classifier.network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    wrong = [*found.unexpected_keys, *sorted(set(found.missing_keys) - published_names(classifier))]
+    if wrong:
+        raise ModelError(
+            f"{folder / _WEIGHTS}: does not fit config.json ({len(wrong)} tensors, e.g. {wrong[0]}); train it again"
+        )
+    classifier.network.to(device()).eval()
     return classifier

@@ -15,44 +15,72 @@ _LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 
 
 class LanguageBranch(nn.Module):
-    """H = lm([H_f; X_t]), hidden state of the final token (paper, section 2.1)."""
+    """H = lm([H_f; X_t]), hidden state of the final token (paper, section 2.1). No lm_head is computed."""
 
-    def __init__(self, part: LanguagePart, vocab_size: int, video_token: int, pad_token: int, lora: Lora) -> None:
-        from transformers import Qwen2Config, Qwen2Model
-
+    def __init__(self, decoder: nn.Module, video_token: int, lora: Lora) -> None:
         super().__init__()
-        decoder = Qwen2Model(
-            Qwen2Config(
-                vocab_size=vocab_size,
-                hidden_size=part.hidden_size,
-                num_hidden_layers=part.num_hidden_layers,
-                num_attention_heads=part.num_attention_heads,
-                num_key_value_heads=part.num_key_value_heads,
-                intermediate_size=part.intermediate_size,
-                max_position_embeddings=4096,
-                pad_token_id=pad_token,
-                use_cache=False,
-            )
-        )
-        self.decoder: Any = _with_lora(decoder, lora)
+        self.output_size = int(decoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.decoder: Any = with_lora(decoder, lora)
         self.video_token = video_token
-        self.output_size = part.hidden_size
 
-    def forward(self, visual: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """visual [B,T_v,D], input_ids and attention_mask [B,L] left-padded -> H [B,D]."""
+    def forward(
+        self,
+        visual: torch.Tensor,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        last: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """visual [B,T_v,D], input_ids and attention_mask [B,L] left-padded, last [B,1,D] or None -> H [B,D].
+
+        ``last`` is appended as the final input token (early fusion, paper Table 3).
+        """
         embedded = self.decoder.get_input_embeddings()(input_ids)
         slots = input_ids == self.video_token
         # index assignment, not masked_scatter: the latter fails under autocast with mixed dtypes
         embedded = embedded.index_put((slots,), visual.reshape(-1, visual.shape[-1]).to(embedded.dtype))
-        positions = attention_mask.long().cumsum(dim=1).sub(1).clamp(min=0)
+        if last is not None:
+            embedded = torch.cat([embedded, last.to(embedded.dtype)], dim=1)
+            attention_mask = nn.functional.pad(attention_mask, (0, 1), value=1)
         output = self.decoder(
-            inputs_embeds=embedded, attention_mask=attention_mask, position_ids=positions, use_cache=False
+            inputs_embeds=embedded,
+            attention_mask=attention_mask,
+            position_ids=positions_of(attention_mask),
+            use_cache=False,
         )
         final: torch.Tensor = output.last_hidden_state[:, -1]
         return final
 
 
-def _with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
+def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions [B,L] that count real tokens only, so that left padding changes nothing."""
+    return attention_mask.long().cumsum(dim=1).sub(1).clamp(min=0)
+
+
+def decoder_config(part: LanguagePart) -> Any:
+    """transformers configuration of the decoder, with as many layers as are used."""
+    from transformers import LlamaConfig, Qwen2Config
+
+    kind = {"qwen2": Qwen2Config, "llama": LlamaConfig}[part.model_type]
+    return kind(
+        vocab_size=part.vocab_size,
+        hidden_size=part.hidden_size,
+        num_hidden_layers=part.layers_used or part.num_hidden_layers,
+        num_attention_heads=part.num_attention_heads,
+        num_key_value_heads=part.num_key_value_heads,
+        intermediate_size=part.intermediate_size,
+        max_position_embeddings=32_768,
+        rms_norm_eps=part.rms_norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": part.rope_theta},
+        use_cache=False,
+        # the defaults point outside a small vocabulary
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+
+
+def with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
+    """LoRA on every linear layer; rank 0 freezes the decoder (only the head trains, paper Table 4)."""
     if lora.rank == 0:
         decoder.requires_grad_(False)
         return decoder

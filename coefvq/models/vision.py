@@ -1,72 +1,134 @@
-"""The vision encoder g and the projector p of the MLLM, and the frame tower of the baselines."""
+"""The vision encoder g and the projector p of the MLLM (paper, section 2.1): SigLIP, or a CNN's feature grid."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
 
-from coefvq.models.presets import ResNetPart, VisionPart
+from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.presets import LanguagePart, LitePart, SiglipPart
 
 
-class VisionBranch(nn.Module):
-    """Z_f = g(X_f), pooled to a small grid, then H_f = p(Z_f) (paper, section 2.1).
+class SiglipBranch(nn.Module):
+    """Z_f = g(X_f) and H_f = p(Z_f) by transformers' own LLaVA-OneVision, without its language model.
 
-    g is a SigLIP tower without its pooling head; the patch grid is reduced bilinearly after the
-    projector, as LLaVA-OneVision does for video; p is a 2-layer MLP with GELU.
+    Per frame the patch grid is projected and pooled to half its side (27 x 27 -> 14 x 14 = 196 tokens at 384
+    pixels); one ``image_newline`` token ends the video.
     """
 
-    def __init__(self, part: VisionPart, frame_size: int, output_size: int) -> None:
-        from transformers import SiglipVisionConfig, SiglipVisionModel
-
+    def __init__(self, onevision: nn.Module) -> None:
         super().__init__()
-        self.tower = SiglipVisionModel(
-            SiglipVisionConfig(
-                hidden_size=part.hidden_size,
-                num_hidden_layers=part.num_hidden_layers,
-                num_attention_heads=part.num_attention_heads,
-                intermediate_size=part.intermediate_size,
-                image_size=frame_size,
-                patch_size=part.patch_size,
-                vision_use_head=False,
-            )
-        )
+        self.onevision: Any = onevision
+        vision: Any = onevision.config.vision_config  # type: ignore[union-attr]
+        self.tokens_per_frame = ((vision.image_size // vision.patch_size + 1) // 2) ** 2
+        self.extra_tokens = 1
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] in [-1,1] -> H_f [B, F*tokens_per_frame + 1, D_lm]."""
+        tokens: torch.Tensor = self.onevision.get_video_features(pixel_values, return_dict=True).pooler_output
+        return tokens
+
+    @property
+    def tower(self) -> nn.Module:
+        """g."""
+        tower: nn.Module = self.onevision.vision_tower
+        return tower
+
+    @property
+    def projector(self) -> nn.Module:
+        """p."""
+        projector: nn.Module = self.onevision.multi_modal_projector
+        return projector
+
+
+class CnnBranch(nn.Module):
+    """g = EfficientNet-Lite's grid, averaged to ``pooled_side`` squared cells; p = 2-layer MLP with GELU.
+
+    ``motion`` adds tokens of frame differences seen by the same tower (``motion_images``).
+    """
+
+    def __init__(self, part: LitePart, output_size: int, motion: bool = False) -> None:
+        super().__init__()
+        self.tower = EfficientNetLite(EfficientNetLiteSizes(part.width, part.depth))
         self.projector = nn.Sequential(
-            nn.Linear(part.hidden_size, output_size), nn.GELU(), nn.Linear(output_size, output_size)
+            nn.LayerNorm(self.tower.output_size),
+            nn.Linear(self.tower.output_size, output_size),
+            nn.GELU(),
+            nn.Linear(output_size, output_size),
         )
-        self.grid_side = frame_size // part.patch_size
-        self.pooled_side = min(part.pooled_side, self.grid_side)
-        self.tokens_per_frame = self.pooled_side**2
+        # a new projector's output should start at the size of the language model's own embeddings
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.pooled_side = part.pooled_side
+        self.motion = motion
+        self.tokens_per_frame = part.pooled_side**2
+        self.extra_tokens = 0
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S] -> H_f [B, F*tokens_per_frame, D_lm]."""
-        batch, frames = pixel_values.shape[:2]
-        patches = self.tower(pixel_values.flatten(0, 1)).last_hidden_state
-        projected = self.projector(patches)
-        grid = projected.transpose(1, 2).unflatten(2, (self.grid_side, self.grid_side))
-        pooled = nn.functional.interpolate(grid, size=(self.pooled_side,) * 2, mode="bilinear")
-        return pooled.flatten(2).transpose(1, 2).reshape(batch, frames * self.tokens_per_frame, -1)
+        """pixel_values [B,F,3,S,S] in [-1,1] -> H_f [B, images*tokens_per_frame, D_lm]."""
+        images = torch.cat([pixel_values, motion_images(pixel_values)], dim=1) if self.motion else pixel_values
+        batch, count = images.shape[:2]
+        grid = self.tower(lite_input(images.flatten(0, 1)))
+        pooled = nn.functional.adaptive_avg_pool2d(grid, self.pooled_side)
+        cells = pooled.flatten(2).transpose(1, 2).reshape(batch, count * self.tokens_per_frame, -1)
+        projected: torch.Tensor = self.projector(cells) * self.scale
+        return projected
 
 
-class FrameTower(nn.Module):
-    """ResNet on each frame, mean over frames (the paper's ICD baseline)."""
+def lite_input(pixel_values: torch.Tensor) -> torch.Tensor:
+    """SigLIP's scale (x / 127.5 - 1) -> EfficientNet-Lite's ((x - 127) / 128)."""
+    return (pixel_values * 127.5 + 0.5) / 128.0
 
-    def __init__(self, part: ResNetPart) -> None:
-        from transformers import ResNetConfig, ResNetModel
 
-        super().__init__()
-        self.resnet = ResNetModel(
-            ResNetConfig(
-                embedding_size=part.embedding_size,
-                hidden_sizes=list(part.hidden_sizes),
-                depths=list(part.depths),
-                layer_type="basic",
-            )
-        )
-        self.output_size = part.hidden_sizes[-1]
+def motion_images(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Three consecutive differences of grey frames as one colour image, [B,F,3,S,S] -> [B,M,3,S,S].
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S] -> [B, D]."""
-        batch, frames = pixel_values.shape[:2]
-        pooled = self.resnet(pixel_values.flatten(0, 1)).pooler_output.flatten(1)
-        features: torch.Tensor = pooled.unflatten(0, (batch, frames)).mean(dim=1)
-        return features
+    M = ceil((F - 1) / 3), at least 1; the last triple is aligned to the last frame. The gain of 3 makes small
+    motion visible; no motion is mid-grey (0). A single frame has no motion.
+    """
+    grey = pixel_values.mean(dim=2)
+    change = (grey.diff(dim=1) if grey.shape[1] > 1 else torch.zeros_like(grey)) * 3.0
+    steps = change.shape[1]
+    count = motion_count(pixel_values.shape[1])
+    starts = [min(3 * i, max(steps - 3, 0)) for i in range(count)]
+    picked = [[min(start + k, steps - 1) for k in range(3)] for start in starts]
+    return change[:, torch.tensor(picked, device=change.device)].clamp(-1.0, 1.0)
+
+
+def motion_count(frames: int) -> int:
+    """How many motion images ``frames`` frames give."""
+    return max(-(-(frames - 1) // 3), 1)
+
+
+def visual_tokens(branch: SiglipBranch | CnnBranch, frames: int) -> int:
+    """T_v: visual tokens of one video."""
+    images = frames + (motion_count(frames) if isinstance(branch, CnnBranch) and branch.motion else 0)
+    return images * branch.tokens_per_frame + branch.extra_tokens
+
+
+def onevision_config(vision: SiglipPart, language: LanguagePart, frame_size: int) -> Any:
+    """transformers.LlavaOnevisionConfig of these sizes."""
+    from transformers import LlavaOnevisionConfig, SiglipVisionConfig
+
+    from coefvq.models.language import decoder_config
+
+    return LlavaOnevisionConfig(
+        text_config=decoder_config(language),
+        vision_config=SiglipVisionConfig(
+            hidden_size=vision.hidden_size,
+            num_hidden_layers=vision.num_hidden_layers,
+            num_attention_heads=vision.num_attention_heads,
+            intermediate_size=vision.intermediate_size,
+            image_size=frame_size,
+            patch_size=vision.patch_size,
+            vision_use_head=False,
+        ),
+    )
+
+
+def split_onevision(model: Any) -> tuple[SiglipBranch, nn.Module]:
+    """A ``LlavaOnevisionModel`` -> its seeing part and its decoder."""
+    decoder: nn.Module = model.language_model
+    model.language_model = nn.Identity()
+    return SiglipBranch(model), decoder

@@ -39,11 +39,15 @@ class ModelRef(_Part):
 
 
 class DataRef(_Part):
-    """The data a pair was trained and judged on; ``version`` is the snapshot's tag, if it has one."""
+    """The data a pair was trained and judged on; ``version`` is the snapshot's tag, if it has one.
+
+    ``profile`` is ``data.profile.profile`` of the training split, what later data is compared with.
+    """
 
     manifest_sha256: Sha256
     splits_sha256: Sha256
     version: str | None
+    profile: dict[str, JsonValue] | None = None
 
 
 class Candidate(_Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from coefvq.errors import RegistryError
 from coefvq.inference import MultiIssueScorer, PairScorer
@@ -22,6 +23,22 @@ def load_scorer(issues: Sequence[str] | None = None, version: str = CHAMPION) ->
     if not wanted:
         raise RegistryError(f"no issue has a {version}; approve a challenger first: coefvq approve --help")
     return MultiIssueScorer(tuple(_load(issue, version) for issue in wanted))
+
+
+def champion_profile(issues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    """Issue and training-data profile of the first champion that has one, or None.
+
+    The columns of a profile but for the labels are those of the shared manifest, so one champion is enough.
+
+    Raises:
+        RegistryError: the store does not answer, or a champion's files were changed.
+    """
+    for issue in issues:
+        if CHAMPION in pairs.aliases(issue):
+            profile = pairs.resolve(issue, CHAMPION).candidate.data.profile
+            if profile is not None:
+                return issue, dict(profile)
+    return None
 
 
 def _has(issue: str, version: str) -> bool:

@@ -36,9 +36,11 @@ class StageSpec:
 
 
 STAGES = (
-    StageSpec("ingest", ("issues", "ingest"), False, "Import and probe the raw clips into the manifest."),
+    StageSpec("ingest", ("issues", "ingest", "paths.media"), False, "Import and probe raw clips into the manifest."),
     StageSpec("validate", ("issues", "validate"), False, "Check the manifest with Great Expectations."),
-    StageSpec("split", ("seed", "issues", "split"), False, "Assign grouped train, val, test and traffic splits."),
+    StageSpec(
+        "split", ("seed", "issues", "split", "validate"), False, "Assign grouped train, val, test and traffic splits."
+    ),
     StageSpec(
         "train-base",
         ("seed", "media.{issue}", "base.{issue}", "tracking"),
@@ -52,7 +54,7 @@ STAGES = (
         "Fine-tune the multimodal LLM with LoRA.",
     ),
     StageSpec("predict", ("media.{issue}", "predict"), True, "Score val, test and traffic with both models."),
-    StageSpec("evaluate", ("evaluate",), True, "F1 and R@P of both models and of the Bayes row."),
+    StageSpec("evaluate", ("evaluate",), True, "F1 and R@P of both models, the metadata shortcut and the Bayes rows."),
     StageSpec(
         "thresholds", ("evaluate", "thresholds.{issue}"), True, "Pick the cascade's thresholds on validation data."
     ),

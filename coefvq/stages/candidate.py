@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.config import Params
+from coefvq.data.profile import profile
 from coefvq.files import read_json, write_json
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
-from coefvq.stages.common import data_ref
+from coefvq.stages.common import data_ref, split_manifest
 
 
 def run(params: Params, issue: str) -> None:
@@ -22,12 +23,17 @@ def run(params: Params, issue: str) -> None:
         mllm=_model(params, "mllm", issue),
         policy=read_json(params.paths.report(issue, "policy.json")),
         preprocessing=params.media[issue].model_dump(),
-        data=data_ref(params),
+        data=data_ref(params).model_copy(update={"profile": _profile(params, issue)}),
         params={"seed": params.seed},
         metrics={**evaluation["test"], "cascade": _chosen(thresholds)},
     )
     write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
     write_json(params.paths.report(issue, "metrics.json"), _headline(candidate.metrics))
+
+
+def _profile(params: Params, issue: str) -> dict[str, Any]:
+    rows = split_manifest(params)
+    return profile(rows[rows["split"] == "train"], [issue])
 
 
 def _model(params: Params, kind: Any, issue: str) -> ModelRef:

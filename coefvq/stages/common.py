@@ -11,8 +11,10 @@ import pandas as pd
 
 from coefvq.config import Params
 from coefvq.data.manifest import read_table, to_inputs
+from coefvq.data.remote import is_url
+from coefvq.data.validation_report import ValidationResult, to_html, to_json, to_markdown
 from coefvq.errors import DataError
-from coefvq.files import sha256_file
+from coefvq.files import sha256_file, write_json, write_text
 from coefvq.records import VideoInput, label_column
 from coefvq.registry.bundle import DataRef
 
@@ -44,7 +46,10 @@ def say(message: str) -> None:
 
 
 def media_root(params: Params) -> Path:
-    """Folder the manifest's ``uri`` column is relative to."""
+    """Folder the manifest's relative ``uri`` values start from; below a URL prefix, ingest wrote whole URLs."""
+    media = params.paths.media
+    if media is not None and not is_url(media):
+        return Path(media)
     raw = Path(params.paths.raw)
     return raw if raw.is_dir() else raw.parent
 
@@ -58,11 +63,23 @@ def data_ref(params: Params) -> DataRef:
     )
 
 
+def write_validation(result: ValidationResult, folder: Path, name: str, title: str) -> None:
+    """``<name>.json``, ``.md`` and ``.html`` of a validation."""
+    write_text(folder / f"{name}.md", to_markdown(result, title))
+    write_text(folder / f"{name}.html", to_html(result, title))
+    write_json(folder / f"{name}.json", to_json(result))
+
+
 def split_manifest(params: Params) -> pd.DataFrame:
-    """Manifest joined with the split of each video; undecodable rows have none and are left out."""
+    """Manifest joined with each video's split and sampling weight; rows without a split or a weight are left out."""
     manifest = read_table(Path(params.paths.manifest))
-    splits = read_table(Path(params.paths.splits))
-    return manifest.merge(splits, on="video_id", how="inner", validate="one_to_one")
+    splits = read_table(Path(params.paths.splits))[["video_id", "split", "weight"]]
+    # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
+    rows = manifest.drop(columns="split", errors="ignore").merge(
+        splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"
+    )
+    rows["weight"] = rows["weight"] * rows["_factor"]
+    return rows[rows["_factor"] > 0].drop(columns="_factor").reset_index(drop=True)
 
 
 def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:

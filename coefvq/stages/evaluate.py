@@ -10,7 +10,7 @@ from coefvq.files import write_json
 
 
 def run(params: Params, issue: str) -> None:
-    """Report both models alone, with the Bayes row where the world is synthetic."""
+    """Report both models alone, with the metadata shortcut, and the Bayes rows where the world is synthetic."""
     scores = read_table(params.paths.report(issue, "scores.parquet"))
     report = evaluation_report(scores, issue, params.evaluate.precision_targets)
     write_json(params.paths.report(issue, "evaluation.json"), report)

@@ -1,45 +1,114 @@
-"""Raw clips and their table -> manifest.parquet."""
+"""Raw clips and their table -> manifest.parquet, row group by row group in bounded memory."""
 
 from __future__ import annotations
 
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from coefvq.config import Params
-from coefvq.data.importers import apply_labels, read_table
-from coefvq.data.manifest import normalise, write_table
-from coefvq.data.probe import merge_probes, probe_all
+from coefvq.data import remote
+from coefvq.data.clips import default_cache
+from coefvq.data.importers import CheckedTable, open_table
+from coefvq.data.manifest import manifest_writer, normalise
+from coefvq.data.probe import expect, probe_all
+from coefvq.errors import ConfigError
 from coefvq.files import write_json
-from coefvq.records import label_column
-from coefvq.stages.common import progress
+from coefvq.records import REASONS, label_column
+from coefvq.stages.common import media_root, progress
+
+_ROW_GROUP = 8192
+Row = dict[str, Any]
 
 
 def run(params: Params) -> None:
-    """Import, label and probe."""
-    settings = params.ingest
-    table = read_table(Path(params.paths.raw), settings.format)
-    frame = apply_labels(table, {issue: settings.labels[issue] for issue in params.issues})
-    with progress("probing clips", len(frame)) as advance:
-        probes = probe_all(
-            list(frame["uri"]),
-            table.root,
-            limits=settings.limits,
-            workers=params.runtime.workers,
-            progress=advance,
+    """Check the whole table first, then probe its clips and write them as the answers come."""
+    table = _open(params)
+    tally = _Tally(params.issues)
+    with (
+        progress("probing clips", table.count) as advance,
+        manifest_writer(Path(params.paths.manifest)) as write,
+    ):
+        rows = _probed(table, params, advance)
+        while group := list(islice(rows, _ROW_GROUP)):
+            frame = normalise(pd.DataFrame(group), params.issues)
+            write(frame)
+            tally.add(frame)
+    write_json(Path(params.paths.reports) / "ingest.json", tally.metrics())
+
+
+def _open(params: Params) -> CheckedTable:
+    settings, media = params.ingest, params.paths.media
+    remote.check_protocols(settings.protocols, media)
+    labels = {issue: settings.labels[issue] for issue in params.issues}
+    table = open_table(Path(params.paths.raw), settings.format, labels)
+    if media is not None and table.source.is_scan:
+        raise ConfigError(
+            f"paths.media = {media}: expected null, since {params.paths.raw} has no table and its clips are in it"
         )
-    manifest = normalise(merge_probes(frame, probes), params.issues)
-    write_table(manifest, Path(params.paths.manifest))
-    write_json(Path(params.paths.reports) / "ingest.json", _metrics(manifest, params))
+    return table
 
 
-def _metrics(manifest: pd.DataFrame, params: Params) -> dict[str, object]:
-    return {
-        "videos": len(manifest),
-        "decodable": int(manifest["decode_ok"].sum()),
-        "with_audio": int(manifest["has_audio"].sum()),
-        "hours": round(float(manifest["duration_s"].sum()) / 3600, 4),
-        "rejected": {str(k): int(v) for k, v in manifest.loc[~manifest["decode_ok"], "reason"].value_counts().items()},
-        "labelled": {issue: int(manifest[label_column(issue)].notna().sum()) for issue in params.issues},
-        "positives": {issue: int(manifest[label_column(issue)].fillna(0).sum()) for issue in params.issues},
-    }
+def _probed(table: CheckedTable, params: Params, advance: Callable[[int], None]) -> Iterator[Row]:
+    """Rows with what their clips turned out to be; answers come in order but later than questions."""
+    media, settings = params.paths.media, params.ingest
+    prefix = media if media is not None and remote.is_url(media) else None
+    waiting: deque[Row] = deque()
+
+    def uris() -> Iterator[str]:
+        for row in table.rows():
+            waiting.append({**row, "uri": remote.address(row["uri"], prefix)})
+            yield waiting[-1]["uri"]
+
+    probes = probe_all(
+        uris(),
+        media_root(params),
+        limits=settings.limits,
+        workers=params.runtime.workers,
+        engine=params.runtime.engine,
+        protocols=settings.protocols,
+        cache=default_cache(),
+        progress=advance,
+    )
+    for probe in probes:
+        row = waiting.popleft()
+        yield {**row, **asdict(expect(probe, row["sha256"]))}
+
+
+class _Tally:
+    """Running counts for reports/ingest.json."""
+
+    def __init__(self, issues: Sequence[str]) -> None:
+        self._reasons: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self._audio = 0
+        self._seconds = 0.0
+        self._labelled: Counter[str] = Counter(dict.fromkeys(issues, 0))
+        self._positive: Counter[str] = Counter(dict.fromkeys(issues, 0))
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Count normalised manifest rows."""
+        self._reasons.update(frame["reason"])
+        self._audio += int(frame["has_audio"].sum())
+        self._seconds += float(frame["duration_s"].sum())
+        for issue in self._labelled:
+            labels = frame[label_column(issue)]
+            self._labelled[issue] += int(labels.notna().sum())
+            self._positive[issue] += int(labels.fillna(0).sum())
+
+    def metrics(self) -> dict[str, object]:
+        """``reasons`` counts every reason there is, ``rejected`` those that occur."""
+        return {
+            "videos": self._reasons.total(),
+            "decodable": self._reasons["ok"],
+            "with_audio": self._audio,
+            "hours": round(self._seconds / 3600, 4),
+            "rejected": {reason: count for reason, count in self._reasons.items() if count and reason != "ok"},
+            "reasons": dict(self._reasons),
+            "labelled": dict(self._labelled),
+            "positives": dict(self._positive),
+        }

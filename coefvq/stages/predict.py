@@ -1,4 +1,4 @@
-"""Both models of an issue -> scores.parquet over val, test and traffic."""
+"""Both models of an issue -> scores.parquet over val, test and traffic, with the yardsticks beside them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import pandas as pd
 from coefvq.config import Params
 from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.manifest import to_inputs, write_table
+from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
 from coefvq.files import write_json
 from coefvq.inference import score_batches
 from coefvq.models.classifier import load
 from coefvq.records import SCORE_COLUMNS, label_column, posterior_column
 from coefvq.stages.common import media_root, progress, split_manifest
 
+_SCORED = ("val", "test", "traffic")
+_VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}
+
 
 def run(params: Params, issue: str) -> None:
     """Score every video that thresholds, figures or traffic shares are computed on."""
-    rows = split_manifest(params)
-    rows = rows[rows["split"].isin(["val", "test", "traffic"])].reset_index(drop=True)
+    manifest = split_manifest(params)
+    rows = manifest[manifest["split"].isin(_SCORED)].reset_index(drop=True)
     videos = to_inputs(rows, media_root(params))
     store = ClipStore(default_cache(), params.media[issue])
     scores = {}
@@ -25,15 +29,26 @@ def run(params: Params, issue: str) -> None:
         classifier = load(params.paths.model_dir(kind, issue))
         with progress(f"scoring with {kind} [{issue}]", len(videos)) as advance:
             scores[kind] = score_batches(classifier, videos, store, params.predict.batch_size, advance)
-    table = _table(rows, issue).assign(**scores)
+    table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
     write_table(table.loc[:, list(SCORE_COLUMNS)], params.paths.report(issue, "scores.parquet"))
     counts = {str(name): int(count) for name, count in table["split"].value_counts().items()}
     write_json(params.paths.report(issue, "predict.json"), {"scored": counts})
 
 
 def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:
-    posterior = posterior_column(issue)
-    return rows.loc[:, ["video_id", "split", "weight", "views"]].assign(
-        label=rows[label_column(issue)],
-        posterior=rows[posterior] if posterior in rows.columns else float("nan"),
-    )
+    known = {name: posterior_column(issue) + view for name, view in _VIEWS.items()}
+    posteriors = {name: rows[column] if column in rows else float("nan") for name, column in known.items()}
+    return rows.loc[:, ["video_id", "split", "weight", "views"]].assign(label=rows[label_column(issue)], **posteriors)
+
+
+def _shortcut(manifest: pd.DataFrame, rows: pd.DataFrame, issue: str) -> pd.Series[float]:
+    """What the container facts alone say of ``rows``, fitted on train; null where train is too small."""
+    train = manifest[(manifest["split"] == "train") & manifest[label_column(issue)].notna()]
+    labels = train[label_column(issue)].to_numpy(dtype="int64")
+    scores = shortcut_scores(_facts(train), labels, train["weight"].to_numpy(), _facts(rows))
+    return pd.Series(float("nan") if scores is None else scores, index=rows.index, dtype="float64")
+
+
+def _facts(rows: pd.DataFrame) -> FloatArray:
+    nan = float("nan")
+    return container_facts({name: rows[name].to_numpy(dtype="float64", na_value=nan) for name in CONTAINER_COLUMNS})

@@ -12,10 +12,8 @@ import pandas as pd
 from coefvq.config import Params, Training
 from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.dataset import VideoDataset, text_of
-from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.files import write_json
-from coefvq.models.classifier import ModelConfig, build
-from coefvq.models.presets import get_preset
+from coefvq.models.classifier import ModelConfig, build, text_encoder
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
 from coefvq.stages.common import data_ref, inputs_and_labels, labelled, progress, say, split_manifest
@@ -39,7 +37,7 @@ def train_and_record(params: Params, job: TrainingJob) -> None:
     train_set, train_videos = _dataset(params, rows, job, "train")
     val_set, _ = _dataset(params, rows, job, "val")
     seed_everything(params.seed)
-    text = _text_encoder(job.config, train_videos)
+    text = text_encoder(job.config, (text_of(video) for video in train_videos))
     classifier = build(job.config, text, job.lora_dropout)
     with _tracked(params, job) as run:
         result = fit(classifier, train_set, val_set, job.training, params.seed, _reporter(run, kind, issue))
@@ -60,13 +58,6 @@ def _dataset(params: Params, rows: pd.DataFrame, job: TrainingJob, split: str) -
     with progress(f"decoding {split} [{issue}]", len(videos)) as advance:
         store.fill(videos, params.runtime.workers, advance)
     return VideoDataset(videos, store, labels), videos
-
-
-def _text_encoder(config: ModelConfig, videos: list[VideoInput]) -> TextEncoder | None:
-    if not config.reads_text:
-        return None
-    preset = get_preset(config.preset)
-    return train_text_encoder([text_of(video) for video in videos], preset.vocab_size, preset.max_text_tokens)
 
 
 def _tracked(params: Params, job: TrainingJob) -> AbstractContextManager[tracking.TrainingRun]:

@@ -7,22 +7,22 @@ from pathlib import Path
 from coefvq.config import Params
 from coefvq.data.expectations import validate_manifest
 from coefvq.data.manifest import read_table
-from coefvq.data.validation_report import first_error, to_html, to_json, to_markdown
+from coefvq.data.validation_report import first_error
 from coefvq.errors import ValidationFailedError
-from coefvq.files import write_json, write_text
-from coefvq.stages.common import media_root, say
+from coefvq.files import read_json
+from coefvq.stages.common import media_root, say, write_validation
 
 
 def run(params: Params) -> None:
     """Run the suite and write its reports, then fail if it failed: the reports say why."""
     reports = Path(params.paths.reports)
     manifest = read_table(Path(params.paths.manifest))
+    reference = read_json(Path(params.paths.reference))
     result = validate_manifest(
-        manifest, media_root(params), params.validate_, params.issues, docs_dir=reports / "data_docs"
+        manifest, media_root(params), params.validate_, params.issues, reports / "data_docs", reference
     )
-    write_text(reports / "validation.md", to_markdown(result))
-    write_text(reports / "validation.html", to_html(result))
-    write_json(reports / "validation.json", to_json(result))
+    write_validation(result, reports, "validation", "Manifest validation")
     if not result.success:
         raise ValidationFailedError(f"{first_error(result)} (all findings: {reports / 'validation.html'})")
-    say(f"validation passed: {len(result.checks)} expectations on {len(manifest)} videos")
+    drift = f"drift at most {max(result.drift.values()):.2f}" if result.drift else "no champion to compare with yet"
+    say(f"validation passed: {len(result.checks)} expectations on {len(manifest)} videos; {drift}")

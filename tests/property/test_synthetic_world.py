@@ -1,101 +1,116 @@
 """What must hold for every prevalence and every combination of factors of the synthetic world."""
 
 import itertools
+from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coefvq.data.synthetic import bayes_table
-from coefvq.data.synthetic.clips import describe
-from coefvq.data.synthetic.factors import (
-    ISSUES,
-    PRIOR,
-    Action,
-    Claim,
-    Edit,
-    Factors,
-    Object,
-    Sound,
-    Sticker,
-    Topic,
-)
+from coefvq.data.synthetic.channel import channel_matrix
+from coefvq.data.synthetic.clips import POSTERIORS, describe
+from coefvq.data.synthetic.factors import FACTOR_TYPES, PRIOR, Factors
+from coefvq.data.synthetic.odds import ISSUES
 from coefvq.data.synthetic.overlays import wrap
-from coefvq.data.synthetic.world import calibrated_intercept, cells, posterior, sigmoid
+from coefvq.data.synthetic.world import (
+    VIEWS,
+    chance,
+    logits,
+    posterior,
+    raw_logit,
+    shown_mass,
+    true_mass,
+    view_masses,
+)
 
 shares = st.floats(0.001, 0.999)
 issues = st.sampled_from(sorted(ISSUES))
-factors = st.builds(
+views = st.sampled_from(sorted(VIEWS))
+shown_factors = st.builds(Factors, **{name: st.sampled_from(kind) for name, kind in FACTOR_TYPES.items()})
+true_factors = st.builds(
     Factors,
-    object=st.sampled_from(Object),
-    action=st.sampled_from(Action),
-    topic=st.sampled_from(Topic),
-    sticker=st.sampled_from(Sticker),
-    edit=st.sampled_from(Edit),
-    claim=st.sampled_from(Claim),
-    sound=st.sampled_from(Sound),
+    **{name: st.sampled_from([level for level in kind if PRIOR[level]]) for name, kind in FACTOR_TYPES.items()},
 )
 
 
-@settings(deadline=None)
-@given(issues, shares)
-def test_mean_posterior_is_the_prevalence(issue: str, share: float) -> None:
-    table = cells(issue)
-    mean = float((sigmoid(table.logits + calibrated_intercept(issue, share)) * table.weights).sum())
-    assert mean == pytest.approx(share, abs=1e-9)
+@settings(max_examples=60, deadline=None)
+@given(issues, shares, views)
+def test_the_mean_posterior_is_the_prevalence_in_every_view(issue: str, share: float, view: str) -> None:
+    positives, mass = view_masses(issue, share, view)
+    assert float((positives / mass * mass).sum()) == pytest.approx(share, abs=1e-9)
+    assert float(mass.sum()) == pytest.approx(1.0, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(issues, shares, st.sampled_from([("vision", "vision+text"), ("vision", "all"), ("vision+text", "all")]))
+def test_a_view_expects_of_a_wider_one_what_it_says_itself(issue: str, share: float, pair: tuple[str, str]) -> None:
+    """Tower property: E[posterior of the wider view | what the narrow one shows] = posterior of the narrow one."""
+    narrow, wide = (view_masses(issue, share, view) for view in pair)
+    summed_out = tuple(axis for axis, size in enumerate(narrow[1].shape) if size == 1)
+    wider_posterior = np.broadcast_to(wide[0] / wide[1], shown_mass().shape)
+    expected = (wider_posterior * shown_mass()).sum(axis=summed_out) / shown_mass().sum(axis=summed_out)
+    assert expected == pytest.approx((narrow[0] / narrow[1]).reshape(expected.shape), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(issues, shown_factors, shares, views, st.randoms(use_true_random=False))
+def test_what_a_view_does_not_show_leaves_its_posterior_alone(
+    issue: str, video: Factors, share: float, view: str, random: Random
+) -> None:
+    unseen = {name: kind for name, kind in FACTOR_TYPES.items() if name not in VIEWS[view]}
+    other = Factors(**{**vars(video), **{name: random.choice(list(kind)) for name, kind in unseen.items()}})
+    assert posterior(issue, video, share, view) == posterior(issue, other, share, view)
 
 
 @settings(deadline=None)
-@given(issues, factors, st.floats(1e-9, 1 - 1e-9))
-def test_posteriors_are_strictly_between_zero_and_one(issue: str, video: Factors, share: float) -> None:
-    assert 0.0 < posterior(issue, video, share) < 1.0
+@given(issues, true_factors, st.floats(1e-6, 1 - 1e-6))
+def test_probabilities_are_strictly_between_zero_and_one(issue: str, video: Factors, share: float) -> None:
+    assert 0.0 < chance(issue, video, share) < 1.0
+    assert all(0.0 < posterior(issue, video, share, view) < 1.0 for view in VIEWS)
 
 
-@settings(deadline=None)
-@given(issues, factors, shares, shares)
-def test_posteriors_grow_with_prevalence(issue: str, video: Factors, one: float, other: float) -> None:
+@settings(max_examples=60, deadline=None)
+@given(issues, shown_factors, views, shares, shares)
+def test_posteriors_grow_with_prevalence(issue: str, video: Factors, view: str, one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert posterior(issue, video, low) <= posterior(issue, video, high) + 1e-12
+    assert posterior(issue, video, low, view) <= posterior(issue, video, high, view) + 1e-12
 
 
 @settings(deadline=None)
-@given(factors, shares, st.sampled_from(Sound), st.sampled_from(Object))
-def test_issues_see_only_their_own_factors(video: Factors, share: float, sound: Sound, thing: Object) -> None:
-    muted = Factors(**{**vars(video), "sound": sound})
-    swapped = Factors(**{**vars(video), "object": thing})
-    assert posterior("icd", video, share) == posterior("icd", muted, share)
-    assert posterior("ucc", video, share) == posterior("ucc", swapped, share)
+@given(issues, true_factors)
+def test_the_grid_of_logits_holds_the_logit_of_each_combination(issue: str, video: Factors) -> None:
+    place = tuple(list(kind).index(getattr(video, name)) for name, kind in FACTOR_TYPES.items())
+    assert logits(issue)[place] == pytest.approx(raw_logit(issue, video), abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(shares, shares)
 def test_seeing_more_never_hurts_the_best_scorer(icd: float, ucc: float) -> None:
-    for views in bayes_table({"icd": icd, "ucc": ucc}, (60, 90)).values():
+    for table in bayes_table({"icd": icd, "ucc": ucc}, (60, 90)).values():
         for figure in ("auc", "f1", "recall_at_p60", "recall_at_p90"):
-            rising = [views[view][figure] for view in ("vision", "vision+text", "all")]
+            rising = [table[view][figure] for view in ("vision", "vision+text", "all")]
             assert all(a <= b + 1e-9 for a, b in itertools.pairwise(rising)), figure
             assert min(rising) >= 0.0
             assert max(rising) <= 1.0 + 1e-12
 
 
-@settings(max_examples=40, deadline=None)
-@given(shares, shares)
-def test_flagging_everything_reaches_the_prevalence_as_precision(icd: float, ucc: float) -> None:
-    """The loosest threshold has precision = prevalence, though rounding may put it a hair below."""
-    for issue, share in (("icd", icd), ("ucc", ucc)):
-        table = bayes_table({"icd": icd, "ucc": ucc}, (100 * share,))
-        assert table[issue]["vision"][f"recall_at_p{100 * share:g}"] == pytest.approx(1.0)
-
-
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(issues, shares)
-def test_cells_cover_the_prior(issue: str, share: float) -> None:
-    table = cells(issue)
-    assert table.weights.sum() == pytest.approx(1.0, abs=1e-12)
-    for axis, name in enumerate(table.factors):
-        others = tuple(i for i in range(table.weights.ndim) if i != axis)
-        kind = next(k for k in (Object, Action, Topic, Sticker, Edit, Claim, Sound) if k.__name__.lower() == name)
-        assert table.weights.sum(axis=others) == pytest.approx([PRIOR[level] for level in kind])
+def test_flagging_everything_reaches_the_prevalence_as_precision(issue: str, share: float) -> None:
+    """The loosest threshold has precision = prevalence, though rounding may put it a hair below."""
+    table = bayes_table({"icd": share, "ucc": share}, (100 * share,))
+    assert table[issue]["vision"][f"recall_at_p{100 * share:g}"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", FACTOR_TYPES)
+def test_masses_cover_prior_and_channel(name: str) -> None:
+    axis = list(FACTOR_TYPES).index(name)
+    others = tuple(number for number in range(len(FACTOR_TYPES)) if number != axis)
+    prior = [PRIOR[level] for level in FACTOR_TYPES[name]]
+    assert true_mass().sum(axis=others) == pytest.approx(prior, abs=1e-12)
+    assert shown_mass().sum(axis=others) == pytest.approx(prior @ channel_matrix(name), abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,7 +119,9 @@ def test_a_video_is_the_same_whenever_it_is_described(seed: int, index: int, icd
     prevalence = {"icd": icd, "ucc": ucc}
     clip = describe(seed, index, prevalence)
     assert clip == describe(seed, index, prevalence)
-    assert clip.posteriors == {issue: posterior(issue, clip.factors, prevalence[issue]) for issue in ISSUES}
+    for column, (issue, view) in POSTERIORS.items():
+        exact = posterior(issue, clip.shown, prevalence[issue], view)
+        assert clip.posteriors[column] == pytest.approx(exact, rel=1e-11)
     assert set(clip.labels.values()) <= {0, 1}
 
 

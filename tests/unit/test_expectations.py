@@ -17,7 +17,10 @@ import pytest
 
 from coefvq.config import Validate
 from coefvq.data import expectations
-from coefvq.data.expectations import files_exist, manifest_rules, validate_manifest
+from coefvq.data.expectations import validate_manifest, validate_splits
+from coefvq.data.manifest_rules import drift_rules, manifest_rules, prevalence_rules, split_rules, type_rules
+from coefvq.data.presence import files_exist
+from coefvq.data.profile import profile
 from coefvq.data.validation_report import COMPLAINTS, ValidationResult, first_error
 from coefvq.records import MANIFEST_COLUMNS
 
@@ -91,7 +94,9 @@ def test_a_good_manifest_passes_every_rule(manifest: pd.DataFrame, media: Path, 
     assert result.success
     assert result.failures == ()
     asked = [(check.name, check.column) for check in result.checks]
-    assert len(set(asked)) == len(asked) == 12 + 4 + 6, "structure and media, numbers and posterior, three per issue"
+    assert len(set(asked)) == len(asked) == 12 + 4 + 6 + 7, (
+        "structure and media, numbers and posterior, three per issue, facts and types"
+    )
     pd.testing.assert_frame_equal(manifest, before)
     assert capfd.readouterr() == ("", "")
     assert all(type(value) in (str, bool, int, tuple, type(None)) for c in result.checks for value in astuple(c))
@@ -130,6 +135,14 @@ BROKEN: list[tuple[str, str | None, Callable[[pd.DataFrame], pd.DataFrame], tupl
     ("label_classes", "label_ucc", lambda frame: frame.assign(label_ucc=pd.array([0] * 40, dtype="Int8")), ()),
     ("prevalence", "label_icd", put("label_icd", dict.fromkeys(range(30), 1)), ()),
     ("prevalence", "label_icd", put("label_icd", dict.fromkeys(range(30), 0)), ()),
+    ("sha256", "sha256", put("sha256", {3: "", 39: ""}), ("v003",)),
+    ("reason", "reason", put("reason", {3: "bored"}), ("v003",)),
+    ("sane", "fps", put("fps", {3: 0.0, 4: 1001.0}), ("v003", "v004")),
+    ("sane", "width", put("width", {3: 0}), ("v003",)),
+    ("sane", "height", put("height", {3: 20_000}), ("v003",)),
+    ("sane", "size_bytes", put("size_bytes", {3: 0}), ("v003",)),
+    ("published", "published_at", put("published_at", {3: "yesterday", 4: "2026-01-02T00:00:00Z"}), ("v003",)),
+    ("split", "split", put("split", {3: "holdout", 4: "test"}), ("v003",)),
     ("posterior", "posterior_icd", put("posterior_icd", {3: 1.01, 4: -0.01, 5: 1.0, 6: np.nan}), ("v003", "v004")),
 ]
 
@@ -176,9 +189,13 @@ def test_an_empty_manifest_fails_without_an_exception(manifest: pd.DataFrame, me
 
 def test_values_of_an_unfit_type_are_a_failed_check_not_a_crash(manifest: pd.DataFrame, media: Path) -> None:
     result = validate(manifest.assign(views="many", label_icd="yes"), media)
+    types = result.failures[-1]
+    assert types.name == "types"
+    assert types.failing_ids == ("views is str, not whole number", "label_icd is str, not whole number")
     failed = {(check.name, check.column): check for check in result.failures}
     assert set(failed) == {
         ("views", "views"),
+        ("types", "fits"),
         *((name, "label_icd") for name in ("label_values", "label_classes", "prevalence")),
     }
     assert failed["views", "views"].observed.startswith("values of an unfit type (")
@@ -192,8 +209,10 @@ def test_urls_count_as_present_and_paths_must_stay_below_the_root(media: Path) -
 
 
 def test_every_rule_has_a_remedy_and_every_remedy_a_rule(manifest: pd.DataFrame, media: Path) -> None:
-    rules = manifest_rules(manifest, media, PARAMS, ISSUES)
-    assert {rule.name for rule in rules} == set(COMPLAINTS)
+    full = manifest.assign(published_at="2026-01-02", split="test")
+    rules = manifest_rules(full, media, PARAMS, ISSUES)
+    others = [*type_rules(), *drift_rules(0.2), *split_rules(["source_id"]), *prevalence_rules(PARAMS, ISSUES)]
+    assert {rule.name for rule in [*rules, *others]} == set(COMPLAINTS)
     assert {rule.column for rule in rules} - {None} <= {*MANIFEST_COLUMNS, "label_icd", "label_ucc", "posterior_icd"}
 
 
@@ -236,3 +255,67 @@ def test_the_engine_is_imported_on_use_only_and_its_telemetry_is_off(monkeypatch
     monkeypatch.setenv("GX_ANALYTICS_ENABLED", "true")
     expectations._great_expectations()
     assert os.environ["GX_ANALYTICS_ENABLED"] == "true", "whoever wants to send may"
+
+
+def test_symlinks_must_lead_below_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "clips").mkdir(parents=True)
+    (root / "clips/a.mp4").write_bytes(b"x")
+    (tmp_path / "secret.mp4").write_bytes(b"x")
+    (root / "in.mp4").symlink_to(root / "clips/a.mp4")
+    (root / "out.mp4").symlink_to(tmp_path / "secret.mp4")
+    (root / "away").symlink_to(tmp_path)
+    uris = ["clips/a.mp4", "in.mp4", "out.mp4", "away/secret.mp4", "gone/a.mp4"]
+    assert files_exist(uris, root).tolist() == [True, True, False, False, False]
+
+
+def test_drift_names_the_columns_and_is_not_asked_without_a_champion(manifest: pd.DataFrame, media: Path) -> None:
+    params = PARAMS.model_copy(update={"max_psi": 0.25})
+    reference = profile(manifest.assign(duration_s=30.0), ISSUES)
+    result = validate_manifest(manifest, media, params, ISSUES, None, reference)
+    assert [check.name for check in result.failures] == ["drift"]
+    assert result.failures[0].failing_ids[0].startswith("duration_s (")
+    assert "raise validate.max_psi" in first_error(result)
+    assert result.drift["duration_s"] > 0.25
+    for nothing in (None, {}):
+        asked = validate_manifest(manifest, media, params, ISSUES, None, nothing)
+        assert asked.success
+        assert asked.drift == {}
+
+
+def placed(manifest: pd.DataFrame) -> pd.DataFrame:
+    names = ["train"] * 16 + ["val"] * 8 + ["test"] * 8 + ["traffic"] * 8
+    return manifest.assign(split=names, source_id=[f"s{row // 2}" for row in range(40)])
+
+
+def test_good_splits_pass(manifest: pd.DataFrame) -> None:
+    assert validate_splits(placed(manifest), PARAMS, ISSUES, ["source_id", "sha256"]).success
+
+
+def test_a_value_in_two_splits_is_named_with_its_videos(manifest: pd.DataFrame) -> None:
+    rows = placed(manifest)
+    rows.loc[15, "split"] = "val"
+    result = validate_splits(rows, PARAMS, ISSUES, ["source_id", "sha256"])
+    assert [(check.name, check.column) for check in result.failures] == [("leak", "splits_of_source_id")]
+    assert result.failures[0].failing_ids == ("v014", "v015")
+    assert validate_splits(rows, PARAMS, ISSUES, ["source_id"], excused={"v014", "v015"}).success
+
+
+def test_an_empty_split_and_a_prevalence_outside_its_range_are_named(manifest: pd.DataFrame) -> None:
+    rows = placed(manifest)
+    rows = rows[rows["split"] != "traffic"]
+    rows.loc[rows["split"] == "val", "label_icd"] = 0
+    failures = validate_splits(rows, PARAMS, ISSUES, ["source_id"]).failures
+    assert [(check.name, check.failing_ids) for check in failures] == [
+        ("split_rows", ("traffic",)),
+        ("split_prevalence", ("val",)),
+    ]
+
+
+def test_prevalence_is_weighted(manifest: pd.DataFrame) -> None:
+    rows = placed(manifest)
+    # thinned negatives carry four times the weight: 50 % of the rows, 20 % of the videos they stand for
+    rows["label_icd"] = pd.array([1, 0] * 20, dtype="Int8")
+    rows["weight"] = [1.0, 4.0] * 20
+    narrow = PARAMS.model_copy(update={"prevalence": {"icd": (0.19, 0.21), "ucc": (0.0, 1.0)}})
+    assert validate_splits(rows, narrow, ISSUES, ["source_id"]).success

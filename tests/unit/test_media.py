@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,23 +10,15 @@ import av
 import numpy as np
 import pytest
 
-from coefvq.config import MediaLimits, MediaSpec
+from coefvq.config import MediaLimits, MediaSpec, load_params
 from coefvq.data.clips import ClipStore
-from coefvq.data.media import decode_audio, decode_clip, decode_frames, stream_info
+from coefvq.data.media import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
 from coefvq.data.probe import probe_all, probe_clip
 from coefvq.errors import MediaError
 from coefvq.records import VideoInput
+from tests.integration.encoded_clips import HEIGHT, WIDTH, Recipe, write
 
-LIMITS = MediaLimits(
-    megabytes=100.0,
-    seconds=60.0,
-    megapixels=36.0,
-    streams=16,
-    frames=100_000,
-    worker_mib=3072,
-    cpu_seconds=60,
-    wall_seconds=120.0,
-)
+LIMITS = DEFAULT_LIMITS.model_copy(update={"seconds": 60.0})
 
 
 def write_video(path: Path, frames: int, *, gop: int = 12, bframes: int = 2, odd_pts: bool = False) -> Path:
@@ -113,10 +106,106 @@ def test_bad_files_are_refused_with_their_reason(tmp_path: Path) -> None:
             decode_clip(tmp_path / name, 4, 32, 1.0)
 
 
+def limited(**changes: float) -> MediaLimits:
+    return LIMITS.model_copy(update=changes)
+
+
+def refused(path: Path, limits: MediaLimits) -> str:
+    """Why decoding is refused; by frames and by sound alike."""
+    reasons = []
+    for decode in (lambda: decode_frames(path, 4, 32, limits), lambda: decode_audio(path, 9.0, limits)):
+        with pytest.raises(MediaError, match=path.name) as caught:
+            decode()
+        reasons.append(caught.value.reason)
+    assert reasons[0] == reasons[1]
+    return reasons[0]
+
+
+def write_sound(path: Path, *, tracks: int = 1, codec: str = "aac", layout: str = "mono") -> Path:
+    """Ten frames over a second, and tracks of two seconds of silence at 8 kHz, a packet each 128 ms."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=10, options={"threads": "1"})
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        sounds = [container.add_stream(codec, rate=8_000, layout=layout) for _ in range(tracks)]
+        for _ in range(10):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        container.mux(video.encode(None))
+        for stream in sounds:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), format="s16", layout=layout)
+            frame.sample_rate = 8_000
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_default_limits_are_those_of_the_parameter_file() -> None:
+    assert load_params().ingest.limits == DEFAULT_LIMITS
+
+
+def test_limits_that_the_header_tells(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "v.mp4", tracks=2)
+    decode_clip(path, 4, 32, 1.0, LIMITS)
+    assert refused(path, limited(megabytes=path.stat().st_size / 2**20 - 1e-6)) == "too_large"
+    assert refused(path, limited(streams=2)) == "too_many_streams"
+    assert refused(path, limited(megapixels=96 * 64 / 1e6 - 1e-6)) == "too_many_pixels"
+    assert refused(path, limited(seconds=0.5)) == "too_long"
+    decode_clip(path, 4, 32, 1.0, limited(streams=3, megapixels=96 * 64 / 1e6, seconds=2.2))
+
+
+def test_packets_are_counted(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "v.mp4")
+    assert decode_audio(path, 9.0).size > 30_000
+    with pytest.raises(MediaError, match="packets of audio") as caught:
+        decode_audio(path, 9.0, limited(frames=10))
+    assert caught.value.reason == "too_many_frames"
+    assert decode_audio(path, 0.5, limited(frames=10)).size == 8_000  # it stops once it has enough
+    with pytest.raises(MediaError, match="packets of video") as caught:
+        decode_frames(path, 4, 32, limited(frames=9))
+    assert caught.value.reason == "too_many_frames"
+
+
+def test_a_header_that_lies_about_the_duration(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv", 40)
+    data = path.read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3  # Duration, a float of 8 bytes
+    path.write_bytes(data[:at] + struct.pack(">d", 500.0) + data[at + 8 :])
+    assert stream_info(path).duration_s == 0.5
+    with pytest.raises(MediaError) as caught:
+        decode_frames(path, 4, 32, limited(seconds=3.0))
+    assert caught.value.reason == "too_long"
+
+
+def test_frames_that_grow_beyond_the_limit(tmp_path: Path) -> None:
+    small, large = Recipe(suffix="ts", frames=10), Recipe(suffix="ts", frames=10, size=(192, 128))
+    path = write(tmp_path / "v.ts", small)
+    path.write_bytes(path.read_bytes() + write(tmp_path / "w.ts", large).read_bytes())
+    assert decode_frames(path, 20, 32, limited(megapixels=4.1 * WIDTH * HEIGHT / 1e6)).shape[0] == 20
+    # far above the limit the decoder gives up by itself, and knows no better word
+    for factor, reason in ((3.9, "too_many_pixels"), (1.9, "undecodable")):
+        with pytest.raises(MediaError) as caught:
+            decode_frames(path, 3, 32, limited(megapixels=factor * WIDTH * HEIGHT / 1e6))
+        assert caught.value.reason == reason
+
+
+def test_codecs_are_those_on_the_list(tmp_path: Path) -> None:
+    strange = Recipe("ffv1", "mkv", 5)
+    assert refused(write(tmp_path / "v.mkv", strange), LIMITS) == "unsupported"
+    assert refused(write_sound(tmp_path / "w.mkv", codec="wavpack"), LIMITS) == "unsupported"
+    with pytest.raises(MediaError, match="Hz"):
+        stream_info(_patched_rate(write_sound(tmp_path / "r.mkv", codec="pcm_s16le")))
+
+
+def _patched_rate(path: Path) -> Path:
+    data = path.read_bytes()
+    at = data.index(struct.pack(">d", 8_000.0))  # SamplingFrequency
+    path.write_bytes(data[:at] + struct.pack(">d", 1.0) + data[at + 8 :])
+    return path
+
+
 def test_probe_never_raises(tmp_path: Path) -> None:
     bad = bad_files(tmp_path)
     uris = ["good.mp4", *(path.name for path in bad.values()), "../outside.mp4"]
-    probes = probe_all(uris, tmp_path, limits=LIMITS, workers=2)
+    probes = list(probe_all(uris, tmp_path, limits=LIMITS, workers=2))
     assert [probe.reason for probe in probes] == ["ok", *bad, "outside_root"]
     assert [probe.decode_ok for probe in probes] == [True, *[False] * 5]
 

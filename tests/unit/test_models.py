@@ -12,7 +12,7 @@ import torch
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams, Training
 from coefvq.data.dataset import Example
 from coefvq.data.media import Clip
-from coefvq.data.text import END, PAD, VIDEO, TextEncoder, train_text_encoder
+from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.errors import ModelError
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 
@@ -26,7 +26,7 @@ TRAINING = Training(
     lr_scheduler_type="constant",
     positive_weight=1.0,
 )
-KINDS = ["resnet", "multitower", "mllm", "mllm-silent"]
+KINDS = ["frames", "multitower", "siglip", "mllm", "mllm-silent", "mllm-early"]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,23 @@ def classifier(kind: str, text: TextEncoder, rank: int = 4) -> Classifier:
     if kind.startswith("mllm"):
         params = MLLMParams(
             preset="tiny",
-            fusion="late",
+            fusion="early" if kind == "mllm-early" else "late",
             text=True,
-            audio=kind == "mllm",
+            audio=kind != "mllm-silent",
+            motion=False,
             lora=Lora(rank=rank, alpha=2 * rank, dropout=0.0),
             training=TRAINING,
         )
         made = build(mllm_config("icd", params, MEDIA), text)
     else:
-        params_base = BaseModelParams(preset="tiny", architecture=kind, training=TRAINING)  # type: ignore[arg-type]
+        params_base = BaseModelParams(
+            preset="tiny",
+            architecture=kind,  # type: ignore[arg-type]
+            audio=True,
+            motion=False,
+            freeze_towers=False,
+            training=TRAINING,
+        )
         made = build(base_config("icd", params_base, MEDIA), text)
     made.network.eval()
     return made
@@ -87,7 +95,7 @@ def test_a_saved_folder_gives_the_same_logits(kind: str, text: TextEncoder, tmp_
     assert torch.equal(logits(model, rows), logits(load(tmp_path), rows))
 
 
-@pytest.mark.parametrize("kind", ["multitower", "mllm"])
+@pytest.mark.parametrize("kind", ["multitower", "siglip", "mllm", "mllm-early"])
 def test_each_modality_changes_the_answer(kind: str, text: TextEncoder) -> None:
     model = classifier(kind, text)
     one = example(1)
@@ -130,10 +138,10 @@ def test_rank_zero_trains_nothing_in_the_language_model(text: TextEncoder) -> No
 def test_rows_are_left_padded_and_end_with_a_real_token(text: TextEncoder) -> None:
     batch = text.batch(["", "what a lovely day"], visual_tokens=3)
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    assert (ids[:, -1] == text.id_of(END)).all()
+    assert (ids[:, -1] == text.end_id).all()
     assert mask[:, -1].all()
-    assert (ids[0, :-4] == text.id_of(PAD)).all()
-    assert (ids == text.id_of(VIDEO)).sum(dim=1).tolist() == [3, 3]
+    assert (ids[0, :-4] == text.pad_id).all()
+    assert (ids == text.video_id).sum(dim=1).tolist() == [3, 3]
     assert (mask.diff(dim=1) >= 0).all()
 
 

@@ -62,6 +62,11 @@ def test_pr_rows_keep_the_ends_of_the_curve() -> None:
     assert (drawn[-1]["threshold"], drawn[-1]["recall"]) == (curve.threshold[-1], 100.0)
 
 
+def test_yardsticks_other_than_the_full_bound_stay_out_of_the_picture() -> None:
+    scores = SCORES.assign(shortcut=0.5, posterior_vision=0.5, posterior_vision_text=0.5)
+    assert pr_curve_rows(scores, CASCADE) == pr_curve_rows(SCORES, CASCADE)
+
+
 def test_the_cascade_curve_ends_at_its_ceiling() -> None:
     entry = next(entry for entry in CASCADE["policies"] if entry["selected"])
     scores = SCORES.assign(posterior=np.nan)

@@ -16,6 +16,7 @@ from coefvq.evaluation.report import cascade_report, evaluation_report
 from coefvq.evaluation.table import (
     DASH,
     PRECISION_NOTE,
+    SHORTCUT_NOTE,
     UNREACHABLE_NOTE,
     caption,
     footnotes,
@@ -56,6 +57,7 @@ def test_against_the_posterior_nothing_beats_bayes() -> None:
     evaluation, cascade = both(scores_table())
     soft = evaluation["test_posterior"]
     assert soft["positives"] == pytest.approx(part(scores_table(), "test")["posterior"].sum())
+    assert list(soft["bayes"]) == list(soft["mllm"])
     rivals = [soft["base"], soft["mllm"], *(entry["test_posterior"] for entry in cascade["policies"])]
     for rival in rivals:
         assert rival["average_precision"] < soft["bayes"]["average_precision"]
@@ -156,7 +158,7 @@ def test_rows_of_the_table() -> None:
         "MLLM",
         "cascade, P_base 20",
         "cascade, P_base 30",
-        "Bayes bound",
+        "Bayes bound, all",
     ]
     on_traffic = [entry["qps_ratio"] for entry in cascade["policies"]]
     assert [row.qps_ratio for row in rows] == [0.0, 100.0, *on_traffic, None]
@@ -166,6 +168,64 @@ def test_rows_of_the_table() -> None:
     assert list(rows[0].recalls) == ["R@P60", "R@P70", "R@P80", "R@P90"]
     assert "known posterior" in caption(evaluation)
     assert "n = 400" in caption(evaluation)
+
+
+def with_yardsticks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Posterior given less: the known one shrunk towards its mean with noise; a shortcut that is noise."""
+    rng = np.random.default_rng(1)
+    logit = np.log(scores["posterior"] / (1 - scores["posterior"]))
+    seen = {name: 1 / (1 + np.exp(-logit - spread * rng.normal(size=len(scores)))) for name, spread in VIEWS.items()}
+    return scores.assign(**seen, shortcut=rng.random(len(scores)))
+
+
+VIEWS = {"posterior_vision": 2.0, "posterior_vision_text": 0.7}
+
+
+def test_yardsticks_are_measured_on_the_same_labels_as_the_models() -> None:
+    scores = with_yardsticks(scores_table())
+    evaluation, cascade = both(scores)
+    rows = result_rows(evaluation, cascade)
+    assert [row.name for row in rows] == [
+        "metadata shortcut",
+        "base",
+        "MLLM",
+        "cascade, P_base 20",
+        "cascade, P_base 30",
+        "Bayes bound, vision",
+        "Bayes bound, vision+text",
+        "Bayes bound, all",
+    ]
+    val, test = part(scores, "val"), part(scores, "test")
+    soft = evaluation["test_posterior"]
+    for name, column in (("bayes_vision", "posterior_vision"), ("bayes_vision_text", "posterior_vision_text")):
+        threshold = best_f1_threshold(val["posterior"], val[column]).threshold
+        assert soft[name]["decision_threshold"] == evaluation["test"][name]["decision_threshold"] == threshold
+        assert soft[name]["f1"] == f1_at_threshold(test["posterior"], test[column], threshold)
+        assert soft[name]["average_precision"] < soft["bayes"]["average_precision"]
+    shortcut = best_f1_threshold(val["label"], val["shortcut"]).threshold
+    assert soft["shortcut"]["decision_threshold"] == shortcut
+    assert rows[0].f1 == f1_at_threshold(test["posterior"], test["shortcut"], shortcut)
+    assert (rows[0].qps_ratio, rows[-1].qps_ratio) == (0.0, None)
+    assert footnotes(rows)[0] == SHORTCUT_NOTE
+
+
+@pytest.mark.parametrize("gap", ["column", "one row of val", "no posterior"])
+def test_a_yardstick_that_some_row_lacks_has_no_row(gap: str) -> None:
+    scores = with_yardsticks(scores_table())
+    lost = ["shortcut", *VIEWS]
+    if gap == "column":
+        scores = scores.drop(columns=lost)  # a table of an earlier version
+    elif gap == "one row of val":
+        scores.loc[scores["video_id"] == "val-3", lost] = np.nan
+    else:
+        scores["posterior"], lost = np.nan, [*VIEWS]
+    evaluation, cascade = both(scores)
+    names = [row.name for row in result_rows(evaluation, cascade)]
+    assert ("metadata shortcut" in names) == (gap == "no posterior")
+    assert not [name for name in names if "vision" in name]
+    assert (names[-1] == "Bayes bound, all") == (gap != "no posterior")
+    del evaluation["test_posterior" if gap != "no posterior" else "test"]["bayes_vision"]  # an earlier report
+    assert [row.name for row in result_rows(evaluation, cascade)] == names
 
 
 def test_markdown_table_has_one_decimal_dashes_and_footnotes() -> None:
@@ -192,10 +252,12 @@ def test_footnotes_only_explain_what_occurs() -> None:
 
 
 def test_rich_table_fits_a_terminal_of_100_columns() -> None:
-    evaluation, cascade = both(hopeless())
+    evaluation, cascade = both(hopeless().assign(**with_yardsticks(scores_table())[["shortcut", *VIEWS]]))
     console = Console(width=100, record=True, force_terminal=False, file=io.StringIO())
     console.print(rich_table(result_rows(evaluation, cascade), "icd", caption(evaluation)))
     text = console.export_text()
     assert "cascade, all (chosen)" in text
     assert "…" not in text
+    assert SHORTCUT_NOTE in " ".join(text.split())
+    assert "Bayes bound, vision+text" in text
     assert UNREACHABLE_NOTE in " ".join(text.split())

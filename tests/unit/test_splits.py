@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from coefvq.config import Fractions, Negatives, Split
-from coefvq.data.splits import assign_splits, check_splits, summarize
+from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, summarize
 from coefvq.errors import SplitError
 from coefvq.records import SPLITS
 
@@ -321,6 +322,10 @@ def test_nothing_decodable_gives_no_split_at_all() -> None:
         check_splits(manifest, splits, ["icd"], params())
 
 
+def labelled(count: int, positives: int, prevalence: float | None) -> dict[str, Any]:
+    return {"labelled": count, "positives": positives, "prevalence": prevalence}
+
+
 def test_summary_counts_and_is_json() -> None:
     manifest = table([(4, 1), (1, 1), (1, 0), (1, 0)])
     manifest.loc[6, "decode_ok"] = False
@@ -332,11 +337,138 @@ def test_summary_counts_and_is_json() -> None:
         "excluded": 1,
         "groups": 3,
         "largest_group": 4,
+        "near_duplicates": {"videos": 0, "groups": 0, "largest": 0},
         "splits": {
-            "train": {"rows": 4, "groups": 1, "issues": {"icd": {"labelled": 3, "positives": 1}}},
-            "val": {"rows": 1, "groups": 1, "issues": {"icd": {"labelled": 1, "positives": 1}}},
-            "test": {"rows": 1, "groups": 1, "issues": {"icd": {"labelled": 1, "positives": 0}}},
-            "traffic": {"rows": 0, "groups": 0, "issues": {"icd": {"labelled": 0, "positives": 0}}},
+            "train": {"rows": 4, "kept": 4, "groups": 1, "issues": {"icd": labelled(3, 1, 0.333333)}},
+            "val": {"rows": 1, "kept": 1, "groups": 1, "issues": {"icd": labelled(1, 1, 1.0)}},
+            "test": {"rows": 1, "kept": 1, "groups": 1, "issues": {"icd": labelled(1, 0, 0.0)}},
+            "traffic": {"rows": 0, "kept": 0, "groups": 0, "issues": {"icd": labelled(0, 0, None)}},
         },
         "conflicts": [],
     }
+
+
+def hashed(names: dict[int, str], count: int) -> pd.DataFrame:
+    """Single videos, positive every third, with a perceptual hash made of a word each."""
+    frame = singles(count // 3, count - count // 3)
+    words = [names.get(row, f"{row:02x}") for row in range(count)]
+    return frame.assign(phash=[hashlib.sha256(word.encode()).hexdigest() * 4 for word in words])
+
+
+def with_near(wanted: Split, distance: int | None = 31) -> Split:
+    return wanted.model_copy(update={"near_duplicates": distance})
+
+
+def test_look_alikes_stay_together() -> None:
+    manifest = hashed({3: "copy", 40: "copy", 57: "copy"}, 90)
+    together = [assign_splits(manifest, ["icd"], with_near(params()), seed).iloc[[3, 40, 57]] for seed in range(6)]
+    assert all(splits.nunique() == 1 for splits in together)
+    apart = [assign_splits(manifest, ["icd"], params(), seed).iloc[[3, 40, 57]].nunique() for seed in range(6)]
+    assert max(apart) > 1
+    account = summarize(
+        manifest, assign_splits(manifest, ["icd"], with_near(params()), 0), ["icd"], with_near(params())
+    )
+    assert account["near_duplicates"] == {"videos": 3, "groups": 1, "largest": 3}
+
+
+def test_the_users_column_places_whole_groups_and_overrules_the_past() -> None:
+    manifest = table([(2, 1)] * 30)
+    free = assign_splits(manifest, ["icd"], params(), 1)
+    asked = pd.Series(None, index=manifest.index, dtype="str")
+    asked[0] = "test"
+    asked[2] = "train"
+    placed = assign_splits(manifest.assign(split=asked), ["icd"], params(), 1, by_id(manifest, free))
+    assert placed[:4].tolist() == ["test", "test", "train", "train"]
+    assert (placed[4:] == free[4:]).all()
+
+
+def test_a_users_column_that_divides_a_group_is_refused() -> None:
+    manifest = table([(2, 1)] * 20).assign(split=None)
+    manifest.loc[[6, 7], "split"] = ["train", "test"]
+    with pytest.raises(SplitError, match=r"column split divides .*'v0006' in train, 'v0007' in test"):
+        assign_splits(manifest, ["icd"], params(), 1)
+
+
+def dated(count: int, first_day: int = 0, prefix: str = "v") -> pd.DataFrame:
+    frame = singles(count // 3, count - count // 3, prefix).sample(frac=1.0, random_state=1).reset_index(drop=True)
+    days = pd.date_range("2026-01-01", periods=first_day + count, freq="D", tz="UTC")[first_day:]
+    return frame.assign(published_at=days.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def timed(wanted: Split) -> Split:
+    return wanted.model_copy(update={"order": "time"})
+
+
+def test_time_order_trains_on_the_past_and_tests_on_the_future() -> None:
+    manifest = dated(200)
+    splits = assign_splits(manifest, ["icd"], timed(params()), 3)
+    latest = manifest.groupby(splits)["published_at"].max()
+    earliest = manifest.groupby(splits)["published_at"].min()
+    assert latest["train"] < earliest["val"]
+    assert latest["val"] < min(earliest["test"], earliest["traffic"])
+    counts = splits.value_counts()
+    assert counts["train"] == 100
+    assert counts["val"] == 40
+    assert 10 <= counts["traffic"] <= 32
+    check_splits(manifest, splits, ["icd"], timed(params()))
+
+
+def test_new_videos_are_placed_by_the_old_borders() -> None:
+    old = dated(100)
+    before = assign_splits(old, ["icd"], timed(params()), 3)
+    late = dated(20, first_day=150, prefix="w")
+    early = dated(5, prefix="x")
+    grown = pd.concat([old, late, early], ignore_index=True)
+    after = assign_splits(grown, ["icd"], timed(params()), 3, by_id(old, before))
+    assert (after[:100] == before).all()
+    assert set(after[100:120]) <= {"test", "traffic"}
+    assert set(after[120:]) == {"train"}
+
+
+def test_time_order_without_times_is_refused() -> None:
+    manifest = dated(30)
+    manifest.loc[4, "published_at"] = None
+    with pytest.raises(SplitError, match=r"1 video\(s\) have no published_at .*split.order: random"):
+        assign_splits(manifest, ["icd"], timed(params()), 1)
+
+
+def thinned(wanted: Split, **shares: float) -> Split:
+    negatives = Negatives(**{"train": 1.0, "val": 1.0, "test": 1.0, **shares})
+    return wanted.model_copy(update={"negatives": negatives})
+
+
+def test_thinning_leaves_positives_and_traffic_alone_and_keeps_the_weight() -> None:
+    manifest = singles(200, 2000)
+    wanted = thinned(params(), train=0.25, val=0.5)
+    splits = assign_splits(manifest, ["icd"], wanted, 5)
+    weights = enrichment_weights(manifest, splits, ["icd"], wanted, 5)
+    positive = manifest["label_icd"].eq(1)
+    assert (weights[positive] == 1.0).all()
+    assert (weights[splits.isin(["traffic", "test"])] == 1.0).all()
+    assert set(weights[~positive & splits.eq("train")]) == {0.0, 4.0}
+    assert set(weights[~positive & splits.eq("val")]) == {0.0, 2.0}
+    for name, tolerance in (("train", 0.15), ("val", 0.15)):
+        rows = splits.eq(name)
+        assert abs(weights[rows].sum() / rows.sum() - 1.0) < tolerance
+    account = summarize(manifest, splits, ["icd"], wanted, weights)["splits"]["train"]
+    assert account["kept"] < 0.4 * account["rows"]
+    assert account["issues"]["icd"]["prevalence"] == pytest.approx(200 / 2200, rel=0.2)
+
+
+def test_growth_changes_no_earlier_choice_of_negatives() -> None:
+    manifest = singles(50, 600)
+    wanted = thinned(params(), train=0.3)
+    splits = assign_splits(manifest, ["icd"], wanted, 5)
+    weights = enrichment_weights(manifest, splits, ["icd"], wanted, 5)
+    grown = pd.concat([manifest, singles(5, 60, "w")], ignore_index=True)
+    later = assign_splits(grown, ["icd"], wanted, 5, by_id(manifest, splits))
+    assert (enrichment_weights(grown, later, ["icd"], wanted, 5)[: len(manifest)] == weights).all()
+
+
+def test_a_video_unlabelled_for_one_issue_counts_by_the_other() -> None:
+    manifest = singles(2, 6).assign(label_ucc=pd.array([None] * 4 + [1, 0, None, 0], dtype="Int8"))
+    wanted = thinned(params(), train=0.5)
+    splits = pd.Series("train", index=manifest.index)
+    weights = enrichment_weights(manifest, splits, ["icd", "ucc"], wanted, 1)
+    assert (weights[[0, 1, 4]] == 1.0).all()  # positive for icd, icd, ucc
+    assert set(weights[[2, 3, 5, 6, 7]]) <= {0.0, 2.0}

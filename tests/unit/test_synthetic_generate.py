@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,10 +14,13 @@ import av
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from coefvq.cli import data
 from coefvq.data.synthetic import GenerateSummary, generate
-from coefvq.data.synthetic.factors import FACTOR_TYPES
-from coefvq.data.synthetic.generate import MARKER
+from coefvq.data.synthetic.clips import describe
+from coefvq.data.synthetic.factors import FACTOR_TYPES, Factors
+from coefvq.data.synthetic.generate import MARKER, write_clip
 from coefvq.errors import DataError
 from coefvq.files import sha256_file, sha256_tree
 
@@ -46,6 +49,7 @@ def test_metadata_has_the_promised_columns_and_types(made: tuple[Path, GenerateS
     assert list(rows[0]) == [
         *("file_name", "video_id", "title", "stickers", "published_at", "creator_id", "source_id", "views"),
         *("label_icd", "label_ucc", "posterior_icd", "posterior_ucc"),
+        *("posterior_icd_vision_text", "posterior_ucc_vision_text", "posterior_icd_vision", "posterior_ucc_vision"),
     ]
     assert len(rows) == len({row["video_id"] for row in rows}) == VIDEOS
     for row in rows:
@@ -56,9 +60,10 @@ def test_metadata_has_the_promised_columns_and_types(made: tuple[Path, GenerateS
         assert int(row["views"]) >= 0
         for issue in PREVALENCE:
             assert row[f"label_{issue}"] in {"0", "1"}
-            value = float(row[f"posterior_{issue}"])
-            assert 0 < value < 1
-            assert repr(value) == row[f"posterior_{issue}"]
+            for view in ("", "_vision", "_vision_text"):
+                value = float(row[f"posterior_{issue}{view}"])
+                assert 0 < value < 1
+                assert repr(value) == row[f"posterior_{issue}{view}"]
     positives = {issue: sum(int(row[f"label_{issue}"]) for row in rows) for issue in PREVALENCE}
     assert summary == GenerateSummary(VIDEOS, VIDEOS * 3.0, positives)
 
@@ -68,13 +73,36 @@ def test_factors_stand_beside_the_videos(made: tuple[Path, GenerateSummary]) -> 
     lines = [json.loads(line) for line in (out / "factors.jsonl").read_text().splitlines()]
     assert [line["video_id"] for line in lines] == [row["video_id"] for row in _rows(out)]
     for line in lines:
-        levels: Mapping[str, str] = {name: line[name] for name in FACTOR_TYPES}
-        assert all(FACTOR_TYPES[name](level) for name, level in levels.items())
+        assert set(line) == {"video_id", "shown", "true", "language", "phrases", "description"}
+        for levels in (line["shown"], line["true"]):
+            assert all(FACTOR_TYPES[name](level) for name, level in levels.items())
+            assert set(levels) == set(FACTOR_TYPES)
+
+
+def test_a_clip_is_made_from_what_it_shows_alone(tmp_path: Path) -> None:
+    clip = describe(SEED, 1, PREVALENCE)
+    other = {
+        name: next(level for level in kind if level is not getattr(clip.shown, name))
+        for name, kind in FACTOR_TYPES.items()
+    }
+    for folder, truth in (("as_is", clip.truth), ("otherwise", Factors(**other))):
+        write_clip(tmp_path / folder, SEED, replace(clip, truth=truth))
+    assert _hashes(tmp_path / "as_is") == _hashes(tmp_path / "otherwise")
+
+
+def test_the_command_twice_with_one_seed_writes_the_same_bytes(tmp_path: Path) -> None:
+    for folder, workers in (("one", "1"), ("other", "2")):
+        arguments = ["synth", "--out", str(tmp_path / folder), "--videos", "6", "--seed", "3", "--workers", workers]
+        result = CliRunner().invoke(data.app, arguments)
+        assert result.exit_code == 0
+        assert "6 clips, 18 s of footage" in result.stdout
+    assert sha256_tree(tmp_path / "one") == sha256_tree(tmp_path / "other")
 
 
 def test_every_clip_decodes_with_picture_and_sound(made: tuple[Path, GenerateSummary]) -> None:
     out, _ = made
-    for path in sorted((out / "videos").iterdir()):
+    lines = [json.loads(line) for line in (out / "factors.jsonl").read_text().splitlines()]
+    for path, line in zip(sorted((out / "videos").iterdir()), lines, strict=True):
         with av.open(str(path)) as container:
             video, audio = container.streams.video[0], container.streams.audio[0]
             assert (video.codec_context.name, video.width, video.height) == ("h264", 160, 160)
@@ -84,7 +112,8 @@ def test_every_clip_decodes_with_picture_and_sound(made: tuple[Path, GenerateSum
         with av.open(str(path)) as container:
             samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
         assert 3.0 <= len(samples) / 16_000 < 3.1
-        assert 0.2 < np.abs(samples).max() < 1.0
+        low, high = (0.001, 0.03) if line["shown"]["sound"] == "muted" else (0.2, 1.0)
+        assert low < np.abs(samples).max() < high
 
 
 def test_bytes_do_not_depend_on_workers(made: tuple[Path, GenerateSummary], tmp_path: Path) -> None:

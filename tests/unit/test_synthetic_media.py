@@ -12,7 +12,8 @@ from coefvq.data.synthetic.encode import write_mp4
 from coefvq.data.synthetic.factors import Action, Claim, Edit, Factors, Object, Sound, Sticker, Topic
 from coefvq.data.synthetic.overlays import sticker_patch, wrap
 from coefvq.data.synthetic.render import FPS, FRAMES, SIZE, render
-from coefvq.data.synthetic.sound import SAMPLE_RATE, soundtrack
+from coefvq.data.synthetic.sound import soundtrack
+from coefvq.data.synthetic.tones import SAMPLE_RATE
 
 BASE = Factors(Object.BALL, Action.CALM, Topic.VAGUE, Sticker.NONE, Edit.PLAIN, Claim.NONE, Sound.MUSIC)
 SECONDS = 3
@@ -118,7 +119,8 @@ def test_tracks_are_float32_audible_and_not_clipped(sound: Sound) -> None:
     for seed in range(5):
         track = _track(sound, seed)
         assert (track.shape, track.dtype.name) == ((SECONDS * SAMPLE_RATE,), "float32")
-        assert 0.27 < np.abs(track).max() <= 0.7
+        quiet = sound is Sound.MUTED
+        assert (0.009 if quiet else 0.27) < np.abs(track).max() <= (0.011 if quiet else 0.7)
         assert np.array_equal(track, _track(sound, seed))
         assert not np.array_equal(track, _track(sound, seed + 1))
 
@@ -133,6 +135,24 @@ def test_kinds_of_sound_differ_in_their_spectra() -> None:
     assert share(Sound.RERECORDED, 0, 300) < 0.05 < share(Sound.MUSIC, 0, 300)  # no bass from a small speaker
     assert share(Sound.RERECORDED, 6_000, 8_000) > 5 * share(Sound.MUSIC, 6_000, 8_000)  # hiss
     assert share(Sound.VOICE, 300, 2_300) > 0.5  # formants
+    assert share(Sound.SCREAM, 600, 6_000) > 0.8 > share(Sound.BANG, 600, 6_000) > share(Sound.AMBIENT, 600, 6_000)
+
+
+def test_bangs_are_sudden_and_screams_last() -> None:
+    def crest(sound: Sound) -> float:
+        tracks = [_track(sound, seed) for seed in range(8)]
+        return float(np.mean([np.abs(track).max() / np.sqrt((track**2).mean()) for track in tracks]))
+
+    assert crest(Sound.BANG) > 2 * crest(Sound.SCREAM)
+
+
+def test_a_mosaic_lets_nothing_shine_through() -> None:
+    """Every visible object level differs from the mosaic, and the mosaic covers where the object would be."""
+    hidden = _movie(object=Object.HIDDEN)
+    covered = (hidden != _movie(object=Object.FLOWER)).any(axis=3)
+    bare = (_movie(object=Object.BALL) != _movie(object=Object.PHONE)).any(axis=3)
+    assert covered[0].mean() > 0.02
+    assert (covered & bare).sum() > 0.5 * bare.sum()
 
 
 @pytest.mark.parametrize("samples", [1, 500, 3_000])

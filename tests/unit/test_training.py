@@ -52,7 +52,14 @@ def videos(start: int, stop: int) -> tuple[list[VideoInput], list[int]]:
 def trained(store: ClipStore, settings: Training, seed: int = 1) -> tuple[Classifier, FitResult]:
     seed_everything(seed)
     model = build(
-        base_config("icd", BaseModelParams(preset="tiny", architecture="resnet", training=settings), MEDIA), None
+        base_config(
+            "icd",
+            BaseModelParams(
+                preset="tiny", architecture="frames", audio=False, motion=False, freeze_towers=False, training=settings
+            ),
+            MEDIA,
+        ),
+        None,
     )
     train, train_labels = videos(0, 48)
     val, val_labels = videos(100, 124)

@@ -70,7 +70,7 @@ def clips(tmp_path: Path) -> Path:
         (folder / f"{name}.mp4").write_bytes(name.encode() * 10)
     (folder / "metadata.csv").write_text(
         "file_name,title,views,published_at,stickers\n"
-        "a.mp4,fine,7,2026-01-31 08:00:00,\"[\"\"50 %\"\"]\"\n"
+        "a.mp4,fine,7,2026-01-31 08:00:00Z,\"[\"\"50 %\"\"]\"\n"
         "b.mp4,bad one,,2026-01-31T08:00:00+02:00,\n"
         "c.mp4,,1,,\n"
     )  # fmt: skip

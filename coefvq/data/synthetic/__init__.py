@@ -1,12 +1,13 @@
-"""Synthetic short videos drawn from a world whose posterior P(label | factors) is known exactly.
+"""Synthetic short videos drawn from a world whose posteriors P(label | what is shown) are known exactly.
 
-Seven latent factors (``factors``) decide both labels through a table of log-odds (``world``); each clip
-shows its factors as text, pictures and sound (``texts``, ``render``, ``sound``). ``generate`` writes a
-data set in VideoFolder layout. Because the posterior is known, label noise can be taken out of a test
-figure and a model can be compared with the best possible scorer.
+Seven latent factors (``factors``) decide both labels through tables of log-odds (``odds``). Each reaches the
+clip through a noisy channel (``channel``) and is then written (``texts``), drawn (``render``) or heard
+(``sound``). ``world`` sums the true factors out, for three views: vision, vision and text, all. ``generate``
+writes a data set in VideoFolder layout. Because the posteriors are known, label noise can be taken out of a
+test figure, and a model can be compared with the best possible scorer of what it sees (``bayes``).
 """
 
+from coefvq.data.synthetic.bayes import bayes_table
 from coefvq.data.synthetic.generate import GenerateSummary, generate
-from coefvq.data.synthetic.world import bayes_table
 
 __all__ = ["GenerateSummary", "bayes_table", "generate"]

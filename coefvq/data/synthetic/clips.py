@@ -1,51 +1,66 @@
-"""One synthetic video as facts: factors, labels, text, and who posted it when.
+"""One synthetic video as facts: true and shown factors, labels, text, and who posted it when.
 
 Everything follows from (seed, index), never from how many videos are made, so a data set can grow
 without changing what it already holds. Creators and shared sources stay inside a circle of
 neighbouring indices: groups of linked videos are small at any size, and a grouped split stays possible.
+Creator, source, date and view count follow from neither labels nor true factors: no view holds them, and
+nothing can be learnt from them that the view "all" does not say.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from coefvq.data.synthetic.factors import ISSUES, Claim, Factors
-from coefvq.data.synthetic.texts import write_stickers, write_title
-from coefvq.data.synthetic.world import draw_factors, posterior
+from coefvq.data.synthetic.captions import caption
+from coefvq.data.synthetic.factors import FACTOR_TYPES, Claim, Factors
+from coefvq.data.synthetic.odds import ISSUES
+from coefvq.data.synthetic.texts import Writing, write
+from coefvq.data.synthetic.world import chance, draw_shown, draw_truth, posterior
 from coefvq.records import label_column, posterior_column
+
+#: posterior columns of metadata.csv: (issue, view) by name
+POSTERIORS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        posterior_column(issue) + ("" if view == "all" else "_" + view.replace("+", "_")): (issue, view)
+        for view in ("all", "vision+text", "vision")
+        for issue in ISSUES
+    }
+)
 
 #: columns of metadata.csv, in order
 COLUMNS = (
     *("file_name", "video_id", "title", "stickers", "published_at", "creator_id", "source_id", "views"),
     *(label_column(issue) for issue in ISSUES),
-    *(posterior_column(issue) for issue in ISSUES),
+    *POSTERIORS,
 )
 
 _CIRCLE = 12  # videos whose creators know each other
 _CREATORS = 3  # per circle, picked with Zipf weights 1, 1/2, 1/3: about one creator per four videos
 _RELAY = 3  # at most so many videos are cut from one source
 _SECOND_HAND = frozenset({Claim.CREDIT, Claim.AGGREGATOR, Claim.DENIAL})
-_START = datetime(2025, 1, 1, tzinfo=UTC)
-_SPACING_SECONDS = 120
+_START = datetime(2021, 1, 1, tzinfo=UTC)
+_SPACING_SECONDS = 4 * 3600  # 2,000 videos are eleven months
 _VIEWS_LOG_MEAN, _VIEWS_LOG_STD = 6.5, 2.0  # log-normal: median near 700, one in a thousand above 300,000
+_DIGITS = 12  # of stored posteriors: sums may differ in their last bits between processors
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The facts of one video; ``labels`` and ``posteriors`` are keyed by issue."""
+    """The facts of one video; ``labels`` by issue, ``posteriors`` by column (``POSTERIORS``)."""
 
     index: int
     video_id: str
-    factors: Factors
-    title: str
-    stickers: tuple[str, ...]
+    truth: Factors
+    shown: Factors
+    writing: Writing
     published_at: datetime
     creator_id: str
     source_id: str
@@ -65,39 +80,53 @@ def random_streams(seed: int, index: int) -> list[np.random.Generator]:
 
 
 def describe(seed: int, index: int, prevalence: Mapping[str, float]) -> Clip:
-    """Draw the facts of video ``index``; labels are Bernoulli(posterior) at the given prevalence."""
+    """Draw the facts of video ``index``; labels are drawn from P(label | true factors) at the given prevalence."""
     rng = random_streams(seed, index)[0]
-    factors = draw_factors(rng)
-    posteriors = {issue: posterior(issue, factors, prevalence[issue]) for issue in ISSUES}
+    truth = draw_truth(rng)
+    shown = draw_shown(rng, truth)
     return Clip(
         index=index,
         video_id=f"s{seed}-{index:06d}",
-        factors=factors,
-        posteriors=posteriors,
-        labels={issue: int(rng.random() < posteriors[issue]) for issue in ISSUES},
-        title=write_title(rng, factors.topic, factors.claim),
-        stickers=write_stickers(rng, factors.sticker),
+        truth=truth,
+        shown=shown,
+        labels={issue: int(rng.random() < chance(issue, truth, prevalence[issue])) for issue in ISSUES},
+        posteriors={
+            column: float(f"{posterior(issue, shown, prevalence[issue], view):.{_DIGITS}g}")
+            for column, (issue, view) in POSTERIORS.items()
+        },
+        writing=write(rng, shown),
         published_at=_published_at(rng, index),
         creator_id=_creator_id(rng, seed, index),
-        source_id=_source_id(seed, index, factors.claim),
+        source_id=_source_id(seed, index, shown.claim),
         views=int(rng.lognormal(_VIEWS_LOG_MEAN, _VIEWS_LOG_STD)),
     )
 
 
 def metadata_row(clip: Clip) -> list[str]:
     """The clip's cells of metadata.csv; posteriors as ``repr``, which reads back to the same float."""
+    stickers = json.dumps(clip.writing.stickers, ensure_ascii=False)
     return [
-        *(clip.file_name, clip.video_id, clip.title, json.dumps(clip.stickers, ensure_ascii=False)),
+        *(clip.file_name, clip.video_id, clip.writing.title, stickers),
         *(clip.published_at.isoformat(), clip.creator_id, clip.source_id, str(clip.views)),
         *(str(clip.labels[issue]) for issue in ISSUES),
-        *(repr(clip.posteriors[issue]) for issue in ISSUES),
+        *(repr(clip.posteriors[column]) for column in POSTERIORS),
     ]
 
 
-def factors_row(clip: Clip) -> dict[str, str]:
-    """The clip's line of factors.jsonl: ``video_id`` and the level of each factor."""
-    levels: dict[str, Enum] = asdict(clip.factors)
-    return {"video_id": clip.video_id, **{name: level.value for name, level in levels.items()}}
+def factors_row(clip: Clip) -> dict[str, Any]:
+    """The clip's line of factors.jsonl: shown and true levels, language, phrase numbers, description."""
+    return {
+        "video_id": clip.video_id,
+        "shown": _levels(clip.shown),
+        "true": _levels(clip.truth),
+        "language": clip.writing.language,
+        "phrases": dict(clip.writing.phrases),
+        "description": caption(clip.shown),
+    }
+
+
+def _levels(factors: Factors) -> dict[str, str]:
+    return {name: getattr(factors, name).value for name in FACTOR_TYPES}
 
 
 def _published_at(rng: np.random.Generator, index: int) -> datetime:
@@ -112,7 +141,7 @@ def _creator_id(rng: np.random.Generator, seed: int, index: int) -> str:
 
 
 def _source_id(seed: int, index: int, claim: Claim) -> str:
-    """Second-hand videos among three neighbours are cut from one source; all others have their own."""
+    """Videos that say they are second-hand share a source among three neighbours; all others have their own."""
     shared = claim in _SECOND_HAND
     key = ("shared", index // _RELAY) if shared else ("own", index)
     return f"source-{_digest(seed, *key)}"

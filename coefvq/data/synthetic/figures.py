@@ -101,6 +101,18 @@ def draw_phone(draw: ImageDraw, at: Placement, tint: Color) -> None:
     draw.polygon(at.points((-9, 11), (-9, -20), (9, -20), (9, 11)), fill=screen)
 
 
+def draw_mosaic(draw: ImageDraw, at: Placement, tint: Color) -> None:
+    """The coarse blocks that hide a thing; their colours come from the tint alone, so nothing shines through."""
+    block = 11 * at.scale
+    left, top = at.x - 1.5 * block, at.y - 3.5 * block
+    for row in range(4):
+        for column in range(3):
+            shade = (37 * (3 * row + column + 1) + tint[(row + column) % 3]) % 130 + 60
+            color = ((shade + tint[0] // 3) // 2 + 20, (shade + tint[1] // 3) // 2 + 20, shade)
+            corner = (left + column * block, top + row * block)
+            draw.rectangle((*corner, corner[0] + block, corner[1] + block), fill=color)
+
+
 DRAW_OBJECT: Mapping[Object, Callable[[ImageDraw, Placement, Color], None]] = {
     Object.BLADE: draw_blade,
     Object.FLAME: draw_flame,
@@ -108,6 +120,7 @@ DRAW_OBJECT: Mapping[Object, Callable[[ImageDraw, Placement, Color], None]] = {
     Object.BALL: draw_ball,
     Object.FLOWER: draw_flower,
     Object.PHONE: draw_phone,
+    Object.HIDDEN: draw_mosaic,
 }
 
 

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.data.synthetic.clips import COLUMNS, Clip, describe, factors_row, metadata_row, random_streams
-from coefvq.data.synthetic.factors import ISSUES
+from coefvq.data.synthetic.odds import ISSUES
 from coefvq.data.synthetic.world import check_prevalence
+from coefvq.data.workers import spawn_pool
 from coefvq.errors import DataError
 from coefvq.files import atomic_path, read_json, write_json, write_text
 
 #: raise it when any clip would come out differently
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 MARKER = ".synthetic.json"
 _BATCH = 4  # clips per message to a worker
 
@@ -90,7 +86,7 @@ def _check_numbers(**values: tuple[int, int]) -> None:
 
 def _libraries() -> dict[str, str]:
     # clips made by another encoder or another font are not the same bytes, so they are not kept
-    return {name: version(name) for name in ("av", "numpy", "pillow")}
+    return {name: version(name) for name in ("av", "matplotlib", "numpy", "pillow")}
 
 
 def _claim_folder(out: Path, marker: Mapping[str, Any]) -> None:
@@ -128,7 +124,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _write_tables(out: Path, clips: Sequence[Clip]) -> None:
-    lines = (json.dumps(factors_row(clip)) for clip in clips)
+    lines = (json.dumps(factors_row(clip), ensure_ascii=False) for clip in clips)
     write_text(out / "factors.jsonl", "".join(f"{line}\n" for line in lines))
     with (
         atomic_path(out / "metadata.csv") as temporary,
@@ -140,45 +136,24 @@ def _write_tables(out: Path, clips: Sequence[Clip]) -> None:
 
 
 def _write_clips(out: Path, seed: int, clips: Sequence[Clip], workers: int) -> Iterator[None]:
-    work = partial(_write_clip, out, seed)
+    work = partial(write_clip, out, seed)
     if workers == 1 or len(clips) <= _BATCH:
         yield from map(work, clips)
         return
-    with _spawned(workers) as pool:
+    with spawn_pool(workers) as pool:
         yield from pool.map(work, clips, chunksize=_BATCH)
 
 
-def _write_clip(out: Path, seed: int, clip: Clip) -> None:
+def write_clip(out: Path, seed: int, clip: Clip) -> None:
+    """Render one clip below ``out``, from what it shows; its true factors play no part."""
     # lazy: drawing and FFmpeg are needed only where clips are made
     from coefvq.data.synthetic.encode import write_mp4
     from coefvq.data.synthetic.render import FPS, FRAMES, render
-    from coefvq.data.synthetic.sound import SAMPLE_RATE, soundtrack
+    from coefvq.data.synthetic.sound import soundtrack
+    from coefvq.data.synthetic.tones import SAMPLE_RATE
 
     _, picture, sound = random_streams(seed, clip.index)
-    samples = soundtrack(sound, clip.factors.sound, FRAMES * SAMPLE_RATE // FPS)
-    frames = render(picture, clip.factors, clip.stickers)
+    samples = soundtrack(sound, clip.shown.sound, FRAMES * SAMPLE_RATE // FPS)
+    frames = render(picture, clip.shown, clip.writing.stickers)
     with atomic_path(out / clip.file_name) as temporary:
         write_mp4(temporary, frames, FPS, samples, SAMPLE_RATE)
-
-
-@contextmanager
-def _spawned(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes that gives up its queue on any error and dies with its parent."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Without this, workers of a killed parent would wait for work for ever."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from coefvq.data.synthetic.factors import Edit
 from coefvq.data.synthetic.figures import Color
+from coefvq.errors import DataError
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
 _BAR = 20  # letterbox, pixels
 _BORDER = 9
 _INSET = (52, 54)  # width, height
-_STICKER_FONT, _HANDLE_FONT = 12, 10
+_STICKER_FONT, _HANDLE_FONT = 11, 10
 _MARGIN = 10  # keeps stickers off a border
 _LINE_HEIGHT = 15
 _LETTERS = "abcdefghiklmnoprstuvxyz"
@@ -147,5 +150,9 @@ def _logo_patch(accent: Color, handle: str) -> Image.Image:
 
 
 @lru_cache(maxsize=4)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # Pillow's own font has no accents; matplotlib carries one that has. It is found without being imported
+    spec = find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        raise DataError("stickers need the fonts of matplotlib; install coefvq with its dependencies")
+    return ImageFont.truetype(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)

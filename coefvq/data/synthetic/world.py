@@ -1,53 +1,42 @@
-"""Exact probabilities of the synthetic world: posterior, calibration, and what the best scorer reaches.
+"""Exact probabilities of the synthetic world: P(label | true factors) and P(label | what a view shows).
 
-Both issues depend on a few hundred cells at most (one cell = one combination of factor levels), so
-every expectation over the factor prior is a plain sum; nothing here is sampled except ``draw_factors``.
+The seven factors have some 10^5 combinations of levels, so every expectation is a plain sum over one array
+with an axis per factor (in the order of ``FACTOR_TYPES``); nothing here is sampled but the two draws.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coefvq.data.synthetic.factors import (
-    FACTOR_TYPES,
-    ISSUES,
-    PRIOR,
-    VIEWS,
-    Action,
-    Claim,
-    Edit,
-    Factors,
-    Object,
-    Sound,
-    Sticker,
-    Topic,
-)
+from coefvq.data.synthetic.channel import channel_matrix
+from coefvq.data.synthetic.factors import FACTOR_TYPES, PRIOR, Factors
+from coefvq.data.synthetic.odds import ISSUES
 from coefvq.errors import DataError
 
 Array = NDArray[np.float64]
-Level = TypeVar("Level", bound=Enum)
+
+#: the factors whose shown level a scorer of each kind has. Stickers are drawn into the frames, so a bound
+#: for whatever looks at frames must allow for reading them; text adds title and claim, and the sound comes last.
+VIEWS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "vision": frozenset({"object", "action", "sticker", "edit"}),
+        "vision+text": frozenset({"object", "action", "sticker", "edit", "topic", "claim"}),
+        "all": frozenset(FACTOR_TYPES),
+    }
+)
 
 # the sigmoid of ±36 is the last one that float64 tells from 0 and 1
 _MAX_LOGIT = 36.0
-_BISECTIONS = 200
-_ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Cells:
-    """All level combinations of one issue: ``weights`` (prior, sums to 1) and raw ``logits``, one axis per factor."""
-
-    factors: tuple[str, ...]
-    weights: Array
-    logits: Array
+_BISECTIONS = 80
+_LOGIT_DECIMALS = 9
+_LETTERS = "abcdefg"
 
 
 def check_prevalence(prevalence: Mapping[str, float]) -> dict[str, float]:
@@ -68,113 +57,120 @@ def check_prevalence(prevalence: Mapping[str, float]) -> dict[str, float]:
     return {issue: float(prevalence[issue]) for issue in ISSUES}
 
 
-def raw_logit(issue: str, levels: Sequence[Enum]) -> float:
-    """Log-odds without intercept; ``levels`` in the order of the issue's ``factors``."""
-    table = ISSUES[issue]
+def raw_logit(issue: str, truth: Factors) -> float:
+    """Log-odds of the issue given the true factors, without intercept."""
+    table, levels = ISSUES[issue], [getattr(truth, name) for name in FACTOR_TYPES]
     main = sum(table.main.get(level, 0.0) for level in levels)
     pairs = sum(table.pairs.get(pair, 0.0) for pair in itertools.combinations(levels, 2))
     return table.sharpness * (main + pairs)
 
 
 @lru_cache
-def cells(issue: str) -> Cells:
-    """Enumerate an issue's level combinations."""
-    factors = ISSUES[issue].factors
-    axes = [list(FACTOR_TYPES[name]) for name in factors]
-    shape = [len(axis) for axis in axes]
-    combinations = list(itertools.product(*axes))
-    weights = np.array([np.prod([PRIOR[level] for level in levels]) for levels in combinations])
-    logits = np.array([raw_logit(issue, levels) for levels in combinations])
-    return Cells(factors, (weights / weights.sum()).reshape(shape), logits.reshape(shape))
-
-
-def sigmoid(logits: Array) -> Array:
-    """1 / (1 + exp(-x)), kept strictly inside (0, 1)."""
-    return 1.0 / (1.0 + np.exp(-np.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)))
+def true_mass() -> Array:
+    """P(true factors), one axis per factor; sums to 1."""
+    return _outer([np.array([PRIOR[level] for level in kind]) for kind in FACTOR_TYPES.values()])
 
 
 @lru_cache
+def shown_mass() -> Array:
+    """P(shown factors), one axis per factor; sums to 1."""
+    priors = {name: np.array([PRIOR[level] for level in kind]) for name, kind in FACTOR_TYPES.items()}
+    return _outer([prior @ channel_matrix(name) for name, prior in priors.items()])
+
+
+@lru_cache
+def logits(issue: str) -> Array:
+    """``raw_logit`` of every combination of true levels, one axis per factor."""
+    table, kinds = ISSUES[issue], list(FACTOR_TYPES.values())
+    axis_of = {level: (axis, row) for axis, kind in enumerate(kinds) for row, level in enumerate(kind)}
+    grid = np.zeros([len(kind) for kind in kinds])
+    effects = [*(((level,), value) for level, value in table.main.items()), *table.pairs.items()]
+    for levels, value in effects:
+        where: list[int | slice] = [slice(None)] * len(kinds)
+        for level in levels:
+            axis, where[axis] = axis_of[level]
+        grid[tuple(where)] += value
+    return table.sharpness * grid
+
+
+def sigmoid(values: Array) -> Array:
+    """1 / (1 + exp(-x)), kept strictly inside (0, 1)."""
+    return 1.0 / (1.0 + np.exp(-np.clip(values, -_MAX_LOGIT, _MAX_LOGIT)))
+
+
+@lru_cache(maxsize=256)
 def calibrated_intercept(issue: str, prevalence: float) -> float:
-    """The intercept at which the mean posterior over the factor prior is ``prevalence`` (to about 1e-15)."""
-    table = cells(issue)
+    """The intercept at which P(label = 1) over the factor prior is ``prevalence`` (to about 1e-10)."""
+    values, mass = _distinct_logits(issue)
     low, high = -200.0, 200.0
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        mean = float((sigmoid(table.logits + middle) * table.weights).sum())
+        mean = float((sigmoid(values + middle) * mass).sum())
         low, high = (middle, high) if mean < prevalence else (low, middle)
     return (low + high) / 2
 
 
-def posterior(issue: str, factors: Factors, prevalence: float) -> float:
-    """Exact P(label = 1 | factors) once the issue is calibrated to ``prevalence``; strictly in (0, 1)."""
-    levels = [getattr(factors, name) for name in ISSUES[issue].factors]
-    logit = raw_logit(issue, levels) + calibrated_intercept(issue, prevalence)
-    return float(sigmoid(np.array(logit)))
+def chance(issue: str, truth: Factors, prevalence: float) -> float:
+    """P(label = 1 | true factors) once the issue is calibrated to ``prevalence``; strictly in (0, 1)."""
+    return float(sigmoid(np.array(raw_logit(issue, truth) + calibrated_intercept(issue, prevalence))))
 
 
-def draw_factors(rng: np.random.Generator) -> Factors:
-    """Draw every factor from its prior, independently."""
-    return Factors(
-        object=_draw_level(rng, Object),
-        action=_draw_level(rng, Action),
-        topic=_draw_level(rng, Topic),
-        sticker=_draw_level(rng, Sticker),
-        edit=_draw_level(rng, Edit),
-        claim=_draw_level(rng, Claim),
-        sound=_draw_level(rng, Sound),
+@lru_cache(maxsize=16)
+def shown_positives(issue: str, prevalence: float) -> Array:
+    """P(shown factors, label = 1), one axis per factor; sums to ``prevalence``."""
+    mass = sigmoid(logits(issue) + calibrated_intercept(issue, prevalence)) * true_mass()
+    for axis, name in enumerate(FACTOR_TYPES):
+        shown = _LETTERS.replace(_LETTERS[axis], "z")
+        # einsum without BLAS: the same bits however many threads there are
+        mass = np.einsum(f"{_LETTERS},{_LETTERS[axis]}z->{shown}", mass, channel_matrix(name))
+    return mass
+
+
+@lru_cache(maxsize=32)
+def view_masses(issue: str, prevalence: float, view: str) -> tuple[Array, Array]:
+    """P(shown, label = 1) and P(shown) of what ``view`` shows; axes of unseen factors have length 1."""
+    hidden = tuple(axis for axis, name in enumerate(FACTOR_TYPES) if name not in VIEWS[view])
+    positives = shown_positives(issue, prevalence).sum(axis=hidden, keepdims=True)
+    return positives, shown_mass().sum(axis=hidden, keepdims=True)
+
+
+def posterior(issue: str, shown: Factors, prevalence: float, view: str = "all") -> float:
+    """Exact P(label = 1 | what ``view`` shows of a video): the true factors are summed out."""
+    positives, mass = view_masses(issue, prevalence, view)
+    where = tuple(
+        list(kind).index(getattr(shown, name)) if name in VIEWS[view] else 0 for name, kind in FACTOR_TYPES.items()
     )
+    return float(positives[where] / mass[where])
 
 
-def _draw_level(rng: np.random.Generator, kind: type[Level]) -> Level:
-    levels = list(kind)
-    edges = np.cumsum([PRIOR[level] for level in levels])
-    return levels[int(np.searchsorted(edges / edges[-1], rng.random(), side="right"))]
+def draw_truth(rng: np.random.Generator) -> Factors:
+    """Draw every true level from its prior, independently."""
+    return _draw(rng, {name: [PRIOR[level] for level in kind] for name, kind in FACTOR_TYPES.items()})
 
 
-def bayes_table(
-    prevalence: Mapping[str, float], precision_targets: Sequence[float]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """What the best possible scorer of each view reaches on the whole population.
-
-    ``precision_targets`` in percent. The result is ``{issue: {view: figures}}`` with figures ``f1``
-    (best threshold), ``recall_at_p<target>`` (highest recall at that precision or better, 0 where none
-    reaches it) and ``auc`` (ROC), all in [0, 1]. A view's scorer is the posterior given only the
-    factors it sees (``factors.VIEWS``); the others are summed out.
-
-    Raises:
-        DataError: ``prevalence`` does not fit (see ``check_prevalence``).
-    """
-    return {
-        issue: {
-            view: _population_figures(*_marginal(cells(issue), value, issue, seen), precision_targets)
-            for view, seen in VIEWS.items()
-        }
-        for issue, value in check_prevalence(prevalence).items()
-    }
+def draw_shown(rng: np.random.Generator, truth: Factors) -> Factors:
+    """Draw what the clip shows of each factor, through its channel."""
+    rows = {name: list(kind).index(getattr(truth, name)) for name, kind in FACTOR_TYPES.items()}
+    return _draw(rng, {name: channel_matrix(name)[row].tolist() for name, row in rows.items()})
 
 
-def _marginal(table: Cells, prevalence: float, issue: str, seen: frozenset[str]) -> tuple[Array, Array]:
-    """Mass of positives and total mass per combination of the factors in ``seen``; both flat."""
-    hidden = tuple(axis for axis, name in enumerate(table.factors) if name not in seen)
-    positives = sigmoid(table.logits + calibrated_intercept(issue, prevalence)) * table.weights
-    return positives.sum(axis=hidden).ravel(), table.weights.sum(axis=hidden).ravel()
+def _draw(rng: np.random.Generator, weights: Mapping[str, list[float]]) -> Factors:
+    levels: dict[str, Any] = {}
+    for name, kind in FACTOR_TYPES.items():
+        edges = np.cumsum(weights[name])
+        levels[name] = list(kind)[int(np.searchsorted(edges / edges[-1], rng.random(), side="right"))]
+    return Factors(**levels)
 
 
-def _population_figures(positives: Array, mass: Array, targets: Sequence[float]) -> dict[str, float]:
-    # cells of equal score fall on the same side of any threshold, also where rounding tells them apart
-    _, group = np.unique(-np.round(positives / mass / _ROUNDING), return_inverse=True)
-    found = np.bincount(group, positives)
-    false = np.bincount(group, mass - positives)
-    true_positives, false_positives = np.cumsum(found), np.cumsum(false)
-    recall = true_positives / true_positives[-1]
-    precision = true_positives / (true_positives + false_positives)
-    ranked_above = true_positives - found / 2  # ties count half
+def _outer(vectors: list[Array]) -> Array:
+    product = np.ones(())
+    for vector in vectors:
+        product = np.multiply.outer(product, vector)
+    return np.asarray(product)
 
-    def reached(target: float) -> NDArray[np.bool_]:
-        return precision >= target / 100 - _ROUNDING
 
-    return {
-        "f1": float((2 * precision * recall / (precision + recall)).max()),
-        **{f"recall_at_p{t:g}": float(recall[reached(t)].max(initial=0.0)) for t in targets},
-        "auc": float((false * ranked_above).sum() / (true_positives[-1] * false_positives[-1])),
-    }
+@lru_cache
+def _distinct_logits(issue: str) -> tuple[Array, Array]:
+    """Each value that occurs among ``logits`` once, with its mass: a few hundred instead of 10^5."""
+    values, place = np.unique(np.round(logits(issue), _LOGIT_DECIMALS), return_inverse=True)
+    return values, np.asarray(np.bincount(place.ravel(), true_mass().ravel()), dtype=np.float64)

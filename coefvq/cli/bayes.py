@@ -1,0 +1,34 @@
+"""``coefvq data bayes``: what the best possible scorer of each view reaches in the synthetic world."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def bayes(
+    icd: Annotated[float, typer.Option(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
+    ucc: Annotated[float, typer.Option(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
+    precision: Annotated[
+        list[float] | None, typer.Option(min=0, max=100, help="Report the recall at this precision, in %; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts; fractions.")] = False,
+) -> None:
+    """Exact figures of the best scorer of frames, of frames and text, and of everything.
+
+    Example: coefvq data bayes --icd 0.07 --ucc 0.09 --json
+    """
+    from coefvq.data.synthetic.bayes import bayes_table
+
+    targets = list(dict.fromkeys(precision or (60.0, 70.0)))
+    table = bayes_table({"icd": icd, "ucc": ucc}, targets)
+    if as_json:
+        print(json.dumps(table, indent=2))
+        return
+    print("| issue | view | F1 | " + " | ".join(f"R@P{target:g}" for target in targets) + " | AUC |")
+    print("|---|---" + "|---" * (len(targets) + 2) + "|")
+    for issue, views in table.items():
+        for view, figures in views.items():
+            print(f"| {issue} | {view} | " + " | ".join(f"{100 * value:.1f}" for value in figures.values()) + " |")

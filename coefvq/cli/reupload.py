@@ -1,0 +1,46 @@
+"""``coefvq data reupload``: originals and simulated re-uploads from a folder of clips."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reupload(
+    source: Annotated[Path, typer.Option("--from", help="Originals: a folder of clips, VideoFolder or a table.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
+    copies: Annotated[float, typer.Option(help="Copies per original, on average.")] = 1.0,
+    own_edits: Annotated[float, typer.Option(help="Share of originals edited by their own creators.")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and input, same bytes.")] = 7,
+    size: Annotated[int, typer.Option(help="Short side in pixels, at most.")] = 360,
+    fps: Annotated[int, typer.Option(help="Frames per second of every clip made.")] = 25,
+    seconds: Annotated[float, typer.Option(help="How much of an original is used, at most.")] = 60.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that decode and render.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Make a labelled data set for unoriginal content (ucc): re-encoded originals and edited copies of them.
+
+    Example: coefvq data reupload --from clips/ --out data/raw --copies 1.0 --own-edits 0.3
+    """
+    from coefvq.data.reupload.generate import Settings, count_videos
+    from coefvq.data.reupload.generate import reupload as make
+    from coefvq.stages.common import progress, say
+
+    settings = Settings(seed=seed, copies=copies, own_edits=own_edits, size=size, fps=fps, seconds=seconds)
+    with progress("making re-uploads", count_videos(source, settings)) as advance:
+        summary = make(source, out, settings, workers=workers, progress=advance)
+    if as_json:
+        print(json.dumps({"out": str(out), **asdict(summary)}, ensure_ascii=False))
+        return
+    edits = ", ".join(f"{kind} {count}" for kind, count in summary.edits.items())
+    print(
+        f"{out}: {summary.originals} originals ({summary.own_edited} edited by their creator), {summary.copies} copies"
+    )
+    print(f"edits of the copies: {edits or 'none'}")
+    print(f"skipped: {len(summary.skipped)} of {summary.originals + len(summary.skipped)} input clips")
+    for footage in summary.skipped:
+        say(f"skipped {footage.uri}: {footage.reason} ({footage.message})")

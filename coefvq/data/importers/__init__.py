@@ -1,0 +1,132 @@
+"""Bring a user's clips and table into manifest words: VideoFolder, CSV, JSONL (also ms-swift's), Parquet.
+
+``open_table`` looks at every row once, in bounded memory, and says what is wrong before any clip is
+touched; ``CheckedTable.rows`` then streams them. ``read_table`` is the short way for small tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coefvq.config import LabelSource
+from coefvq.data.importers.labels import LabelCheck, to_label
+from coefvq.data.importers.rows import read_rows
+from coefvq.data.importers.sources import VIDEO_SUFFIXES, Source, find_source, stamp
+from coefvq.data.importers.survey import Survey, id_from_path
+from coefvq.errors import DataError
+from coefvq.records import label_column, posterior_column
+
+__all__ = ["VIDEO_SUFFIXES", "CheckedTable", "ImportedTable", "apply_labels", "open_table", "read_table"]
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """A table whose ``count`` rows all fit; ``columns`` are the user's, in the order met."""
+
+    source: Source
+    labels: Mapping[str, LabelSource] | None
+    count: int
+    columns: tuple[str, ...]
+    plain_stems: bool
+    stamps: tuple[tuple[int, int], ...]
+
+    @property
+    def posteriors(self) -> tuple[str, ...]:
+        """Columns of known P(positive)."""
+        return tuple(name for name in self.columns if name.startswith(posterior_column("")))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Rows in manifest words; ``sha256`` is the hash the user expects, or None.
+
+        Raises:
+            DataError: the table is another one by now.
+        """
+        return (words for _, words in self.raw_rows())
+
+    def raw_rows(self) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
+        """Each row as the user gave it, and in manifest words.
+
+        Raises:
+            DataError: the table is another one by now.
+        """
+        self._check_unchanged()
+        nothing = dict.fromkeys(self.posteriors, float("nan"))
+        for row in read_rows(self.source, self.labels):
+            given = row.words["video_id"]
+            video_id = id_from_path(row.words["uri"], self.plain_stems) if given is None else given
+            yield row.raw, {**nothing, **row.words, "video_id": video_id}
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        if tuple(stamp(part) for part in self.source.parts) != self.stamps:
+            raise DataError(f"{self.source.origin}: changed while it was read; run again when it is complete")
+
+
+def open_table(source: Path, format: str = "auto", labels: Mapping[str, LabelSource] | None = None) -> CheckedTable:
+    """Check every row of a folder or table of clips; ``labels`` adds ``label_<issue>`` (0, 1 or None).
+
+    Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``.
+
+    Raises:
+        DataError: something does not fit; the message names file, row, column and remedy.
+    """
+    found = find_source(source, format)
+    stamps = tuple(stamp(part) for part in found.parts)
+    survey = Survey(found, labels or {})
+    for row in read_rows(found, labels):
+        survey.add(row)
+    survey.finish()
+    return CheckedTable(found, labels, survey.count, survey.columns, survey.plain_stems, stamps)
+
+
+@dataclass(frozen=True)
+class ImportedTable:
+    """All rows, the user's columns and manifest words; ``frame.uri`` is relative to ``root``."""
+
+    frame: pd.DataFrame
+    root: Path
+    source: Path
+
+
+def read_table(source: Path, format: str = "auto") -> ImportedTable:
+    """Read a folder or table of clips into memory; the user's own columns stay beside the manifest words.
+
+    Raises:
+        DataError: something does not fit; the message names file, row, column and remedy.
+    """
+    table = open_table(source, format)
+    nothing = dict.fromkeys(table.columns)
+    rows = [{**nothing, **raw, **words} for raw, words in table.raw_rows()]
+    numbers = {"views": "Int64", "weight": "float64", **dict.fromkeys(table.posteriors, "float64")}
+    return ImportedTable(pd.DataFrame(rows, dtype=object).astype(numbers), table.source.root, table.source.origin)
+
+
+def apply_labels(table: ImportedTable, labels: Mapping[str, LabelSource]) -> pd.DataFrame:
+    """Add ``label_<issue>`` (nullable 0/1) from the column each issue names to a table in memory.
+
+    Raises:
+        DataError: the column is absent, or a value is not 0/1 where no positive values are named.
+    """
+    frame = table.frame.copy()
+    check = LabelCheck(table.source, labels)
+    for issue, source in labels.items():
+        column = [None if is_gap(value) else value for value in table.frame.get(source.column, [])]
+        for value in column:
+            check.add(issue, value)
+        check.finish(issue, [str(name) for name in table.frame.columns])
+        # rows as a person counts them in an editor: a CSV's header is line 1
+        first = 2 if table.source.suffix.lower() == ".csv" else 1
+        places = (f"{table.source} row {number}" for number in range(first, first + len(frame)))
+        values = [to_label(place, source, issue, value) for place, value in zip(places, column, strict=True)]
+        frame[label_column(issue)] = pd.array(values, dtype="Int8")
+    return frame
+
+
+def is_gap(value: Any) -> bool:
+    """Whether pandas means an empty cell."""
+    return value is None or bool(pd.api.types.is_scalar(value) and pd.isna(value))

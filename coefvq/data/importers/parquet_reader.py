@@ -1,0 +1,137 @@
+"""Parquet, batch by batch in bounded memory.
+
+Before a row group is read, the footer says how large its columns are, and the dictionaries of its texts
+how long a text is that a few bytes of index may repeat. Only columns that are used are read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coefvq.data.importers.values import MAX_TEXT
+from coefvq.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from coefvq.data.importers.text_readers import RawRow
+
+_BATCH = 256  # rows
+_MAX_COLUMN_BYTES = 256 * 2**20  # of one column in one row group, uncompressed
+_MAX_COLUMN_VALUES = 2**24
+_MAX_LIST_BYTES = 2**31  # items of lists times the longest text: what a single row might become
+
+
+def read_parquet(path: Path, wanted: Callable[[str], bool]) -> Iterator[RawRow]:
+    """Rows of a Parquet table with their numbers from 1; only columns that are ``wanted`` have values.
+
+    Raises:
+        DataError: not Parquet, a column twice, or a column that would not fit into memory.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            names = _columns(path, file)
+            used = [name for name in names if wanted(name)]
+            nothing = dict.fromkeys(names)
+            for group in range(file.num_row_groups):
+                _check_sizes(path, file, group)
+                _check_dictionaries(path, file, group, used)
+                for batch in file.iter_batches(_BATCH, row_groups=[group], columns=used):
+                    for values in _rows(path, number, batch):
+                        number += 1
+                        yield number, {**nothing, **values}
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a readable Parquet table ({first}); write it anew") from error
+
+
+def _columns(path: Path, file: pq.ParquetFile) -> list[str]:
+    names = list(file.schema_arrow.names)
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: column '{name}' twice; rename or remove it")
+    return names
+
+
+def _check_sizes(path: Path, file: pq.ParquetFile, group: int) -> None:
+    facts = file.metadata.row_group(group)
+    for column in map(facts.column, range(facts.num_columns)):
+        if column.total_uncompressed_size > _MAX_COLUMN_BYTES or column.num_values > _MAX_COLUMN_VALUES:
+            raise DataError(
+                f"{path}: row group {group}, column {column.path_in_schema}: {column.total_uncompressed_size} "
+                f"bytes, {column.num_values} values: expected at most {_MAX_COLUMN_BYTES} and "
+                f"{_MAX_COLUMN_VALUES}; write it with a smaller row_group_size"
+            )
+
+
+def _check_dictionaries(path: Path, file: pq.ParquetFile, group: int, used: list[str]) -> None:
+    """Texts outside dictionaries are in the file as often as they occur, so their size is known already."""
+    import pyarrow.parquet as pq
+
+    leaves = [file.schema.column(index) for index in range(len(file.schema))]
+    encoded = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    for name in used:
+        with pq.ParquetFile(path, read_dictionary=encoded) as texts:
+            batches = texts.iter_batches(_BATCH, row_groups=[group], columns=[name])
+            # the whole dictionary comes with the first row that is not empty
+            longest = next((size for batch in batches if (size := _longest(batch.column(0)))), 0)
+        if longest > 4 * MAX_TEXT:  # bytes; the exact limit in characters is held later
+            raise DataError(
+                f"{path}: row group {group}: {name} holds a text of {longest} bytes: expected at most {MAX_TEXT} "
+                "characters; shorten it"
+            )
+        items = _items(file, group, name)
+        if longest * items > _MAX_LIST_BYTES:
+            raise DataError(
+                f"{path}: row group {group}: {name} has {items} items of up to {longest} bytes; "
+                "write it with a smaller row_group_size"
+            )
+
+
+def _items(file: pq.ParquetFile, group: int, name: str) -> int:
+    """Values of a column that lie in lists or structs; 0 for a plain one, whose rows are counted anyway."""
+    facts = file.metadata.row_group(group)
+    columns = [facts.column(index) for index in range(facts.num_columns)]
+    return max((c.num_values for c in columns if c.path_in_schema.startswith(f"{name}.")), default=0)
+
+
+def _rows(path: Path, before: int, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        place = f"{path} row {before + 1 + _first_bad(batch)}"
+        raise DataError(f"{place}: holds text that is not UTF-8 or a date out of range ({error}); fix it") from error
+    return rows
+
+
+def _longest(column: pa.Array) -> int:
+    """Longest text of a column's dictionaries in bytes, whatever they are nested in."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _longest(column.dictionary)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _longest(column.flatten())
+    if pa.types.is_struct(kind):
+        return max((_longest(child) for child in column.flatten()), default=0)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        return pc.max(pc.binary_length(column)).as_py() or 0
+    return 0
+
+
+def _first_bad(batch: pa.RecordBatch) -> int:
+    for index in range(batch.num_rows):
+        try:
+            batch.slice(index, 1).to_pylist()
+        except (ValueError, OverflowError):
+            return index
+    return 0

@@ -1,0 +1,101 @@
+"""A user's row in manifest words, checked by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coefvq.data.importers import swift, values
+from coefvq.data.importers.labels import Labels, to_label
+from coefvq.data.importers.parquet_reader import read_parquet
+from coefvq.data.importers.sources import Part, Source, clips_below, scanned_row
+from coefvq.data.importers.text_readers import read_csv, read_jsonl
+from coefvq.data.remote import is_url
+from coefvq.errors import DataError
+from coefvq.records import SPLITS, label_column, posterior_column
+
+_PATH_COLUMNS = ("uri", "file_name", "path", "video")
+_TEXTS = ("creator_id", "source_id")
+_KNOWN = frozenset(
+    {*_PATH_COLUMNS, *_TEXTS, "video_id", "title", "stickers", "published_at", "views", "weight", "split", "sha256"}
+    | {"messages", "videos"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One video: ``words`` are manifest columns (``video_id`` None where not given), ``raw`` the user's own."""
+
+    place: str
+    words: dict[str, Any]
+    raw: Mapping[str, Any]
+    zoned: bool | None
+
+
+def read_rows(source: Source, labels: Labels | None) -> Iterator[Row]:
+    """All rows in order, each checked by itself; without ``labels`` no column of the user's is left out.
+
+    Raises:
+        DataError: a row or file does not fit; the message names file, row, column and remedy.
+    """
+    for part in source.parts:
+        for place, raw in _raw(part, labels):
+            row = swift.flatten(place, raw) if swift.is_swift(raw) else raw
+            yield _row(place, row, part, labels or {})
+
+
+def _raw(part: Part, labels: Labels | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if part.kind == "scan":
+        for clip in clips_below(part.path):
+            yield str(clip), scanned_row(part.path, clip)
+        return
+    if part.kind == "parquet":
+        used = _KNOWN | {source.column for source in (labels or {}).values()}
+        every = labels is None
+        numbered = read_parquet(part.path, lambda name: every or name in used or name.startswith(posterior_column("")))
+    else:
+        numbered = read_csv(part.path) if part.kind == "csv" else read_jsonl(part.path)
+    for number, raw in numbered:
+        yield f"{part.path} row {number}", raw
+
+
+def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels) -> Row:
+    get = raw.get
+    published = values.moment(place, "published_at", get("published_at"))
+    words: dict[str, Any] = {
+        "video_id": values.text(place, "video_id", get("video_id")),
+        "uri": _uri(place, raw, part.folder),
+        "sha256": values.sha256(place, "sha256", get("sha256")),
+        "title": values.text(place, "title", get("title")) or "",
+        "stickers": values.texts(place, "stickers", get("stickers")),
+        "published_at": None if published is None else published[0],
+        **{name: values.text(place, name, get(name)) for name in _TEXTS},
+        "views": values.whole(place, "views", get("views")),
+        "weight": values.number(place, "weight", get("weight"), 1.0, positive=True),
+        "split": _split(place, get("split"), part),
+    }
+    for issue, source in labels.items():
+        words[label_column(issue)] = to_label(place, source, issue, get(source.column))
+    for name in raw:
+        if name.startswith(posterior_column("")):
+            words[name] = values.number(place, name, get(name), float("nan"))
+    return Row(place, words, raw, None if published is None else published[1])
+
+
+def _uri(place: str, raw: Mapping[str, Any], folder: str) -> str:
+    column = next((name for name in _PATH_COLUMNS if name in raw), None)
+    if column is None:
+        raise DataError(f"{place}: no column file_name; add one with each clip's path relative to the folder")
+    uri = values.text(place, column, raw[column])
+    if uri is None:
+        raise DataError(f"{place}: empty file name ({column}); give the clip's path or delete the row")
+    # an absolute path stays one: probing rejects it, and a prefix would hide that
+    return uri if not folder or is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
+
+
+def _split(place: str, value: Any, part: Part) -> str | None:
+    split = values.choice(place, "split", value, SPLITS)
+    if split is not None and part.split not in (None, split):
+        raise DataError(f"{place}: split = '{split}' in a folder of split '{part.split}'; correct one of them")
+    return split or part.split

@@ -1,0 +1,154 @@
+"""The engine ``ray``: the same limited work through Ray Data, on this machine or on a cluster.
+
+Each Ray actor keeps one limited worker process, so a hostile file costs one item there as well. Without
+``RAY_ADDRESS`` a Ray of our own is started for this process, reachable from this machine only; with it the
+running cluster is used, whose machines need coefvq installed and the clips at the same paths or URLs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import islice
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Literal, TypeVar
+
+from coefvq.config import MediaLimits
+from coefvq.data.workers import LimitedPool
+from coefvq.errors import DataError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# items per Ray Data execution: what is held in memory at once; between two of them actors start anew
+_CHUNK = 10_000
+_BLOCK = 16  # items per block at most: a block's results arrive together
+_ACTOR_CPUS = 1.0
+_REACH_SECONDS = 10.0
+# read when Ray is imported or started: no reports home, no bars between our own lines
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# 0 makes Ray take the loopback address on Linux as well, and with it listen nowhere else
+_OWN_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_EXPOSED = "Ray was imported before coefvq could confine it to this machine: import it later, or set RAY_ADDRESS"
+_NO_RAY = "runtime.engine is ray, but Ray cannot be reached or started; see RAY_ADDRESS and Ray's token settings"
+_MISSING = "runtime.engine is ray, but Ray is not installed: pip install 'coefvq[ray]', or set it to local"
+Outcome = tuple[Literal["value", "error", "lost"], Any]
+
+
+def ray_map(
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    failed: Callable[[T, str], R],
+    limits: MediaLimits,
+    workers: int,
+) -> Iterator[R]:
+    """As ``workers.limited_map``; results come in order, at most one chunk is held.
+
+    Raises:
+        DataError: Ray is not installed, cannot be reached or would be open to other machines.
+    """
+    _connect(workers)
+    source = iter(items)
+    order = bytes(ForkingPickler.dumps(work))
+    while chunk := list(islice(source, _CHUNK)):
+        for item, (kind, payload) in zip(chunk, _run(order, chunk, limits, workers), strict=True):
+            if kind == "error":
+                raise payload
+            yield failed(item, payload) if kind == "lost" else payload
+
+
+def _connect(workers: int) -> None:
+    """Use the Ray that is there or named by RAY_ADDRESS, else start one that only this machine can reach."""
+    local = not os.environ.get("RAY_ADDRESS")
+    if not local:
+        _check_reachable(os.environ["RAY_ADDRESS"])
+    for name, value in {**_QUIET, **(_OWN_RAY if local else {})}.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise DataError(_MISSING) from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        return
+    # one CPU more than the actors take: Ray Data waits for ever if its actors have them all. "local" is said
+    # because Ray would else join whatever cluster somebody started on this machine
+    own = {"address": "local", "num_cpus": workers + 1, "include_dashboard": False} if local else {}
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
+    except (ConnectionError, RuntimeError) as error:
+        raise DataError(f"{_NO_RAY} ({str(error).splitlines()[0]})") from error
+    address = ray.util.get_node_ip_address()
+    if local and not ip_address(address).is_loopback:
+        ray.shutdown()
+        raise DataError(f"{_EXPOSED} (it would listen on {address})")
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for many minutes (more than 6 were seen) where nobody listens."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # such as "auto", which is for Ray to resolve
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise DataError(f"{_NO_RAY} (RAY_ADDRESS={address}: {error.strerror or error})") from error
+
+
+def _run(order: bytes, chunk: Sequence[Any], limits: MediaLimits, workers: int) -> Iterator[Outcome]:
+    import ray
+    import ray.data
+
+    # Arrow knows no Python objects: rows carry them as bytes, from this program to this program
+    rows = [{"item": bytes(ForkingPickler.dumps(item))} for item in chunk]
+    # the cluster may be smaller than asked for, and one CPU has to stay free (see _connect)
+    team = max(1, min(workers, len(rows), int(ray.cluster_resources().get("CPU", 1)) - 1))
+    blocks = max(team, -(-len(rows) // _BLOCK))
+    data = ray.data.from_items(rows, override_num_blocks=min(blocks, len(rows)))
+    data.context.execution_options.preserve_order = True
+    data.context.enable_progress_bars = False
+    done = data.map(
+        _LimitedActor,
+        fn_constructor_args=(order, limits.model_dump()),
+        compute=ray.data.ActorPoolStrategy(size=team),
+        num_cpus=_ACTOR_CPUS,
+    )
+    for row in done.iter_rows():
+        outcome: Outcome = pickle.loads(row["outcome"])  # noqa: S301 - from our own actor
+        yield outcome
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Stands for the result of an item that killed its worker."""
+
+    reason: str
+
+
+class _LimitedActor:
+    """One limited worker process in a Ray actor; rows in, rows out."""
+
+    def __init__(self, order: bytes, limits: dict[str, Any]) -> None:
+        self._work: Callable[[Any], Any] = pickle.loads(order)  # noqa: S301 - from our own driver
+        self._pool = LimitedPool(MediaLimits(**limits))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
+        item = pickle.loads(row["item"])  # noqa: S301 - from our own driver
+        outcome: Outcome
+        try:
+            [result] = self._pool.map(self._work, [item], lambda _, reason: _Lost(reason))
+            outcome = ("lost", result.reason) if isinstance(result, _Lost) else ("value", result)
+        except Exception as error:  # noqa: BLE001 - raised again where the caller is
+            outcome = ("error", error)
+        return {"outcome": bytes(ForkingPickler.dumps(outcome))}

@@ -1,0 +1,161 @@
+"""Presets and settings -> networks. One code path for random miniatures and published weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from coefvq.config import Lora, MediaSpec
+from coefvq.errors import ModelError
+from coefvq.models import pretrained
+from coefvq.models.audio import AudioBranch
+from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
+from coefvq.models.language import LanguageBranch, decoder_config
+from coefvq.models.mllm import Fusion, MultimodalLLM
+from coefvq.models.presets import AudioPart, LitePart, Preset, SiglipPart
+from coefvq.models.towers import FrameTower, SiglipTower, TextTower
+from coefvq.models.vision import CnnBranch, SiglipBranch, onevision_config, split_onevision, visual_tokens
+
+# standard deviation of SmolLM2's embeddings: what a new projector's tokens should look like to it
+_EMBEDDING_STD = 0.13
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Ids a network must know of its text encoder."""
+
+    pad: int
+    video: int
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes networks of one preset; with ``weights`` False nothing is loaded (random, or the meta device)."""
+
+    preset: Preset
+    media: MediaSpec
+    weights: bool = True
+
+    def frames(self, motion: bool = False, freeze: bool = False) -> FrameClassifier:
+        """Base model that sees frames only."""
+        return FrameClassifier(self._frame_tower("frames", motion, freeze))
+
+    def multitower(self, ids: TokenIds, motion: bool = False, freeze: bool = False) -> MultiTower:
+        """Base model with frame, text and audio towers."""
+        part = self.preset.tower_text
+        text = TextTower(part, ids.pad)
+        if (folder := self._folder("tower_text")) is not None:
+            pretrained.load_text_tower(text.encoder, part, folder)
+        frames = self._frame_tower("tower_frames", motion, freeze)
+        audio = self._audio("tower_audio", self.preset.tower_audio)
+        if freeze:
+            freeze_module(text)
+            freeze_module(audio)
+        return MultiTower(frames, text, audio)
+
+    def siglip(self, ids: TokenIds, hears: bool, freeze: bool = False) -> SiglipClassifier:
+        """SigLIP on frames and text, with or without sound."""
+        size = self.preset.frame_size or self.media.frame_size
+        tower = SiglipTower(self.preset.siglip, size, ids.pad)
+        if (folder := self._folder("siglip")) is not None:
+            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder)
+        audio = self._audio("tower_audio", self.preset.tower_audio) if hears else None
+        if freeze:
+            freeze_module(tower)
+            if audio is not None:
+                freeze_module(audio)
+        return SiglipClassifier(tower, audio)
+
+    def mllm(self, ids: TokenIds, *, lora: Lora, fusion: Fusion, motion: bool = False, heads: int = 1) -> MultimodalLLM:
+        """The fused multimodal LLM; g and a are frozen where they are pretrained, p only if it is too."""
+        part = self.preset.vision
+        vision, decoder = self._onevision(part) if isinstance(part, SiglipPart) else self._cnn(part, motion)
+        audio = self._audio("audio", self.preset.audio) if fusion != "none" else None
+        if audio is not None and "audio" in self.preset.weights:
+            freeze_module(audio)
+        language = LanguageBranch(decoder, ids.video, lora)
+        if not self.preset.pretrained and lora.rank > 0:
+            # random embeddings hold nothing worth keeping frozen
+            language.decoder.get_input_embeddings().requires_grad_(True)
+        tokens = visual_tokens(vision, self.media.frames)
+        return MultimodalLLM(vision, language, audio, fusion=fusion, visual_tokens=tokens, heads=heads)
+
+    def _onevision(self, part: SiglipPart) -> tuple[SiglipBranch | CnnBranch, nn.Module]:
+        from transformers import LlavaOnevisionModel
+
+        folder = self._folder("onevision")
+        if folder is not None:
+            model = pretrained.onevision_model(folder)
+        else:
+            size = self.preset.frame_size or self.media.frame_size
+            model = LlavaOnevisionModel(onevision_config(part, self.preset.language, size))
+        vision, decoder = split_onevision(model)
+        if "onevision" in self.preset.weights:
+            freeze_module(vision)
+        return vision, decoder
+
+    def _cnn(self, part: LitePart, motion: bool) -> tuple[SiglipBranch | CnnBranch, nn.Module]:
+        language = self.preset.language
+        vision = CnnBranch(part, language.hidden_size, motion)
+        decoder = _decoder(decoder_config(language))
+        if (folder := self._folder("vision")) is not None:
+            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder)
+            nn.init.constant_(vision.scale, _EMBEDDING_STD)
+        if (folder := self._folder("language")) is not None:
+            pretrained.load_decoder(decoder, language, folder)
+        if "vision" in self.preset.weights:
+            freeze_module(vision.tower)
+        return vision, decoder
+
+    def _frame_tower(self, role: Literal["frames", "tower_frames"], motion: bool, freeze: bool) -> FrameTower:
+        part = self.preset.frames if role == "frames" else self.preset.tower_frames
+        tower = FrameTower(part, self.preset.frame_size or self.media.frame_size, motion)
+        if (folder := self._folder(role)) is not None:
+            pretrained.load_frame_encoder(tower.encoder, folder)
+        if freeze:
+            freeze_module(tower)
+        return tower
+
+    def _audio(self, role: str, part: AudioPart) -> AudioBranch:
+        branch = AudioBranch(part, self.media.audio_seconds)
+        if (folder := self._folder(role)) is not None:
+            pretrained.load_whisper_encoder(branch.encoder, folder)
+        return branch
+
+    def _folder(self, role: str) -> Any:
+        return pretrained.weights_of(self.preset, role) if self.weights else None
+
+
+def freeze_module(module: nn.Module) -> None:
+    """No gradients, and evaluation mode for good: a frozen BatchNorm must not follow the batches."""
+    module.requires_grad_(False)
+    module.eval()
+    module.train = lambda mode=True: module  # type: ignore[method-assign]
+
+
+def _decoder(config: Any) -> nn.Module:
+    from transformers import AutoModel
+
+    decoder: nn.Module = AutoModel.from_config(config)
+    return decoder
+
+
+def check_frame_size(preset: Preset, media: MediaSpec) -> None:
+    """Refuse frames of another size than the preset's towers were made for.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if preset.frame_size is not None and media.frame_size != preset.frame_size:
+        raise ModelError(
+            f"preset {preset.name}: its towers see {preset.frame_size} px, media.frame_size is {media.frame_size}; "
+            f"set media.<issue>.frame_size: {preset.frame_size}"
+        )
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

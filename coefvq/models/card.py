@@ -1,0 +1,67 @@
+"""The model card that is written beside a saved model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coefvq.models.presets import Preset, get_preset
+from coefvq.models.weights.sources import source_of
+
+if TYPE_CHECKING:
+    from coefvq.models.classifier import Classifier
+
+_ROLES = {
+    "mllm": ("onevision", "vision", "language", "audio"),
+    "frames": ("frames",),
+    "multitower": ("tower_frames", "tower_text", "tower_audio"),
+    "siglip": ("siglip", "tower_audio"),
+}
+
+
+def model_card(classifier: Classifier) -> str:
+    """Markdown with the metadata block of the model hub; figures of quality belong to the report, not here."""
+    config = classifier.config
+    preset = get_preset(config.preset)
+    media = config.media
+    total = sum(parameter.numel() for parameter in classifier.network.parameters())
+    trained = sum(parameter.numel() for parameter in classifier.network.parameters() if parameter.requires_grad)
+    what = "multimodal LLM (second stage)" if config.kind == "mllm" else "base model (first stage)"
+    lines = [
+        "---",
+        "library_name: coefvq",
+        "pipeline_tag: video-classification",
+        "tags: [video-classification, cascade, coef-vq]",
+        "---",
+        "",
+        f"# {config.issue}: {what}",
+        "",
+        f"Says whether a short video is positive for the issue `{config.issue}`. One half of a pair; its score "
+        "means something only together with the thresholds of the pair's policy.",
+        "",
+        f"- architecture `{config.architecture}`, preset `{config.preset}` ({preset.summary})",
+        f"- {total:,} parameters, {trained:,} of them trained; LoRA rank {config.lora_rank}"
+        + (", merged" if config.merged else ""),
+        f"- sees {media.frames} frames of {media.frame_size} px"
+        + (f", hears {media.audio_seconds:g} s" if config.hears else ", no sound")
+        + (", reads title and on-screen text" if config.text else ", no text"),
+        f"- labels: {', '.join(f'{key} = {label}' for key, label in config.id2label.items())}",
+        "",
+        "## Published parts",
+        "",
+        *_published(preset, config.architecture),
+        "",
+        "## Limits",
+        "",
+        "Trained on the labels of one platform: measure it on yours before use. Scores are not calibrated by "
+        "themselves. A person should look at what it decides before anyone is harmed by it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _published(preset: Preset, architecture: str) -> list[str]:
+    rows = []
+    for role in _ROLES[architecture]:
+        if (reference := preset.weights.get(role)) is not None:
+            source = source_of(reference)
+            rows.append(f"- {role}: {source.origin} ({source.licence})")
+    return rows or ["- none: all weights started random"]

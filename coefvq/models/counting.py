@@ -1,0 +1,75 @@
+"""Count parameters on the meta device: no memory, no download, the real classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from coefvq.config import Lora, MediaSpec
+from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.mllm import Fusion
+from coefvq.models.presets import get_preset
+
+_IDS = TokenIds(pad=0, video=1)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One network's parameters: by part, those that train, and the lm_head that is left out."""
+
+    parts: dict[str, int]
+    trainable: int
+    left_out_lm_head: int = 0
+
+    @property
+    def total(self) -> int:
+        """All parameters of the network as it is built."""
+        return sum(self.parts.values())
+
+
+def count_base(preset: str, architecture: str, media: MediaSpec, *, audio: bool = True) -> Counted:
+    """Parameters of a base model: ``frames``, ``multitower`` or ``siglip``."""
+    make = Builder(get_preset(preset), media, weights=False)
+    with torch.device("meta"):
+        network: nn.Module
+        if architecture == "frames":
+            network = make.frames()
+        elif architecture == "multitower":
+            network = make.multitower(_IDS)
+        else:
+            network = make.siglip(_IDS, hears=audio)
+    return Counted(_parts(network), _trainable(network))
+
+
+def count_mllm(preset: str, media: MediaSpec, lora: Lora, fusion: Fusion) -> Counted:
+    """Parameters of the MLLM by vision encoder, projector, language model, LoRA, audio encoder and head."""
+    chosen = get_preset(preset)
+    make = Builder(chosen, media, weights=False)
+    with torch.device("meta"):
+        network = make.mllm(_IDS, lora=lora, fusion=fusion)
+    vision, language = network.vision, network.language
+    adapter = sum(p.numel() for name, p in language.named_parameters() if "lora_" in name)
+    parts = {
+        "vision encoder": _size(vision.tower),
+        "projector": _size(vision) - _size(vision.tower),
+        "language model": _size(language) - adapter,
+        "LoRA": adapter,
+        "audio encoder": _size(network.audio) if network.audio is not None else 0,
+    }
+    parts["head"] = _size(network) - sum(parts.values())
+    head = 0 if chosen.language.tied_head else chosen.language.vocab_size * chosen.language.hidden_size
+    return Counted(parts, _trainable(network), head)
+
+
+def _parts(network: nn.Module) -> dict[str, int]:
+    return {name: _size(module) for name, module in network.named_children()}
+
+
+def _size(module: nn.Module | torch.Tensor) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if isinstance(module, nn.Module) else 0
+
+
+def _trainable(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

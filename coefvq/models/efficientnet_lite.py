@@ -1,0 +1,114 @@
+"""EfficientNet-Lite: the CNN whose feature grid stands in for SigLIP in the preset ``starter``.
+
+Architecture: Tan & Le, EfficientNet (2019), in the "lite" form of the TPU authors: no squeeze-and-excite,
+ReLU6, first and last stage not deepened. transformers has the full EfficientNet only, and timm needs
+torchvision. Input is (x - 127) / 128 of uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+# (repeats, kernel, stride, expansion, channels) of EfficientNet-B0's stages
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_STEM, _HEAD = 32, 1280
+
+
+@dataclass(frozen=True)
+class EfficientNetLiteSizes:
+    """Width and depth multipliers; Lite2 is 1.1 and 1.2 at 260 px."""
+
+    width: float
+    depth: float
+
+
+class SamePad(nn.Module):
+    """TensorFlow's "same" padding: the odd pixel goes to the right and the bottom."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> padded [B,C,H',W']."""
+        height, width = (self._needed(size) for size in x.shape[-2:])
+        return nn.functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+    def _needed(self, size: int) -> int:
+        return max((math.ceil(size / self.stride) - 1) * self.stride + self.kernel - size, 0)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        SamePad(kernel, stride),
+        nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+    ]
+    return nn.Sequential(*layers, nn.ReLU6()) if act else nn.Sequential(*layers)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project; the input is added where shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.expand = _conv(inputs, inner, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = _conv(inner, inner, kernel, stride, groups=inner)
+        self.project = _conv(inner, outputs, 1, act=False)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C',H/stride,W/stride]."""
+        y: torch.Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.adds else y
+
+
+class EfficientNetLite(nn.Module):
+    """Feature grid; with ``classes`` (1000 for ImageNet) also the published classifier."""
+
+    def __init__(self, sizes: EfficientNetLiteSizes, classes: int | None = None) -> None:
+        super().__init__()
+        self.stem = _conv(3, _STEM, 3, 2)
+        blocks: list[nn.Module] = []
+        channels = _STEM
+        for place, (repeats, kernel, stride, expansion, base) in enumerate(_STAGES):
+            outputs = round_channels(base * sizes.width)
+            ends = place in (0, len(_STAGES) - 1)
+            for index in range(repeats if ends else math.ceil(repeats * sizes.depth)):
+                blocks.append(InvertedResidual(channels, outputs, kernel, stride if index == 0 else 1, expansion))
+                channels = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = _conv(channels, _HEAD, 1)
+        self.classifier = nn.Linear(_HEAD, classes) if classes else None
+        self.output_size = _HEAD
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,3,H,W] -> [B,1280,ceil(H/32),ceil(W/32)]."""
+        grid: torch.Tensor = self.head(self.blocks(self.stem(x)))
+        return grid
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,3,H,W] -> logits [B,classes]; shows that weights were read rightly."""
+        if self.classifier is None:
+            raise ValueError("made without classes")
+        logits: torch.Tensor = self.classifier(self.forward(x).mean(dim=(2, 3)))
+        return logits
+
+
+def round_channels(wanted: float, divisor: int = 8) -> int:
+    """Nearest multiple of ``divisor``, never more than 10 % below ``wanted`` (MobileNet's rule)."""
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded

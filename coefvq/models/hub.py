@@ -1,0 +1,161 @@
+"""A trained classifier under Hugging Face's conventions: config, model, processor, model card.
+
+    register()
+    model = AutoModelForVideoClassification.from_pretrained(folder)
+    inputs = CoefVQProcessor.from_pretrained(folder)(videos=["a.mp4"], text=["a title"])
+    model(**inputs).logits
+
+A folder is what ``Classifier.save`` writes (published weights by reference, adapter and head as safetensors),
+or, with ``merged=True``, every weight with LoRA folded in, which needs nothing else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from coefvq.data.dataset import Collator, Example, text_of
+from coefvq.data.media import Clip, decode_clip
+from coefvq.errors import DataError
+from coefvq.files import write_text
+from coefvq.models.card import model_card
+from coefvq.models.classifier import Classifier, ModelConfig, load
+from coefvq.records import VideoInput
+
+Video = str | Path | bytes | Clip
+
+
+class CoefVQConfig(PreTrainedConfig):
+    """``ModelConfig`` as transformers sees it; ``classifier`` holds its fields."""
+
+    model_type = "coefvq"
+
+    def __init__(self, **fields: Any) -> None:
+        own = {name: fields.pop(name) for name in list(fields) if name in ModelConfig.model_fields}
+        own.pop("model_type", None)
+        id2label = own.get("id2label", {"0": "negative", "1": "positive"})
+        super().__init__(id2label={int(key): label for key, label in id2label.items()}, **fields)
+        self.classifier = own
+
+
+class CoefVQForVideoClassification(PreTrainedModel):
+    """A classifier as a transformers model; ``forward`` returns ``SequenceClassifierOutput``."""
+
+    config_class = CoefVQConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: CoefVQConfig, classifier: Classifier) -> None:
+        super().__init__(config)
+        self.network = classifier.network
+        self._classifier = classifier
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *_: Any, **options: Any) -> Self:
+        """Load a local folder, or a repository of the model hub.
+
+        Raises:
+            ModelError: the folder is incomplete or does not fit.
+        """
+        folder = _local(pretrained_model_name_or_path, options.get("revision"))
+        classifier = load(folder)
+        return cls(CoefVQConfig(**classifier.config.model_dump()), classifier)
+
+    def save_pretrained(self, save_directory: str | Path, *, merged: bool = False, **_: Any) -> None:
+        """Write config.json, model.safetensors, tokenizer.json and a model card (README.md).
+
+        ``merged`` folds LoRA into the decoder and writes all weights, so that no published base is needed.
+        """
+        folder = Path(save_directory)
+        classifier = merge(self._classifier) if merged else self._classifier
+        classifier.save(folder)
+        write_text(folder / "README.md", model_card(classifier))
+
+    def forward(self, labels: torch.Tensor | None = None, **inputs: torch.Tensor) -> SequenceClassifierOutput:
+        """Inputs as ``CoefVQProcessor`` makes them, labels [B] -> logits [B,2] and, with labels, the loss."""
+        logits = self.network(**inputs)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits.float(), labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class CoefVQProcessor:
+    """Files, bytes or decoded clips and their texts -> a batch of tensors."""
+
+    def __init__(self, collator: Collator, config: ModelConfig) -> None:
+        self._collator = collator
+        self._media = config.media
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, revision: str | None = None) -> Self:
+        """The processor of a saved model."""
+        classifier = load(_local(pretrained_model_name_or_path, revision))
+        return cls(classifier.collator, classifier.config)
+
+    def __call__(
+        self,
+        videos: Sequence[Video],
+        text: Sequence[str] | None = None,
+        stickers: Sequence[Sequence[str]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """``videos`` are paths, the bytes of files, or ``Clip`` arrays of the model's own media settings.
+
+        Raises:
+            DataError: lengths differ, or an array has another shape than the model takes.
+            MediaError: a file does not decode.
+        """
+        titles = list(text) if text is not None else [""] * len(videos)
+        shown = list(stickers) if stickers is not None else [()] * len(videos)
+        if not len(videos) == len(titles) == len(shown):
+            raise DataError(f"{len(videos)} videos, {len(titles)} texts, {len(shown)} stickers: give as many of each")
+        rows = [
+            Example(self._clip(video), text_of(VideoInput("", Path(), title, tuple(stuck))), None)
+            for video, title, stuck in zip(videos, titles, shown, strict=True)
+        ]
+        return self._collator(rows)
+
+    def _clip(self, video: Video) -> Clip:
+        media = self._media
+        if isinstance(video, Clip):
+            wanted = (media.frames, 3, media.frame_size, media.frame_size)
+            if video.frames.shape != wanted:
+                raise DataError(f"frames of shape {video.frames.shape}: expected {wanted}")
+            return video
+        if isinstance(video, bytes):
+            with tempfile.NamedTemporaryFile(suffix=".media") as file:
+                file.write(video)
+                file.flush()
+                return decode_clip(Path(file.name), media.frames, media.frame_size, media.audio_seconds)
+        return decode_clip(Path(video), media.frames, media.frame_size, media.audio_seconds)
+
+
+def merge(classifier: Classifier) -> Classifier:
+    """A classifier whose LoRA is folded in and whose folder needs no published weights. Works on a copy."""
+    from copy import deepcopy
+
+    network = deepcopy(classifier.network)
+    language = getattr(network, "language", None)
+    if language is not None and hasattr(language.decoder, "merge_and_unload"):
+        language.decoder = language.decoder.merge_and_unload()
+    config = classifier.config.model_copy(update={"merged": True, "lora_rank": 0, "lora_alpha": 0})
+    return replace(classifier, config=config, network=network)
+
+
+def register() -> None:
+    """Make the Auto classes of transformers know the type "coefvq"."""
+    AutoConfig.register("coefvq", CoefVQConfig, exist_ok=True)
+    AutoModelForVideoClassification.register(CoefVQConfig, CoefVQForVideoClassification, exist_ok=True)
+
+
+def _local(name: str | Path, revision: str | None) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
+    return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))

@@ -1,0 +1,143 @@
+"""What a preset needs before anything is downloaded: parameters, memory per rank, tokens, FLOPs.
+
+Parameters and FLOPs are counted on the meta device with the real classes (torch's FlopCounterMode); memory is
+arithmetic over them (Rajbhandari et al., ZeRO, section 5: stage 2 divides gradients and optimiser states) with
+an estimate of activations under gradient checkpointing. It leaves out what CUDA and NCCL keep for themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from coefvq.config import Lora, MediaSpec
+from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.counting import Counted, count_mllm
+from coefvq.models.mllm import Fusion, MultimodalLLM
+from coefvq.models.presets import get_preset
+from coefvq.models.vision import visual_tokens
+
+_GIB = 1024**3
+_HALF, _FULL = 2, 4  # bytes of bf16 and fp32
+# tensors of one decoder layer that live at once when it is computed anew, in units of its widest activation
+_LIVE_PER_LAYER = 6
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GiB per rank; ``fits`` is None where no memory was given."""
+
+    frozen_weights: float
+    trained_weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    total: float
+    fits: bool | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The planner's answer; FLOPs count a multiply-add as two."""
+
+    preset: str
+    gpus: int
+    batch_size: int
+    parameters: dict[str, int]
+    trainable: int
+    visual_tokens: int
+    text_tokens: int
+    flops_per_video: dict[str, float]
+    memory: Memory
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form with the derived sums."""
+        total = sum(self.flops_per_video.values())
+        return {
+            **asdict(self),
+            "total_parameters": sum(self.parameters.values()),
+            "forward_flops_per_video": total,
+            "forward_flops_per_million_videos": total * 1e6,
+        }
+
+
+def plan(
+    preset: str,
+    media: MediaSpec,
+    lora: Lora,
+    fusion: Fusion,
+    *,
+    gpus: int,
+    memory_gib: float | None,
+    batch_size: int = 1,
+    text_tokens: int = 64,
+) -> Plan:
+    """Count and estimate; ``batch_size`` is per rank.
+
+    Raises:
+        ModelError: there is no such preset.
+    """
+    counted = count_mllm(preset, media, lora, fusion)
+    make = Builder(get_preset(preset), media, weights=False)
+    with torch.device("meta"):
+        network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
+    seen = visual_tokens(network.vision, media.frames)
+    length = seen + text_tokens + 1 + (fusion == "early")
+    return Plan(
+        preset=preset,
+        gpus=gpus,
+        batch_size=batch_size,
+        parameters=counted.parts,
+        trainable=counted.trainable,
+        visual_tokens=seen,
+        text_tokens=text_tokens,
+        flops_per_video=forward_flops(network, media, length),
+        memory=_memory(counted, preset, gpus, memory_gib, batch_size, length),
+    )
+
+
+def forward_flops(network: MultimodalLLM, media: MediaSpec, length: int) -> dict[str, float]:
+    """FLOPs of one video through each branch; ``network`` is on the meta device, ``length`` tokens reach lm."""
+    size, kind = media.frame_size, torch.bfloat16
+    pixels = torch.empty(1, media.frames, 3, size, size, dtype=kind, device="meta")
+    embedded = torch.empty(1, length, network.language.output_size, dtype=kind, device="meta")
+    # a mask that is ready-made: making one asks for values, which the meta device has not
+    mask = torch.empty(1, 1, length, length, dtype=kind, device="meta")
+    counts = {
+        "vision": _count(lambda: network.vision(pixels)),
+        "language": _count(
+            lambda: network.language.decoder(inputs_embeds=embedded, attention_mask=mask, use_cache=False)
+        ),
+    }
+    if network.audio is not None:
+        audio = network.audio
+        mel = torch.empty(1, 80, round(media.audio_seconds * 100), dtype=kind, device="meta")
+        counts["audio"] = _count(lambda: audio.encoder(mel))
+    return counts
+
+
+def _count(forward: Any) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        forward()
+    return float(counter.get_total_flops())
+
+
+def _memory(counted: Counted, preset: str, gpus: int, memory_gib: float | None, batch_size: int, length: int) -> Memory:
+    language = get_preset(preset).language
+    layers = language.layers_used or language.num_hidden_layers
+    kept = layers * length * language.hidden_size
+    live = _LIVE_PER_LAYER * length * language.intermediate_size
+    parts = {
+        "frozen_weights": (counted.total - counted.trainable) * _HALF,
+        "trained_weights": counted.trainable * _HALF,
+        "gradients": counted.trainable * _HALF / gpus,
+        # fp32 copy and Adam's two moments
+        "optimizer": counted.trainable * 3 * _FULL / gpus,
+        "activations": batch_size * (kept + live) * _HALF,
+    }
+    gib = {name: value / _GIB for name, value in parts.items()}
+    total = sum(gib.values())
+    return Memory(**gib, total=total, fits=None if memory_gib is None else total <= 0.9 * memory_gib)

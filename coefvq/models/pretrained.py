@@ -1,0 +1,117 @@
+"""Put published weights into model parts; every file is safetensors by then (models/weights)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coefvq.errors import ModelError
+from coefvq.models.presets import LanguagePart, Preset, TextPart
+from coefvq.models.weights.fetch import fetch
+from coefvq.models.weights.sources import source_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# openai-whisper's name of an encoder tensor -> transformers' name
+_WHISPER_NAMES = (
+    (".attn.query.", ".self_attn.q_proj."),
+    (".attn.key.", ".self_attn.k_proj."),
+    (".attn.value.", ".self_attn.v_proj."),
+    (".attn.out.", ".self_attn.out_proj."),
+    (".attn_ln.", ".self_attn_layer_norm."),
+    (".mlp.0.", ".fc1."),
+    (".mlp.2.", ".fc2."),
+    (".mlp_ln.", ".final_layer_norm."),
+    ("blocks.", "layers."),
+    ("ln_post.", "layer_norm."),
+    ("positional_embedding", "embed_positions.weight"),
+)
+
+
+def weights_of(preset: Preset, role: str) -> Path | None:
+    """Folder of a role's weights, fetched if need be; None where the preset starts it random.
+
+    Raises:
+        ModelError: they can be had nowhere.
+    """
+    reference = preset.weights.get(role)
+    return None if reference is None else fetch(source_of(reference))
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's safetensors files.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder}: holds no safetensors file; fetch the weights again")
+    return {name: tensor for path in files for name, tensor in load_file(path).items()}
+
+
+def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path) -> None:
+    """Load exactly the module's own tensors; more of them in the file do no harm.
+
+    Raises:
+        ModelError: one is missing or has another shape.
+    """
+    own = module.state_dict()
+    try:
+        module.load_state_dict({name: state[name] for name in own if name in state or "num_batches" not in name})
+    except (KeyError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelError(f"{where}: does not fit {type(module).__name__} ({first}); fetch it again") from error
+
+
+def load_whisper_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Weights under openai-whisper's or transformers' names into an ``AudioEncoder`` of any length up to 30 s."""
+    state = tensors_of(folder)
+    if not any(name.startswith("blocks.") for name in state):
+        prefix = next((p for p in ("model.encoder.", "encoder.") if any(n.startswith(p) for n in state)), "")
+        state = {name: state[prefix + _transformers_name(name)] for name in encoder.state_dict()}
+    # positions are sinusoids, so a shorter window uses the first ones
+    length = encoder.state_dict()["positional_embedding"].shape[0]
+    state["positional_embedding"] = state["positional_embedding"][:length]
+    load_into(encoder, state, folder)
+
+
+def _transformers_name(name: str) -> str:
+    for ours, theirs in _WHISPER_NAMES:
+        name = name.replace(ours, theirs)
+    return name
+
+
+def onevision_model(folder: Path, **options: Any) -> Any:
+    """A published LLaVA-OneVision without its lm_head.
+
+    ``options`` go to from_pretrained, e.g. dtype or attn_implementation.
+    """
+    from transformers import LlavaOnevisionModel
+
+    return LlavaOnevisionModel.from_pretrained(folder, local_files_only=True, **options)
+
+
+def load_frame_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Weights of a ResNet, Swin or EfficientNet-Lite, with or without the prefix of a classifier model."""
+    state = tensors_of(folder)
+    for prefix in ("resnet.", "swin."):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    load_into(encoder, state, folder)
+
+
+def load_decoder(decoder: nn.Module, part: LanguagePart, folder: Path) -> None:
+    """Decoder weights; layers above ``part.layers_used`` are left out."""
+    state = tensors_of(folder)
+    load_into(decoder, {name.removeprefix("model."): value for name, value in state.items()}, folder)
+
+
+def load_text_tower(encoder: nn.Module, part: TextPart, folder: Path) -> None:
+    """Weights of an XLM-R or e5 encoder, with or without the prefix of a task model."""
+    prefix = "roberta." if part.model_type == "xlm-roberta" else "bert."
+    state = {name.removeprefix(prefix): value for name, value in tensors_of(folder).items()}
+    load_into(encoder, state, folder)

@@ -1,0 +1,167 @@
+"""Frame, text and image-text towers of the base models, all through transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.language import positions_of
+from coefvq.models.presets import FrameTowerPart, LitePart, ResNetPart, SiglipPair, SwinPart, TextPart
+from coefvq.models.vision import lite_input, motion_images
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class FrameTower(nn.Module):
+    """A 2-D network on each frame, mean over frames (the paper's ICD baseline).
+
+    With ``motion`` the frame differences go through the same network, and their mean is put beside.
+    """
+
+    def __init__(self, part: FrameTowerPart, frame_size: int, motion: bool = False) -> None:
+        super().__init__()
+        self.encoder, width = _frame_encoder(part, frame_size)
+        self.lite = isinstance(part, LitePart)
+        self.motion = motion
+        self.output_size = width * (2 if motion else 1)
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] in [-1,1] -> [B, output_size]."""
+        seen = self._mean_over_images(pixel_values)
+        if not self.motion:
+            return seen
+        return torch.cat([seen, self._mean_over_images(motion_images(pixel_values))], dim=1)
+
+    def _mean_over_images(self, images: torch.Tensor) -> torch.Tensor:
+        batch, count = images.shape[:2]
+        flat = images.flatten(0, 1)
+        if self.lite:
+            pooled = self.encoder(lite_input(flat)).mean(dim=(2, 3))
+        else:
+            pooled = self.encoder(((flat + 1.0) / 2.0 - self.mean) / self.std).pooler_output.flatten(1)
+        features: torch.Tensor = pooled.unflatten(0, (batch, count)).mean(dim=1)
+        return features
+
+
+def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:
+    from transformers import ResNetConfig, ResNetModel, SwinConfig, SwinModel
+
+    if isinstance(part, LitePart):
+        network = EfficientNetLite(EfficientNetLiteSizes(part.width, part.depth))
+        return network, network.output_size
+    if isinstance(part, ResNetPart):
+        config = ResNetConfig(
+            embedding_size=part.embedding_size,
+            hidden_sizes=list(part.hidden_sizes),
+            depths=list(part.depths),
+            layer_type=part.layer_type,
+        )
+        return ResNetModel(config), part.hidden_sizes[-1]
+    return SwinModel(_swin_config(SwinConfig, part, frame_size)), part.embed_dim * 2 ** (len(part.depths) - 1)
+
+
+def _swin_config(kind: Any, part: SwinPart, frame_size: int) -> Any:
+    return kind(
+        image_size=frame_size,
+        embed_dim=part.embed_dim,
+        depths=list(part.depths),
+        num_heads=list(part.num_heads),
+        window_size=part.window_size,
+    )
+
+
+class TextTower(nn.Module):
+    """XLM-R or e5, mean over real tokens."""
+
+    def __init__(self, part: TextPart, pad_token: int) -> None:
+        super().__init__()
+        self.encoder = _text_encoder(part, pad_token)
+        self.is_bert = part.model_type == "bert"
+        self.output_size = part.hidden_size
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """input_ids and attention_mask [B,L] -> [B,D]."""
+        # RoBERTa counts positions from the padding itself; BERT must be told
+        positions = {"position_ids": positions_of(attention_mask)} if self.is_bert else {}
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **positions).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        pooled: torch.Tensor = (states * mask).sum(dim=1) / mask.sum(dim=1)
+        return pooled
+
+
+def _text_encoder(part: TextPart, pad_token: int) -> Any:
+    from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
+
+    sizes = {
+        "vocab_size": part.vocab_size,
+        "hidden_size": part.hidden_size,
+        "num_hidden_layers": part.num_hidden_layers,
+        "num_attention_heads": part.num_attention_heads,
+        "intermediate_size": part.intermediate_size,
+        "max_position_embeddings": part.max_position_embeddings,
+        "pad_token_id": pad_token,
+    }
+    if part.model_type == "bert":
+        return BertModel(BertConfig(**sizes), add_pooling_layer=False)
+    return XLMRobertaModel(XLMRobertaConfig(**sizes, type_vocab_size=1), add_pooling_layer=False)
+
+
+class SiglipTower(nn.Module):
+    """SigLIP's pooled image features (mean over frames) beside its pooled text features."""
+
+    def __init__(self, part: SiglipPair, frame_size: int, pad_token: int) -> None:
+        from transformers import SiglipConfig, SiglipModel
+
+        super().__init__()
+        vision = part.vision
+        config = SiglipConfig(
+            vision_config={
+                "hidden_size": vision.hidden_size,
+                "num_hidden_layers": vision.num_hidden_layers,
+                "num_attention_heads": vision.num_attention_heads,
+                "intermediate_size": vision.intermediate_size,
+                "patch_size": vision.patch_size,
+                "image_size": frame_size,
+            },
+            text_config={
+                "hidden_size": part.text_hidden_size,
+                "num_hidden_layers": part.text_layers,
+                "num_attention_heads": part.text_heads,
+                "intermediate_size": part.text_intermediate_size,
+                "vocab_size": part.vocab_size,
+                "max_position_embeddings": part.text_positions,
+                "projection_size": vision.hidden_size,
+                "pad_token_id": pad_token,
+                "bos_token_id": pad_token,
+                "eos_token_id": pad_token,
+            },
+        )
+        self.encoder = SiglipModel(config)
+        self.pad_token, self.positions = pad_token, part.text_positions
+        self.output_size = 2 * vision.hidden_size
+
+    def forward(
+        self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] in [-1,1], ids and mask [B,L] -> [B, 2*D]."""
+        batch, frames = pixel_values.shape[:2]
+        seen = self.encoder.vision_model(pixel_values=pixel_values.flatten(0, 1)).pooler_output
+        ids = right_padded(input_ids, attention_mask, self.positions, self.pad_token)
+        read = self.encoder.text_model(input_ids=ids).pooler_output
+        return torch.cat([seen.unflatten(0, (batch, frames)).mean(dim=1), read], dim=1)
+
+
+def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int, pad: int) -> torch.Tensor:
+    """Left-padded ids [B,L] -> right-padded to ``length`` [B,length]: SigLIP was trained so, without a mask."""
+    rows = input_ids.new_full((input_ids.shape[0], length), pad)
+    for row, ids, mask in zip(rows, input_ids, attention_mask.bool(), strict=True):
+        kept = ids[mask][:length]
+        row[: kept.numel()] = kept
+    return rows

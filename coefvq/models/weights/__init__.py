@@ -1,0 +1,1 @@
+"""Where pretrained parts come from and how their files are read; nothing of a package is ever imported."""

@@ -1,0 +1,36 @@
+"""Commands plugged into ``coefvq data`` that need DVC and git: snapshot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def snapshot(
+    batch: Annotated[Path, typer.Option("--from", help="Folder or table of labelled clips.")],
+    workspace: Annotated[Path, typer.Option(help="Workspace to add them to.")] = Path(),
+    layout: Annotated[
+        Literal["files", "reference"] | None,
+        typer.Option(help="Copy clips, or keep rows and hashes; default: as before."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the batch; default: its folder's.")] = None,
+    message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
+    tag: Annotated[str | None, typer.Option(help="A tag of your own beside data-v<N>.")] = None,
+    remote: Annotated[str | None, typer.Option(help="DVC remote; default: DVC's default remote.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Branch to publish; default: HEAD of origin.")] = None,
+    push: Annotated[bool, typer.Option("--push/--no-push", help="Send to origin and to the DVC remote.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Add a batch of labelled clips to a workspace's raw data as a new version; no checkout is touched.
+
+    Example: coefvq data snapshot --from incoming/2026-11-23
+
+    Example: coefvq data snapshot --from new.parquet --layout reference --json
+    """
+    from tasks.versioning import SnapshotRequest, take
+
+    made = take(SnapshotRequest(batch, workspace, layout, name, message, tag, remote, branch, push))
+    print(json.dumps(made.as_json(), sort_keys=True) if as_json else "\n".join(made.lines()))

@@ -1,0 +1,284 @@
+"""A new version of the raw data: read a batch, add it in a clone, publish data first and then branch and tag.
+
+Killed anywhere, a run leaves nothing visible: the clone is private, blobs without a pointer are harmless, and
+branch and tag appear together. A run that was overtaken adds its batch again on top of what the other published.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coefvq.config import Params, load_params
+from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
+from coefvq.data.importers import open_table
+from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read_chunks, to_chunks
+from coefvq.data.remote import is_url
+from coefvq.errors import CoefVQError, ConfigError, DataError
+from coefvq.files import read_json, sha256_file, write_json
+from coefvq.stages.common import progress
+from tasks.isolation import RemoteError, Target, find_target, make_clone, push, refs, reset, run_folder, share_dvc
+from tasks.raw_folder import add_batch, bring_table
+from tasks.workspace import dvc, git
+
+_ATTEMPTS = 5
+_VERSION = re.compile(r"refs/tags/data-v([1-9][0-9]*)$")
+_TABLES = (".csv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class SnapshotRequest:
+    """What to version and where to publish it; see `coefvq data snapshot --help`."""
+
+    batch: Path
+    workspace: Path = Path()
+    layout: Layout | None = None
+    name: str | None = None
+    message: str | None = None
+    tag: str | None = None
+    remote: str | None = None
+    branch: str | None = None
+    push: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A clone at the tip that the version will be made on, and the settings found there."""
+
+    request: SnapshotRequest
+    root: Path
+    folder: Path
+    target: Target
+    remote: str | None
+    params: Params
+
+    @property
+    def clone(self) -> Path:
+        """Git clone that the version is made in."""
+        return self.folder / "clone"
+
+    @property
+    def raw(self) -> str:
+        """Raw folder, relative to the clone."""
+        return self.params.paths.raw
+
+    @property
+    def record(self) -> Path:
+        """The committed file that says what the newest version is."""
+        return (self.clone / self.raw).parent / "snapshot.json"
+
+    @property
+    def labels(self) -> Labels:
+        """Where each issue's label stands."""
+        return {issue: self.params.ingest.labels[issue] for issue in self.params.issues}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What came of it; ``tag``, ``commit`` and ``take_over`` are None where the batch held nothing new."""
+
+    tag: str | None
+    commit: str | None
+    repository: str
+    branch: str
+    added: int
+    known: int
+    data_in: str
+    take_over: str | None
+    record: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for scripts."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        if self.tag is None:
+            return [f"nothing new: all {self.known} clips are there already"]
+        old = f", {self.known} were there already" if self.known else ""
+        return [
+            f"{self.tag}: {self.added} clips added{old}; {self.record['total']['clips']} in all",
+            f"published: branch {self.branch} and tag {self.tag} in {self.repository}; clips in {self.data_in}",
+            f"take it over: {self.take_over}",
+        ]
+
+
+def locate(request: SnapshotRequest) -> Target:
+    """Where the version will be published.
+
+    Raises:
+        DataError: not a committed workspace, or an empty origin.
+        RemoteError: origin does not answer.
+    """
+    root = request.workspace.resolve()
+    for name in (".git", ".dvc", "params.yaml"):
+        if not (root / name).exists():
+            raise DataError(f"{root}: not a workspace, {name} is missing; make one: coefvq init")
+    return find_target(root, request.push, request.branch)
+
+
+@contextmanager
+def opened(request: SnapshotRequest, target: Target) -> Iterator[Run]:
+    """A run in a folder of its own, which is removed at the end.
+
+    Raises:
+        DataError: the workspace's raw data is not versioned.
+        ConfigError: settings that a snapshot cannot work with.
+        RemoteError: origin does not answer.
+    """
+    root = request.workspace.resolve()
+    with run_folder(root) as folder:
+        clone = folder / "clone"
+        make_clone(root, clone)
+        reset(clone, target, refs(clone, target))
+        remote = share_dvc(root, clone, request.remote)
+        try:
+            run = Run(request, root, folder, target, remote, load_params(clone / "params.yaml"))
+            _check_paths(run)
+            yield run
+        except CoefVQError as error:
+            # the clone is gone when somebody reads this; git's way to name a file of a branch is not
+            error.args = (str(error).replace(f"{clone}/", f"{target.branch}:"),)
+            raise
+
+
+def collect(run: Run) -> Batch:
+    """Read the batch and hash its clips.
+
+    Raises:
+        DataError, ConfigError: the batch, or where it lies, is not usable.
+        MediaError: a clip is missing or its store does not answer.
+    """
+    source, raw = run.request.batch.resolve(), run.root / run.raw
+    if source.is_relative_to(raw) or raw.is_relative_to(source):
+        raise DataError(
+            f"{source}: is the versioned folder {raw}, or shares clips with it; put new clips in a folder of their own "
+            f"(edits in {run.raw} itself are versioned by `dvc add {run.raw}` and a commit)"
+        )
+    table = open_table(source)
+    name, store = batch_name(source, run.request.name), run.folder / "batch.sqlite"
+    batch = Batch(name, _layout(run), table.source.origin, store, table.count)
+    media = run.params.paths.media
+    place = media if media is None or is_url(media) else str((run.root / media).resolve())
+    store.unlink(missing_ok=True)  # a retry begins anew
+    with progress("hashing clips", table.count) as advance:
+        stage_batch(table, batch, place, run.labels, run.params.ingest, run.params.runtime.workers, advance)
+    return batch
+
+
+def land(run: Run, batch: Batch) -> Snapshot:
+    """Add the batch to the newest version and publish the result; again on top if another run was faster.
+
+    Raises:
+        RemoteError: a remote does not answer or refuses; nothing is visible then.
+        DataError: an id of the batch is taken by another clip.
+    """
+    for _ in range(_ATTEMPTS):
+        known = refs(run.clone, run.target)
+        reset(run.clone, run.target, known)
+        number = 1 + max((int(found[1]) for name in known if (found := _VERSION.match(name))), default=0)
+        tags = [f"data-v{number}", *([run.request.tag] if run.request.tag else [])]
+        if f"refs/tags/{run.request.tag}" in known:
+            raise ConfigError(f"tag {run.request.tag} exists already; choose another --tag")
+        added = _commit_version(run, batch, number)
+        if not added:
+            return _outcome(run, None, 0, batch.clips)
+        _push_data(run)
+        if push(run.clone, run.target, known, tags):
+            return _outcome(run, tags[0], added, batch.clips - added)
+    raise RemoteError(f"{run.target.url}: others published first {_ATTEMPTS} times in a row; run it again")
+
+
+def take(request: SnapshotRequest) -> Snapshot:
+    """The whole of it: `coefvq data snapshot`, and what the Prefect flow does task by task."""
+    with opened(request, locate(request)) as run:
+        return land(run, collect(run))
+
+
+def _commit_version(run: Run, batch: Batch, number: int) -> int:
+    """Commit the version in the clone; returns how many clips are new, 0 if there is nothing to commit."""
+    tracked = bring_table(run.clone, run.raw, run.remote)
+    seen = survey(read_chunks(run.clone / run.raw, run.labels), batch, run.labels, run.raw)
+    if seen.known == batch.clips:
+        return 0
+    table = add_batch(run.clone, run.raw, batch, seen, tracked, run.labels, run.params.runtime.workers)
+    record = _record(run, batch, seen, number, table)
+    write_json(run.record, record)
+    pointer = run.clone / f"{run.raw}.dvc"
+    ignored = pointer.parent / ".gitignore"  # DVC's, unless something else ignores the raw folder already
+    git(run.clone, "add", "--", *(str(path) for path in (pointer, ignored, run.record) if path.is_file()))
+    git(run.clone, "commit", "--quiet", "--no-verify", "--message", _message(run.request.message, record))
+    return int(record["batch"]["clips"])
+
+
+def _push_data(run: Run) -> None:
+    if not (run.request.push and run.remote):
+        return
+    try:
+        dvc(run.clone, "push", f"{run.raw}.dvc")
+    except CoefVQError as error:
+        raise RemoteError(
+            f"DVC remote '{run.remote}' did not take the data, so no version was published: {error}; check its "
+            "address, network and credentials, then run the same command again"
+        ) from error
+
+
+def _record(run: Run, batch: Batch, seen: Survey, number: int, table: Path) -> dict[str, Any]:
+    clips, counts = 0, count_labels(next(to_chunks([{"video_id": ""}])).slice(1), run.labels)
+    for chunk in to_chunks(row for row, _ in batch.new_rows()):
+        clips += len(chunk)
+        counts = add_counts(counts, count_labels(chunk, run.labels))
+    return {
+        "version": number,
+        "parent": read_json(run.record)["version"] if run.record.is_file() else None,
+        "layout": batch.layout,
+        "batch": {"name": batch.name, "clips": clips, "labels": counts},
+        "total": {"clips": seen.clips + clips, "labels": add_counts(seen.counts, counts)},
+        "table": {"path": table.relative_to(run.clone).as_posix(), "sha256": sha256_file(table)},
+    }
+
+
+def _message(subject: str | None, record: Mapping[str, Any]) -> str:
+    batch, total = record["batch"], record["total"]
+    lines = [subject or f"Data v{record['version']}: {batch['clips']} clips from {batch['name']}", ""]
+    for what, part in (("added", batch), ("in all", total)):
+        labels = (f"{issue} {n['positive']} positive of {n['labelled']}" for issue, n in part["labels"].items())
+        lines.append("; ".join([f"{what}: {part['clips']} clips", *labels]))
+    return "\n".join(lines)
+
+
+def _outcome(run: Run, tag: str | None, added: int, known: int) -> Snapshot:
+    get = "git pull --ff-only && dvc pull" if run.target.is_origin else f"git merge --ff-only {tag} && dvc checkout"
+    return Snapshot(
+        tag=tag,
+        commit=git(run.clone, "rev-parse", "HEAD") if tag else None,
+        repository=run.target.url,
+        branch=run.target.branch,
+        added=added,
+        known=known,
+        data_in=f"DVC remote '{run.remote}'" if run.remote and run.request.push else "this machine's DVC cache only",
+        take_over=f"{get} {run.raw}.dvc" if tag else None,
+        record=read_json(run.record) if run.record.is_file() else {},
+    )
+
+
+def _check_paths(run: Run) -> None:
+    if Path(run.raw).suffix in _TABLES:
+        raise ConfigError(f"paths.raw: {run.raw} is a table; a snapshot needs a folder that holds the table")
+    if run.params.ingest.format not in ("auto", "videofolder"):
+        raise ConfigError(f"ingest.format: {run.params.ingest.format}: a snapshot needs auto or videofolder")
+    own = run.root / run.raw
+    if not (run.clone / f"{run.raw}.dvc").is_file() and own.is_dir() and any(own.iterdir()):
+        raise DataError(f"{own}: holds data that is not versioned; first `dvc add {run.raw}`, commit (and push)")
+
+
+def _layout(run: Run) -> Layout:
+    used = read_json(run.record).get("layout") if run.record.is_file() else None
+    layout: Layout = run.request.layout or used or ("reference" if run.params.paths.media else "files")
+    if used and layout != used:
+        raise ConfigError(f"--layout {layout}: the versions so far are '{used}'; a workspace keeps one layout")
+    return layout

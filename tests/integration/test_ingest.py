@@ -1,0 +1,197 @@
+"""The ingest stage as a person runs it: killed and resumed, on remote clips, on a second and third day."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import pytest
+
+from coefvq.config import Params, load_params
+from coefvq.errors import ConfigError, DataError
+from coefvq.stages import ingest
+from tests.unit.clip_server import serving
+
+FIGHT = {"column": "label", "positive": None}
+
+
+def settings(root: Path, repository: Path, **changes: object) -> Params:
+    """The project's own settings with another place and issue; ``paths__media=…`` sets a nested key."""
+    values = load_params(repository / "params.yaml").model_dump(mode="json", by_alias=True)
+    values["issues"] = ["icd"]
+    values["ingest"]["labels"]["icd"] = FIGHT
+    values["runtime"]["workers"] = 1
+    for name in ("raw", "manifest", "reports"):
+        values["paths"][name] = str(root / Path(values["paths"][name]).name)
+    for name, value in changes.items():
+        section, key = name.split("__")
+        values[section][key] = value
+    return Params.model_validate_json(json.dumps(values))
+
+
+@pytest.fixture
+def root(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace with twelve clips in ``raw/clips`` and their table."""
+    monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "raw" / "clips"
+    folder.mkdir(parents=True)
+    for number, source in enumerate(sorted((clips / "videos").glob("*.mp4"))):
+        shutil.copyfile(source, folder / f"{number:02}.mp4")
+    write_table(tmp_path, [f"clips/{number:02}.mp4" for number in range(12)])
+    return tmp_path
+
+
+def write_table(root: Path, uris: list[str], **columns: list[object]) -> None:
+    """``raw/metadata.csv`` with alternating labels."""
+    labels = [number % 2 for number in range(len(uris))]
+    ids = [f"v{number}" for number in range(len(uris))]
+    frame = pd.DataFrame({"file_name": uris, "video_id": ids, "label": labels, **columns})
+    frame.to_csv(root / "raw" / "metadata.csv", index=False)
+
+
+def manifest(root: Path) -> pd.DataFrame:
+    """The manifest as other stages read it."""
+    return pd.read_parquet(root / "manifest.parquet")
+
+
+def known(root: Path) -> int:
+    """How many paths the cache knows."""
+    path = root / "cache" / "probes.sqlite"
+    if not path.is_file():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as store:
+        return int(store.execute("SELECT count(*) FROM probes WHERE place LIKE '/%'").fetchone()[0])
+
+
+def test_with_and_without_cache_the_same_bytes(root: Path, repository: Path) -> None:
+    ingest.run(settings(root, repository))
+    cold = (root / "manifest.parquet").read_bytes()
+    ingest.run(settings(root, repository))
+    assert (root / "manifest.parquet").read_bytes() == cold
+    shutil.rmtree(root / "cache")
+    ingest.run(settings(root, repository, runtime__workers=2))
+    assert (root / "manifest.parquet").read_bytes() == cold
+    report = json.loads((root / "reports" / "ingest.json").read_text())
+    assert (report["videos"], report["decodable"], report["labelled"]) == (12, 12, {"icd": 12})
+    assert report["reasons"]["ok"] == 12
+    assert report["rejected"] == {}
+
+
+def test_killed_in_the_middle_it_resumes(root: Path, repository: Path, clips: Path) -> None:
+    local = [f"clips/{number:02}.mp4" for number in range(12)]
+    with serving(root / "raw" / "clips") as server:
+        # the seventh answer does not come until we say so: the kill hits a run that is really under way
+        server.held["00.mp4"] = threading.Event()
+        write_table(root, [*local[:6], server.url("00.mp4"), *local[6:]])
+        params = settings(root, repository, ingest__protocols=["http"])
+        document = json.dumps(params.model_dump(mode="json", by_alias=True))  # JSON is YAML
+        (root / "params.yaml").write_text(document)
+        command = [sys.executable, "-m", "coefvq", "ingest", "--params", str(root / "params.yaml")]
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        assert server.waiting.wait(60)
+        pause = threading.Event()
+        for _ in range(3000):
+            if known(root) == 6 or child.poll() is not None:
+                break
+            pause.wait(0.02)
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        assert not (root / "manifest.parquet").exists()
+        assert known(root) == 6
+        server.held.pop("00.mp4").set()
+        forge_width(root)
+        ingest.run(params)
+        resumed = manifest(root)
+        shutil.rmtree(root / "cache")
+        ingest.run(params)
+        whole = manifest(root)
+    assert resumed["width"].tolist() == [1] * 6 + [160] * 7  # the first six were taken from the cache
+    pd.testing.assert_frame_equal(resumed.assign(width=whole["width"]), whole)
+
+
+def forge_width(root: Path) -> None:
+    """Mark what the cache holds, so that it is recognised in the manifest."""
+    with contextlib.closing(sqlite3.connect(root / "cache" / "probes.sqlite")) as store, store:
+        store.execute("UPDATE probes SET facts = json_set(facts, '$.width', 1) WHERE place LIKE '/%'")
+        store.execute("DELETE FROM probes WHERE place LIKE 'sha256:%'")
+
+
+def test_clips_behind_a_url_prefix(root: Path, repository: Path) -> None:
+    write_table(root, ["00.mp4", "01.mp4", "../01.mp4", "file:///etc/passwd"])
+    with serving(root / "raw" / "clips") as server:
+        prefix = server.url("").rstrip("/")
+        with pytest.raises(ConfigError, match=r"http is not in ingest\.protocols"):
+            ingest.run(settings(root, repository, paths__media=prefix))
+        ingest.run(settings(root, repository, paths__media=prefix, ingest__protocols=["http"]))
+    rows = manifest(root)
+    assert rows["uri"].tolist() == [f"{prefix}/00.mp4", f"{prefix}/01.mp4", "../01.mp4", "file:///etc/passwd"]
+    assert rows["reason"].tolist() == ["ok", "ok", "outside_root", "outside_root"]
+
+
+def test_clips_in_another_folder(root: Path, repository: Path) -> None:
+    (root / "raw" / "clips").rename(root / "elsewhere")
+    write_table(root, ["00.mp4", "nothing.mp4"])
+    ingest.run(settings(root, repository, paths__media=str(root / "elsewhere")))
+    assert manifest(root)["reason"].tolist() == ["ok", "missing"]
+    (root / "raw" / "metadata.csv").unlink()
+    (root / "elsewhere").rename(root / "raw" / "1")
+    with pytest.raises(ConfigError, match=r"paths\.media"):
+        ingest.run(settings(root, repository, paths__media=str(root / "raw")))
+
+
+def test_a_store_that_is_not_allowed(root: Path, repository: Path) -> None:
+    fsspec.filesystem("memory").pipe("/bucket/a.mp4", (root / "raw" / "clips" / "00.mp4").read_bytes())
+    write_table(root, ["memory://bucket/a.mp4"])
+    ingest.run(settings(root, repository))
+    assert manifest(root)["reason"].tolist() == ["outside_root"]
+    assert not (root / "cache" / "media").exists()
+
+
+def test_promised_bytes_splits_and_posteriors(root: Path, repository: Path) -> None:
+    ingest.run(settings(root, repository))
+    hashes = manifest(root)["sha256"].tolist()
+    names = [f"clips/{number:02}.mp4" for number in range(3)]
+    views = {f"posterior_icd{view}": [0.5, "", 0.25] for view in ("", "_vision", "_vision_text")}
+    promised = [hashes[0].upper(), hashes[0], ""]
+    write_table(root, names, sha256=promised, split=["train", "", "test"], posterior_ucc=[1, 1, 1], **views)
+    ingest.run(settings(root, repository))
+    rows = manifest(root)
+    assert rows["reason"].tolist() == ["ok", "changed", "ok"]
+    assert rows["sha256"].tolist() == hashes[:3]
+    assert rows["split"].isna().tolist() == [False, True, False]
+    assert rows["posterior_icd_vision_text"].dtype == "float64"
+    assert rows["posterior_icd_vision"].tolist()[::2] == [0.5, 0.25]
+    assert "posterior_ucc" not in rows  # not an issue of this run
+
+
+def test_a_mistake_in_the_last_row_costs_no_probing(root: Path, repository: Path) -> None:
+    ingest.run(settings(root, repository))
+    before = (root / "manifest.parquet").read_bytes()
+    shutil.rmtree(root / "cache")
+    write_table(root, ["clips/00.mp4", "clips/01.mp4"], views=["1", "-1"])
+    with pytest.raises(DataError, match=r"metadata\.csv row 3: views = '-1'"):
+        ingest.run(settings(root, repository))
+    assert not (root / "cache").exists()
+    assert (root / "manifest.parquet").read_bytes() == before
+
+
+def test_row_groups_have_one_schema(root: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "_ROW_GROUP", 2)
+    names = [f"clips/{number:02}.mp4" for number in range(4)]
+    write_table(root, names, stickers=["", "", '["a", "b"]', ""], views=["", "", "7", ""], creator_id=["", "", "c", ""])
+    ingest.run(settings(root, repository))
+    rows = manifest(root)
+    assert [list(stickers) for stickers in rows["stickers"]] == [[], [], ["a", "b"], []]
+    assert rows["views"].tolist() == [pd.NA, pd.NA, 7, pd.NA]
+    assert str(rows["views"].dtype) == "Int64"
+    assert rows["creator_id"].isna().tolist() == [True, True, False, True]

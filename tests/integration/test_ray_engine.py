@@ -1,0 +1,100 @@
+"""The engine ``ray`` gives what the local one gives, hostile items included, and listens on loopback only."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.probe import probe_all
+from coefvq.data.workers import limited_map
+from coefvq.errors import DataError
+from tests.unit.worker_tasks import LIMITS, lost, obey, raise_on, square
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
+
+
+def run(work: Callable[[Any], Any], items: Any, workers: int = 2) -> list[Any]:
+    return list(limited_map(work, items, failed=lost, limits=LIMITS, workers=workers, engine="ray"))
+
+
+# before the tests that start Ray: what is there already is used, whatever the address says
+@needs_ray
+def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(DataError, match=f"RAY_ADDRESS={address}: Connection refused"):
+        run(square, [1])
+
+
+@pytest.fixture(scope="module")
+def _ray() -> Iterator[None]:
+    """One Ray for the tests here, started by the first of them and stopped after the last."""
+    patch = pytest.MonkeyPatch()
+    patch.delenv("RAY_ADDRESS", raising=False)
+    yield
+    import ray
+
+    ray.shutdown()
+    patch.undo()
+
+
+@needs_ray
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+class TestRay:
+    def test_results_come_in_order(self) -> None:
+        assert run(square, iter(range(100))) == [n * n for n in range(100)]
+        assert run(square, []) == []
+
+    def test_a_hostile_item_costs_itself_only(self) -> None:
+        orders = ["a", "segfault", "b", "abort", "c"]
+        assert run(obey, orders) == ["a", "segfault: crashed", "b", "abort: out_of_memory", "c"]
+
+    def test_errors_of_the_work_reach_the_caller(self) -> None:
+        with pytest.raises(ValueError, match="zero"):
+            run(raise_on, [5, 4, 0, 6])
+
+    def test_nothing_listens_beyond_this_machine(self) -> None:
+        assert run(square, [1, 2, 3]) == [1, 4, 9]
+        found = set()
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            try:
+                found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+            except psutil.NoSuchProcess:
+                continue
+        assert found
+        assert {ip for ip in found if not is_loopback(ip)} == set()
+
+    def test_probes_are_those_of_the_local_engine(self, clips: Path, tmp_path: Path) -> None:
+        root = tmp_path / "raw"
+        (root / "videos").mkdir(parents=True)
+        for clip in sorted((clips / "videos").glob("*.mp4"))[:4]:
+            (root / "videos" / clip.name).write_bytes(clip.read_bytes())
+        (root / "videos" / "bad.mp4").write_bytes(b"no video at all")
+        uris = [*sorted(f"videos/{path.name}" for path in (root / "videos").iterdir()), "videos/gone.mp4"]
+        local = list(probe_all(uris, root, limits=DEFAULT_LIMITS, workers=2))
+        assert [probe.reason for probe in local] == ["undecodable", "ok", "ok", "ok", "ok", "missing"]
+        assert list(probe_all(uris, root, limits=DEFAULT_LIMITS, workers=2, engine="ray")) == local
+
+
+def is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
+
+
+def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(DataError, match=r"pip install 'coefvq\[ray\]'"):
+        run(square, [1])
