@@ -107,6 +107,7 @@ class ClipStore:
         path = video.path
         if video.url is not None:
             path = remote.fetch(video.url, self.root, self.limits, video.sha256)
+        _check_file(path, self.limits)
         try:
             digest = sha256_file(path)
         except OSError as error:
@@ -119,6 +120,15 @@ class ClipStore:
     def _path(self, digest: str) -> Path:
         folder = sha256_json([_FORMAT_VERSION, self.spec.model_dump()])[:16]
         return self.root / "clips" / folder / digest[:2] / f"{digest}.safetensors"
+
+
+def _check_file(path: Path, limits: MediaLimits) -> None:
+    """Before any byte is read: opening a pipe may wait for ever, and a device may never end."""
+    if not path.is_file():
+        raise MediaError("missing", f"{path}: no such file, or a folder, pipe or device; correct the path")
+    if path.stat().st_size > limits.megabytes * 2**20:
+        problem = "above ingest.limits.megabytes; raise the limit or delete the row"
+        raise MediaError("too_large", f"{path}: {problem}")
 
 
 def _fill_one(store: ClipStore, video: VideoInput) -> _Failure | None:

@@ -112,7 +112,8 @@ def _options(limits: MediaLimits) -> dict[str, str]:
         "protocol_whitelist": "file",
         "format_whitelist": _FORMATS,
         "codec_whitelist": ",".join([_VIDEO_CODECS, _AUDIO_CODECS, _DECODERS]),
-        "max_streams": str(limits.streams + 1),
+        # FFmpeg reports a stream too many as a lack of memory, so its own bound lies above ours
+        "max_streams": str(max(1000, limits.streams + 1)),
         "max_pixels": _max_pixels(limits),
     }
 

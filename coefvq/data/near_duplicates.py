@@ -7,15 +7,17 @@ the sign of PDQ's odd columns, hence nearly every bit of them (24 of 256 bits of
 
 Candidates come from bands: two hashes that share one of 12 bands of 21 bits in any frame are compared. At a mean
 distance d over 4 frames, d bits spread at random, the chance to share none is at most (1-(1-d/256)^21)^48: 3 % at
-31, nothing at 20 (benchmarks/near_duplicates.py measures it).
+31, nothing at 20. In a crowded bucket (one intro in 100,000 videos) each is compared with its next 16 only, so time
+stays linear; such copies are found through their other frames. benchmarks/near_duplicates.py measures all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -30,8 +32,14 @@ _BAND = 21
 _MIRROR_SLACK = 12
 # a video is compared with so many neighbours in its bucket: a bucket of a million costs linear time
 _REACH = 16
+# PDQ writes its 16 x 16 coefficients row by row, so odd columns are every other bit
+_ODD_COLUMNS = 0x55
+# rows or pairs handled at once: bounds memory, changes no result
+_CHUNK = 1 << 17
 
 Codes = npt.NDArray[np.int64]
+Pairs = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -52,70 +60,83 @@ def video_hash(frames: npt.NDArray[np.uint8]) -> str:
 def near_duplicate_codes(hashes: Sequence[str | None], max_distance: int) -> Codes:
     """Group number of each video [n]; -1 where the hash is unknown or nobody is near.
 
-    Near is transitive here: if b is near a and c is near b, all three share a number.
+    Near is transitive here: if b is near a and c is near b, all three share a number. The order of ``hashes``
+    does not matter.
 
     Args:
         hashes: of ``video_hash``; None or "" is unknown.
         max_distance: bits of 256, mean over the frames both videos have.
     """
+    # sorted: the neighbours in a crowded bucket must not depend on the order of rows
+    owner, distinct = pd.factorize(pd.Series(list(hashes), dtype="object").replace("", None), sort=True)
+    if not len(distinct):
+        return np.full(len(hashes), -1, np.int64)
+    bits, good = _unpack([str(text) for text in distinct])
+    numbers = _near(bits, good, max_distance)
+    known = (owner >= 0) & (good.sum(axis=1) >= _MIN_FRAMES)[owner]
+    group = np.where(known, numbers[owner], -1)
+    sizes = np.bincount(group[known], minlength=len(distinct))
+    shared = known & (sizes[group] > 1)
     codes = np.full(len(hashes), -1, np.int64)
-    known = np.array([i for i, text in enumerate(hashes) if isinstance(text, str) and text], np.int64)
-    if len(known) < 2:
-        return codes
-    bits, good = _unpack([str(hashes[i]) for i in known])
-    left, right = _near_pairs(bits, good, max_distance)
-    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(len(known), len(known)))
-    _, numbers = connected_components(graph, directed=False)
-    sizes = np.bincount(numbers)
-    shared = sizes[numbers] > 1
-    codes[known[shared]] = np.unique(numbers[shared], return_inverse=True)[1]
+    codes[shared] = np.unique(group[shared], return_inverse=True)[1]
     return codes
 
 
 def mirrored(bits: Bytes) -> Bytes:
     """Packed hashes [..., 32] of the mirrored pictures."""
-    return bits ^ _MIRROR
+    return bits ^ np.uint8(_ODD_COLUMNS)
 
 
-# PDQ writes its 16 x 16 coefficients row by row, so odd columns are every other bit
-_MIRROR = np.packbits(np.tile(np.array([0, 1], np.uint8), BITS // 2))
-
-
-def _unpack(hashes: Sequence[str]) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+def _unpack(hashes: Sequence[str]) -> tuple[Bytes, Flags]:
     """Packed bits [n, F, 32] and which frames count [n, F]; short hashes are filled up with blanks."""
-    frames = max(len(text) for text in hashes) // _HEX
-    padded = [text.ljust(frames * _HEX, "-") for text in hashes]
-    good = np.array([[text[_HEX * f] != "-" for f in range(frames)] for text in padded])
-    raw = bytes.fromhex("".join(padded).replace("-", "0"))
-    return np.frombuffer(raw, np.uint8).reshape(len(hashes), frames, BITS // 8), good
+    frames = -(-max(len(text) for text in hashes) // _HEX)
+    bits = np.empty((len(hashes), frames, BITS // 8), np.uint8)
+    good = np.empty((len(hashes), frames), bool)
+    for start in range(0, len(hashes), _CHUNK):
+        padded = "".join(text.ljust(frames * _HEX, "-") for text in hashes[start : start + _CHUNK])
+        rows = slice(start, start + _CHUNK)
+        good[rows] = np.frombuffer(padded.encode(), np.uint8).reshape(-1, frames, _HEX)[:, :, 0] != ord("-")
+        bits[rows] = np.frombuffer(bytes.fromhex(padded.replace("-", "0")), np.uint8).reshape(-1, frames, BITS // 8)
+    return bits, good
 
 
-def _near_pairs(bits: Bytes, good: npt.NDArray[np.bool_], max_distance: int) -> tuple[Codes, Codes]:
-    found: list[npt.NDArray[np.int64]] = []
+def _near(bits: Bytes, good: Flags, max_distance: int) -> Codes:
+    """Number [n] of the group each hash belongs to, of those that are near transitively."""
+    numbers = np.arange(len(bits))
     for frame in range(bits.shape[1]):
         members = np.flatnonzero(good[:, frame])
         for first in range(0, BITS - _BAND + 1, _BAND):
-            found.append(_verified(_candidates(bits[members, frame], members, first), bits, good, max_distance))
-    pairs = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
-    return pairs[:, 0], pairs[:, 1]
+            found = []
+            for candidates in _candidates(bits[members, frame], members, first):
+                # whoever is in one group already need not be compared again
+                pairs = candidates[numbers[candidates[:, 0]] != numbers[candidates[:, 1]]]
+                found.append(pairs[_are_near(pairs, bits, good, max_distance)])
+            numbers = _merged(numbers, np.concatenate(found)) if found else numbers
+    return numbers
 
 
-def _candidates(bits: Bytes, members: Codes, first: int) -> npt.NDArray[np.int64]:
+def _merged(numbers: Codes, pairs: Pairs) -> Codes:
+    if not len(pairs):
+        return numbers
+    ends = (numbers[pairs[:, 0]], numbers[pairs[:, 1]])
+    graph = coo_array((np.ones(len(pairs), np.int32), ends), shape=(len(numbers), len(numbers)))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[numbers]
+
+
+def _candidates(bits: Bytes, members: Codes, first: int) -> Iterator[Pairs]:
     """Pairs [k, 2] that agree in ``_BAND`` bits from ``first`` on, as they are or one of them mirrored."""
-    keys = np.concatenate([_band_keys(bits, first), _band_keys(mirrored(bits), first)])
-    owners = np.concatenate([members, members])
+    keys = _band_keys(bits, first)
+    # a hash and its mirror image share a bucket: the lesser of both keys
+    keys = np.minimum(keys, keys ^ _band_keys(np.full((1, BITS // 8), _ODD_COLUMNS, np.uint8), first))
     order = np.argsort(keys, kind="stable")
-    keys, owners = keys[order], owners[order]
-    pairs = []
+    keys, owners = keys[order], members[order]
     for step in range(1, _REACH + 1):
         same = np.flatnonzero(keys[step:] == keys[:-step])
         if not len(same):
-            break
-        pairs.append(np.stack([owners[same], owners[same + step]], axis=1))
-    if not pairs:
-        return np.zeros((0, 2), np.int64)
-    both = np.sort(np.concatenate(pairs), axis=1)
-    return np.unique(both[both[:, 0] != both[:, 1]], axis=0)
+            return
+        for start in range(0, len(same), _CHUNK):
+            part = same[start : start + _CHUNK]
+            yield np.stack([owners[part], owners[part + step]], axis=1)
 
 
 def _band_keys(bits: Bytes, first: int) -> Codes:
@@ -129,16 +150,17 @@ def _band_keys(bits: Bytes, first: int) -> Codes:
     return value
 
 
-def _verified(
-    pairs: npt.NDArray[np.int64], bits: Bytes, good: npt.NDArray[np.bool_], max_distance: int
-) -> npt.NDArray[np.int64]:
-    if not len(pairs):
-        return pairs
-    one, two = bits[pairs[:, 0]], bits[pairs[:, 1]]
-    both = good[pairs[:, 0]] & good[pairs[:, 1]]
+def _are_near(pairs: Pairs, bits: Bytes, good: Flags, max_distance: int) -> Flags:
+    """Whether the frames [k] that both videos of a pair have are near on average, as they are or mirrored."""
+    left, right = pairs[:, 0], pairs[:, 1]
+    # eight bytes at a time
+    differ = bits[left].view(np.uint64) ^ bits[right].view(np.uint64)
+    odd_columns = np.full(8, _ODD_COLUMNS, np.uint8).view(np.uint64)
+    both = good[left] & good[right]
     shared = both.sum(axis=1)
     near = np.zeros(len(pairs), bool)
-    for other, limit in ((two, max_distance), (mirrored(two), max_distance + _MIRROR_SLACK)):
-        distance = np.bitwise_count(one ^ other).sum(axis=2, dtype=np.int64)
+    for change, limit in ((differ, max_distance), (differ ^ odd_columns, max_distance + _MIRROR_SLACK)):
+        distance = np.bitwise_count(change).sum(axis=2, dtype=np.int64)
         near |= (distance * both).sum(axis=1) <= limit * shared
-    return np.asarray(pairs[near & (shared >= _MIN_FRAMES)])
+    enough: Flags = near & (shared >= _MIN_FRAMES)
+    return enough

@@ -173,6 +173,8 @@ def _plan(
         if not remote.is_allowed(uri, protocols):
             return rejected("outside_root")
         return _Task(uri, "", _recall(cache, uri))
+    if "\0" in uri:
+        return rejected("missing")  # no file system has such names
     place = os.path.realpath(base / uri)
     if not remote.is_below(uri) or not Path(place).is_relative_to(base):
         return rejected("outside_root")

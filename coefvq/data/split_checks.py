@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from coefvq.config import Split
-from coefvq.data.near_duplicates import near_duplicate_codes
-from coefvq.data.split_groups import components, grouping_columns
+from coefvq.data.split_groups import LOOK_ALIKE, components, tying_columns, with_look_alikes
 from coefvq.errors import SplitError
 from coefvq.records import SPLITS, label_column
 
@@ -23,6 +22,7 @@ def check_splits(
     issues: Sequence[str],
     params: Split,
     previous: pd.Series[Any] | None = None,
+    weights: pd.Series[Any] | None = None,
 ) -> None:
     """Refuse splits that nothing could be learned or measured on.
 
@@ -32,18 +32,20 @@ def check_splits(
         issues: each labelled split must hold both classes of every one.
         params: as for ``assign_splits``.
         previous: excuses groups whose old videos already were in several splits.
+        weights: of ``enrichment_weights``; classes are counted without the videos it leaves out.
 
     Raises:
         SplitError: a group is in two splits, a split is empty, or a labelled split has one class only.
     """
-    present = manifest[splits.notna()]
+    present = with_look_alikes(manifest, params)[splits.notna()]
     placed = splits[splits.notna()]
     _check_leakage(present, placed, params, previous)
     for name in SPLITS:
         _check_size(name, present, placed, params)
+    kept = present if weights is None else present[weights[present.index] > 0]
     for name in LABELLED_SPLITS:
         for issue in issues:
-            _check_classes(name, issue, present, placed)
+            _check_classes(name, issue, kept, placed[kept.index], params)
 
 
 def summarize(
@@ -56,31 +58,45 @@ def summarize(
     """JSON-able account: rows, groups and positives per split and issue, largest group, conflicts.
 
     ``weights`` are those of ``enrichment_weights``; ``kept`` counts rows that stay, and ``prevalence`` is
-    weighted, so that it is the one before thinning (up to sampling).
+    weighted, so that it is the one before thinning (up to sampling). Splits in time say from when to when they reach.
     """
     factor = pd.Series(1.0, index=manifest.index) if weights is None else weights
-    present = manifest[splits.notna()]
+    present = with_look_alikes(manifest, params)[splits.notna()]
     placed = splits[splits.notna()]
     numbers = pd.Series(components(present, params), index=present.index)
     sizes = numbers.value_counts()
+    reach = {name: _published(present[placed == name]) for name in SPLITS} if params.order == "time" else {}
     return {
         "rows": len(manifest),
         "excluded": int(splits.isna().sum()),
         "groups": int(numbers.nunique()),
         "largest_group": int(sizes.max()) if len(sizes) else 0,
         "near_duplicates": _near_duplicates(present, params),
-        "splits": {name: _summary(present[placed == name], numbers, issues, factor) for name in SPLITS},
+        "splits": {
+            name: _summary(present[placed == name], numbers, issues, factor) | reach.get(name, {}) for name in SPLITS
+        },
         "conflicts": _conflicts(present["video_id"], placed, numbers),
     }
 
 
 def _near_duplicates(rows: pd.DataFrame, params: Split) -> dict[str, int]:
     """Videos with a look-alike, groups of them, and the largest: one that grows without end wants a look."""
-    if params.near_duplicates is None or "phash" not in rows:
+    if LOOK_ALIKE not in tying_columns(rows, params):
         return {"videos": 0, "groups": 0, "largest": 0}
-    codes = near_duplicate_codes(rows["phash"].tolist(), params.near_duplicates)
-    sizes = np.bincount(codes[codes >= 0]) if (codes >= 0).any() else np.zeros(0, int)
-    return {"videos": int(sizes.sum()), "groups": len(sizes), "largest": int(sizes.max(initial=0))}
+    sizes = rows[LOOK_ALIKE].value_counts()
+    return {"videos": int(sizes.sum()), "groups": len(sizes), "largest": int(sizes.max()) if len(sizes) else 0}
+
+
+def _published(rows: pd.DataFrame) -> dict[str, list[str]]:
+    times = rows["published_at"].astype("str")
+    return {"published": [str(times.min()), str(times.max())] if len(times) else []}
+
+
+def torn_videos(manifest: pd.DataFrame, splits: pd.Series[Any], params: Split) -> set[str]:
+    """Ids of all videos whose group is in several splits; ``summarize`` names the first few only."""
+    present = with_look_alikes(manifest, params)[splits.notna()]
+    kinds = splits[present.index].groupby(components(present, params)).transform("nunique")
+    return set(present.loc[kinds > 1, "video_id"])
 
 
 def _summary(
@@ -143,7 +159,7 @@ def earlier_splits(rows: pd.DataFrame, previous: pd.Series[Any] | None) -> pd.Se
 def _check_leakage(rows: pd.DataFrame, placed: pd.Series[Any], params: Split, previous: pd.Series[Any] | None) -> None:
     numbers = pd.Series(components(rows, params), index=rows.index)
     known = earlier_splits(rows, previous).groupby(numbers).transform("nunique") > 1
-    for column in grouping_columns(params):
+    for column in tying_columns(rows, params):
         values = rows.loc[~known, column].replace("", None).dropna()
         kinds = placed.loc[values.index].groupby(values).nunique()
         torn = kinds.index[kinds > 1]
@@ -171,21 +187,23 @@ def _check_size(name: str, rows: pd.DataFrame, placed: pd.Series[Any], params: S
     )
     raise SplitError(
         f"split '{name}' is empty: split.fractions.{name} is {fraction:g} and {len(rows)} decodable video(s) form "
-        f"{len(sizes)} group(s) by {', '.join(grouping_columns(params))} (largest {sizes.max(initial=0)}); {remedy}"
+        f"{len(sizes)} group(s) by {', '.join(tying_columns(rows, params))} (largest {sizes.max(initial=0)}); {remedy}"
     )
 
 
-def _check_classes(name: str, issue: str, rows: pd.DataFrame, placed: pd.Series[Any]) -> None:
+def _check_classes(name: str, issue: str, rows: pd.DataFrame, placed: pd.Series[Any], params: Split) -> None:
     negatives, positives = _class_counts(rows[placed == name], issue)
     if negatives and positives:
         return
     counts = {other: _class_counts(rows[placed == other], issue) for other in SPLITS if other != name}
     elsewhere = ", ".join(f"{other} {have[1]}/{have[0]}" for other, have in counts.items())
     rare = "negative" if positives else "positive"
+    thinned = positives and getattr(params.negatives, name) < 1.0
+    remedy = f"raise split.negatives.{name}" if thinned else f"raise split.fractions.{name}"
     raise SplitError(
         f"split '{name}' holds {positives} positive and {negatives} negative video(s) for {issue} "
         f"(positive/negative elsewhere: {elsewhere}); label more {rare} videos from other groups, "
-        f"raise split.fractions.{name} or change seed"
+        f"{remedy} or change seed"
     )
 
 

@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 #: split by the number of a group
 Places = dict[int, str]
 
+# column with the number of a video's near-duplicate group
+LOOK_ALIKE = "look_alike"
 # whom new videos follow where old ones of several splits are equally many
 _TIE_ORDER = ("test", "val", "traffic", "train")
 
@@ -54,15 +56,35 @@ def grouping_columns(params: Split) -> list[str]:
     return list(dict.fromkeys([*params.group_by, "sha256"]))
 
 
-def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
-    """Group number [rows]: connected components of the graph rows — values of the grouping columns.
+def tying_columns(rows: pd.DataFrame, params: Split) -> list[str]:
+    """``grouping_columns``, and the one of ``with_look_alikes`` where ``rows`` has it and it is asked for."""
+    look_alike = params.near_duplicates is not None and LOOK_ALIKE in rows
+    return [*grouping_columns(params), *([LOOK_ALIKE] if look_alike else [])]
 
-    Near-duplicates share a value too: the number ``near_duplicate_codes`` gives them.
+
+def decodable(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows take part at all."""
+    return rows["decode_ok"].fillna(False).astype(bool)
+
+
+def with_look_alikes(manifest: pd.DataFrame, params: Split) -> pd.DataFrame:
+    """``manifest`` with column ``look_alike``: the number of the near-duplicate group, NA for none.
+
+    The search is the dear part of splitting, so a column that is there already is taken as it is.
     """
+    if params.near_duplicates is None or "phash" not in manifest or LOOK_ALIKE in manifest:
+        return manifest
+    hashes = manifest["phash"].where(decodable(manifest)).tolist()
+    codes = pd.Series(near_duplicate_codes(hashes, params.near_duplicates), index=manifest.index)
+    return manifest.assign(**{LOOK_ALIKE: codes.astype("Int64").mask(codes < 0)})
+
+
+def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
+    """Group number [rows]: connected components of the graph rows — values of the tying columns."""
     sources, targets, nodes = [], [], len(rows)
-    for column in _tied_by(rows, params):
+    for name in tying_columns(rows, params):
         # an empty value means unknown, and unknown is not shared
-        codes, values = pd.factorize(column)
+        codes, values = pd.factorize(rows[name].replace("", None))
         known = np.flatnonzero(codes >= 0)
         sources.append(known)
         targets.append(codes[known] + nodes)
@@ -72,14 +94,6 @@ def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
     _, numbers = connected_components(graph, directed=False)
     # value nodes are dropped; numbering the rest anew keeps numbers dense
     return np.asarray(np.unique(numbers[: len(rows)], return_inverse=True)[1], dtype=np.int64)
-
-
-def _tied_by(rows: pd.DataFrame, params: Split) -> list[pd.Series[Any]]:
-    columns: list[pd.Series[Any]] = [rows[name].replace("", None) for name in grouping_columns(params)]
-    if params.near_duplicates is not None and "phash" in rows:
-        near = pd.Series(near_duplicate_codes(rows["phash"].tolist(), params.near_duplicates), index=rows.index)
-        columns.append(near.where(near >= 0).astype("Int64"))
-    return columns
 
 
 def make_groups(

@@ -13,7 +13,7 @@ and a group is never divided. The steps, all deterministic by seed and independe
    and actual counts most (as scikit-learn's StratifiedGroupKFold, for unequal shares and many issues).
 
 With ``order: time`` steps 2 to 5 are: the oldest groups train, the next validate, the newest test, and traffic is
-drawn from the newest, since it stands for what arrives. A group is as old as its latest video.
+drawn from the newest, since it stands for what arrives (split_time.py).
 
 Videos that cannot be decoded get no split (NA) and tie no groups together.
 
@@ -34,12 +34,13 @@ from numpy.typing import NDArray
 
 from coefvq.config import Split
 from coefvq.data.split_checks import LABELLED_SPLITS, check_splits, earlier_splits, summarize
-from coefvq.data.split_groups import Group, Places, components, make_groups
+from coefvq.data.split_groups import Group, Places, components, decodable, make_groups, with_look_alikes
 from coefvq.data.split_search import cover_classes, free_groups
+from coefvq.data.split_time import Borders, borders_by_share, check_times, earlier_borders, up_to_the_borders
 from coefvq.errors import SplitError
 from coefvq.records import label_column
 
-__all__ = ["assign_splits", "check_splits", "enrichment_weights", "summarize"]
+__all__ = ["assign_splits", "check_splits", "enrichment_weights", "summarize", "with_look_alikes"]
 
 TRAFFIC = "traffic"
 
@@ -66,15 +67,20 @@ def assign_splits(
         SplitError: ``previous`` names a video twice or holds something else than a split; the user's
             column divides a group; or a time is missing.
     """
-    decoded = manifest[_decodable(manifest)]
+    decoded = with_look_alikes(manifest, params)[decodable(manifest)]
     timed = params.order == "time"
     if timed:
-        _check_times(decoded)
+        check_times(decoded)
     numbers = components(decoded, params)
-    pins = _pins(decoded, numbers, previous)
+    earlier = earlier_splits(decoded, previous)
+    pins = _pins(decoded, numbers, earlier)
     groups = make_groups(decoded, numbers, pins, issues, seed, timed)
     shares = params.fractions.model_dump()
-    places = _place_by_time(groups, shares) if timed else _place(groups, shares)
+    if timed:
+        borders = earlier_borders(decoded, numbers, earlier) or borders_by_share(groups, shares)
+        places = _place_by_time(groups, shares, borders)
+    else:
+        places = _place(groups, shares)
     chosen = pd.Series([places[number] for number in numbers], index=decoded.index, dtype="str")
     # where a group holds old videos of several splits, each of them keeps its own
     return pins.fillna(chosen).reindex(manifest.index).rename("split")
@@ -103,23 +109,8 @@ def _draw(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
 
 
-def _decodable(manifest: pd.DataFrame) -> pd.Series[bool]:
-    return manifest["decode_ok"].fillna(False).astype(bool)
-
-
-def _check_times(rows: pd.DataFrame) -> None:
-    missing = rows["published_at"].replace("", None).isna()
-    if missing.any():
-        first = rows.loc[missing, "video_id"].iloc[0]
-        raise SplitError(
-            f"split.order is time, but {int(missing.sum())} video(s) have no published_at (first: {first!r}); "
-            "fill the column or set split.order: random"
-        )
-
-
-def _pins(rows: pd.DataFrame, numbers: NDArray[np.int64], previous: pd.Series[Any] | None) -> pd.Series[Any]:
+def _pins(rows: pd.DataFrame, numbers: NDArray[np.int64], earlier: pd.Series[Any]) -> pd.Series[Any]:
     """Split per row that is settled beforehand, NA where none is: the user's for a whole group, else the earlier."""
-    earlier = earlier_splits(rows, previous)
     if "split" not in rows or rows["split"].replace("", None).isna().all():
         return earlier
     users = rows["split"].replace("", None)
@@ -185,40 +176,9 @@ def _balance(groups: Sequence[Group], places: Places, shares: Mapping[str, float
     return chosen
 
 
-def _place_by_time(groups: Sequence[Group], fractions: Mapping[str, float]) -> Places:
-    """Oldest train, then validate, newest test or traffic; old groups set the borders for new ones."""
+def _place_by_time(groups: Sequence[Group], fractions: Mapping[str, float], borders: Borders) -> Places:
+    """Oldest train, then validate; of the newest, traffic gets its share and test the rest."""
     places = {number: group.pinned for number, group in enumerate(groups) if group.pinned}
-    ordered = sorted(range(len(groups)), key=lambda n: (groups[n].time, groups[n].key))
-    train_end, val_end = _borders(groups, ordered, places, fractions)
-    newest = []
-    for number in ordered:
-        if number in places:
-            continue
-        if groups[number].time <= val_end:
-            places[number] = "train" if groups[number].time <= train_end else "val"
-        else:
-            newest.append(number)
-    late = fractions["test"] + fractions[TRAFFIC]
-    traffic = fractions[TRAFFIC] / late if late else 0.0
-    for number in newest:
-        unlabelled = not groups[number].classes
-        places[number] = TRAFFIC if unlabelled or _draw(groups[number].key) < traffic else "test"
-    return places
-
-
-def _borders(
-    groups: Sequence[Group], ordered: Sequence[int], places: Places, fractions: Mapping[str, float]
-) -> tuple[str, str]:
-    """Latest time of train and of val: as the earlier splits have it, else where the shares are full."""
-    kept = [
-        max((groups[n].time for n, name in places.items() if name == wanted), default="") for wanted in ("train", "val")
-    ]
-    if all(kept):
-        return kept[0], max(kept)
-    ends = np.cumsum([groups[n].size for n in ordered]) / max(sum(group.size for group in groups), 1)
-    times = [groups[n].time for n in ordered]
-    edges = (fractions["train"], fractions["train"] + fractions["val"])
-    train_end, val_end = (
-        max((time for time, end in zip(times, ends, strict=True) if end <= edge + 1e-9), default="") for edge in edges
-    )
-    return train_end, val_end
+    places |= up_to_the_borders(groups, places, borders)
+    places |= _draw_traffic(groups, places, fractions[TRAFFIC])
+    return places | dict.fromkeys(free_groups(groups, places), "test")

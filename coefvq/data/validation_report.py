@@ -229,7 +229,8 @@ def _html_drift(drift: Mapping[str, float]) -> str:
     rows = "".join(
         f'<tr><th scope="row" data-label="Column"><span>{_escape(name)}</span></th>'
         f'<td data-label="PSI"><span>{value:.3f}</span></td>'
-        f'<td data-label="" class="bar"><svg viewBox="0 0 100 8" role="img" aria-label="{value:.3f}">'
+        '<td data-label="" class="bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none" role="img" '
+        f'aria-label="{value:.3f}">'
         f'<rect width="{min(value / 0.5, 1.0) * 100:.1f}" height="8" rx="2"/></svg></td></tr>'
         for name, value in sorted(drift.items(), key=lambda item: -item[1])
     )

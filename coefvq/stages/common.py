@@ -70,16 +70,21 @@ def write_validation(result: ValidationResult, folder: Path, name: str, title: s
     write_json(folder / f"{name}.json", to_json(result))
 
 
-def split_manifest(params: Params) -> pd.DataFrame:
-    """Manifest joined with each video's split and sampling weight; rows without a split or a weight are left out."""
+def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
+    """Manifest joined with each video's split and sampling weight; rows without a split are left out.
+
+    So are those that enrichment drops, unless ``thinned`` is false: then all rows come with their own weight.
+    """
     manifest = read_table(Path(params.paths.manifest))
     splits = read_table(Path(params.paths.splits))[["video_id", "split", "weight"]]
     # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
     rows = manifest.drop(columns="split", errors="ignore").merge(
         splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"
     )
-    rows["weight"] = rows["weight"] * rows["_factor"]
-    return rows[rows["_factor"] > 0].drop(columns="_factor").reset_index(drop=True)
+    factor = rows.pop("_factor")
+    if not thinned:
+        return rows
+    return rows.assign(weight=rows["weight"] * factor)[factor > 0].reset_index(drop=True)
 
 
 def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:

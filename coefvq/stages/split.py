@@ -10,41 +10,63 @@ import pandas as pd
 from coefvq.config import Params
 from coefvq.data.expectations import validate_splits
 from coefvq.data.manifest import read_table, write_table
-from coefvq.data.split_groups import grouping_columns
+from coefvq.data.split_checks import torn_videos
+from coefvq.data.split_groups import tying_columns, with_look_alikes
 from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, summarize
 from coefvq.data.validation_report import first_error
 from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
 from coefvq.stages.common import say, write_validation
 
+# a near-duplicate group larger than this share of the videos is no set of copies
+_SUSPICIOUS_SHARE = 0.05
+
 
 def run(params: Params) -> None:
     """Assign splits and refuse unusable ones before anything is written; videos of the last run stay where they are."""
-    manifest = read_table(Path(params.paths.manifest))
+    manifest = with_look_alikes(read_table(Path(params.paths.manifest)), params.split)
     target = Path(params.paths.splits)
-    settings = sha256_json([params.seed, list(params.issues), params.split.model_dump(mode="json")])
+    settings = settings_digest(params)
     previous = earlier(target, settings)
     splits = assign_splits(manifest, params.issues, params.split, params.seed, previous)
-    check_splits(manifest, splits, params.issues, params.split, previous)
     weights = enrichment_weights(manifest, splits, params.issues, params.split, params.seed)
+    check_splits(manifest, splits, params.issues, params.split, previous, weights)
     account = {
         **summarize(manifest, splits, params.issues, params.split, weights),
         "previous": _kept(manifest, splits, previous, target),
     }
-    _validate(manifest, splits, weights, params, account["conflicts"])
+    _tell(account)
+    _validate(manifest, splits, weights, params)
     table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights})
     table = table.dropna(subset="split").assign(settings=settings).astype({"settings": "category"})
     write_table(table, target)
     write_json(Path(params.paths.reports) / "splits.json", account)
 
 
-def _validate(
-    manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series[Any], params: Params, conflicts: list[Any]
-) -> None:
+def settings_digest(params: Params) -> str:
+    """Hex SHA-256 of what decides where a video goes.
+
+    Left out is what must not reshuffle a test set: how many negatives are kept, and which issues there are.
+    """
+    return sha256_json([params.seed, params.split.model_dump(mode="json", exclude={"negatives"})])
+
+
+def _tell(account: dict[str, Any]) -> None:
+    """Say on stderr what somebody should look at."""
+    moved, near = account["previous"]["moved_by_user"], account["near_duplicates"]["largest"]
+    if moved:
+        say(f"splits: {moved} video(s) moved from their earlier split by the column split of your data")
+    if account["conflicts"]:
+        say(f"splits: {len(account['conflicts'])} group(s) of old videos of several splits (conflicts in splits.json)")
+    if near > _SUSPICIOUS_SHARE * (account["rows"] - account["excluded"]):
+        say(f"splits: {near} videos form one near-duplicate group; if they are no copies, lower split.near_duplicates")
+
+
+def _validate(manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series[Any], params: Params) -> None:
     """Ask the split suite, write its reports, and fail if it fails."""
     rows = manifest.assign(split=splits, weight=manifest["weight"] * weights).dropna(subset="split")
-    excused = {name for conflict in conflicts for videos in conflict["videos"].values() for name in videos}
-    columns = grouping_columns(params.split)
+    excused = torn_videos(manifest, splits, params.split)
+    columns = tying_columns(manifest, params.split)
     result = validate_splits(rows, params.validate_, params.issues, columns, excused)
     reports = Path(params.paths.reports)
     write_validation(result, reports, "splits_validation", "Split validation")
@@ -61,6 +83,7 @@ def earlier(path: Path, settings: str) -> pd.Series[Any] | None:
     The file is the stage's own output, which stays in place (``persist`` in dvc.yaml) and is pulled with the data.
     """
     if not path.is_file():
+        say(f"{path}: none yet; all videos are assigned anew")
         return None
     try:
         table = read_table(path)
@@ -68,7 +91,7 @@ def earlier(path: Path, settings: str) -> pd.Series[Any] | None:
         say(f"earlier splits are not used: {error}")
         return None
     if "settings" not in table or not (table["settings"] == settings).all():
-        say(f"{path}: made with other settings (seed, issues or split); all videos are assigned anew")
+        say(f"{path}: made with other settings (seed or split); all videos are assigned anew")
         return None
     return table.set_index("video_id")["split"]
 

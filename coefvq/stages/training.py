@@ -36,11 +36,12 @@ def train_and_record(params: Params, job: TrainingJob) -> None:
     rows = split_manifest(params)
     train_set, train_videos = _dataset(params, rows, job, "train")
     val_set, _ = _dataset(params, rows, job, "val")
+    val_weight = labelled(rows, issue, "val")["weight"]
     seed_everything(params.seed)
     text = text_encoder(job.config, (text_of(video) for video in train_videos))
     classifier = build(job.config, text, job.lora_dropout)
     with _tracked(params, job) as run:
-        result = fit(classifier, train_set, val_set, job.training, params.seed, _reporter(run, kind, issue))
+        result = fit(classifier, train_set, val_set, job.training, params.seed, _reporter(run, kind, issue), val_weight)
         folder = params.paths.model_dir(kind, issue)
         classifier.save(folder)
         metrics = _metrics(result, len(train_set), len(val_set))

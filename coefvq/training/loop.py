@@ -12,9 +12,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -56,8 +58,13 @@ def fit(
     params: Training,
     seed: int,
     on_epoch: EpochListener = lambda _: None,
+    val_weight: ArrayLike | None = None,
 ) -> FitResult:
-    """Train in place and leave the weights of the epoch with the best validation average precision."""
+    """Train in place and leave the weights of the epoch with the best validation average precision.
+
+    ``val_weight`` [len(val_set)] are sampling weights for that figure. The losses know none: where negatives were
+    thinned on purpose, the model is meant to train on what is left, and ``positive_weight`` is the knob.
+    """
     model = _WithLoss(classifier.network, params.positive_weight)
     keeper = _KeepBest(model, on_epoch)
     with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
@@ -67,7 +74,7 @@ def fit(
             data_collator=classifier.collator,
             train_dataset=train_set,
             eval_dataset=val_set,
-            compute_metrics=_validation_metrics,
+            compute_metrics=partial(_validation_metrics, weight=val_weight),
             callbacks=[keeper],
         )
         trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch
@@ -142,10 +149,10 @@ class _KeepBest(TrainerCallback):
         return [*parameters, *self._model.named_buffers()]
 
 
-def _validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
+def _validation_metrics(prediction: EvalPrediction, weight: ArrayLike | None) -> dict[str, float]:
     logits = torch.as_tensor(prediction.predictions).float()
     score = logits.softmax(dim=1)[:, 1].numpy()
-    return {"average_precision": average_precision(prediction.label_ids, score)}
+    return {"average_precision": average_precision(prediction.label_ids, score, weight)}
 
 
 def _arguments(params: Training, seed: int, scratch: str) -> TrainingArguments:

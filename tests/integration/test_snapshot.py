@@ -461,6 +461,7 @@ def test_the_flow(laptop: Site, tmp_path: Path) -> None:
         "import sys, json; from flows.snapshot import snapshot; print(json.dumps(snapshot(sys.argv[1], sys.argv[2])))"
     )
     env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    env["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"  # a busy machine takes its time
     env.pop("PREFECT_API_URL", None)
     done = subprocess.run(
         [sys.executable, "-c", code, str(batch), str(laptop.root)],

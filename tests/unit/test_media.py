@@ -12,7 +12,14 @@ import pytest
 
 from coefvq.config import MediaLimits, MediaSpec, load_params
 from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
+from coefvq.data.media import (
+    DEFAULT_LIMITS,
+    decode_audio,
+    decode_clip,
+    decode_frames,
+    full_decode_frames,
+    stream_info,
+)
 from coefvq.data.probe import probe_all, probe_clip
 from coefvq.errors import MediaError
 from coefvq.records import VideoInput
@@ -149,6 +156,8 @@ def test_limits_that_the_header_tells(tmp_path: Path) -> None:
     assert refused(path, limited(streams=2)) == "too_many_streams"
     assert refused(path, limited(megapixels=96 * 64 / 1e6 - 1e-6)) == "too_many_pixels"
     assert refused(path, limited(seconds=0.5)) == "too_long"
+    with pytest.raises(MediaError, match="seconds"):
+        stream_info(path, limited(seconds=0.5))
     decode_clip(path, 4, 32, 1.0, limited(streams=3, megapixels=96 * 64 / 1e6, seconds=2.2))
 
 
@@ -180,6 +189,8 @@ def test_frames_that_grow_beyond_the_limit(tmp_path: Path) -> None:
     path = write(tmp_path / "v.ts", small)
     path.write_bytes(path.read_bytes() + write(tmp_path / "w.ts", large).read_bytes())
     assert decode_frames(path, 20, 32, limited(megapixels=4.1 * WIDTH * HEIGHT / 1e6)).shape[0] == 20
+    with pytest.raises(MediaError, match="192 x 128 pixels"):  # not wanted, yet decoded
+        full_decode_frames(path, 1, 32, limited(megapixels=3.9 * WIDTH * HEIGHT / 1e6))
     # far above the limit the decoder gives up by itself, and knows no better word
     for factor, reason in ((3.9, "too_many_pixels"), (1.9, "undecodable")):
         with pytest.raises(MediaError) as caught:

@@ -66,6 +66,59 @@ def test_a_bucket_of_thousands_is_one_group() -> None:
     assert codes[5000] == -1
 
 
+def intro_and_pairs(count: int) -> list[str]:
+    """Strangers with one first frame in common, each followed by its copy at 20 bits."""
+    intro = bits(999, 1)
+    clips = [np.concatenate([intro, bits(seed, 3)]) for seed in range(count)]
+    return [text(clip) for seed, first in enumerate(clips) for clip in (first, flipped(first, 20, seed))]
+
+
+def partition(hashes: list[str]) -> set[frozenset[str]]:
+    codes = near_duplicate_codes(hashes, 31)
+    return {frozenset(np.array(hashes)[codes == code]) for code in set(codes[codes >= 0])}
+
+
+def test_copies_are_found_in_a_crowd_that_shares_one_frame_and_strangers_stay_apart() -> None:
+    found = partition(intro_and_pairs(400))
+    assert {len(group) for group in found} == {2}
+    assert len(found) >= 399
+
+
+def test_the_order_of_rows_does_not_matter_even_in_a_crowded_bucket() -> None:
+    # at the limit, where a crowded bucket does lose some
+    intro = bits(999, 1)
+    clips = [np.concatenate([intro, bits(seed, 3)]) for seed in range(150)]
+    hashes = [text(clip) for seed, first in enumerate(clips) for clip in (first, flipped(first, 30, seed))]
+    found = partition(hashes)
+    assert partition(hashes[::-1]) == found
+    assert partition(np.random.default_rng(1).permutation(hashes).tolist()) == found
+
+
+def test_equal_hashes_are_one_group_and_one_good_frame_is_not_enough_for_it() -> None:
+    same, poor = text(bits(1)), text(bits(2)[:1]) + 3 * ("-" * 64)
+    assert near_duplicate_codes([same, poor, same, poor], 0).tolist() == [0, -1, 0, -1]
+
+
+@pytest.mark.parametrize("distance", [16, 24, 31])
+def test_what_comparing_all_pairs_finds_is_found(distance: int) -> None:
+    rng = np.random.default_rng(distance)
+    originals = [bits(seed) for seed in range(150)]
+    clips = originals + [flipped(rows, distance, seed) for seed, rows in enumerate(originals)]
+    packed = np.stack([np.packbits(rows, axis=1) for rows in clips])
+    mirror = rng.random(len(clips)) < 0.3
+    packed[mirror] = mirrored(packed[mirror])
+    codes = near_duplicate_codes([rows.tobytes().hex() for rows in packed], 31)
+    wanted = set()
+    for left in range(len(clips)):
+        change = packed[left] ^ packed[left + 1 :]
+        plain, flip = (np.bitwise_count(view).sum(axis=(1, 2)) for view in (change, mirrored(change)))
+        wanted |= {(left, left + 1 + right) for right in np.flatnonzero((plain <= 4 * 31) | (flip <= 4 * 43)).tolist()}
+    found = {pair for pair in wanted if codes[pair[0]] == codes[pair[1]] >= 0}
+    assert len(wanted) == 150
+    assert len(found) >= (140 if distance == 31 else 149)
+    assert (np.bincount(codes[codes >= 0]) == 2).all()
+
+
 def test_frames_that_say_nothing_are_left_out() -> None:
     rows = bits(5)
     blank = "-" * 64

@@ -99,17 +99,62 @@ def test_other_settings_start_anew(params: Params, repository: Path, capsys: pyt
 
 def test_thinned_negatives_carry_their_weight_into_every_later_stage(params: Params, repository: Path) -> None:
     write_manifest(400)
+    run(params)
+    before = splits()["split"]
     thinned = with_split(repository, negatives={"train": 0.5, "val": 1.0, "test": 1.0})
     run(thinned)
+    assert splits()["split"].equals(before), "how many negatives are kept moves no video"
     table, rows = splits(), split_manifest(thinned)
     assert set(table["weight"]) == {0.0, 1.0, 2.0}
     assert len(rows) == int((table["weight"] > 0).sum())
     assert set(rows.loc[rows["split"] == "train", "weight"]) == {1.0, 2.0}
     assert set(rows.loc[rows["split"] != "train", "weight"]) == {1.0}
+    everything = split_manifest(thinned, thinned=False)
+    assert len(everything) == len(table)
+    assert set(everything["weight"]) == {1.0}
     # growth keeps the same negatives
     write_manifest(600)
     run(thinned)
     assert splits().loc[table.index, "weight"].equals(table["weight"])
+
+
+def test_another_issue_moves_no_video(params: Params, repository: Path) -> None:
+    write_manifest(200)
+    run(params.model_copy(update={"issues": ("icd",)}))
+    before = splits()["split"]
+    run(params)
+    assert splits()["split"].equals(before)
+
+
+def test_the_users_column_wins_over_the_past_and_it_is_said(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = write_manifest(200)
+    run(params)
+    assert "none yet; all videos are assigned anew" in capsys.readouterr().err
+    before = splits()["split"]
+    chosen = before.index[before == "train"][0]
+    write_table(
+        manifest.assign(split=manifest["video_id"].eq(chosen).map({True: "test"})), Path("data/manifest.parquet")
+    )
+    run(params)
+    moved = before.index[splits()["split"] != before]
+    assert chosen in moved
+    assert account()["previous"]["moved_by_user"] == len(moved) <= 2
+    assert f"{len(moved)} video(s) moved from their earlier split" in capsys.readouterr().err
+
+
+def test_a_large_near_duplicate_group_is_told_and_old_ones_that_it_ties_stay(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_manifest(400)
+    run(params)
+    before = splits()["split"]
+    # 120 old videos turn out to look alike: more than the account names per split
+    write_table(manifest.assign(phash=["ab" * 128] * 120 + [""] * 280), Path("data/manifest.parquet"))
+    run(params)
+    assert splits()["split"].equals(before)
+    messages = capsys.readouterr().err
+    assert "videos form one near-duplicate group; if they are no copies, lower split.near_duplicates" in messages
+    assert "1 group(s) of old videos of several splits" in messages
 
 
 def test_a_prevalence_outside_its_range_in_one_split_fails_before_anything_is_written(

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from coefvq.config import Fractions, Negatives, Split
-from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, summarize
+from coefvq.data.split_checks import torn_videos
+from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
 from coefvq.errors import SplitError
 from coefvq.records import SPLITS
 
@@ -371,6 +372,33 @@ def test_look_alikes_stay_together() -> None:
     assert account["near_duplicates"] == {"videos": 3, "groups": 1, "largest": 3}
 
 
+def test_look_alikes_in_two_splits_are_a_leak() -> None:
+    manifest = hashed({3: "copy", 40: "copy"}, 90)
+    splits = assign_splits(manifest, ["icd"], with_near(params()), 0)
+    splits[3], splits[40] = "train", "test"
+    with pytest.raises(
+        SplitError, match=r"group look_alike=0 is in several splits: test \('v0040'\), train \('v0003'\)"
+    ):
+        check_splits(manifest, splits, ["icd"], with_near(params()))
+    check_splits(manifest, splits, ["icd"], params())
+
+
+def test_an_undecodable_video_is_nobodys_look_alike() -> None:
+    manifest = hashed({3: "copy", 40: "copy"}, 90)
+    manifest.loc[40, "decode_ok"] = False
+    found = with_look_alikes(manifest, with_near(params()))["look_alike"]
+    assert found.isna().all()
+    twice = with_look_alikes(manifest.assign(look_alike=found), with_near(params()))
+    assert twice["look_alike"] is not None
+    assert "look_alike" not in with_look_alikes(manifest, params())
+
+
+def test_all_videos_of_a_torn_group_are_named() -> None:
+    manifest = table([(60, 20), (60, 20), (60, 20), (1, 0)])
+    splits = pd.Series((["train"] * 30 + ["test"] * 30) + ["val"] * 60 + ["train"] * 60 + ["traffic"], dtype="str")
+    assert torn_videos(manifest, splits, params()) == set(manifest["video_id"][:60])
+
+
 def test_the_users_column_places_whole_groups_and_overrules_the_past() -> None:
     manifest = table([(2, 1)] * 30)
     free = assign_splits(manifest, ["icd"], params(), 1)
@@ -425,6 +453,40 @@ def test_new_videos_are_placed_by_the_old_borders() -> None:
     assert set(after[120:]) == {"train"}
 
 
+def test_a_follower_from_the_future_moves_no_border() -> None:
+    old = dated(100)
+    before = assign_splits(old, ["icd"], timed(params()), 3)
+    previous, grown = by_id(old, before), old
+    # twice: in the second round the follower itself is an old video of train
+    for number, prefix in enumerate("wx"):
+        late = dated(20, first_day=150 + 20 * number, prefix=prefix)
+        late.loc[19, "source_id"] = old.loc[before == "train", "source_id"].iloc[number]
+        grown = pd.concat([grown, late], ignore_index=True)
+        previous = by_id(grown, assign_splits(grown, ["icd"], timed(params()), 3, previous))
+        newcomers = previous[late["video_id"]]
+        assert newcomers.iloc[19] == "train", "it follows its group"
+        assert set(newcomers.iloc[:19]) <= {"test", "traffic"}
+    account = summarize(grown, previous.set_axis(grown.index), ["icd"], timed(params()))["splits"]
+    assert account["train"]["published"][1] == grown["published_at"].iloc[-1], "and the account shows it"
+    assert account["val"]["published"][1] < account["test"]["published"][0]
+
+
+def test_videos_the_user_places_set_no_border() -> None:
+    old = dated(100).assign(split=None)
+    old.loc[98, "split"], old.loc[99, "split"] = "train", "val"
+    splits = assign_splits(old, ["icd"], timed(params()), 3)
+    assert splits[98:].tolist() == ["train", "val"]
+    assert set(splits[75:98]) <= {"test", "traffic"}
+    grown = pd.concat([old, dated(20, first_day=150, prefix="w")], ignore_index=True)
+    after = assign_splits(grown, ["icd"], timed(params()), 3, by_id(old, splits))
+    assert set(after[100:]) <= {"test", "traffic"}
+
+
+def test_time_order_gives_traffic_its_share_of_the_newest() -> None:
+    counts = assign_splits(dated(1000), ["icd"], timed(params()), 3).value_counts()
+    assert counts.to_dict() == {"train": 500, "val": 200, "test": 200, "traffic": 100}
+
+
 def test_time_order_without_times_is_refused() -> None:
     manifest = dated(30)
     manifest.loc[4, "published_at"] = None
@@ -463,6 +525,16 @@ def test_growth_changes_no_earlier_choice_of_negatives() -> None:
     grown = pd.concat([manifest, singles(5, 60, "w")], ignore_index=True)
     later = assign_splits(grown, ["icd"], wanted, 5, by_id(manifest, splits))
     assert (enrichment_weights(grown, later, ["icd"], wanted, 5)[: len(manifest)] == weights).all()
+
+
+def test_a_split_whose_negatives_are_all_left_out_is_refused() -> None:
+    manifest = singles(40, 40)
+    wanted = thinned(params(), val=0.5)
+    splits = assign_splits(manifest, ["icd"], wanted, 5)
+    weights = pd.Series(1.0, index=manifest.index).mask(splits.eq("val") & manifest["label_icd"].eq(0), 0.0)
+    check_splits(manifest, splits, ["icd"], wanted)
+    with pytest.raises(SplitError, match=r"'val' holds 8 positive and 0 negative .*raise split.negatives.val or"):
+        check_splits(manifest, splits, ["icd"], wanted, None, weights)
 
 
 def test_a_video_unlabelled_for_one_issue_counts_by_the_other() -> None:

@@ -53,7 +53,10 @@ def _random_models(root: Path) -> dict[str, ModelRef]:
     from coefvq.models.classifier import base_config, build
 
     torch.manual_seed(0)
-    config = base_config("icd", BaseModelParams(preset="tiny", architecture="resnet", training=TRAINING), MEDIA)
+    settings = BaseModelParams(
+        preset="tiny", architecture="frames", audio=False, motion=False, freeze_towers=False, training=TRAINING
+    )
+    config = base_config("icd", settings, MEDIA)
     refs = {}
     for kind in PART_KINDS:
         folder = root / kind
