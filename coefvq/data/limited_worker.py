@@ -90,8 +90,9 @@ def _loaded(payload: bytes) -> Callable[[Any], Any]:
     """The function to apply; where it cannot be imported here, one that says so for each item."""
     try:
         work: Callable[[Any], Any] = pickle.loads(payload)  # noqa: S301 - from the process that started this one
-    except MemoryError:
-        raise
+    except (MemoryError, SyntaxError) as error:
+        # CPython's parser may take exhausted memory for bad syntax; the parent has imported this very source
+        raise MemoryError("not enough to import the work") from error
     except Exception as error:  # noqa: BLE001 - whatever an import raises
         return partial(_fail, error)
     return work

@@ -170,7 +170,7 @@ def _check_leakage(rows: pd.DataFrame, placed: pd.Series[Any], params: Split, pr
                 f"{name} ({', '.join(map(repr, ids.loc[part.index][:3]))})" for name, part in members.groupby(members)
             )
             raise SplitError(
-                f"group {column}={torn[0]!r} is in several splits: {where}; "
+                f"group {column}={torn.tolist()[0]!r} is in several splits: {where}; "
                 "delete the splits file and split again so that the group stays together"
             )
 

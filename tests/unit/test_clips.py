@@ -69,7 +69,7 @@ def test_a_stored_clip_needs_no_file(folder: Path, tmp_path: Path) -> None:
     first = store.get(known)
     (folder / "a.mp4").unlink()
     assert np.array_equal(store.get(known).frames, first.frames)
-    with pytest.raises(MediaError, match=r"a\.mp4: No such file") as caught:
+    with pytest.raises(MediaError, match=r"a\.mp4: no such file") as caught:
         store.get(replace(known, sha256=None))
     assert caught.value.reason == "missing"
 
