@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= .demo
 
-.PHONY: help demo test lint unit integration fuzz setup lock clean
+.PHONY: help demo test lint unit integration reliability fuzz setup lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,11 +15,14 @@ setup: $(STAMP)  ## Make .venv with the locked set of packages
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v[0]}.{v[1]} found; use make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' -e '.[dev,ray,starter]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' -e '.[dev,deepspeed,ray,starter]'
 	@touch $@
 
 demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips
 	$(BIN)/coefvq demo --workspace $(DEMO_DIR)
+
+# two test processes on two cores: more threads each would wait for one another
+test unit integration reliability: export OMP_NUM_THREADS ?= 1
 
 test: lint  ## All checks and tests that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
@@ -35,6 +38,9 @@ unit: setup  ## Fast tests
 
 integration: setup  ## Real parts: DVC, MLflow, Prefect, kill -9
 	$(BIN)/python -m pytest tests/integration tests/reliability -n 2 --dist loadfile -q
+
+reliability: setup  ## kill -9 of trainings and of the VMP, hostile media
+	$(BIN)/python -m pytest tests/reliability -n 2 --dist loadfile -q
 
 fuzz: setup  ## Hostile media files; FUZZ_FILES= and FUZZ_SEED= for more or others
 	$(BIN)/python -m tests.fuzz --files $(or $(FUZZ_FILES),1000) --seed $(or $(FUZZ_SEED),7)

@@ -6,19 +6,18 @@ groups ``coefvq.commands`` and ``coefvq.commands.data`` by the layers above, so 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from coefvq import __version__
-from coefvq.cli import data, models, registry, score, vmp
-from coefvq.config import Params, load_params
+from coefvq.cli import audit, cascade, data, features, models, registry, report, score, stages, vmp
 from coefvq.errors import CoefVQError
-from coefvq.stages import STAGES, StageSpec
+from coefvq.stages import STAGES
 
 # telemetry of every library is off unless the user has said otherwise
 QUIET = {
@@ -56,51 +55,17 @@ def _root(
     pass
 
 
-def _add_stage(stage: StageSpec) -> None:
-    example = f"Example: coefvq {stage.name}" + (" --issue icd" if stage.per_issue else "")
-    options = {"name": stage.name, "help": f"{stage.help}\n\n{example}", "rich_help_panel": "Pipeline stages"}
-    if stage.per_issue:
-
-        @app.command(**options)  # type: ignore[arg-type]
-        def _with_issue(
-            issue: Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")],
-            params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
-        ) -> None:
-            loaded = load_params(params)
-            stage.run(loaded, loaded.check_issue(issue))
-    elif stage.name == "ingest":
-
-        @app.command(**options)  # type: ignore[arg-type]
-        def _with_engine(
-            params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
-            engine: Annotated[
-                Literal["local", "ray"] | None, typer.Option(help="Where clips are probed; default: runtime.engine.")
-            ] = None,
-        ) -> None:
-            loaded = load_params(params)
-            stage.run(_on_engine(loaded, engine), None)
-    else:
-
-        @app.command(**options)  # type: ignore[arg-type]
-        def _without_issue(
-            params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
-        ) -> None:
-            stage.run(load_params(params), None)
-
-
-def _on_engine(params: Params, engine: Literal["local", "ray"] | None) -> Params:
-    if engine is None:
-        return params
-    return params.model_copy(update={"runtime": params.runtime.model_copy(update={"engine": engine})})
-
-
 def _assemble() -> None:
     for stage in STAGES:
-        _add_stage(stage)
+        stages.add(app, stage)
     app.add_typer(data.app, name="data", help="Make and inspect data sets.")
     app.add_typer(models.app, name="models", help="Presets: what they are, need and weigh; fetch their weights.")
+    app.add_typer(features.app, name="features", help="Cache of what frozen towers say of each video.")
+    cascade.app.command(name="audit")(audit.audit)
+    app.add_typer(cascade.app, name="cascade", help="Thresholds of a cascade from any two columns of scores.")
     app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")
     app.command(name="score", rich_help_panel="Use")(score.score)
+    app.command(name="report", rich_help_panel="Release")(report.report)
     for name in ("register", "status", "history", "rollback"):
         app.command(name=name, rich_help_panel="Release")(getattr(registry, name))
     _plug_in(app, "coefvq.commands", "Flows")
@@ -116,6 +81,8 @@ def main() -> None:
     """Run a command; user errors are one line on stderr and the exit code of their class."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # where DeepSpeed is installed, accelerate imports it, and it would tell stdout that there is no GPU
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
     _assemble()
     try:
         app()

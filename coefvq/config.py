@@ -25,6 +25,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 KeptShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 PresetName = Literal["tiny", "starter", "onevision-0.5b", "paper"]
+Precision = Literal["float32", "bfloat16", "auto"]
 IssueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
@@ -60,10 +61,32 @@ class LabelSource(_Section):
 
 
 class Runtime(_Section):
-    """Settings that change speed and nothing else; no DVC stage depends on them."""
+    """Settings that change speed and nothing else; no DVC stage depends on them.
+
+    Checkpoints of a training: ``save_steps`` are those between the ends of epochs, ``resume_from`` is a folder of
+    them in another place than the cache.
+    ``features`` says whether outputs of frozen towers are kept (``auto``: where it pays), ``features_gib`` how
+    much disk they may take.
+    """
 
     workers: Count
     engine: Literal["local", "ray"]
+    save_steps: Count | None
+    save_total_limit: Count
+    resume_from: str | None
+    features: Literal["auto", "on", "off"]
+    features_gib: Positive
+
+
+class Loading(_Section):
+    """How rows come to the models.
+
+    Clips that no longer decode after ingest are skipped and named; a share above ``max_bad_share`` stops the run.
+    ``group_by_length`` puts rows of like length into one training batch.
+    """
+
+    max_bad_share: Fraction
+    group_by_length: bool
 
 
 class MediaLimits(_Section):
@@ -145,15 +168,31 @@ class MediaSpec(_Section):
 
 
 class Training(_Section):
-    """Names and meanings of transformers.TrainingArguments; ``positive_weight`` weighs the rare class."""
+    """Names and meanings of transformers.TrainingArguments, where it has them.
+
+    Ours are the loss (``loss``, ``focal_gamma``, ``positive_weight``), the rates of parts (null: ``learning_rate``)
+    and ``bf16: auto``, which is on where the hardware multiplies it natively.
+    """
 
     num_train_epochs: Positive
     per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    activation_checkpointing: bool
     learning_rate: Positive
+    head_learning_rate: Positive | None
+    projector_learning_rate: Positive | None
     weight_decay: Annotated[float, Field(ge=0.0)]
+    max_grad_norm: Annotated[float, Field(ge=0.0)]  # 0: no clipping
     warmup_steps: Annotated[float, Field(ge=0.0)]  # below 1: a share of all steps
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    loss: Literal["cross_entropy", "focal", "logit_adjusted"]
+    focal_gamma: Annotated[float, Field(ge=0.0)]
     positive_weight: Positive
+    metric_for_best_model: Annotated[str, Field(pattern=r"^(loss|average_precision|roc_auc|f1|r_at_p[1-9]\d?)$")]
+    early_stopping_patience: Count | None
+    bf16: bool | Literal["auto"]
+    nproc_per_node: Count
+    deepspeed: Literal["zero2", "zero2_offload"] | None
 
 
 class BaseModelParams(_Section):
@@ -175,6 +214,15 @@ class Lora(_Section):
     dropout: Fraction
 
 
+class WarmUp(_Section):
+    """Alignment warm-up: a language-model loss on descriptions before fine-tuning; ``epochs`` 0 leaves it out."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    per_device_train_batch_size: Count
+    learning_rate: Positive
+    max_tokens: Count  # of a description
+
+
 class MLLMParams(_Section):
     """The second stage of the cascade."""
 
@@ -184,27 +232,84 @@ class MLLMParams(_Section):
     audio: bool
     motion: bool
     lora: Lora
+    warmup: WarmUp | None = None  # None: no warm-up
     training: Training
 
 
-class Predict(_Section):
+class Approximate(_Section):
+    """Savings that change the MLLM's scores; each is off by default."""
+
+    int8: bool
+    frames: Count | None
+    pool_tokens: Count
+    audio_seconds: Positive | None
+
+
+class Scoring(_Section):
+    """How a model is computed, kept with a released pair; ``savings`` are exact to rounding."""
+
+    dtype: Precision
+    savings: Literal["exact", "none"]
+    approximate: Approximate
+
+
+class Predict(Scoring):
     """Scoring of the validation, test and traffic splits."""
 
     batch_size: Count
 
 
 class Evaluate(_Section):
-    """Which R@P figures to report, P in percent."""
+    """Which R@P figures to report, P in percent; slices of test; the bootstrap behind the intervals."""
 
     precision_targets: tuple[Percent, ...]
+    slices: tuple[str, ...] = ("language", "duration", "has_audio", "views", "creator_size")
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    group_by: str | None = "creator_id"
+
+
+class PriceList(_Section):
+    """Of one MLLM call, one false positive, one missed positive, in one unit."""
+
+    call: Annotated[float, Field(ge=0.0)]
+    false_positive: Annotated[float, Field(ge=0.0)]
+    miss: Annotated[float, Field(ge=0.0)]
 
 
 class Thresholds(_Section):
-    """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation."""
+    """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation.
+
+    ``mode`` other than ``paper`` searches all pairs of thresholds for what it names: ``precision`` and
+    ``max_qps_ratio`` in percent, ``max_recall_loss`` a share, ``prices`` for ``cost``.
+    """
 
     p_base: Annotated[tuple[Percent, ...], Field(min_length=1)]
     max_f1_loss: Fraction
     views_trigger: Annotated[int, Field(ge=0)] | None
+    mode: Literal["paper", "budget", "cost", "recall_floor"] = "paper"
+    precision: Percent | None = None
+    max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    max_recall_loss: Fraction | None = None
+    prices: PriceList | None = None
+    accept_threshold: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _mode_has_its_settings(self) -> Self:
+        needed = {
+            "paper": (),
+            "budget": ("precision", "max_qps_ratio"),
+            "cost": ("prices",),
+            "recall_floor": ("precision", "max_recall_loss"),
+        }[self.mode]
+        allowed = {*needed, *(() if self.mode == "paper" else ("accept_threshold",))}
+        allowed |= {"max_qps_ratio"} if self.mode == "cost" else set()
+        for name in ("precision", "max_qps_ratio", "max_recall_loss", "prices", "accept_threshold"):
+            given = getattr(self, name) is not None
+            if name in needed and not given:
+                raise ValueError(f"mode {self.mode} needs {name}")
+            if given and name not in allowed:
+                raise ValueError(f"{name} plays no part in mode {self.mode}; remove it")
+        return self
 
 
 class Gate(_Section):
@@ -213,6 +318,7 @@ class Gate(_Section):
     min_average_precision_gain: float
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)]
     max_f1_drop: Fraction
+    max_flip_rate: Fraction
 
 
 class Tracking(_Section):
@@ -235,6 +341,7 @@ class Params(_Section):
     media: dict[IssueName, MediaSpec]
     base: dict[IssueName, BaseModelParams]
     mllm: dict[IssueName, MLLMParams]
+    loading: Loading
     predict: Predict
     evaluate: Evaluate
     thresholds: dict[IssueName, Thresholds]

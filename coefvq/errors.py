@@ -5,9 +5,14 @@
     ├── DataError               3   a file, row or column of the user's data
     │   ├── MediaError          3   one clip cannot be probed or decoded
     │   ├── ValidationFailedError    4   the manifest does not meet its expectations
-    │   └── SplitError          3   a split would be empty or hold one class only
+    │   ├── SplitError          3   a split would be empty or hold one class only
+    │   ├── ScoresError         3   columns given to the stand-alone estimator do not fit
+    │   └── InfeasibleError     3   no pair of thresholds meets the constraints
     ├── ModelError              5   weights or a saved model do not fit
-    └── RegistryError           6   tracking store, aliases, approvals
+    │   └── MLLMUnavailableError    5   the MLLM does not answer now
+    ├── RegistryError           6   tracking store, aliases, approvals
+    ├── StorageError            7   a disk is full or may not be written
+    └── TrainingError           8   a training cannot go on: loss, checkpoints, ranks
 
 A message is one line: what (file/row/key), what was expected, what to do.
 """
@@ -45,6 +50,14 @@ class SplitError(DataError):
     """A split would be empty or hold one class only."""
 
 
+class InfeasibleError(DataError):
+    """No pair of thresholds meets what was asked; the message says which constraint fails and by how much."""
+
+
+class ScoresError(DataError, ValueError):
+    """Columns given to the stand-alone estimator do not fit; a ValueError too, as scikit-learn expects it."""
+
+
 class ValidationFailedError(DataError):
     """The manifest does not meet its expectations."""
 
@@ -57,7 +70,23 @@ class ModelError(CoefVQError):
     exit_code = 5
 
 
+class MLLMUnavailableError(ModelError):
+    """The MLLM gives no answer now; the policy's ``mllm_down`` says what becomes of the videos waiting for it."""
+
+
 class RegistryError(CoefVQError):
     """The tracking store, an alias or an approval refuses the request."""
 
     exit_code = 6
+
+
+class StorageError(CoefVQError):
+    """A disk is full or may not be written; nothing half-written is left."""
+
+    exit_code = 7
+
+
+class TrainingError(CoefVQError):
+    """A training cannot go on: its loss is not finite, its checkpoint is another's, a rank failed."""
+
+    exit_code = 8

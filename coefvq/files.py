@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,14 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coefvq.errors import DataError
+from coefvq.errors import DataError, StorageError
+
+_STORAGE_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it replaces ``target`` in one step.
 
-    A reader sees the old file or the new one, never half of either; a crash leaves the old one.
+    A reader sees the old file or the new one, never half of either; a crash leaves the old one. ``durable``
+    also holds when the machine loses power: the bytes reach the disk before the name, and the name before this
+    returns.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -31,9 +36,36 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
         # after the writer, which may have put a file of its own (with rights of its own) in this place
         temporary.chmod(0o666 & ~umask)
+        if durable:
+            _sync(temporary)
         temporary.replace(target)
+        if durable:
+            _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def storage_errors(place: Path, remedy: str) -> Iterator[None]:
+    """Turn what a full, read-only or forbidden disk raises into one line that names ``place`` and ``remedy``.
+
+    Raises:
+        StorageError: in the place of such an ``OSError``; every other error passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            raise
+        raise StorageError(f"{place}: {os.strerror(error.errno)}; {remedy}") from error
 
 
 def write_text(path: Path, text: str) -> None:

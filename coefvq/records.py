@@ -33,7 +33,10 @@ REASONS = (
     "crashed",
 )
 
-#: columns every manifest has, in order; ``label_<issue>`` and ``posterior_<issue>`` may follow
+#: a short description of what a clip shows, for the alignment warm-up; a manifest may have it
+CAPTION = "caption"
+
+#: columns every manifest has, in order; ``label_<issue>``, ``posterior_<issue>`` and ``caption`` may follow
 MANIFEST_COLUMNS = (
     "video_id",
     "uri",
@@ -98,6 +101,8 @@ class ScoredVideo:
     ``base_score`` and ``mllm_score`` are probabilities of the positive class in [0, 1];
     ``mllm_score`` is None where the policy did not escalate. ``decided_by`` names the stage whose
     answer counted. ``error`` is set, and both scores are None, where the clip could not be scored.
+    ``audit_probability`` is set where the policy filtered the video out while an audit ran: the probability with
+    which it was to be escalated anyway. If ``mllm_score`` is there too, it was.
     """
 
     video_id: str
@@ -108,4 +113,5 @@ class ScoredVideo:
     decided_by: Literal["base", "mllm", "none"]
     bundle_version: str
     error: str | None = None
+    audit_probability: float | None = None
     metadata: dict[str, str] = field(default_factory=dict)

@@ -25,15 +25,22 @@ class Approval(RunInput):
     reason: str = Field(min_length=1, description="Why; kept with the decision.")
 
 
-def describe(pair: RegisteredPair) -> str:
-    """Markdown shown above the form."""
+def describe(pair: RegisteredPair, report: str | None = None) -> str:
+    """Markdown shown above the form; ``report`` is the link to the pair's report."""
     checks = pair.gate.checks if pair.gate else ()
     lines = [f"| {c.name} | {'passed' if c.passed else 'FAILED'} | {c.explanation} |" for c in checks]
     table = "\n".join(["| check | result | explanation |", "|---|---|---|", *lines])
     return (
-        f"## {pair.issue}: bundle {pair.bundle_version} waits for approval\n\n{table}\n\n"
+        f"## {pair.issue}: bundle {pair.bundle_version} waits for approval\n\n{_link(report)}{table}\n\n"
         f"From a terminal: `coefvq approve --issue {pair.issue} --by NAME --reason WHY` or `coefvq reject …`."
     )
+
+
+def _link(report: str | None) -> str:
+    if report is None:
+        return ""
+    # a browser opens no file from a page of a server: the path is there to copy
+    return f"**[Read the report]({report})** (`{report}`)\n\n"
 
 
 def waiting_tag(issue: str, version: str) -> str:

@@ -103,15 +103,23 @@ def demo(
     issue: Annotated[str | None, typer.Option(help="With --data: the issue its labels are about.")] = None,
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
     label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
-    preset: Annotated[str, typer.Option(help="Sizes of the models.")] = "tiny",
-    videos: Annotated[int, typer.Option(min=60, help="Synthetic clips to render.")] = 2000,
+    preset: Annotated[
+        str, typer.Option(help="Models: starter (small published parts) or tiny (random, for the wiring).")
+    ] = "tiny",
+    videos: Annotated[
+        int | None,
+        typer.Option(min=60, help="Synthetic clips; default: 1,200 with starter, 2,000 with tiny."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips and splits.")] = 7,
 ) -> None:
     """From labelled clips to an approved pair and its decisions, in one go; run it again and it finds its work done.
 
     Example: coefvq demo --workspace demo
+    Example: coefvq demo --workspace demo --preset starter
     Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
     """
     from flows.demo import DemoRequest, run_demo
+    from flows.demo_settings import VIDEOS
 
-    run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, preset, videos, seed))
+    clips = videos or VIDEOS.get(preset, VIDEOS["starter"])
+    run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, preset, clips, seed))

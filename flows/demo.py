@@ -23,8 +23,9 @@ from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
+from flows.demo_settings import preset_settings
 from tasks import pipeline, workspace
-from tasks.release import connect, decision_on, offer
+from tasks.release import attach_report, connect, decision_on, offer
 
 #: prevalence of the synthetic demo: higher than in the wild, so that a small set holds enough positives
 PREVALENCE = {"icd": 0.2, "ucc": 0.25}
@@ -91,7 +92,7 @@ def _settings(request: DemoRequest) -> dict[str, Any]:
             f"validate.prevalence.{request.issue}": [0.0, 1.0],
             "gate.max_qps_ratio": 100.0,
         }
-    return chosen | {f"{kind}.{name}.preset": request.preset for kind in ("base", "mllm") for name in issues}
+    return chosen | preset_settings(request.preset, issues, described=request.data is None)
 
 
 def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:
@@ -158,6 +159,7 @@ def _release(issue: str, root: Path) -> str:
     pair = offer(issue, root, workspace.run_environment(root))
     taken = decision_on(pair)
     if taken is None:
+        attach_report(pair, root, workspace.run_environment(root))
         taken = release.approve(issue, APPROVER, "demo; a real release waits for a person", pair.version)
     return (
         f"[bold]models:/coefvq-{issue}-cascade@champion[/bold] = version {pair.version} "

@@ -9,8 +9,9 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from coefvq.cli.report import keep_report, rooted
 from coefvq.config import Params, load_params
-from coefvq.errors import RegistryError
+from coefvq.errors import CoefVQError, RegistryError
 from coefvq.files import write_json, write_text
 from coefvq.registry import release, tracking
 from coefvq.registry.bundle import read_candidate
@@ -53,6 +54,11 @@ def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
     return outcome.pair
 
 
+def attach_report(pair: RegisteredPair, root: Path, env: Mapping[str, str]) -> str:
+    """``keep_report`` for a pair of the workspace at ``root``."""
+    return keep_report(rooted(connect(root, env), root), pair)
+
+
 def decide(
     issue: str, verdict: str, by: str, reason: str, version: str | None, flow_run_id: str | None = None
 ) -> Decision:
@@ -72,6 +78,18 @@ def register_challenger(issue: str, root: Path, env: Mapping[str, str]) -> Regis
     pair = offer(issue, root, env)
     get_run_logger().info("%s: bundle %s is registered", issue, pair.bundle_version)
     return pair
+
+
+@task(task_run_name="report {pair.issue}", cache_policy=NO_CACHE)
+def report_challenger(pair: RegisteredPair, root: Path, env: Mapping[str, str]) -> str | None:
+    """Link to the report; None where none could be made, which must not hold up the decision."""
+    try:
+        link = attach_report(pair, root, env)
+    except CoefVQError as error:
+        get_run_logger().warning("%s: no report (%s)", pair.issue, error)
+        return None
+    get_run_logger().info("%s: report %s", pair.issue, link)
+    return link
 
 
 @task(task_run_name="{verdict} {issue}", cache_policy=NO_CACHE)

@@ -16,7 +16,10 @@ from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
 
 TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
-_IGNORED = "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/unseen/\n/vmp/\n/dvc_plots/\n"
+_IGNORED = (
+    "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/reports/*/report.html\n"
+    "/unseen/\n/vmp/\n/dvc_plots/\n"
+)
 _IDENTITY = ("-c", "user.name=coefvq", "-c", "user.email=coefvq@localhost")
 
 

@@ -1,11 +1,17 @@
 """The cascade's policy: who is escalated to the MLLM, and what is decided (paper, section 2.2).
 
 One class serves evaluation, bulk scoring and streaming, so a video is treated alike in all three.
-Every comparison is ``>=``: a score equal to its threshold passes.
+Every comparison is ``>=``: a score equal to its threshold passes. A video takes one of four ways:
 
-A video that is filtered out counts as negative and its final score is 0. Because the decision threshold
-is greater than 0 by construction, a filtered video can never be decided positive, and neither can one
-whose MLLM score is exactly 0: ``decide`` and ``final_score >= decision_threshold`` are the same thing.
+    views >= views_trigger            escalated, whatever its base score
+    base >= accept_threshold          accepted: positive without a call, final score 1
+    base >= base_threshold            escalated: the final score is the MLLM's
+    else                              filtered out: ``filtered`` says what that means
+
+``decide`` and ``final_score >= decision_threshold`` are the same thing, whichever way a video takes. The
+decision threshold is greater than 0 by construction, so a filtered-out video that counts as negative (final
+score 0) can never be decided positive, and neither can one whose MLLM score is exactly 0. A final score of NaN
+says that there is no decision: the video is excluded, or held while the MLLM is down.
 """
 
 from __future__ import annotations
@@ -16,22 +22,31 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coefvq.cascade.curves import FloatArray
 from coefvq.config import Fraction, IssueName, Percent
 from coefvq.errors import ConfigError, DataError
 
 BoolArray = NDArray[np.bool_]
+Filtered = Literal["negative", "keep_base_score", "excluded"]
+MLLMDown = Literal["hold", "base_only", "ignore"]
 
 
 class CascadePolicy(BaseModel):
     """Frozen thresholds of one issue's cascade.
 
-    ``base_threshold`` and ``decision_threshold`` are probabilities; ``p_base`` is the precision in percent
-    that the base model had to reach on validation (None: no base threshold was sought);
-    ``views_trigger``: a video with at least that many views is escalated whatever its base score;
-    ``filtered``: what a video below the base threshold means, which in the paper is a negative.
+    ``base_threshold``, ``decision_threshold`` and ``accept_threshold`` (None: no early acceptance) are
+    probabilities; ``p_base`` is the precision in percent that the base model had to reach on validation (None:
+    the base threshold was found in another way); ``views_trigger``: a video with at least that many views is
+    escalated whatever its base score.
+
+    ``filtered``: what a video below the base threshold is. ``negative`` (the paper): final score 0.
+    ``keep_base_score``: its base score is its final score, which makes sense for calibrated scores only.
+    ``excluded``: not judged at all, neither positive nor negative, and left out of every figure.
+
+    ``mllm_down``: what an escalated video is while the MLLM does not answer. ``hold``: undecided, to be scored
+    again. ``base_only``: its base score is its final score. ``ignore``: negative, as if filtered out.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -41,8 +56,16 @@ class CascadePolicy(BaseModel):
     decision_threshold: Annotated[float, Field(gt=0.0, le=1.0)]
     p_base: Percent | None
     views_trigger: Annotated[int, Field(ge=0)] | None
-    filtered: Literal["negative"] = "negative"
-    schema_version: Literal[1] = 1
+    accept_threshold: Fraction | None = None
+    filtered: Filtered = "negative"
+    mllm_down: MLLMDown = "hold"
+    schema_version: Literal[2] = 2
+
+    @model_validator(mode="after")
+    def _acceptance_lies_above(self) -> Self:
+        if self.accept_threshold is not None and self.accept_threshold < self.base_threshold:
+            raise ValueError(f"accept_threshold must be at least base_threshold ({self.base_threshold:g})")
+        return self
 
     def escalates(self, base: ArrayLike, views: ArrayLike | None = None) -> BoolArray:
         """Which videos go on to the MLLM, [n].
@@ -54,33 +77,82 @@ class CascadePolicy(BaseModel):
         Raises:
             DataError: a base score is NaN or outside [0, 1], or lengths differ.
         """
-        return escalation_mask(base, views, self.base_threshold, self.views_trigger)
+        escalated = escalation_mask(base, views, self.base_threshold, self.views_trigger)
+        return escalated & ~self.accepts(base, views)
 
-    def final_score(self, base: ArrayLike, mllm: ArrayLike, views: ArrayLike | None = None) -> FloatArray:
-        """The MLLM's score where it was asked, 0 where the video was filtered out, [n].
+    def accepts(self, base: ArrayLike, views: ArrayLike | None = None) -> BoolArray:
+        """Which videos are positive by their base score alone, [n]; never one that the views escalate.
 
-        ``mllm`` may be NaN for a filtered video: the MLLM is not called for it.
+        Raises:
+            DataError: as :meth:`escalates`.
+        """
+        if self.accept_threshold is None:
+            return np.zeros(np.shape(base), dtype=bool)
+        return escalation_mask(base, None, self.accept_threshold, None) & ~engagement_mask(
+            base, views, self.views_trigger
+        )
+
+    def judges(self, base: ArrayLike, views: ArrayLike | None = None) -> BoolArray:
+        """Which videos the cascade answers for, [n]: all, unless filtered-out ones are ``excluded``.
+
+        Raises:
+            DataError: as :meth:`escalates`.
+        """
+        if self.filtered != "excluded":
+            return np.ones(np.shape(base), dtype=bool)
+        return self.escalates(base, views) | self.accepts(base, views)
+
+    def rescore_due(self, base: ArrayLike, old_views: ArrayLike, new_views: ArrayLike) -> BoolArray:
+        """Which videos were not escalated at ``old_views`` and are at ``new_views``, [n]: ask the MLLM now.
+
+        Raises:
+            DataError: as :meth:`escalates`.
+        """
+        return self.escalates(base, new_views) & ~self.escalates(base, old_views)
+
+    def final_score(
+        self, base: ArrayLike, mllm: ArrayLike, views: ArrayLike | None = None, down: ArrayLike | None = None
+    ) -> FloatArray:
+        """One score per video that ``decision_threshold`` decides, NaN where there is no decision, [n].
+
+        ``mllm`` may be NaN for a video that is not escalated, for which the MLLM is not called, and where
+        ``down`` ([n] bool) says that it gave no answer.
 
         Raises:
             DataError: a score that counts is NaN or outside [0, 1], or lengths differ.
         """
-        return zero_filtered(mllm, self.escalates(base, views))
+        escalated = self.escalates(base, views)
+        scores = np.asarray(base, dtype=np.float64)
+        silent = np.zeros(scores.shape, dtype=bool) if down is None else np.asarray(down, dtype=bool) & escalated
+        _check_length(silent, scores, "down")
+        final = zero_filtered(mllm, escalated & ~silent)
+        unanswered: dict[str, FloatArray | float] = {"hold": np.nan, "base_only": scores, "ignore": 0.0}
+        final = np.where(silent, unanswered[self.mllm_down], final)
+        accepted = self.accepts(base, views)
+        meaning: dict[str, FloatArray | float] = {"negative": 0.0, "keep_base_score": scores, "excluded": np.nan}
+        final = np.where(escalated | accepted, final, meaning[self.filtered])
+        return np.where(accepted, 1.0, final)
 
     def ranking_score(self, base: ArrayLike, mllm: ArrayLike, views: ArrayLike | None = None) -> FloatArray:
-        """:meth:`final_score` for curves: −inf (withheld, see ``curves``) in the place of every 0, [n].
+        """:meth:`final_score` for curves: −inf (withheld, see ``curves``) in the place of every 0 and NaN, [n].
+
+        Rows that :meth:`judges` leaves out have to be dropped before a figure is made of it.
 
         Raises:
             DataError: as :meth:`final_score`.
         """
         return withhold_zeros(self.final_score(base, mllm, views))
 
-    def decide(self, base: ArrayLike, mllm: ArrayLike, views: ArrayLike | None = None) -> BoolArray:
+    def decide(
+        self, base: ArrayLike, mllm: ArrayLike, views: ArrayLike | None = None, down: ArrayLike | None = None
+    ) -> BoolArray:
         """Which videos are positive, [n].
 
         Raises:
             DataError: as :meth:`final_score`.
         """
-        return self.final_score(base, mllm, views) >= self.decision_threshold
+        decided: BoolArray = self.final_score(base, mllm, views, down) >= self.decision_threshold
+        return decided
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -92,13 +164,13 @@ class CascadePolicy(BaseModel):
 
     @classmethod
     def from_dict(cls, raw: Any, source: str = "policy") -> Self:
-        """Check a parsed mapping; ``source`` is named in errors.
+        """Check a parsed mapping of schema version 2 or 1; ``source`` is named in errors.
 
         Raises:
             ConfigError: a key is unknown, missing or ill-typed.
         """
         try:
-            return cls.model_validate(dict(raw) if isinstance(raw, Mapping) else raw)
+            return cls.model_validate(_upgraded(raw, source) if isinstance(raw, Mapping) else raw)
         except ValidationError as error:
             raise ConfigError(f"{source}: " + "; ".join(map(_explain, error.errors()[:3]))) from error
 
@@ -128,11 +200,22 @@ def escalation_mask(
     _check_length(scores, scores, "base")
     _check_probabilities(scores, np.ones(scores.shape, dtype=bool), "base")
     escalated: BoolArray = scores >= base_threshold
+    return escalated | engagement_mask(scores, views, views_trigger)
+
+
+def engagement_mask(base: ArrayLike, views: ArrayLike | None, views_trigger: int | None) -> BoolArray:
+    """Which videos are watched so much that they are escalated whatever their score, [n]; unknown views never are.
+
+    Raises:
+        DataError: lengths differ.
+    """
+    scores = np.asarray(base, dtype=np.float64)
     if views_trigger is None or views is None:
-        return escalated
+        return np.zeros(scores.shape, dtype=bool)
     counts = np.asarray(views, dtype=np.float64)
     _check_length(counts, scores, "views")
-    return escalated | (counts >= views_trigger)
+    watched: BoolArray = counts >= views_trigger
+    return watched
 
 
 def zero_filtered(mllm: ArrayLike, escalated: BoolArray) -> FloatArray:
@@ -148,8 +231,29 @@ def zero_filtered(mllm: ArrayLike, escalated: BoolArray) -> FloatArray:
 
 
 def withhold_zeros(final: FloatArray) -> FloatArray:
-    """Replace final scores of 0, which are never positive, by −inf, [n]."""
+    """Replace final scores of 0 and NaN, which are never positive, by −inf, [n]."""
     return np.where(final > 0.0, final, -np.inf)
+
+
+# what version 1 said, and what it meant where it could not say it
+_VERSION_1 = frozenset(
+    {"issue", "base_threshold", "decision_threshold", "p_base", "views_trigger", "filtered", "schema_version"}
+)
+
+
+def _upgraded(raw: Mapping[Any, Any], source: str) -> dict[Any, Any]:
+    """A version 1 policy as version 2: no early acceptance, held while the MLLM is down."""
+    fields = dict(raw)
+    if fields.get("schema_version") != 1:
+        return fields
+    for key in fields:
+        if key not in _VERSION_1:
+            raise ConfigError(
+                f"{source}: {key}: unknown key in schema_version 1; known here: {', '.join(sorted(_VERSION_1))}"
+            )
+    if fields.get("filtered", "negative") != "negative":
+        raise ConfigError(f"{source}: filtered = {fields['filtered']}: schema_version 1 knows 'negative' only")
+    return {**fields, "schema_version": 2}
 
 
 def _check_probabilities(scores: FloatArray, counts: BoolArray, name: str) -> None:
@@ -172,4 +276,6 @@ def _explain(item: Any) -> str:
         return f"{key}: unknown key; known here: {', '.join(CascadePolicy.model_fields)}"
     if item["type"] == "missing":
         return f"{key}: missing key; run the thresholds stage again"
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
     return f"{key} = {str(item['input'])[:60]}: {item['msg'].lower()}"

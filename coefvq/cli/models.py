@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ def list_presets(as_json: JsonOption = False) -> None:
     """Presets, one line each.
 
     Example: coefvq models list
+    Example: coefvq models list --json
     """
     from coefvq.models.presets import PRESETS
 
@@ -31,22 +32,20 @@ def list_presets(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(preset: PresetArgument, as_json: JsonOption = False) -> None:
-    """Parts of a preset: sizes, parameters, licence, where the weights come from, disk.
+    """Parts of a preset: parameters, licence, where the weights come from, memory and disk needed.
 
     Example: coefvq models show starter
+    Example: coefvq models show paper --json | jq .memory_gib
     """
-    facts = _facts(preset)
+    from coefvq.models.facts import preset_facts
+
+    facts = preset_facts(preset)
     if as_json:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from coefvq.cli.models_text import show_text
 
-    table = Table("part", "parameters", "weights", "licence", "download", title=f"{preset}: {facts['summary']}")
-    for row in facts["parts"]:
-        size = f"{row['megabytes']} MB" if row["megabytes"] else "-"
-        table.add_row(row["part"], f"{row['parameters'] / 1e6:,.1f} M", row["weights"], row["licence"], size)
-    Console().print(table)
+    show_text(facts)
 
 
 @app.command()
@@ -91,6 +90,7 @@ def plan(
     """Parameters, memory per rank under ZeRO-2, tokens and FLOPs of a preset's MLLM; nothing is downloaded.
 
     Example: coefvq models plan --preset paper --gpus 8 --memory 80GiB
+    Example: coefvq models plan --preset onevision-0.5b --gpus 1 --memory 24GiB --batch-size 4 --json
     """
     from coefvq.config import Lora, MediaSpec
     from coefvq.models.planning import plan as make_plan
@@ -103,7 +103,12 @@ def plan(
     result = make_plan(
         preset, media, lora, fusion, gpus=gpus, memory_gib=gib, batch_size=batch_size, text_tokens=text_tokens
     ).as_dict()
-    print(json.dumps(result, indent=2) if as_json else _plan_text(result, gib))
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    from coefvq.cli.models_text import plan_text
+
+    print(plan_text(result, gib))
 
 
 def gibibytes(text: str) -> float:
@@ -119,56 +124,3 @@ def gibibytes(text: str) -> float:
     if found is None or float(found[1]) <= 0:
         raise ConfigError(f"--memory {text!r}: expected a size such as 80GiB, 80GB or 40960MiB")
     return float(found[1]) * units[found[2]]
-
-
-def _plan_text(result: dict[str, Any], gib: float) -> str:
-    memory = result["memory"]
-    lines = [f"{result['preset']}: {result['total_parameters'] / 1e6:,.1f} M parameters, of them trained:"]
-    lines[0] += f" {result['trainable'] / 1e6:,.2f} M"
-    lines += [f"  {part:16} {count / 1e6:10,.2f} M" for part, count in result["parameters"].items() if count]
-    lines.append(f"tokens per video: {result['visual_tokens']} visual + {result['text_tokens']} text")
-    lines.append(f"forward TFLOPs per video: {result['forward_flops_per_video'] / 1e12:,.3f}")
-    lines += [f"  {part:16} {count / 1e12:10,.3f}" for part, count in result["flops_per_video"].items()]
-    lines.append(f"forward FLOPs per million videos: {result['forward_flops_per_million_videos']:.3g}")
-    lines.append(f"GiB per rank, {result['gpus']} ranks, ZeRO-2, bf16, {result['batch_size']} video(s) per rank:")
-    lines += [f"  {part:16} {value:10,.2f}" for part, value in memory.items() if part != "fits"]
-    verdict = "fits" if memory["fits"] else "does not fit"
-    lines.append(f"{verdict} in {gib:,.1f} GiB (a tenth is left for CUDA itself)")
-    return "\n".join(lines)
-
-
-def _facts(name: str) -> dict[str, Any]:
-    from coefvq.config import Lora, MediaSpec
-    from coefvq.models.counting import count_base, count_mllm
-    from coefvq.models.presets import get_preset
-    from coefvq.models.weights.sources import source_of
-
-    preset = get_preset(name)
-    media = MediaSpec(frames=8, frame_size=preset.frame_size or 64, audio_seconds=30.0)
-    mllm = count_mllm(name, media, Lora(rank=32, alpha=64, dropout=0.0), "late").parts
-    towers = count_base(name, "multitower", media).parts
-    sizes = {
-        "onevision": mllm["vision encoder"] + mllm["projector"] + mllm["language model"],
-        "vision": mllm["vision encoder"],
-        "language": mllm["language model"],
-        "audio": mllm["audio encoder"],
-        "frames": count_base(name, "frames", media).parts["frames"],
-        "tower_frames": towers["frames"],
-        "tower_text": towers["text"],
-        "tower_audio": towers["audio"],
-        "siglip": count_base(name, "siglip", media, audio=False).parts["siglip"],
-    }
-    roles = preset.weights or dict.fromkeys(("vision", "language", "audio", "frames", "tower_text", "siglip"), "")
-    parts = []
-    for role, reference in roles.items():
-        source = source_of(reference) if reference else None
-        parts.append(
-            {
-                "part": role,
-                "parameters": sizes[role],
-                "weights": source.origin if source else "random",
-                "licence": source.licence if source else preset.licence,
-                "megabytes": source.megabytes if source else 0,
-            }
-        )
-    return {"name": name, "summary": preset.summary, "licence": preset.licence, "parts": parts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coefvq.config import PARAMS_FILE, Params, load_params
-from coefvq.errors import RegistryError
+from coefvq.errors import CoefVQError, RegistryError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +49,8 @@ def register(
     if candidate.issue != issue:
         raise RegistryError(f"{path}: issue = {candidate.issue}: expected {issue}; run the candidate stage again")
     outcome = release.register(candidate, settings.gate, keep_refused=keep_refused)
+    if outcome.pair is not None and outcome.pair.offered:
+        _keep_report(settings, outcome.pair)
     if as_json:
         _print_json({"gate": outcome.report.model_dump(mode="json"), "pair": _pair_json(outcome.pair)})
     else:
@@ -55,6 +58,16 @@ def register(
     if not outcome.report.passed:
         kept = "registered all the same" if outcome.pair else "not registered"
         raise RegistryError(f"gate refused the candidate of {issue}, {kept}: {outcome.report.failures}")
+
+
+def _keep_report(settings: Params, pair: RegisteredPair) -> None:
+    """Without its report a pair is registered all the same; without its scores no later pair is compared with it."""
+    from coefvq.cli.report import keep_report
+
+    try:
+        print(f"report: {keep_report(settings, pair)}", file=sys.stderr)
+    except CoefVQError as error:
+        print(f"no report is kept with version {pair.version}: {error}", file=sys.stderr)
 
 
 def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> None:

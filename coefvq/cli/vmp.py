@@ -26,6 +26,8 @@ from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.records import BatchReport, Event, IndexEntry
 
 if TYPE_CHECKING:
+    from coefvq.cascade.audit_sample import AuditSample
+    from coefvq.vmp.audit import StreamAudit
     from coefvq.vmp.retriever import Scorer
 
 app = typer.Typer(
@@ -74,6 +76,10 @@ def run(
         list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
     ] = None,
     poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for new events.")] = 1.0,
+    audit_rate: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id.")
+    ] = 0.0,
+    audit_seed: Annotated[int, typer.Option(min=0, help="Another seed draws other videos.")] = 0,
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
@@ -85,12 +91,13 @@ def run(
 
     Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
     """
+    from coefvq.cascade.audit_sample import AuditSample
     from coefvq.vmp import loop
     from coefvq.vmp.retriever import retrieve
     from coefvq.vmp.rules import decide, load_rules
 
     filter_rules = load_rules(rules)
-    scorer = _load_scorer(issue, params)
+    scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
     with loop.stop_on_signals() as stop, _open(state, create=True) as (log, index):
         todo = log.last_offset() - index.committed(consumer) if once else None
@@ -162,6 +169,55 @@ def dead_letters(
     _print({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
+@app.command(epilog="Example: coefvq vmp audit --issue icd --labels reviewed.csv --json")
+def audit(
+    issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
+    labels: Annotated[Path, typer.Option(help=".csv or .parquet with video_id and label (or label_ISSUE), 0 or 1.")],
+    state: State = _STATE,
+    as_json: Json = False,
+) -> None:
+    """Estimate recall in production from audited videos: rows of the index plus labels people gave.
+
+    Needs `vmp run --audit-rate`. Label all audited videos, and all (or a random part of) the escalated ones.
+    """
+    from coefvq.vmp.audit import audit_stream
+
+    known = _labels(labels, issue)
+    with _open(state, create=False) as (_, index):
+        found = audit_stream(issue, index.scores(issue), known)
+    _print(asdict(found), as_json, _describe_audit(found))
+
+
+def _labels(path: Path, issue: str) -> dict[str, int]:
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video_id": str})
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as a table ({error}); give a .csv or .parquet") from error
+    column = next((name for name in (f"label_{issue}", "label") if name in table), None)
+    if column is None or "video_id" not in table:
+        raise DataError(f"{path}: expected the columns video_id and label; found {', '.join(map(str, table.columns))}")
+    rows = table[table[column].notna()]
+    bad = rows[~rows[column].isin([0, 1])]
+    if len(bad):
+        raise DataError(f"{path}: {column} of {bad['video_id'].iloc[0]} is {bad[column].iloc[0]!r}: expected 0 or 1")
+    return {str(name): int(value) for name, value in zip(rows["video_id"], rows[column], strict=True)}
+
+
+def _describe_audit(found: StreamAudit) -> str:
+    result = found.estimate
+    rows = ", ".join(f"{found.rows[kind]} {kind} ({found.labels.get(kind, 0)} labelled)" for kind in found.rows)
+    left_out = f"; {found.unlogged} filtered out before the audit began are left out" if found.unlogged else ""
+    return (
+        f"{found.issue}: recall {100 * result.recall.value:.1f} %, 95 % interval {100 * result.recall.low:.1f} to "
+        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})\n"
+        f"positives found {result.found.value:.0f}, missed {result.missed.value:.0f} "
+        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen\n"
+        f"{rows}{left_out}"
+    )
+
+
 @contextmanager
 def _open(state: Path, create: bool) -> Iterator[tuple[EventLog, IndexStore]]:
     log, index = state / "log.sqlite", state / "index.sqlite"
@@ -170,14 +226,14 @@ def _open(state: Path, create: bool) -> Iterator[tuple[EventLog, IndexStore]]:
         yield source, sink
 
 
-def _load_scorer(issues: list[str] | None, params: Path) -> Scorer:
+def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | None) -> Scorer:
     from coefvq.registry.champions import load_scorer
     from coefvq.registry.tracking import configure
 
     settings = load_params(params)
     chosen = [settings.check_issue(issue) for issue in issues or ()]
     configure(settings.tracking.uri, settings.tracking.experiment)
-    return load_scorer(chosen or None)
+    return load_scorer(chosen or None, audit=audit)
 
 
 def _read_with_progress(source: Path, root: Path | None) -> list[Event]:

@@ -20,10 +20,11 @@ from coefvq.data import remote
 from coefvq.data.media import DEFAULT_LIMITS, Clip, decode_clip
 from coefvq.data.workers import LimitedPool, limited_map
 from coefvq.errors import MediaError
-from coefvq.files import atomic_path, sha256_file, sha256_json
+from coefvq.files import atomic_path, sha256_file, sha256_json, storage_errors
 from coefvq.records import VideoInput
 
-_FORMAT_VERSION = 1
+#: raise it when decoding gives other values
+FORMAT_VERSION = 1
 _Failure = tuple[str, str]
 
 
@@ -45,6 +46,7 @@ class ClipStore:
 
         Raises:
             MediaError: it cannot be fetched, is not what the manifest says (``changed``), or does not decode.
+            StorageError: the disk is full.
         """
         known = self._path(video.sha256) if video.sha256 else None
         if known is not None and known.is_file():
@@ -118,7 +120,7 @@ class ClipStore:
         return path, digest
 
     def _path(self, digest: str) -> Path:
-        folder = sha256_json([_FORMAT_VERSION, self.spec.model_dump()])[:16]
+        folder = sha256_json([FORMAT_VERSION, self.spec.model_dump()])[:16]
         return self.root / "clips" / folder / digest[:2] / f"{digest}.safetensors"
 
 
@@ -146,11 +148,11 @@ def _fill_failed(video: VideoInput, reason: str) -> _Failure:
 
 
 def _write(path: Path, clip: Clip) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        save_file({"frames": clip.frames, "waveform": clip.waveform}, temporary)
+    remedy = "free some space, or set COEFVQ_CACHE to a folder on another disk"
+    with storage_errors(path.parent, remedy), atomic_path(path) as temporary:
+        temporary.write_bytes(save({"frames": clip.frames, "waveform": clip.waveform}))
 
 
 def _read(path: Path) -> Clip:

@@ -13,7 +13,7 @@ from coefvq.data.clips import default_cache
 from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError
 from coefvq.files import atomic_path, inside
-from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
+from coefvq.records import CAPTION, MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ _DTYPES: dict[str, str] = {
 
 
 def normalise(frame: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
-    """Fixed column order and types; label and posterior columns of ``issues`` follow.
+    """Fixed column order and types; label and posterior columns of ``issues`` follow, and ``caption``.
 
     Raises:
         DataError: a column is missing.
@@ -55,8 +55,14 @@ def normalise(frame: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
     labels = [label_column(issue) for issue in issues]
     possible = [posterior_column(issue) + view for issue in issues for view in _VIEWS]
     posteriors = [name for name in dict.fromkeys(possible) if name in frame.columns]
-    result = frame.loc[:, [*MANIFEST_COLUMNS, *labels, *posteriors]].copy()
-    types = {**_DTYPES, **dict.fromkeys(labels, "Int8"), **dict.fromkeys(posteriors, "float64")}
+    captions = [CAPTION] if CAPTION in frame.columns else []
+    result = frame.loc[:, [*MANIFEST_COLUMNS, *labels, *posteriors, *captions]].copy()
+    types = {
+        **_DTYPES,
+        **dict.fromkeys(captions, "str"),
+        **dict.fromkeys(labels, "Int8"),
+        **dict.fromkeys(posteriors, "float64"),
+    }
     return result.astype(types).reset_index(drop=True)
 
 

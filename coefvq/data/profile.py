@@ -43,6 +43,12 @@ def psi(reference: Profile, rows: pd.DataFrame, issues: Sequence[str]) -> dict[s
     return found
 
 
+def values_psi(reference: npt.NDArray[np.float64], current: npt.NDArray[np.float64]) -> float:
+    """PSI between two columns of numbers [n], [m], binned at the quantiles of ``reference``."""
+    known = _bins(reference)
+    return _index(_counts(reference, known), _counts(current, known))
+
+
 def _index(before: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
     used = (before > 0) | (now > 0)
     if not before.sum() or not now.sum() or used.sum() < 2:

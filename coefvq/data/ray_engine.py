@@ -57,7 +57,7 @@ def ray_map(
     Raises:
         DataError: Ray is not installed, cannot be reached or would be open to other machines.
     """
-    _connect(workers)
+    connect(workers)
     source = iter(items)
     order = bytes(ForkingPickler.dumps(work))
     while chunk := list(islice(source, _CHUNK)):
@@ -67,7 +67,7 @@ def ray_map(
             yield failed(item, payload) if kind == "lost" else payload
 
 
-def _connect(workers: int) -> None:
+def connect(workers: int) -> None:
     """Use the Ray that is there or named by RAY_ADDRESS, else start one that only this machine can reach."""
     local = not os.environ.get("RAY_ADDRESS")
     if not local:
@@ -112,7 +112,7 @@ def _run(order: bytes, chunk: Sequence[Any], limits: MediaLimits, workers: int) 
 
     # Arrow knows no Python objects: rows carry them as bytes, from this program to this program
     rows = [{"item": bytes(ForkingPickler.dumps(item))} for item in chunk]
-    # the cluster may be smaller than asked for, and one CPU has to stay free (see _connect)
+    # the cluster may be smaller than asked for, and one CPU has to stay free (see connect)
     team = max(1, min(workers, len(rows), int(ray.cluster_resources().get("CPU", 1)) - 1))
     blocks = max(team, -(-len(rows) // _BLOCK))
     data = ray.data.from_items(rows, override_num_blocks=min(blocks, len(rows)))

@@ -5,6 +5,7 @@ Presets with pretrained language models bring their own tokenizer; both end up i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from coefvq.files import atomic_path
 UNKNOWN = "<unk>"
 _TRAINED = SpecialTokens()
 _FILE = "tokenizer.json"
+#: what stands before each piece of on-screen text in ``data.dataset.text_of``
+STICKER = "\n["
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class TextEncoder:
         """
         number = self.tokenizer.token_to_id(token)
         if number is None:
-            raise ModelError(f"{_FILE}: token {token} is missing; train the model again")
+            raise ModelError(
+                f"{_FILE}: token {token} is missing, so it is not this model's; train the model again or give its own"
+            )
         return int(number)
 
     @property
@@ -63,28 +69,84 @@ class TextEncoder:
         """Left-padded ``input_ids`` and ``attention_mask`` [B, L].
 
         A row is [pad … | visual_tokens x <video> | start | text | <end>], so that the final position is
-        always a real token, also for an empty text.
+        always a real token, also for an empty text. Of a text above ``max_tokens`` the on-screen text loses its
+        middle first (``shortened``); how many were cut is logged once per batch.
         """
-        prefix = [self.video_id] * visual_tokens
-        if self.tokens.start is not None:
-            prefix = [*prefix, self.id_of(self.tokens.start)]
-        encoded = self.tokenizer.encode_batch([self.tokens.prompt + text for text in texts], add_special_tokens=False)
-        rows = [[*prefix, *self._text_ids(item.ids), self.end_id] for item in encoded]
+        rows, cut = self._rows(texts, visual_tokens)
+        if cut:
+            _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.max_tokens)
         length = max(map(len, rows))
         pad = self.pad_id
         ids = [[pad] * (length - len(row)) + row for row in rows]
         mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
-    def _text_ids(self, ids: list[int]) -> list[int]:
+    def lengths(self, texts: list[str], visual_tokens: int) -> list[int]:
+        """Tokens of each row before padding."""
+        return [len(row) + visual_tokens for row in self._rows(texts, 0)[0]]
+
+    def _rows(self, texts: list[str], visual_tokens: int) -> tuple[list[list[int]], int]:
+        """Ids of each row before padding, and how many texts were cut."""
+        prefix = [self.video_id] * visual_tokens
+        if self.tokens.start is not None:
+            prefix = [*prefix, self.id_of(self.tokens.start)]
+        given = [self.tokens.prompt + text for text in texts]
+        encoded = self.tokenizer.encode_batch(given, add_special_tokens=False)
+        long = [self._is_long(item) for item in encoded]
+        rows = [
+            [*prefix, *(self._shortened(item, text) if cut else self._ids(item)), self.end_id]
+            for item, text, cut in zip(encoded, given, long, strict=True)
+        ]
+        return rows, sum(long)
+
+    def _ids(self, encoded: Any) -> list[int]:
         # a title that spells the placeholder's name must not become a slot for a visual token
         video = self.video_id
-        return [number for number in ids[: self.max_tokens] if number != video]
+        return [number for number in encoded.ids if number != video]
+
+    def _is_long(self, encoded: Any) -> bool:
+        return len(encoded.ids) > self.max_tokens and len(self._ids(encoded)) > self.max_tokens
+
+    def _shortened(self, encoded: Any, text: str) -> list[int]:
+        ids, begin = self._ids(encoded), text.find(STICKER)
+        starts = (at for number, (at, _) in zip(encoded.ids, encoded.offsets, strict=True) if number != self.video_id)
+        title = len(ids) if begin < 0 else sum(at < begin for at in starts)
+        return shortened(ids, title, self.max_tokens)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
         with atomic_path(folder / _FILE) as temporary:
             self.tokenizer.save(str(temporary))
+
+
+def shortened(ids: list[int], title: int, limit: int) -> list[int]:
+    """At most ``limit`` ids of a text whose first ``title`` ids are prompt and title, the rest on-screen text.
+
+    What is on screen loses its middle, so that its first and last words stay. Only a title that is too long by
+    itself is cut, in its middle too, and then nothing of the screen is left.
+    """
+    if len(ids) <= limit:
+        return ids
+    if title > limit:
+        ids, title = ids[:title], 0
+    tail = (limit - title) // 2
+    return [*ids[: limit - tail], *ids[len(ids) - tail :]]
+
+
+def check_fits(encoder: TextEncoder, embeddings: int, model: str) -> None:
+    """Refuse a tokenizer that is not the model's own; ``embeddings`` is how many rows the model has.
+
+    Raises:
+        ModelError: its ids reach beyond the embeddings, or a special token is missing.
+    """
+    if encoder.vocab_size > embeddings:
+        raise ModelError(
+            f"tokenizer of {encoder.vocab_size} tokens: {model} has embeddings for {embeddings}; "
+            f"give the {_FILE} that was made for this model"
+        )
+    names = [encoder.tokens.pad, encoder.tokens.video, encoder.tokens.end]
+    for name in [*names, *([encoder.tokens.start] if encoder.tokens.start is not None else [])]:
+        encoder.id_of(name)
 
 
 def train_text_encoder(texts: Iterable[str], vocab_size: int, max_tokens: int) -> TextEncoder:

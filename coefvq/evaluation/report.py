@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
+from coefvq.cascade.modes import Objective, choose
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import (
     CascadeCandidate,
     ScoredSplit,
+    Selection,
     escalate_all,
     qps_ratio,
     search,
@@ -28,6 +30,7 @@ from coefvq.cascade.search import (
 )
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
+from coefvq.evaluation.score_files import Columns, check_disjoint
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Seque
     Raises:
         DataError: a column is missing, a score is unusable, or val or test lacks rows or a class.
     """
+    check_disjoint(scores, Columns(), "val", "test")
     val, test = labelled_split(scores, "val"), labelled_split(scores, "test")
     thresholds = _thresholds(val, known=test.yardsticks.keys() if test.posterior is not None else {SHORTCUT})
     soft = test.against_posterior()
@@ -92,24 +96,33 @@ def cascade_report(
     max_f1_loss: float,
     views_trigger: int | None,
     precision_targets: Sequence[float],
+    objective: Objective | None = None,
 ) -> dict[str, Any]:
     """Search on val, choose, and measure every candidate on test and traffic with its thresholds frozen.
 
     ``selected`` is the chosen P_base; None says that none was reachable and the report's ``policy``
-    escalates everything (it is then listed last, with ``p_base`` None).
+    escalates everything, or that an ``objective`` was given, whose policy is the chosen one. Either is then
+    listed last, with ``p_base`` None.
 
     Raises:
         DataError: as :func:`evaluation_report`.
+        InfeasibleError: no pair of thresholds meets the objective.
         ConfigError: a threshold setting does not fit a policy.
     """
+    check_disjoint(scores, Columns(), "val", "test")
     val = labelled_split(scores, "val")
     candidates = search(issue, val.scored(), p_base_list, views_trigger)
     everything = escalate_all(issue, val.scored())
     choice = select(candidates, everything, max_f1_loss)
     listed = candidates if choice.p_base is not None else (*candidates, everything)
+    if objective is not None:
+        best, reason = choose(issue, val.scored(), objective, views_trigger)
+        choice = Selection(cast(CascadePolicy, best.policy), None, reason)
+        listed = (*candidates, best)
     return {
         "issue": issue,
         "precision_targets": list(precision_targets),
+        "mode": "paper" if objective is None else objective.mode,
         "selected": choice.p_base,
         "reason": choice.reason,
         "policy": choice.policy.to_dict(),
@@ -135,14 +148,18 @@ def evaluate_policy(
 ) -> Summary:
     """The cascade as one score: F1 at its frozen thresholds, R@P along its final score.
 
-    Filtered videos count as negatives at every threshold, so no recall exceeds the base model's at the
-    base threshold (without a views trigger).
+    What a filtered-out video counts as is the policy's to say. As negatives (the paper) they are never
+    retrieved, so no recall exceeds the base model's at the base threshold (without a views trigger); excluded
+    ones are in no figure.
 
     Raises:
         DataError: a column is unusable or there is one class only.
     """
     score = policy.ranking_score(base, mllm, views)
-    return classification_summary(label, score, weight, policy.decision_threshold, precision_targets)
+    weights = np.ones(len(score)) if weight is None else np.asarray(weight, dtype=np.float64)
+    judged = policy.judges(base, views)
+    labels = np.asarray(label, dtype=np.float64)[judged]
+    return classification_summary(labels, score[judged], weights[judged], policy.decision_threshold, precision_targets)
 
 
 def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:

@@ -62,7 +62,8 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
         _row("MLLM", alone["mllm"], targets, qps_ratio=100.0),
     ]
     for entry in cascade["policies"]:
-        name = "cascade, all" if entry["p_base"] is None else f"cascade, P_base {entry['p_base']:g}"
+        whole = "all" if cascade.get("mode", "paper") == "paper" else cascade["mode"].replace("_", " ")
+        name = f"cascade, {whole}" if entry["p_base"] is None else f"cascade, P_base {entry['p_base']:g}"
         rows.append(
             _row(
                 name if entry["reachable"] else f"{name}, unreachable",

@@ -70,7 +70,11 @@ class Builder:
         return SiglipClassifier(tower, audio)
 
     def mllm(self, ids: TokenIds, *, lora: Lora, fusion: Fusion, motion: bool = False, heads: int = 1) -> MultimodalLLM:
-        """The fused multimodal LLM; g and a are frozen where they are pretrained, p only if it is too."""
+        """The fused multimodal LLM; g and a are frozen where they are pretrained, p only if it is too.
+
+        Rank 0 is "only the head" (paper, Table 4): all else is frozen, random parts too, but for a projector
+        that has no weights yet.
+        """
         part = self.preset.vision
         vision, decoder = self._onevision(part) if isinstance(part, SiglipPart) else self._cnn(part, motion)
         audio = self._audio("audio", self.preset.audio) if fusion != "none" else None
@@ -81,6 +85,10 @@ class Builder:
             # random embeddings hold nothing worth keeping frozen
             language.decoder.get_input_embeddings().requires_grad_(True)
         tokens = visual_tokens(vision, self.media.frames)
+        if lora.rank == 0:
+            freeze_module(vision.tower)
+            if audio is not None:
+                freeze_module(audio)
         return MultimodalLLM(vision, language, audio, fusion=fusion, visual_tokens=tokens, heads=heads)
 
     def _onevision(self, part: SiglipPart) -> tuple[SiglipBranch | CnnBranch, nn.Module]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 from torch import nn
 
+from coefvq.models.frozen import HEARS, FrozenPart, is_frozen
 from coefvq.models.presets import AudioPart
 
 
@@ -22,6 +25,7 @@ class AudioBranch(nn.Module):
         # Whisper's second convolution halves 100 mel frames per second to 50 positions
         self.encoder = AudioEncoder(part.n_mels, round(audio_seconds * 50), part.n_state, part.n_head, part.n_layer)
         self.output_size = part.n_state
+        self._part = part
 
     def forward(self, log_mel: torch.Tensor, has_audio: torch.Tensor) -> torch.Tensor:
         """log_mel [B,80,T], has_audio bool [B] -> H_a [B, n_state]."""
@@ -29,3 +33,9 @@ class AudioBranch(nn.Module):
         mask: torch.Tensor = has_audio.to(pooled.dtype).unsqueeze(1)
         vector: torch.Tensor = pooled * mask
         return vector
+
+    def frozen_part(self) -> FrozenPart | None:
+        """``audio_features`` H_a [B, n_state], where the encoder does not train."""
+        if not is_frozen(self):
+            return None
+        return FrozenPart("audio_features", HEARS, self, (self,), {"kind": "whisper", **asdict(self._part)})

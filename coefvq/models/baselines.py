@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from coefvq.models.audio import AudioBranch
+from coefvq.models.frozen import FrozenPart, features_of
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
 
 CLASSES = 2
@@ -25,10 +26,20 @@ class FrameClassifier(nn.Module):
         self.frames = frames
         self.head = nn.Linear(frames.output_size, CLASSES)
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S] -> logits [B,2]."""
-        logits: torch.Tensor = self.head(self.frames(pixel_values))
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, frame_features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S], or the tower's output [B,D] in their place -> logits [B,2]."""
+        logits: torch.Tensor = self.head(self.frames(pixel_values) if frame_features is None else frame_features)
         return logits
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        """The tower, where it does not train."""
+        return _found(self.frames.frozen_part())
+
+    def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs of the frozen parts, as ``forward`` takes them."""
+        return features_of(self.frozen_parts(), batch)
 
 
 class MultiTower(nn.Module):
@@ -41,16 +52,34 @@ class MultiTower(nn.Module):
 
     def forward(
         self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        log_mel: torch.Tensor,
-        has_audio: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        log_mel: torch.Tensor | None = None,
+        has_audio: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+        audio_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T], has_audio [B] -> logits [B,2]."""
-        towers = [self.frames(pixel_values), self.text(input_ids, attention_mask), self.audio(log_mel, has_audio)]
+        """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T], has_audio [B] -> logits [B,2].
+
+        A tower's output [B,D] may be given in place of what it reads.
+        """
+        towers = [
+            self.frames(pixel_values) if frame_features is None else frame_features,
+            self.text(input_ids, attention_mask) if text_features is None else text_features,
+            self.audio(log_mel, has_audio) if audio_features is None else audio_features,
+        ]
         logits: torch.Tensor = self.head(torch.cat(towers, dim=1))
         return logits
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        """The towers that do not train."""
+        return _found(self.frames.frozen_part(), self.text.frozen_part(), self.audio.frozen_part())
+
+    def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs of the frozen parts, as ``forward`` takes them."""
+        return features_of(self.frozen_parts(), batch)
 
 
 class SiglipClassifier(nn.Module):
@@ -63,15 +92,42 @@ class SiglipClassifier(nn.Module):
 
     def forward(
         self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         log_mel: torch.Tensor | None = None,
         has_audio: torch.Tensor | None = None,
+        frame_features: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+        audio_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T], has_audio [B] -> logits [B,2]."""
-        features = self.siglip(pixel_values, input_ids, attention_mask)
-        if self.audio is not None and log_mel is not None and has_audio is not None:
-            features = torch.cat([features, self.audio(log_mel, has_audio)], dim=1)
-        logits: torch.Tensor = self.head(features)
+        """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T], has_audio [B] -> logits [B,2].
+
+        A tower's output [B,D] may be given in place of what it reads.
+        """
+        if frame_features is None and pixel_values is not None:
+            frame_features = self.siglip.see(pixel_values)
+        if text_features is None and input_ids is not None and attention_mask is not None:
+            text_features = self.siglip.read(input_ids, attention_mask)
+        if frame_features is None or text_features is None:
+            raise TypeError("SigLIP needs pixel_values and input_ids, or their features")
+        towers = [frame_features, text_features]
+        if audio_features is None and self.audio is not None and log_mel is not None and has_audio is not None:
+            audio_features = self.audio(log_mel, has_audio)
+        if audio_features is not None:
+            towers.append(audio_features)
+        logits: torch.Tensor = self.head(torch.cat(towers, dim=1))
         return logits
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        """The towers that do not train."""
+        audio = self.audio.frozen_part() if self.audio is not None else None
+        return (*self.siglip.frozen_parts(), *_found(audio))
+
+    def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs of the frozen parts, as ``forward`` takes them."""
+        return features_of(self.frozen_parts(), batch)
+
+
+def _found(*parts: FrozenPart | None) -> tuple[FrozenPart, ...]:
+    return tuple(part for part in parts if part is not None)

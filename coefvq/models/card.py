@@ -26,6 +26,8 @@ def model_card(classifier: Classifier) -> str:
     total = sum(parameter.numel() for parameter in classifier.network.parameters())
     trained = sum(parameter.numel() for parameter in classifier.network.parameters() if parameter.requires_grad)
     what = "multimodal LLM (second stage)" if config.kind == "mllm" else "base model (first stage)"
+    names = " and ".join(f"`{issue}`" for issue in config.issues)
+    issues = f"the issue {names}" if len(config.issues) == 1 else f"the issues {names}, a head for each"
     lines = [
         "---",
         "library_name: coefvq",
@@ -35,7 +37,7 @@ def model_card(classifier: Classifier) -> str:
         "",
         f"# {config.issue}: {what}",
         "",
-        f"Says whether a short video is positive for the issue `{config.issue}`. One half of a pair; its score "
+        f"Says whether a short video is positive for {issues}. One half of a pair; its score "
         "means something only together with the thresholds of the pair's policy.",
         "",
         f"- architecture `{config.architecture}`, preset `{config.preset}` ({preset.summary})",

@@ -6,21 +6,23 @@ that were not trained are named by the preset and not copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.dataset import Collator
-from coefvq.data.text import TextEncoder, load_text_encoder, train_text_encoder
+from coefvq.data.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
 from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
 from coefvq.files import atomic_path, write_json
 from coefvq.models.assembly import Builder, TokenIds, check_frame_size, device
+from coefvq.models.heads import probability_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.presets import get_preset
 from coefvq.models.pretrained import weights_of
@@ -29,14 +31,17 @@ _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
 class ModelConfig(BaseModel):
-    """config.json of a trained model; ``id2label`` as everywhere in transformers."""
+    """config.json of a trained model; ``id2label`` as everywhere in transformers.
+
+    ``issues`` are in the order of the heads; only an MLLM may have several.
+    """
 
     # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
     model_type: Literal["coefvq"] = "coefvq"
-    format_version: Literal[2] = 2
-    issue: str
+    format_version: Literal[3] = 3
+    issues: Annotated[tuple[str, ...], Field(strict=False)]  # a list is what JSON has
     kind: Literal["base", "mllm"]
     preset: str
     architecture: Literal["frames", "multitower", "siglip", "mllm"]
@@ -50,6 +55,19 @@ class ModelConfig(BaseModel):
     lora_alpha: int = 0
     merged: bool = False
     id2label: dict[str, str] = Field(default_factory=lambda: {"0": "negative", "1": "positive"})
+
+    @model_validator(mode="after")
+    def _check_issues(self) -> Self:
+        if not self.issues or len(set(self.issues)) < len(self.issues) or not all(self.issues):
+            raise ValueError(f"issues = {list(self.issues)}: expected at least one name, each once")
+        if len(self.issues) > 1 and self.kind == "base":
+            raise ValueError(f"issues = {list(self.issues)}: a base model has one issue; train one for each")
+        return self
+
+    @property
+    def issue(self) -> str:
+        """Its issue; several are joined by ``+``, for names of runs and folders."""
+        return "+".join(self.issues)
 
     @property
     def reads_text(self) -> bool:
@@ -80,6 +98,15 @@ class Classifier:
             audio_seconds=self.config.media.audio_seconds if self.config.hears else None,
             use_text=self.config.text,
         )
+
+    def probabilities(self, logits: torch.Tensor, issue: str | None = None) -> torch.Tensor:
+        """The network's logits [B,2] or [B,K,2] -> P(positive), float64 [B]; a model of one issue needs no name.
+
+        Raises:
+            ModelError: no head answers for ``issue``, or there are several and none is named.
+        """
+        issues = self.config.issues
+        return probability_of(logits, issues, self.config.issue if issue is None else issue)
 
     def save(self, folder: Path) -> None:
         """Write config.json, model.safetensors and tokenizer.json.
@@ -115,7 +142,7 @@ def base_config(issue: str, params: BaseModelParams, media: MediaSpec) -> ModelC
     """Description of a base model."""
     sees_only = params.architecture == "frames"
     return ModelConfig(
-        issue=issue,
+        issues=(issue,),
         kind="base",
         preset=params.preset,
         architecture=params.architecture,
@@ -128,10 +155,10 @@ def base_config(issue: str, params: BaseModelParams, media: MediaSpec) -> ModelC
     )
 
 
-def mllm_config(issue: str, params: MLLMParams, media: MediaSpec) -> ModelConfig:
-    """Description of an MLLM."""
+def mllm_config(issue: str | Sequence[str], params: MLLMParams, media: MediaSpec) -> ModelConfig:
+    """Description of an MLLM; several issues get a head each, in the order given."""
     return ModelConfig(
-        issue=issue,
+        issues=(issue,) if isinstance(issue, str) else tuple(issue),
         kind="mllm",
         preset=params.preset,
         architecture="mllm",
@@ -162,13 +189,16 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
         return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:
         raise ModelError(f"{config.kind} model of {config.issue}: {config.architecture} needs a text encoder")
+    check_fits(text, _embeddings(config), f"{config.architecture} of preset {config.preset}")
     ids = TokenIds(pad=text.pad_id, video=text.video_id)
     if config.architecture == "multitower":
         return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers), text)
     if config.architecture == "siglip":
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
     lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)
-    return Classifier(config, make.mllm(ids, lora=lora, fusion=config.fusion, motion=config.motion), text)
+    heads = len(config.issues)
+    network = make.mllm(ids, lora=lora, fusion=config.fusion, motion=config.motion, heads=heads)
+    return Classifier(config, network, text)
 
 
 def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | None:
@@ -180,8 +210,30 @@ def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | No
     folders = [weights_of(preset, role) for role in roles[config.architecture]]
     folder = next((found for found in folders if found is not None), None)
     if folder is None:
-        return train_text_encoder(titles, preset.language.vocab_size, preset.max_text_tokens)
-    return load_text_encoder(folder, preset.max_text_tokens, special_tokens(config))
+        return train_text_encoder(titles, _embeddings(config), text_limit(config))
+    return load_text_encoder(folder, text_limit(config), special_tokens(config))
+
+
+def text_limit(config: ModelConfig) -> int:
+    """Most tokens of a text: the preset's, or fewer where the text tower has no positions for so many.
+
+    Start and end token need a position each, and RoBERTa's count begins at 2.
+    """
+    preset = get_preset(config.preset)
+    if config.architecture == "siglip":
+        return min(preset.max_text_tokens, preset.siglip.text_positions - 2)
+    if config.architecture == "multitower":
+        part = preset.tower_text
+        taken = 4 if part.model_type == "xlm-roberta" else 2
+        return min(preset.max_text_tokens, part.max_position_embeddings - taken)
+    return preset.max_text_tokens
+
+
+def _embeddings(config: ModelConfig) -> int:
+    preset = get_preset(config.preset)
+    if config.architecture == "mllm":
+        return preset.language.vocab_size
+    return preset.tower_text.vocab_size if config.architecture == "multitower" else preset.siglip.vocab_size
 
 
 def special_tokens(config: ModelConfig) -> SpecialTokens:
@@ -203,16 +255,7 @@ def load(folder: Path) -> Classifier:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not (folder / _CONFIG).is_file():
-        raise ModelError(f"{folder}: holds no {_CONFIG}; train the model or give another folder")
-    try:
-        config = ModelConfig.model_validate_json((folder / _CONFIG).read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{folder / _CONFIG}: {key}: {first['msg']}; train the model again") from error
-    limit = get_preset(config.preset).max_text_tokens
-    text = load_text_encoder(folder, limit, special_tokens(config)) if config.reads_text else None
+    config, text = read_description(folder)
     classifier = build(config, text)
     try:
         found = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
@@ -226,3 +269,21 @@ def load(folder: Path) -> Classifier:
         )
     classifier.network.to(device()).eval()
     return classifier
+
+
+def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
+    """What a trained model is and how it reads texts, without its weights.
+
+    Raises:
+        ModelError: a file is missing or does not fit.
+    """
+    if not (folder / _CONFIG).is_file():
+        raise ModelError(f"{folder}: holds no {_CONFIG}; train the model or give another folder")
+    try:
+        config = ModelConfig.model_validate_json((folder / _CONFIG).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{folder / _CONFIG}: {key}: {first['msg']}; train the model again") from error
+    text = load_text_encoder(folder, text_limit(config), special_tokens(config)) if config.reads_text else None
+    return config, text

@@ -14,19 +14,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from coefvq.config import MediaLimits
+from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import Collator, Example, text_of
-from coefvq.data.media import Clip, decode_clip
+from coefvq.data.media import DEFAULT_LIMITS, Clip
+from coefvq.data.workers import LimitedPool
 from coefvq.errors import DataError
 from coefvq.files import write_text
 from coefvq.models.card import model_card
 from coefvq.models.classifier import Classifier, ModelConfig, load
+from coefvq.models.heads import masked_cross_entropy
 from coefvq.records import VideoInput
 
 Video = str | Path | bytes | Clip
@@ -78,24 +84,38 @@ class CoefVQForVideoClassification(PreTrainedModel):
         write_text(folder / "README.md", model_card(classifier))
 
     def forward(self, labels: torch.Tensor | None = None, **inputs: torch.Tensor) -> SequenceClassifierOutput:
-        """Inputs as ``CoefVQProcessor`` makes them, labels [B] -> logits [B,2] and, with labels, the loss."""
+        """Inputs as ``CoefVQProcessor`` makes them -> logits [B,2] and, with labels [B], the loss.
+
+        A model of K issues gives [B,K,2] and takes labels [B,K], -100 where one is missing.
+        """
         logits = self.network(**inputs)
-        loss = None if labels is None else torch.nn.functional.cross_entropy(logits.float(), labels)
+        loss = None if labels is None else masked_cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
 class CoefVQProcessor:
-    """Files, bytes or decoded clips and their texts -> a batch of tensors."""
+    """Files, bytes or decoded clips and their texts -> a batch of tensors.
 
-    def __init__(self, collator: Collator, config: ModelConfig) -> None:
-        self._collator = collator
-        self._media = config.media
+    Files are decoded in a process of their own under ``limits``: what a hostile one may cost is bounded.
+    """
+
+    def __init__(self, collator: Collator, config: ModelConfig, limits: MediaLimits = DEFAULT_LIMITS) -> None:
+        self._collator, self._media, self._limits = collator, config.media, limits
+
+    @cached_property
+    def _pool(self) -> LimitedPool:
+        return LimitedPool(self._limits, 1)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        revision: str | None = None,
+        limits: MediaLimits = DEFAULT_LIMITS,
+    ) -> Self:
         """The processor of a saved model."""
         classifier = load(_local(pretrained_model_name_or_path, revision))
-        return cls(classifier.collator, classifier.config)
+        return cls(classifier.collator, classifier.config, limits)
 
     def __call__(
         self,
@@ -107,31 +127,44 @@ class CoefVQProcessor:
 
         Raises:
             DataError: lengths differ, or an array has another shape than the model takes.
-            MediaError: a file does not decode.
+            MediaError: a file does not decode, or goes beyond a limit.
         """
         titles = list(text) if text is not None else [""] * len(videos)
         shown = list(stickers) if stickers is not None else [()] * len(videos)
         if not len(videos) == len(titles) == len(shown):
             raise DataError(f"{len(videos)} videos, {len(titles)} texts, {len(shown)} stickers: give as many of each")
         rows = [
-            Example(self._clip(video), text_of(VideoInput("", Path(), title, tuple(stuck))), None)
-            for video, title, stuck in zip(videos, titles, shown, strict=True)
+            Example(clip, text_of(VideoInput("", Path(), title, tuple(stuck))), None)
+            for clip, title, stuck in zip(self._clips(videos), titles, shown, strict=True)
         ]
         return self._collator(rows)
 
-    def _clip(self, video: Video) -> Clip:
+    def _clips(self, videos: Sequence[Video]) -> list[Clip]:
+        with tempfile.TemporaryDirectory(prefix="coefvq-processor-") as scratch:
+            store = ClipStore(Path(scratch), self._media, self._limits)
+            given = [(i, video) for i, video in enumerate(videos) if not isinstance(video, Clip)]
+            files = [VideoInput(f"video {i}", _file(video, Path(scratch, f"video-{i}"))) for i, video in given]
+            for error in store.try_fill(files, 1, pool=self._pool).values() if files else ():
+                raise error
+            decoded = iter([store.get(file) for file in files])
+            return [self._checked(video) if isinstance(video, Clip) else next(decoded) for video in videos]
+
+    def _checked(self, clip: Clip) -> Clip:
         media = self._media
-        if isinstance(video, Clip):
-            wanted = (media.frames, 3, media.frame_size, media.frame_size)
-            if video.frames.shape != wanted:
-                raise DataError(f"frames of shape {video.frames.shape}: expected {wanted}")
-            return video
-        if isinstance(video, bytes):
-            with tempfile.NamedTemporaryFile(suffix=".media") as file:
-                file.write(video)
-                file.flush()
-                return decode_clip(Path(file.name), media.frames, media.frame_size, media.audio_seconds)
-        return decode_clip(Path(video), media.frames, media.frame_size, media.audio_seconds)
+        wanted = (media.frames, 3, media.frame_size, media.frame_size)
+        if clip.frames.shape != wanted or clip.frames.dtype != np.uint8:
+            raise DataError(f"frames {clip.frames.dtype} of shape {clip.frames.shape}: expected uint8 {wanted}")
+        if clip.waveform.ndim != 1 or clip.waveform.dtype != np.int16:
+            found = f"{clip.waveform.dtype} of shape {clip.waveform.shape}"
+            raise DataError(f"waveform {found}: expected int16 [N], mono 16 kHz, empty without sound")
+        return clip
+
+
+def _file(video: str | Path | bytes, place: Path) -> Path:
+    if isinstance(video, bytes):
+        place.write_bytes(video)
+        return place
+    return Path(video)
 
 
 def merge(classifier: Classifier) -> Classifier:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from coefvq.config import Lora
+from coefvq.models.last_position import ASK, teach_last_layer
 from coefvq.models.presets import LanguagePart
 
 _LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -20,6 +21,7 @@ class LanguageBranch(nn.Module):
     def __init__(self, decoder: nn.Module, video_token: int, lora: Lora) -> None:
         super().__init__()
         self.output_size = int(decoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        teach_last_layer(decoder)
         self.decoder: Any = with_lora(decoder, lora)
         self.video_token = video_token
 
@@ -46,6 +48,7 @@ class LanguageBranch(nn.Module):
             attention_mask=attention_mask,
             position_ids=positions_of(attention_mask),
             use_cache=False,
+            **{ASK: True},
         )
         final: torch.Tensor = output.last_hidden_state[:, -1]
         return final
@@ -80,7 +83,11 @@ def decoder_config(part: LanguagePart) -> Any:
 
 
 def with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
-    """LoRA on every linear layer; rank 0 freezes the decoder (only the head trains, paper Table 4)."""
+    """LoRA on every linear layer; rank 0 freezes the decoder (only the head trains, paper Table 4).
+
+    peft's ``modules_to_save`` is not needed: head and projector lie outside the decoder that is wrapped here, and
+    ``Classifier.save`` writes every tensor that trains.
+    """
     if lora.rank == 0:
         decoder.requires_grad_(False)
         return decoder

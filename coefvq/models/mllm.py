@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from coefvq.models.audio import AudioBranch
+from coefvq.models.frozen import FrozenPart, features_of
 from coefvq.models.language import LanguageBranch
 from coefvq.models.vision import CnnBranch, SiglipBranch
 
@@ -37,37 +38,77 @@ class MultimodalLLM(nn.Module):
         self.fusion, self.visual_tokens, self.heads = fusion, visual_tokens, heads
         width = language.output_size
         self.norm = nn.LayerNorm(width)
-        self.audio_projector = nn.Linear(audio.output_size, width) if audio is not None and fusion == "early" else None
+        self.audio_projector = _audio_projector(audio.output_size, language) if audio and fusion == "early" else None
         if audio is not None and fusion == "late":
             width += audio.output_size
         self.head = nn.Linear(width, CLASSES * heads)
 
     def hidden(
         self,
-        pixel_values: torch.Tensor,
+        visual: torch.Tensor,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         sound: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """H, the hidden state of the final token: [B, D_lm]; ``sound`` is H_a [B, D_a] where fusion is early."""
+        """H, the hidden state of the final token: H_f [B,T_v,D_lm] -> [B,D_lm]; ``sound`` is H_a [B,D_a] (early)."""
         last = self.audio_projector(sound).unsqueeze(1) if self.audio_projector and sound is not None else None
-        hidden: torch.Tensor = self.language(self.vision(pixel_values), input_ids, attention_mask, last)
+        hidden: torch.Tensor = self.language(visual, input_ids, attention_mask, last)
         return hidden
 
     def forward(
         self,
-        pixel_values: torch.Tensor,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         log_mel: torch.Tensor | None = None,
         has_audio: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        projected_features: torch.Tensor | None = None,
+        audio_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T] -> logits [B,2], or [B,K,2] of K issues."""
-        sound = None
-        if self.audio is not None and log_mel is not None and has_audio is not None:
+        """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T] -> logits [B,2], or [B,K,2] of K issues.
+
+        What ``frozen_features`` returned for the same videos may be given in place of the raw inputs:
+        ``vision_features`` Z_f or ``projected_features`` H_f for pixels, ``audio_features`` H_a for log_mel.
+        """
+        visual = self._visual(pixel_values, vision_features, projected_features)
+        sound = audio_features
+        if self.audio is not None and sound is None and log_mel is not None and has_audio is not None:
             sound = self.audio(log_mel, has_audio)
-        H = self.norm(self.hidden(pixel_values, input_ids, attention_mask, sound).to(self.norm.weight.dtype))
+        if input_ids is None or attention_mask is None:
+            raise TypeError("the MLLM needs input_ids and attention_mask")
+        H = self.norm(self.hidden(visual, input_ids, attention_mask, sound).to(self.norm.weight.dtype))
         if self.fusion == "late" and sound is not None:
             H = torch.cat([H, sound.to(H.dtype)], dim=1)
         logits: torch.Tensor = self.head(H)
         return logits if self.heads == 1 else logits.view(-1, self.heads, CLASSES)
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        """g (with p where it does not train either, if that is smaller) and a, where they are frozen."""
+        parts = [self.vision.frozen_part(), self.audio.frozen_part() if self.audio is not None else None]
+        return tuple(part for part in parts if part is not None)
+
+    def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs of the frozen parts, as ``forward`` takes them."""
+        return features_of(self.frozen_parts(), batch)
+
+    def _visual(
+        self, pixels: torch.Tensor | None, seen: torch.Tensor | None, projected: torch.Tensor | None
+    ) -> torch.Tensor:
+        if projected is not None:
+            return projected
+        visual: torch.Tensor = self.vision.project(seen) if seen is not None else self.vision(pixels)
+        return visual
+
+
+def _audio_projector(size: int, language: LanguageBranch) -> nn.Sequential:
+    """H_a [B,size] -> a token of the size that the language model's own tokens have.
+
+    Whisper's mean vector is some 24 long and nearly the same for all clips; projected as it is, it is a token 4.6 times
+    as long as SmolLM2's, and H, which is read at its place, holds little else.
+    """
+    length = nn.LayerNorm(language.output_size)
+    embedding: torch.Tensor = language.decoder.get_input_embeddings().weight
+    if not embedding.is_meta:
+        nn.init.constant_(length.weight, float(embedding.detach().float().std()))
+    return nn.Sequential(nn.LayerNorm(size), nn.Linear(size, language.output_size), length)

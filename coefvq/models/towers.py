@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
 
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.frozen import READS, SEES, FrozenPart, is_frozen
 from coefvq.models.language import positions_of
 from coefvq.models.presets import FrameTowerPart, LitePart, ResNetPart, SiglipPair, SwinPart, TextPart
 from coefvq.models.vision import lite_input, motion_images
@@ -25,7 +27,7 @@ class FrameTower(nn.Module):
         super().__init__()
         self.encoder, width = _frame_encoder(part, frame_size)
         self.lite = isinstance(part, LitePart)
-        self.motion = motion
+        self.motion, self._part = motion, part
         self.output_size = width * (2 if motion else 1)
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -48,6 +50,13 @@ class FrameTower(nn.Module):
             pooled = self.encoder(((flat + 1.0) / 2.0 - self.mean) / self.std).pooler_output.flatten(1)
         features: torch.Tensor = pooled.unflatten(0, (batch, count)).mean(dim=1)
         return features
+
+    def frozen_part(self) -> FrozenPart | None:
+        """``frame_features`` [B, output_size], where the tower does not train."""
+        if not is_frozen(self):
+            return None
+        settings = {"kind": type(self._part).__name__, "motion": self.motion, **asdict(self._part)}
+        return FrozenPart("frame_features", SEES, self, (self,), settings)
 
 
 def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:
@@ -84,6 +93,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.encoder = _text_encoder(part, pad_token)
         self.is_bert = part.model_type == "bert"
+        self._part = part
         self.output_size = part.hidden_size
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -94,6 +104,12 @@ class TextTower(nn.Module):
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         pooled: torch.Tensor = (states * mask).sum(dim=1) / mask.sum(dim=1)
         return pooled
+
+    def frozen_part(self) -> FrozenPart | None:
+        """``text_features`` [B,D], where the tower does not train."""
+        if not is_frozen(self):
+            return None
+        return FrozenPart("text_features", READS, self, (self,), {"kind": "text", **asdict(self._part)})
 
 
 def _text_encoder(part: TextPart, pad_token: int) -> Any:
@@ -145,17 +161,36 @@ class SiglipTower(nn.Module):
         )
         self.encoder = SiglipModel(config)
         self.pad_token, self.positions = pad_token, part.text_positions
+        self._part = part
         self.output_size = 2 * vision.hidden_size
 
     def forward(
         self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1], ids and mask [B,L] -> [B, 2*D]."""
-        batch, frames = pixel_values.shape[:2]
-        seen = self.encoder.vision_model(pixel_values=pixel_values.flatten(0, 1)).pooler_output
+        return torch.cat([self.see(pixel_values), self.read(input_ids, attention_mask)], dim=1)
+
+    def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] in [-1,1] -> [B,D], mean over frames."""
+        pooled = self.encoder.vision_model(pixel_values=pixel_values.flatten(0, 1)).pooler_output
+        seen: torch.Tensor = pooled.unflatten(0, pixel_values.shape[:2]).mean(dim=1)
+        return seen
+
+    def read(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """ids and mask [B,L] -> [B,D]."""
         ids = right_padded(input_ids, attention_mask, self.positions, self.pad_token)
-        read = self.encoder.text_model(input_ids=ids).pooler_output
-        return torch.cat([seen.unflatten(0, (batch, frames)).mean(dim=1), read], dim=1)
+        pooled: torch.Tensor = self.encoder.text_model(input_ids=ids).pooler_output
+        return pooled
+
+    def frozen_parts(self) -> tuple[FrozenPart, ...]:
+        """``frame_features`` and ``text_features`` [B,D] of the two halves, where they do not train."""
+        seeing, reading = self.encoder.vision_model, self.encoder.text_model
+        settings = {"kind": "siglip-pair", "positions": self.positions, "pad": self.pad_token, **asdict(self._part)}
+        parts = [
+            FrozenPart("frame_features", SEES, self.see, (seeing,), settings),
+            FrozenPart("text_features", READS, self.read, (reading,), settings),
+        ]
+        return tuple(part for part in parts if is_frozen(*part.modules))
 
 
 def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int, pad: int) -> torch.Tensor:

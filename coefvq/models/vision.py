@@ -8,7 +8,11 @@ import torch
 from torch import nn
 
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.frozen import SEES, FrozenPart, is_frozen
 from coefvq.models.presets import LanguagePart, LitePart, SiglipPart
+
+# of SiglipVisionConfig: what the weights' shapes do not tell
+_SIGLIP_SETTINGS = ("num_attention_heads", "image_size", "patch_size", "hidden_act", "layer_norm_eps")
 
 
 class SiglipBranch(nn.Module):
@@ -29,6 +33,42 @@ class SiglipBranch(nn.Module):
         """pixel_values [B,F,3,S,S] in [-1,1] -> H_f [B, F*tokens_per_frame + 1, D_lm]."""
         tokens: torch.Tensor = self.onevision.get_video_features(pixel_values, return_dict=True).pooler_output
         return tokens
+
+    def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] -> Z_f [B, F, patches, D_v], the layer that the projector reads."""
+        config = self.onevision.config
+        frames = pixel_values.flatten(0, 1)
+        states = self.onevision.vision_tower(frames, output_hidden_states=True, return_dict=True).hidden_states
+        layers = config.vision_feature_layer
+        chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+        seen = torch.cat(chosen, dim=-1)
+        if config.vision_feature_select_strategy == "default":
+            seen = seen[:, 1:]
+        return seen.reshape(*pixel_values.shape[:2], *seen.shape[1:])
+
+    def project(self, seen: torch.Tensor) -> torch.Tensor:
+        """Z_f [B, F, patches, D_v] -> H_f [B, F*tokens_per_frame + 1, D_lm], as ``forward`` gives it."""
+        pooled = self.onevision.apply_pooling(self.onevision.multi_modal_projector(seen.flatten(0, 1)))
+        tokens = pooled.reshape(seen.shape[0], -1, pooled.shape[-1])
+        newline = self.onevision.image_newline[None, None, :].expand(seen.shape[0], 1, -1)
+        return torch.cat([tokens, newline.to(tokens.dtype)], dim=1)
+
+    def frozen_part(self) -> FrozenPart | None:
+        """``projected_features`` H_f or ``vision_features`` Z_f, whichever is smaller and still exact."""
+        if not is_frozen(self.tower):
+            return None
+        settings = {"kind": "siglip", "layer": self.onevision.config.vision_feature_layer}
+        settings |= {name: getattr(self.onevision.config.vision_config, name) for name in _SIGLIP_SETTINGS}
+        if is_frozen(self.projector, self.onevision.image_newline) and self._projected_is_smaller():
+            modules = (self.tower, self.projector, self.onevision.image_newline)
+            return FrozenPart("projected_features", SEES, self, modules, settings)
+        return FrozenPart("vision_features", SEES, self.encode, (self.tower,), settings)
+
+    def _projected_is_smaller(self) -> bool:
+        config = self.onevision.config
+        patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        width, seen_width = int(config.text_config.hidden_size), int(config.vision_config.hidden_size)
+        return bool(self.tokens_per_frame * width <= patches * seen_width)
 
     @property
     def tower(self) -> nn.Module:
@@ -57,23 +97,43 @@ class CnnBranch(nn.Module):
             nn.Linear(self.tower.output_size, output_size),
             nn.GELU(),
             nn.Linear(output_size, output_size),
+            # fresh weights give tokens a fifth as long as the scale below says
+            nn.LayerNorm(output_size, elementwise_affine=False),
         )
         # a new projector's output should start at the size of the language model's own embeddings
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self.pooled_side = part.pooled_side
+        self.output_size, self.pooled_side = output_size, part.pooled_side
         self.motion = motion
         self.tokens_per_frame = part.pooled_side**2
         self.extra_tokens = 0
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1] -> H_f [B, images*tokens_per_frame, D_lm]."""
+        return self.project(self.encode(pixel_values))
+
+    def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] -> Z_f [B, images*tokens_per_frame, D_v], the pooled cells."""
         images = torch.cat([pixel_values, motion_images(pixel_values)], dim=1) if self.motion else pixel_values
         batch, count = images.shape[:2]
         grid = self.tower(lite_input(images.flatten(0, 1)))
         pooled = nn.functional.adaptive_avg_pool2d(grid, self.pooled_side)
-        cells = pooled.flatten(2).transpose(1, 2).reshape(batch, count * self.tokens_per_frame, -1)
-        projected: torch.Tensor = self.projector(cells) * self.scale
+        cells: torch.Tensor = pooled.flatten(2).transpose(1, 2).reshape(batch, count * self.tokens_per_frame, -1)
+        return cells
+
+    def project(self, seen: torch.Tensor) -> torch.Tensor:
+        """Z_f [B, T_v, D_v] -> H_f [B, T_v, D_lm]."""
+        projected: torch.Tensor = self.projector(seen) * self.scale
         return projected
+
+    def frozen_part(self) -> FrozenPart | None:
+        """``vision_features`` Z_f, or ``projected_features`` H_f where p is frozen too and that is smaller."""
+        if not is_frozen(self.tower):
+            return None
+        settings = {"kind": "efficientnet-lite", "pooled_side": self.pooled_side, "motion": self.motion}
+        if is_frozen(self.projector, self.scale) and self.output_size < self.tower.output_size:
+            modules = (self.tower, self.projector, self.scale)
+            return FrozenPart("projected_features", SEES, self, modules, settings)
+        return FrozenPart("vision_features", SEES, self.encode, (self.tower,), settings)
 
 
 def lite_input(pixel_values: torch.Tensor) -> torch.Tensor:

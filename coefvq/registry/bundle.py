@@ -51,7 +51,11 @@ class DataRef(_Part):
 
 
 class Candidate(_Part):
-    """A pair with its policy, preprocessing, data hashes, parameters and metrics."""
+    """A pair with its policy, preprocessing, data hashes, parameters and metrics.
+
+    ``calibration`` maps "base" and "mllm" to a ``cascade.calibration.Calibrator`` as a dict, or null: what a score
+    means as a probability. No decision depends on it, so the content hash leaves it out.
+    """
 
     issue: IssueName
     content_hash: Sha256
@@ -62,6 +66,7 @@ class Candidate(_Part):
     data: DataRef
     params: dict[str, JsonValue]
     metrics: dict[str, JsonValue]
+    calibration: dict[str, JsonValue] | None = None
 
     @model_validator(mode="after")
     def _has_metrics(self) -> Candidate:
@@ -147,6 +152,7 @@ def build_candidate(
     data: DataRef,
     params: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
 ) -> Candidate:
     """Put the parts together and hash them.
 
@@ -166,6 +172,7 @@ def build_candidate(
         "data": data.model_dump(),
         "params": dict(params),
         "metrics": dict(metrics),
+        "calibration": None if calibration is None else dict(calibration),
     }
     return parse_candidate(raw, f"candidate of {issue}")
 

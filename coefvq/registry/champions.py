@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from coefvq.cascade.audit_sample import AuditSample
 from coefvq.errors import RegistryError
-from coefvq.inference import MultiIssueScorer, PairScorer
+from coefvq.inference import MultiIssueScorer, PairScorer, recorded
 from coefvq.registry import pairs
 from coefvq.registry.pairs import CHAMPION
 
 
-def load_scorer(issues: Sequence[str] | None = None, version: str = CHAMPION) -> MultiIssueScorer:
-    """Scorer over the pairs of ``issues`` (all that have that alias by default).
+def load_scorer(
+    issues: Sequence[str] | None = None, version: str = CHAMPION, audit: AuditSample | None = None
+) -> MultiIssueScorer:
+    """Scorer over the pairs of ``issues`` (all that have that alias by default); ``audit`` draws for all alike.
 
     The tracking store has to be configured before.
 
@@ -22,7 +26,7 @@ def load_scorer(issues: Sequence[str] | None = None, version: str = CHAMPION) ->
     wanted = list(issues) if issues else [issue for issue in pairs.issues() if _has(issue, version)]
     if not wanted:
         raise RegistryError(f"no issue has a {version}; approve a challenger first: coefvq approve --help")
-    return MultiIssueScorer(tuple(_load(issue, version) for issue in wanted))
+    return MultiIssueScorer(tuple(replace(_load(issue, version), audit=audit) for issue in wanted))
 
 
 def champion_profile(issues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
@@ -47,4 +51,11 @@ def _has(issue: str, version: str) -> bool:
 
 def _load(issue: str, version: str) -> PairScorer:
     bundle = pairs.resolve(issue, version)
-    return PairScorer.from_folders(bundle.base_dir, bundle.mllm_dir, bundle.policy, issue, bundle.bundle_version)
+    return PairScorer.from_folders(
+        bundle.base_dir,
+        bundle.mllm_dir,
+        bundle.policy,
+        issue,
+        bundle.bundle_version,
+        scoring=recorded(bundle.candidate.preprocessing),
+    )

@@ -1,8 +1,9 @@
 """Conditions a candidate must meet before a person is asked to approve it. Pure.
 
-Metrics read, all on the test split except the QPS ratio (traffic split): ``mllm.average_precision``,
-``mllm.prevalence``, ``mllm.n``, ``cascade.f1`` (share), ``cascade.qps_ratio`` (percent). A metric may be
-null where it is undefined, which fails its check; a metric that is not there at all is an error.
+Metrics read, all on the test split unless it says otherwise: ``mllm.average_precision``, ``mllm.prevalence``,
+``mllm.n``, ``cascade.f1`` (share), ``cascade.qps_ratio`` (percent of traffic), ``stability.n`` and
+``stability.flip_rate`` (share of the videos nearest to a threshold). A metric may be null where it is undefined,
+which fails its check; a metric that is not there at all is an error.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> Gat
     Raises:
         RegistryError: a metric is not in the candidate.
     """
-    checks = (_average_precision(candidate, params), _qps_ratio(candidate, params), _f1(candidate, champion, params))
+    checks = (
+        _average_precision(candidate, params),
+        _qps_ratio(candidate, params),
+        _f1(candidate, champion, params),
+        _flip_rate(candidate, params),
+    )
     return GateReport(passed=all(item.passed for item in checks), checks=checks)
 
 
@@ -105,6 +111,23 @@ def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateC
         value=before - reached,
         limit=limit,
         explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same test data; a drop of {limit:.3f} is allowed",
+    )
+
+
+def _flip_rate(candidate: Candidate, params: Gate) -> GateCheck:
+    limit = params.max_flip_rate
+    rate, n = _metric(candidate, "stability", "flip_rate"), _metric(candidate, "stability", "n")
+    if rate is None or n is None:
+        return _undefined("flip_rate", limit, "no video was scored again")
+    return GateCheck(
+        name="flip_rate",
+        passed=rate <= limit + _SLACK,
+        value=rate,
+        limit=limit,
+        explanation=(
+            f"{100 * rate:.2f} % of the {n:.0f} videos nearest to a threshold change sides with batch, padding, "
+            f"threads or decoding; at most {100 * limit:.2f} % wanted"
+        ),
     )
 
 

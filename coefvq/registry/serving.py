@@ -34,14 +34,17 @@ def open_model(artifacts: Mapping[str, Path]) -> Predict:
 
 
 def _open_pair(pair_json: Path) -> Predict:
-    from coefvq.inference import PairScorer
+    from coefvq.inference import PairScorer, recorded
     from coefvq.registry.pairs import verified_folders
 
     candidate = read_candidate(pair_json)
     folders = verified_folders(candidate)
     # the registry gives a version later than this artifact was made; 0 marks that it is not known here
     stamp = bundle_version("0", candidate.content_hash)
-    scorer = PairScorer.from_folders(folders["base"], folders["mllm"], candidate.policy, candidate.issue, stamp)
+    how = recorded(candidate.preprocessing)
+    scorer = PairScorer.from_folders(
+        folders["base"], folders["mllm"], candidate.policy, candidate.issue, stamp, scoring=how
+    )
     return lambda frame: pair_frame(scorer.score(videos(frame)))
 
 

@@ -43,20 +43,41 @@ STAGES = (
     ),
     StageSpec(
         "train-base",
-        ("seed", "media.{issue}", "base.{issue}", "tracking"),
+        ("seed", "media.{issue}", "base.{issue}", "ingest.limits", "loading", "tracking"),
         True,
         "Train the light first-stage model.",
     ),
     StageSpec(
         "train-mllm",
-        ("seed", "media.{issue}", "mllm.{issue}", "tracking"),
+        ("seed", "media.{issue}", "mllm.{issue}", "ingest.limits", "loading", "tracking"),
         True,
         "Fine-tune the multimodal LLM with LoRA.",
     ),
-    StageSpec("predict", ("media.{issue}", "predict"), True, "Score val, test and traffic with both models."),
-    StageSpec("evaluate", ("evaluate",), True, "F1 and R@P of both models, the metadata shortcut and the Bayes rows."),
     StageSpec(
-        "thresholds", ("evaluate", "thresholds.{issue}"), True, "Pick the cascade's thresholds on validation data."
+        "predict",
+        ("media.{issue}", "ingest.limits", "loading", "predict"),
+        True,
+        "Score val, test and traffic with both models.",
     ),
-    StageSpec("candidate", ("seed", "media.{issue}"), True, "Bind models, policy and data hashes into one candidate."),
+    StageSpec(
+        "evaluate", ("seed", "evaluate"), True, "F1 and R@P of both models, the metadata shortcut and the Bayes rows."
+    ),
+    StageSpec(
+        "thresholds",
+        ("seed", "evaluate", "thresholds.{issue}"),
+        True,
+        "Pick the cascade's thresholds on validation data.",
+    ),
+    StageSpec(
+        "stability",
+        ("seed", "media.{issue}", "predict"),
+        True,
+        "Score videos near the thresholds in other ways and count who changes sides.",
+    ),
+    StageSpec(
+        "candidate",
+        ("seed", "media.{issue}", "predict"),
+        True,
+        "Bind models, policy and data hashes into one candidate.",
+    ),
 )

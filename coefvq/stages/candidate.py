@@ -17,15 +17,22 @@ def run(params: Params, issue: str) -> None:
     """Bind everything a release is made of."""
     evaluation = read_json(params.paths.report(issue, "evaluation.json"))
     thresholds = read_json(params.paths.report(issue, "thresholds.json"))
+    stability = read_json(params.paths.report(issue, "stability.json"))
     candidate = build_candidate(
         issue,
         base=_model(params, "base", issue),
         mllm=_model(params, "mllm", issue),
         policy=read_json(params.paths.report(issue, "policy.json")),
-        preprocessing=params.media[issue].model_dump(),
+        # served as it was scored: thresholds hold for these settings only
+        preprocessing=params.media[issue].model_dump() | {"scoring": params.predict.model_dump(exclude={"batch_size"})},
         data=data_ref(params).model_copy(update={"profile": _profile(params, issue)}),
         params={"seed": params.seed},
-        metrics={**evaluation["test"], "cascade": _chosen(thresholds)},
+        metrics={
+            **evaluation["test"],
+            "cascade": _chosen(thresholds),
+            "stability": {key: stability[key] for key in ("n", "flip_rate")},
+        },
+        calibration=_calibration(read_json(params.paths.report(issue, "calibration.json"))),
     )
     write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
     write_json(params.paths.report(issue, "metrics.json"), _headline(candidate.metrics))
@@ -34,6 +41,11 @@ def run(params: Params, issue: str) -> None:
 def _profile(params: Params, issue: str) -> dict[str, Any]:
     rows = split_manifest(params)
     return profile(rows[rows["split"] == "train"], [issue])
+
+
+def _calibration(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The chosen calibrator per model; None where none makes the scores better."""
+    return {name: None if row["chosen"] is None else row["calibrators"][row["chosen"]] for name, row in report.items()}
 
 
 def _model(params: Params, kind: Any, issue: str) -> ModelRef:

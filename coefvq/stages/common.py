@@ -14,6 +14,7 @@ from coefvq.data.manifest import read_table, to_inputs
 from coefvq.data.remote import is_url
 from coefvq.data.validation_report import ValidationResult, to_html, to_json, to_markdown
 from coefvq.errors import DataError
+from coefvq.evaluation.detail import DetailSettings
 from coefvq.files import sha256_file, write_json, write_text
 from coefvq.records import VideoInput, label_column
 from coefvq.registry.bundle import DataRef
@@ -85,6 +86,17 @@ def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
     if not thinned:
         return rows
     return rows.assign(weight=rows["weight"] * factor)[factor > 0].reset_index(drop=True)
+
+
+def detail_settings(params: Params) -> DetailSettings:
+    """Slices, bootstrap and targets of the evaluation."""
+    return DetailSettings(
+        precision_targets=params.evaluate.precision_targets,
+        slices=params.evaluate.slices,
+        bootstrap=params.evaluate.bootstrap,
+        group_by=params.evaluate.group_by,
+        seed=params.seed,
+    )
 
 
 def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
 from coefvq.config import Params
@@ -9,10 +12,12 @@ from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
 from coefvq.files import write_json
-from coefvq.inference import score_batches
+from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_batches, score_dataset
 from coefvq.models.classifier import load
-from coefvq.records import SCORE_COLUMNS, label_column, posterior_column
-from coefvq.stages.common import media_root, progress, split_manifest
+from coefvq.records import SCORE_COLUMNS, VideoInput, label_column, posterior_column
+from coefvq.stages.bulk import score_on_ray
+from coefvq.stages.common import Advance, media_root, progress, split_manifest
+from coefvq.stages.loading import opened
 
 _SCORED = ("val", "test", "traffic")
 _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}
@@ -23,16 +28,39 @@ def run(params: Params, issue: str) -> None:
     manifest = split_manifest(params)
     rows = manifest[manifest["split"].isin(_SCORED)].reset_index(drop=True)
     videos = to_inputs(rows, media_root(params))
-    store = ClipStore(default_cache(), params.media[issue])
-    scores = {}
+    scores: dict[str, Scores] = {}
+    skipped: dict[str, str] = {}
     for kind in ("base", "mllm"):
-        classifier = load(params.paths.model_dir(kind, issue))
         with progress(f"scoring with {kind} [{issue}]", len(videos)) as advance:
-            scores[kind] = score_batches(classifier, videos, store, params.predict.batch_size, advance)
+            scores[kind], bad = _score(params, params.paths.model_dir(kind, issue), videos, f"{issue} {kind}", advance)
+        skipped |= bad
     table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
+    table = table[~table["video_id"].isin(skipped)].reset_index(drop=True)
     write_table(table.loc[:, list(SCORE_COLUMNS)], params.paths.report(issue, "scores.parquet"))
     counts = {str(name): int(count) for name, count in table["split"].value_counts().items()}
-    write_json(params.paths.report(issue, "predict.json"), {"scored": counts})
+    write_json(params.paths.report(issue, "predict.json"), {"scored": counts, "skipped": len(skipped)})
+
+
+def _score(
+    params: Params, folder: Path, videos: list[VideoInput], title: str, advance: Advance
+) -> tuple[Scores, dict[str, str]]:
+    """Scores [n], NaN where a clip could not be read, and why it could not, by video."""
+    batch_size = params.predict.batch_size
+    if params.runtime.engine == "ray":
+        return score_on_ray(folder, videos, params.predict, params.runtime.workers, advance), {}
+    if params.predict.approximate != NOTHING:
+        # what an approximation sees is not what the cache was filled for
+        classifier = load_for_scoring(folder, params.predict)
+        store = ClipStore(default_cache(), classifier.config.media, params.ingest.limits)
+        return score_batches(classifier, videos, store, batch_size, advance), {}
+    classifier = load(folder)
+    scores = np.full(len(videos), np.nan)
+    # features are those of the trained towers, so that training and scoring share them
+    with opened(params, classifier, videos, 1, title) as inputs:
+        ready = ready_for_scoring(classifier, params.predict)
+        dataset, kept = inputs.dataset(videos), inputs.kept(videos)
+        scores[kept] = score_dataset(ready, dataset, inputs.collator, batch_size, advance)
+    return scores, dict(inputs.skipped)
 
 
 def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:

@@ -1,13 +1,21 @@
-"""scores.parquet -> the cascade's policy, picked on validation data and reported on test and traffic."""
+"""scores.parquet -> policy and calibration, made on validation; the policy is measured on test and traffic."""
 
 from __future__ import annotations
 
-from coefvq.config import Params
+from typing import Any
+
+import pandas as pd
+
+from coefvq.cascade.modes import Objective
+from coefvq.cascade.objectives import Prices
+from coefvq.cascade.policy import CascadePolicy
+from coefvq.config import Params, Thresholds
 from coefvq.data.manifest import read_table
+from coefvq.evaluation.detail import calibration_report, detail_report
 from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
-from coefvq.evaluation.report import cascade_report
+from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
-from coefvq.stages.common import say
+from coefvq.stages.common import detail_settings, say, split_manifest
 
 
 def run(params: Params, issue: str) -> None:
@@ -21,10 +29,37 @@ def run(params: Params, issue: str) -> None:
         settings.max_f1_loss,
         settings.views_trigger,
         params.evaluate.precision_targets,
+        _objective(settings),
     )
+    report["detail"] = _detail(params, scores, CascadePolicy.from_dict(report["policy"]))
     write_json(params.paths.report(issue, "thresholds.json"), report)
     write_json(params.paths.report(issue, "policy.json"), report["policy"])
+    write_json(params.paths.report(issue, "calibration.json"), calibration_report(scores))
     write_json(params.paths.report(issue, "frontier.json"), frontier_rows(scores, report))
     write_json(params.paths.report(issue, "pr_curve.json"), pr_curve_rows(scores, report))
     write_result_figure(scores, report, params.paths.report(issue, "result.png"))
     say(f"[{issue}] {report['reason']}")
+
+
+def _objective(settings: Thresholds) -> Objective | None:
+    """What the mode wants, percents as shares; None: the paper's way."""
+    if settings.mode == "paper":
+        return None
+    prices = settings.prices
+    return Objective(
+        mode=settings.mode,
+        precision=settings.precision / 100.0 if settings.precision is not None else 0.8,
+        qps=settings.max_qps_ratio or 100.0,
+        max_recall_loss=settings.max_recall_loss or 0.0,
+        prices=None if prices is None else Prices(prices.call, prices.false_positive, prices.miss),
+        accept_threshold=settings.accept_threshold,
+    )
+
+
+def _detail(params: Params, scores: pd.DataFrame, policy: CascadePolicy) -> dict[str, Any]:
+    """Intervals and slices of the chosen cascade on test."""
+    test = labelled_split(scores, "test")
+    score = policy.ranking_score(test.base, test.mllm, test.views)
+    models = {"cascade": (score, policy.decision_threshold)}
+    judged = policy.judges(test.base, test.views)
+    return detail_report(scores, split_manifest(params), models, detail_settings(params), judged)

@@ -9,11 +9,15 @@ from coefvq.stages.training import TrainingJob, train_and_record
 
 def run(params: Params, issue: str) -> None:
     """Train the first stage of the cascade."""
+    train_and_record(params, job(params, issue))
+
+
+def job(params: Params, issue: str) -> TrainingJob:
+    """What is to be trained."""
     settings = params.base[issue]
-    job = TrainingJob(
+    return TrainingJob(
         config=base_config(issue, settings, params.media[issue]),
         training=settings.training,
         lora_dropout=0.0,
         logged_params=settings.model_dump(),
     )
-    train_and_record(params, job)

@@ -9,11 +9,16 @@ from coefvq.stages.training import TrainingJob, train_and_record
 
 def run(params: Params, issue: str) -> None:
     """Fine-tune the second stage of the cascade."""
+    train_and_record(params, job(params, issue))
+
+
+def job(params: Params, issue: str) -> TrainingJob:
+    """What is to be trained."""
     settings = params.mllm[issue]
-    job = TrainingJob(
+    return TrainingJob(
         config=mllm_config(issue, settings, params.media[issue]),
         training=settings.training,
         lora_dropout=settings.lora.dropout,
         logged_params=settings.model_dump(),
+        warmup=settings.warmup,
     )
-    train_and_record(params, job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +10,25 @@ from typing import Any
 
 import pandas as pd
 
-from coefvq.config import Params, Training
-from coefvq.data.clips import ClipStore, default_cache
-from coefvq.data.dataset import VideoDataset, text_of
-from coefvq.files import write_json
-from coefvq.models.classifier import ModelConfig, build, text_encoder
+from coefvq.config import Params, Training, WarmUp
+from coefvq.data.clips import default_cache
+from coefvq.data.dataset import Collator, VideoDataset, text_of
+from coefvq.errors import SplitError
+from coefvq.files import sha256_json, write_json
+from coefvq.models.assembly import device
+from coefvq.models.classifier import Classifier, ModelConfig, build, text_encoder
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
-from coefvq.stages.common import data_ref, inputs_and_labels, labelled, progress, say, split_manifest
+from coefvq.registry.flat import flat_params
+from coefvq.stages.alignment import align
+from coefvq.stages.common import data_ref, inputs_and_labels, labelled, say, split_manifest
+from coefvq.stages.loading import opened
+from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import EpochListener, FitResult, fit, seed_everything
+from coefvq.training.ranks import rank, use_own_device, world_size
+from coefvq.training.sampling import LengthGrouped
+
+_SAID = ("epoch", "loss", "val_loss", "val_average_precision")
 
 
 @dataclass(frozen=True)
@@ -28,37 +39,144 @@ class TrainingJob:
     training: Training
     lora_dropout: float
     logged_params: dict[str, Any]
+    warmup: WarmUp | None = None
 
 
 def train_and_record(params: Params, job: TrainingJob) -> None:
-    """Fit on train, keep the best epoch on val, save the folder, log the run, write the metrics."""
+    """Fit on train, keep the best epoch on val, save the folder, log the run, write the metrics.
+
+    Of several ranks all train and the first one writes. A killed run goes on from its checkpoints, which are deleted
+    when everything is written.
+    """
+    use_own_device()
+    data = _data(params, job.config.issue)
+    classifier = fresh_classifier(params, job, data.train[0])
+    if job.warmup is not None and job.warmup.epochs > 0:
+        align(params, classifier, job.warmup)
+    checkpoints = checkpoint_folder(params, job)
+    if rank() > 0:
+        _fit(params, job, classifier, data, checkpoints, lambda _: None)
+        return
     kind, issue = job.config.kind, job.config.issue
+    with checkpoints.held(), _tracked(params, job) as run:
+        result, counts = _fit(params, job, classifier, data, checkpoints, _reporter(run, kind, issue))
+        folder = params.paths.model_dir(kind, issue)
+        classifier.save(folder)
+        metrics = _metrics(result) | counts
+        run.log_model_folder(folder, kind, issue)
+        run.log_metrics({"val": metrics, "cost": asdict(result.cost)})
+        write_json(params.paths.report(issue, f"{kind}.json"), metrics)
+        write_json(params.paths.report(issue, f"{kind}_curve.json"), list(result.curve))
+        write_json(Path(params.paths.models) / issue / f"{kind}_run.json", run.record())
+        checkpoints.remove()
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Videos and labels of train and val, and the sampling weights of val."""
+
+    train: tuple[list[VideoInput], list[int]]
+    val: tuple[list[VideoInput], list[int]]
+    val_weight: pd.Series[float]
+
+
+def _data(params: Params, issue: str) -> _Data:
     rows = split_manifest(params)
-    train_set, train_videos = _dataset(params, rows, job, "train")
-    val_set, _ = _dataset(params, rows, job, "val")
-    val_weight = labelled(rows, issue, "val")["weight"]
+    train, val = training_rows(params, rows, issue)
+    for split, (_, labels) in (("train", train), ("val", val)):
+        check_both_classes(labels, issue, split)
+    return _Data(train, val, labelled(rows, issue, "val")["weight"])
+
+
+def check_both_classes(labels: Sequence[int], issue: str, split: str) -> None:
+    """A model cannot learn, nor be chosen, from one class.
+
+    Raises:
+        SplitError: all labels are equal.
+    """
+    if len(set(labels)) < 2:
+        missing = "positive" if not any(labels) else "negative"
+        raise SplitError(
+            f"split '{split}' has no {missing} for {issue} among {len(labels)} labelled videos; "
+            "label more, or give that split a larger share (split.fractions)"
+        )
+
+
+def _fit(
+    params: Params,
+    job: TrainingJob,
+    classifier: Classifier,
+    data: _Data,
+    checkpoints: CheckpointFolder,
+    report: EpochListener,
+) -> tuple[FitResult, dict[str, int]]:
+    """Train; also how many videos there were of each kind."""
+    videos = [*data.train[0], *data.val[0]]
+    title = f"{job.config.issue} {job.config.kind}"
+    with opened(params, classifier, videos, job.training.num_train_epochs, title) as inputs:
+        train_set, val_set = inputs.dataset(*data.train), inputs.dataset(*data.val)
+        weight = data.val_weight.iloc[inputs.kept(data.val[0])]
+        result = fit(
+            classifier,
+            train_set,
+            val_set,
+            job.training,
+            params.seed,
+            report,
+            weight,
+            inputs.collator,
+            checkpoints,
+            _sampler(params, job, inputs.collator, train_set),
+        )
+        counts = {
+            "train_videos": len(train_set),
+            "val_videos": len(val_set),
+            "skipped_videos": len(inputs.skipped),
+        }
+    return result, counts
+
+
+def checkpoint_folder(params: Params, job: TrainingJob) -> CheckpointFolder:
+    """Beside the decoded clips, named by everything that the result depends on."""
+    config, data = job.config, data_ref(params)
+    identity = {
+        "issue": config.issue,
+        "kind": config.kind,
+        "preset": config.preset,
+        "manifest": data.manifest_sha256[:16],
+        "splits": data.splits_sha256[:16],
+        "ranks": world_size(),
+        "group_by_length": params.loading.group_by_length,
+        **flat_params({"seed": params.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
+        **flat_params({"warmup": None if job.warmup is None else job.warmup.model_dump()}),
+        **flat_params({"model": config.model_dump()}),
+    }
+    name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"
+    given = params.runtime.resume_from
+    root = default_cache() / "checkpoints" / name if given is None else Path(given)
+    return CheckpointFolder(root, identity, params.runtime.save_steps, params.runtime.save_total_limit)
+
+
+def training_rows(params: Params, rows: pd.DataFrame, issue: str) -> list[tuple[list[VideoInput], list[int]]]:
+    """Videos and labels of train, and of val."""
+    return [inputs_and_labels(labelled(rows, issue, split), params, issue) for split in ("train", "val")]
+
+
+def fresh_classifier(params: Params, job: TrainingJob, train_videos: Sequence[VideoInput]) -> Classifier:
+    """The model as training starts with it: seeded, on the device it will train on."""
     seed_everything(params.seed)
     text = text_encoder(job.config, (text_of(video) for video in train_videos))
     classifier = build(job.config, text, job.lora_dropout)
-    with _tracked(params, job) as run:
-        result = fit(classifier, train_set, val_set, job.training, params.seed, _reporter(run, kind, issue), val_weight)
-        folder = params.paths.model_dir(kind, issue)
-        classifier.save(folder)
-        metrics = _metrics(result, len(train_set), len(val_set))
-        run.log_model_folder(folder, kind, issue)
-        run.log_metrics({"val": metrics})
-    write_json(params.paths.report(issue, f"{kind}.json"), metrics)
-    write_json(params.paths.report(issue, f"{kind}_curve.json"), list(result.curve))
-    write_json(Path(params.paths.models) / issue / f"{kind}_run.json", run.record())
+    classifier.network.to(device())
+    return classifier
 
 
-def _dataset(params: Params, rows: pd.DataFrame, job: TrainingJob, split: str) -> tuple[VideoDataset, list[VideoInput]]:
-    issue = job.config.issue
-    videos, labels = inputs_and_labels(labelled(rows, issue, split), params, issue)
-    store = ClipStore(default_cache(), job.config.media)
-    with progress(f"decoding {split} [{issue}]", len(videos)) as advance:
-        store.fill(videos, params.runtime.workers, advance)
-    return VideoDataset(videos, store, labels), videos
+def _sampler(params: Params, job: TrainingJob, collator: Collator, train_set: VideoDataset) -> LengthGrouped | None:
+    """Grouping by the batch of all ranks and accumulated steps, so that their number does not change the order."""
+    if not params.loading.group_by_length or not job.config.reads_text:
+        return None
+    batch = job.training.per_device_train_batch_size * job.training.gradient_accumulation_steps * world_size()
+    return LengthGrouped(collator.lengths(train_set.texts), batch, params.seed)
 
 
 def _tracked(params: Params, job: TrainingJob) -> AbstractContextManager[tracking.TrainingRun]:
@@ -76,14 +194,16 @@ def _tracked(params: Params, job: TrainingJob) -> AbstractContextManager[trackin
 def _reporter(run: tracking.TrainingRun, kind: str, issue: str) -> EpochListener:
     def on_epoch(row: dict[str, float]) -> None:
         run.log_curve(round(row["epoch"] * 100), {"train": {k: v for k, v in row.items() if k != "epoch"}})
+        others = [name for name in row if name not in _SAID]
         say(
             f"[{issue} {kind}] epoch {row['epoch']:g}: loss {row['loss']:.4f}, "
             f"val loss {row['val_loss']:.4f}, val AP {row['val_average_precision']:.4f}"
+            + "".join(f", {name.replace('_', ' ', 1)} {row[name]:.4f}" for name in others)
         )
 
     return on_epoch
 
 
-def _metrics(result: FitResult, n_train: int, n_val: int) -> dict[str, float]:
-    facts = {name: value for name, value in asdict(result).items() if name != "curve"}
-    return {**facts, "epochs": len(result.curve), "train_videos": n_train, "val_videos": n_val}
+def _metrics(result: FitResult) -> dict[str, float]:
+    facts = {name: value for name, value in asdict(result).items() if name not in ("curve", "cost")}
+    return {**facts, "epochs": len(result.curve)}

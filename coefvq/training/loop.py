@@ -1,46 +1,57 @@
-"""Fine-tune one classifier with transformers' Trainer.
+"""Fine-tune with transformers' Trainer.
 
-The Trainer is used as it is: our part is the loss for a rare class, the metric that decides which
-epoch is kept, and one progress line per epoch. Weights of the best epoch are kept in memory (the
-trainable part only), so that no optimiser state is ever pickled to disk here.
+The Trainer is used as it is: our parts are the loss for a rare class and missing labels (`losses`), groups of
+learning rates (`parameters`), the figure that decides which epoch is kept (`validation`, `keeper`). Nothing is
+pickled to disk.
 """
 
 from __future__ import annotations
 
-import math
-import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, set_seed
 
 from coefvq.config import Training
-from coefvq.data.dataset import VideoDataset
-from coefvq.evaluation.metrics import average_precision
+from coefvq.errors import TrainingError
+from coefvq.files import sha256_json
+from coefvq.training.arguments import training_arguments
+from coefvq.training.checkpoints import CheckpointFolder
+from coefvq.training.cost import Cost
+from coefvq.training.keeper import EpochListener, KeepBest
+from coefvq.training.losses import ClassificationLoss, LossSpec, class_prior
+from coefvq.training.objective import Collate, Indexed, IndexedCollate, Monitored, TrainingSet, WithLoss
+from coefvq.training.parameters import optimizer_class
+from coefvq.training.ranks import from_first, rank
+from coefvq.training.resume import ResumableTrainer, Resume
+from coefvq.training.validation import ValidationMetrics
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
 
-#: the figure on validation data that decides which epoch is kept
-CRITERION = "eval_average_precision"
-EpochListener = Callable[[dict[str, float]], None]
+__all__ = ["EpochListener", "FitResult", "fit", "optimize", "seed_everything"]
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """One row per epoch (epoch, loss, val_loss, val_average_precision) and the epoch that was kept."""
+    """One row per epoch (epoch, loss, val_loss, val_average_precision, the criterion) and the epoch that was kept.
+
+    ``best_criterion`` is ``metric_for_best_model`` of that epoch. ``cost`` alone differs between equal runs.
+    """
 
     curve: tuple[dict[str, float], ...]
     best_epoch: float
-    best_average_precision: float
+    best_criterion: float
+    best_average_precision: float | None
     trainable_parameters: int
     total_parameters: int
+    cost: Cost
 
 
 def seed_everything(seed: int) -> None:
@@ -53,128 +64,117 @@ def seed_everything(seed: int) -> None:
 
 def fit(
     classifier: Classifier,
-    train_set: VideoDataset,
-    val_set: VideoDataset,
+    train_set: TrainingSet,
+    val_set: TrainingSet,
     params: Training,
     seed: int,
     on_epoch: EpochListener = lambda _: None,
     val_weight: ArrayLike | None = None,
+    collator: Collate | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    sampler: Sampler[int] | None = None,
 ) -> FitResult:
-    """Train in place and leave the weights of the epoch with the best validation average precision.
+    """Train in place and leave the weights of the epoch that is best on validation by ``metric_for_best_model``.
 
-    ``val_weight`` [len(val_set)] are sampling weights for that figure. The losses know none: where negatives were
-    thinned on purpose, the model is meant to train on what is left, and ``positive_weight`` is the knob.
+    Labels are [N], or [N,K] for a network with K heads; -100 is missing. ``val_weight`` [len(val_set)] are sampling
+    weights for validation. The losses know none: where negatives were thinned on purpose, the model is meant to
+    train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither it
+    nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one. With
+    ``checkpoints`` a killed training goes on where the newest one was written, and ``on_epoch`` hears the epochs
+    before it again; they are the caller's to remove once the result is safe.
+
+    Raises:
+        TrainingError: a loss or a validation score is not finite (the videos are named), or a checkpoint cannot be
+            written or belongs to another run.
     """
-    model = _WithLoss(classifier.network, params.positive_weight)
-    keeper = _KeepBest(model, on_epoch)
-    with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
-        trainer = Trainer(
-            model=model,
-            args=_arguments(params, seed, scratch),
-            data_collator=classifier.collator,
-            train_dataset=train_set,
-            eval_dataset=val_set,
-            compute_metrics=partial(_validation_metrics, weight=val_weight),
-            callbacks=[keeper],
-        )
-        trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch
-        trainer.train()
-    keeper.restore()
-    classifier.network.eval()
-    count = [(p.numel(), p.requires_grad) for p in classifier.network.parameters()]
-    return FitResult(
-        curve=tuple(keeper.curve),
-        best_epoch=keeper.best_epoch,
-        best_average_precision=keeper.best,
-        trainable_parameters=sum(n for n, trains in count if trains),
-        total_parameters=sum(n for n, _ in count),
+    spec = LossSpec(params.loss, params.positive_weight, params.focal_gamma)
+    prior = class_prior(train_set.labels or []) if params.loss == "logit_adjusted" else torch.full((1, 2), 0.5)
+    return optimize(
+        WithLoss(classifier.network, ClassificationLoss(spec, prior)),
+        train_set,
+        val_set,
+        collator or classifier.collator,
+        params,
+        seed,
+        on_epoch,
+        ValidationMetrics(params.metric_for_best_model, val_set.video_ids, val_weight),
+        checkpoints,
+        sampler,
     )
 
 
-class _WithLoss(nn.Module):
-    """Class-weighted cross-entropy around a network that returns logits [B, C]."""
+def optimize(
+    objective: nn.Module,
+    train_set: TrainingSet,
+    val_set: TrainingSet,
+    collator: Collate,
+    params: Training,
+    seed: int,
+    on_epoch: EpochListener = lambda _: None,
+    metrics: ValidationMetrics | None = None,
+    checkpoints: CheckpointFolder | None = None,
+    sampler: Sampler[int] | None = None,
+) -> FitResult:
+    """Train any module whose forward takes the collator's batch and returns ``{"loss", …}``, in place.
 
-    # the Trainer would otherwise hand over num_items_in_batch and expect a summed loss
-    accepts_loss_kwargs = False
+    Without ``metrics`` the criterion is the validation loss, whatever ``metric_for_best_model`` says. The best epoch's
+    weights are put back and the module is left in eval mode.
 
-    def __init__(self, network: nn.Module, positive_weight: float) -> None:
-        super().__init__()
-        self.network = network
-        self.class_weight: torch.Tensor
-        self.register_buffer("class_weight", torch.tensor([1.0, positive_weight]), persistent=False)
-
-    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        logits = self.network(**inputs)
-        loss = nn.functional.cross_entropy(logits.float(), labels, weight=self.class_weight)
-        return {"loss": loss, "logits": logits}
-
-
-class _KeepBest(TrainerCallback):
-    """Collects the curve and keeps the trainable weights and buffers of the best epoch."""
-
-    def __init__(self, model: nn.Module, on_epoch: EpochListener) -> None:
-        self.curve: list[dict[str, float]] = []
-        self.best, self.best_epoch = -math.inf, 0.0
-        self._model, self._on_epoch = model, on_epoch
-        self._kept: dict[str, torch.Tensor] = {}
-        self._train_loss = math.nan
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._train_loss = float(logs["loss"])
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        score = float(metrics[CRITERION])
-        row = {
-            "epoch": round(float(state.epoch or 0.0), 4),
-            "loss": self._train_loss,
-            "val_loss": float(metrics["eval_loss"]),
-            "val_average_precision": score,
-        }
-        self.curve.append(row)
-        self._on_epoch(row)
-        if score > self.best:
-            self.best, self.best_epoch = score, row["epoch"]
-            self._kept = {name: tensor.detach().clone() for name, tensor in self._changing()}
-
-    def restore(self) -> None:
-        """Put the best epoch's weights back."""
-        with torch.no_grad():
-            for name, tensor in self._changing():
-                if name in self._kept:
-                    tensor.copy_(self._kept[name])
-
-    def _changing(self) -> list[tuple[str, torch.Tensor]]:
-        parameters = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
-        return [*parameters, *self._model.named_buffers()]
+    Raises:
+        TrainingError: as `fit`.
+    """
+    model = Monitored(objective, train_set.video_ids)
+    criterion = "loss" if metrics is None else params.metric_for_best_model
+    keeper = KeepBest(model, criterion, params.early_stopping_patience, on_epoch)
+    dtypes = [parameter.dtype for parameter in model.parameters()]
+    resume = None if checkpoints is None else Resume(checkpoints, model, keeper)
+    with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
+        arguments = training_arguments(params, seed, Path(scratch))
+        trainer = ResumableTrainer(
+            model=model,
+            args=arguments,
+            data_collator=IndexedCollate(collator),
+            train_dataset=Indexed(train_set),
+            eval_dataset=Indexed(val_set),
+            compute_metrics=metrics,
+            optimizer_cls_and_kwargs=optimizer_class(model, params, arguments),
+            callbacks=[keeper] if resume is None else [keeper, resume],
+        )
+        trainer.sampler = sampler
+        trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch
+        for rows in (train_set, val_set):
+            _check_same_rows(rows, arguments.device)
+        found = None if resume is None else resume.find(arguments.device)
+        for row in keeper.progress.curve if rank() == 0 else ():
+            on_epoch(row)  # what a killed process has heard, this one's listener has not
+        if resume is None or not resume.is_finished():
+            trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+    for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
+        parameter.data = parameter.data.to(dtype)  # DeepSpeed leaves a bf16 module behind
+    keeper.restore()
+    objective.eval()
+    return _result(keeper, model, criterion)
 
 
-def _validation_metrics(prediction: EvalPrediction, weight: ArrayLike | None) -> dict[str, float]:
-    logits = torch.as_tensor(prediction.predictions).float()
-    score = logits.softmax(dim=1)[:, 1].numpy()
-    return {"average_precision": average_precision(prediction.label_ids, score, weight)}
+def _check_same_rows(rows: TrainingSet, device: torch.device) -> None:
+    """All ranks must go through the same rows, or they would wait for each other for ever."""
+    mine = int(sha256_json(list(rows.video_ids))[:15], 16)
+    if from_first(mine, device) != mine:
+        raise TrainingError(
+            f"rank {rank()} holds other videos than rank 0 ({len(rows)} here): a clip decodes on one machine only; "
+            "build the features first (coefvq features build), or share COEFVQ_CACHE between machines"
+        )
 
 
-def _arguments(params: Training, seed: int, scratch: str) -> TrainingArguments:
-    # bf16 pays where the hardware multiplies it natively; the tiny preset stays exact in fp32 on CPU
-    return TrainingArguments(
-        output_dir=scratch,
-        num_train_epochs=params.num_train_epochs,
-        per_device_train_batch_size=params.per_device_train_batch_size,
-        per_device_eval_batch_size=2 * params.per_device_train_batch_size,
-        learning_rate=params.learning_rate,
-        weight_decay=params.weight_decay,
-        warmup_steps=params.warmup_steps,
-        lr_scheduler_type=params.lr_scheduler_type,
-        eval_strategy="epoch",
-        logging_strategy="epoch",
-        save_strategy="no",
-        report_to=[],
-        remove_unused_columns=False,
-        label_names=["labels"],
-        seed=seed,
-        data_seed=seed,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        disable_tqdm=not sys.stderr.isatty(),
+def _result(keeper: KeepBest, model: Monitored, criterion: str) -> FitResult:
+    count = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    best = keeper.progress.best or {}
+    return FitResult(
+        curve=tuple(keeper.progress.curve),
+        best_epoch=best["epoch"],
+        best_criterion=best[f"val_{criterion}"],
+        best_average_precision=best.get("val_average_precision"),
+        trainable_parameters=sum(n for n, trains in count if trains),
+        total_parameters=sum(n for n, _ in count),
+        cost=model.meter.cost(),
     )

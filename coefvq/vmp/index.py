@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from coefvq.vmp.database import Database, open_database
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, SinkRow
@@ -102,6 +103,14 @@ class IndexStore:
             return None
         key, state, rule, source_version, bundle_version, value = rows[0]
         return IndexEntry(key, state, rule, source_version, bundle_version, json.loads(value))
+
+    def scores(self, issue: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Video id and scores of one issue, per video that is live or was removed by a rule."""
+        rows = self.database.query("SELECT video_id, value FROM entries WHERE state != 'deleted' ORDER BY video_id")
+        for video_id, value in rows:
+            found = json.loads(value).get("scores", {}).get(issue)
+            if found is not None:
+                yield str(video_id), found
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""

@@ -100,6 +100,8 @@ def _score(score: ScoredVideo) -> dict[str, Any]:
         "decided_by": score.decided_by,
         "bundle_version": score.bundle_version,
     }
+    if score.audit_probability is not None:
+        value["audit_probability"] = score.audit_probability
     if score.metadata:
         value["metadata"] = dict(score.metadata)
     return value if score.error is None else {**value, "error": score.error}

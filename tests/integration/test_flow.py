@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -150,6 +151,9 @@ def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
     run = server.start("retrain/nightly")
     server.wait_for(run, "Suspended")
     assert server.champion() == "1"
+    # what is decided on was written down for the person, and kept with the pair; so was the champion's, by the demo
+    page = Path(re.findall(r"icd: report file://(\S+)", server.log.read_text())[-1])
+    assert "No clear difference from the served pair" in page.read_text(encoding="utf-8")
     # the workspace moves on while the run waits: it is the pair that was registered that is decided on
     server.commit(thresholds__icd__views_trigger=7)
     done = server.coefvq("approve", "--issue", "icd", "--by", "ana", "--reason", "escalates what is watched")

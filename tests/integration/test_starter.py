@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams, Training
+from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.dataset import Example
 from coefvq.data.media import Clip
 from coefvq.errors import ModelError
@@ -22,17 +22,10 @@ from coefvq.models.classifier import Classifier, base_config, build, load, mllm_
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
 from coefvq.models.weights import fetch as weights
 from coefvq.models.weights.sources import EFFICIENTNET_LITE2, SMOLLM2_135M, SOURCES, Source, Wheel
+from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=4, frame_size=128, audio_seconds=1.0)
-TRAINING = Training(
-    num_train_epochs=1,
-    per_device_train_batch_size=2,
-    learning_rate=1e-3,
-    weight_decay=0.0,
-    warmup_steps=0,
-    lr_scheduler_type="constant",
-    positive_weight=1.0,
-)
+TRAINING = training_settings(per_device_train_batch_size=2)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -30,10 +30,14 @@ def splits(draw, max_size: int = 40) -> ScoredSplit:
 
 
 @st.composite
-def policies(draw) -> CascadePolicy:
+def policies(draw, any_kind: bool = False) -> CascadePolicy:
+    base = draw(probabilities)
     return CascadePolicy(
         issue=draw(st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)),
-        base_threshold=draw(probabilities),
+        base_threshold=base,
+        accept_threshold=draw(st.none() | st.floats(base, 1)) if any_kind else None,
+        filtered=draw(st.sampled_from(("negative", "keep_base_score", "excluded"))) if any_kind else "negative",
+        mllm_down=draw(st.sampled_from(("hold", "base_only", "ignore"))),
         decision_threshold=draw(st.floats(0, 1, exclude_min=True)),
         p_base=draw(st.none() | st.floats(0, 100, exclude_min=True, exclude_max=True)),
         views_trigger=draw(st.none() | st.integers(0, 10**9)),
@@ -80,29 +84,37 @@ def test_raising_the_base_threshold_never_costs_more_calls(split, policy, other)
 
 
 @QUICK
-@given(splits(), policies())
+@given(splits(), policies(any_kind=True))
 def test_a_decision_is_a_final_score_at_the_threshold(split, policy) -> None:
     final = policy.final_score(split.base, split.mllm, split.views)
     decided = policy.decide(split.base, split.mllm, split.views)
     escalated = policy.escalates(split.base, split.views)
     np.testing.assert_array_equal(decided, final >= policy.decision_threshold)
-    assert not (decided & ~escalated).any()
-    assert (final[~escalated] == 0.0).all()
+    accepted = policy.accepts(split.base, split.views)
+    assert not (escalated & accepted).any()
+    assert decided[accepted].all()
+    filtered = final[~escalated & ~accepted]
+    meaning = {"negative": 0.0, "keep_base_score": split.base[~escalated & ~accepted], "excluded": np.nan}
+    np.testing.assert_array_equal(filtered, np.broadcast_to(meaning[policy.filtered], filtered.shape))
+    if policy.filtered != "keep_base_score":
+        assert not (decided & ~escalated & ~accepted).any()
+    np.testing.assert_array_equal(np.isnan(final), ~policy.judges(split.base, split.views))
 
 
 @QUICK
-@given(splits(), policies())
-def test_one_by_one_as_in_a_stream_is_all_at_once(split, policy) -> None:
-    whole = policy.decide(split.base, split.mllm, split.views)
+@given(splits(), policies(any_kind=True), st.integers(0, 255))
+def test_one_by_one_as_in_a_stream_is_all_at_once(split, policy, bits) -> None:
+    down = np.array([(bits >> (row % 8)) & 1 == 1 for row in range(len(split.base))])
+    whole = policy.decide(split.base, split.mllm, split.views, down)
     streamed = []
-    for base, mllm, views in zip(split.base, split.mllm, split.views, strict=True):
-        asked = policy.escalates([base], [views])[0]
-        streamed.append(policy.decide([base], [mllm if asked else np.nan], [views])[0])
+    for base, mllm, views, silent in zip(split.base, split.mllm, split.views, down, strict=True):
+        asked = policy.escalates([base], [views])[0] and not silent
+        streamed.append(policy.decide([base], [mllm if asked else np.nan], [views], [silent])[0])
     assert whole.tolist() == streamed
 
 
 @QUICK
-@given(policies())
+@given(policies(any_kind=True))
 def test_json_round_trip(policy) -> None:
     assert CascadePolicy.from_json(policy.to_json()) == policy
 

@@ -68,6 +68,7 @@ def _candidate(policy: dict[str, Any], f1: float, qps_ratio: float, reached: flo
             "base": {},
             "mllm": {"average_precision": reached, "prevalence": prevalence, "n": 10},
             "cascade": {"f1": f1, "qps_ratio": qps_ratio},
+            "stability": {"n": 100, "flip_rate": 0.0},
         },
     )
 
@@ -77,7 +78,7 @@ def _candidate(policy: dict[str, Any], f1: float, qps_ratio: float, reached: flo
 def test_a_better_candidate_never_fails_where_a_worse_one_passes(
     f1: float, champion_f1: float, qps_ratio: float, reached: float, prevalence: float, better: float
 ) -> None:
-    params = Gate(min_average_precision_gain=0.1, max_qps_ratio=50.0, max_f1_drop=0.05)
+    params = Gate(min_average_precision_gain=0.1, max_qps_ratio=50.0, max_f1_drop=0.05, max_flip_rate=0.02)
     champion = _candidate({}, champion_f1, 0.0, 1.0, prevalence)
     worse = check(_candidate({}, f1, qps_ratio, reached, prevalence), champion, params)
     improved = _candidate(
@@ -90,7 +91,7 @@ def test_a_better_candidate_never_fails_where_a_worse_one_passes(
 @untimed
 @given(SHARE, st.floats(0.0, 0.5))
 def test_a_drop_of_exactly_the_limit_passes(f1: float, limit: float) -> None:
-    params = Gate(min_average_precision_gain=-1.0, max_qps_ratio=100.0, max_f1_drop=limit)
+    params = Gate(min_average_precision_gain=-1.0, max_qps_ratio=100.0, max_f1_drop=limit, max_flip_rate=0.02)
     champion, candidate = _candidate({}, f1 + limit, 0.0, 1.0, 0.0), _candidate({}, f1, 0.0, 1.0, 0.0)
     assert check(candidate, champion, params).passed
 

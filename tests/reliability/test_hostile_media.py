@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import BaseModelParams, MediaLimits, MediaSpec, Training
+from coefvq.config import BaseModelParams, MediaLimits, MediaSpec
 from coefvq.data.clips import ClipStore
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.probe import probe_all
@@ -24,6 +24,7 @@ from tests.fuzz import bombs
 from tests.fuzz.corpus import Case, make
 from tests.fuzz.run import nobody_should_call
 from tests.fuzz.seeds import repeated, seed
+from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
 HARSH = DEFAULT_LIMITS.model_copy(update={"cpu_seconds": 1, "wall_seconds": 20.0})
@@ -129,15 +130,7 @@ def test_a_claim_beyond_memory_is_rejected_and_the_next_is_not(tmp_path: Path) -
 @pytest.fixture
 def scorer(tmp_path: Path) -> PairScorer:
     """Base and MLLM of the same tiny kind, whose decode settings differ; both get every video."""
-    training = Training(
-        num_train_epochs=1.0,
-        per_device_train_batch_size=8,
-        learning_rate=1e-3,
-        positive_weight=1.0,
-        weight_decay=0.0,
-        warmup_steps=0,
-        lr_scheduler_type="constant",
-    )
+    training = training_settings(per_device_train_batch_size=8)
     params = BaseModelParams(
         preset="tiny", architecture="frames", audio=False, motion=False, freeze_towers=False, training=training
     )

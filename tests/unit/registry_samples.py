@@ -13,6 +13,7 @@ METRICS: dict[str, Any] = {
     "base": {"f1": 0.4},
     "mllm": {"average_precision": 0.7, "prevalence": 0.1, "n": 200},
     "cascade": {"f1": 0.6, "qps_ratio": 20.0},
+    "stability": {"n": 100, "flip_rate": 0.0},
     "bayes": None,
 }
 

@@ -131,3 +131,26 @@ def test_manifest_rows_as_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_workers_need_no_torch() -> None:
     code = "import sys, coefvq.data.clips, coefvq.data.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from coefvq.config import MediaSpec
+from coefvq.data.clips import ClipStore
+from coefvq.errors import StorageError
+from coefvq.records import VideoInput
+
+store = ClipStore(Path(sys.argv[1]), MediaSpec(frames=2, frame_size=32, audio_seconds=1.0))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    store.get(VideoInput("a", Path(sys.argv[2])))
+except StorageError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "cache"), str(folder / "a.mp4")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "File too large; free some space" in done.stdout
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

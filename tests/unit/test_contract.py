@@ -14,7 +14,7 @@ from coefvq.stages import STAGES, StageSpec
 
 BY_NAME = {stage.name: stage for stage in STAGES}
 #: where a stage's own module delegates to
-SHARED = {"train-base": ["training"], "train-mllm": ["training"]}
+SHARED = {"train-base": ["training", "loading"], "train-mllm": ["training", "loading"], "predict": ["loading"]}
 #: sections no stage depends on: places and speed
 FREE = {"paths", "runtime"}
 TASK_BODY_LINES = 10

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForVideoClassification
 
-from coefvq.config import Lora, MediaSpec, MLLMParams, Training
-from coefvq.data.media import Clip
+from coefvq.config import Lora, MediaSpec, MLLMParams
+from coefvq.data.media import DEFAULT_LIMITS, Clip
 from coefvq.data.synthetic.encode import write_mp4
 from coefvq.data.text import train_text_encoder
-from coefvq.errors import DataError
+from coefvq.errors import DataError, MediaError
 from coefvq.models.classifier import Classifier, build, mllm_config
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, CoefVQProcessor, register
+from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
 
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    training = Training(
-        num_train_epochs=1,
-        per_device_train_batch_size=4,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        warmup_steps=0,
-        lr_scheduler_type="constant",
-        positive_weight=1.0,
-    )
+    training = training_settings()
     params = MLLMParams(
         preset="tiny",
         fusion="late",
@@ -99,8 +93,45 @@ def test_what_does_not_fit_is_refused_in_one_line(classifier: Classifier, clip_f
     processor = CoefVQProcessor.from_pretrained(tmp_path)
     with pytest.raises(DataError, match="give as many"):
         processor([clip_file], ["a", "b"])
-    with pytest.raises(DataError, match="expected \\(2, 3, 64, 64\\)"):
+    with pytest.raises(DataError, match="expected uint8 \\(2, 3, 64, 64\\)"):
         processor([Clip(np.zeros((1, 3, 64, 64), np.uint8), np.zeros(0, np.int16))])
+
+
+def test_hostile_truncated_and_frameless_files_are_refused_within_limits(
+    classifier: Classifier, clip_file: Path, tmp_path: Path
+) -> None:
+    whole = clip_file.read_bytes()
+    small = DEFAULT_LIMITS.model_copy(update={"megabytes": len(whole) / 2**20 / 2})
+    processor = CoefVQProcessor(classifier.collator, classifier.config)
+    frameless = tmp_path / "sound.mp4"
+    with av.open(str(frameless), "w") as container:
+        stream = container.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for bad in (b"", b"no video at all", whole[: len(whole) // 3], frameless, tmp_path / "nowhere.mp4", tmp_path):
+        with pytest.raises(MediaError) as caught:
+            processor([clip_file, bad])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MediaError, match=r"above ingest\.limits\.megabytes"):
+        CoefVQProcessor(classifier.collator, classifier.config, small)([whole])
+    few = DEFAULT_LIMITS.model_copy(update={"frames": 3})
+    with pytest.raises(MediaError, match="frames"):
+        CoefVQProcessor(classifier.collator, classifier.config, few)([whole])
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip(np.zeros((0, 3, 64, 64), np.uint8), np.zeros(0, np.int16)),
+        Clip(np.zeros((2, 3, 64, 64), np.float32), np.zeros(0, np.int16)),  # type: ignore[arg-type]
+        Clip(np.zeros((2, 3, 64, 64), np.uint8), np.full(9, np.nan)),  # type: ignore[arg-type]
+    ],
+)
+def test_arrays_of_no_frames_or_other_types_are_refused(classifier: Classifier, clip: Clip) -> None:
+    with pytest.raises(DataError, match=r"expected u?int"):
+        CoefVQProcessor(classifier.collator, classifier.config)([clip])
 
 
 def test_the_card_says_what_the_model_is(classifier: Classifier, tmp_path: Path) -> None:

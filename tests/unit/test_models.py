@@ -9,23 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams, Training
+from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.dataset import Example
 from coefvq.data.media import Clip
 from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.errors import ModelError
+from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.models.presets import get_preset
+from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
-TRAINING = Training(
-    num_train_epochs=1,
-    per_device_train_batch_size=4,
-    learning_rate=1e-3,
-    weight_decay=0.0,
-    warmup_steps=0,
-    lr_scheduler_type="constant",
-    positive_weight=1.0,
-)
+TRAINING = training_settings()
 KINDS = ["frames", "multitower", "siglip", "mllm", "mllm-silent", "mllm-early"]
 
 
@@ -130,9 +125,27 @@ def test_lora_adapts_every_linear_layer_and_freezes_the_rest_of_the_language_mod
     assert all("lora_" in name or "embed_tokens" in name for name in trained)
 
 
-def test_rank_zero_trains_nothing_in_the_language_model(text: TextEncoder) -> None:
-    decoder = classifier("mllm", text, rank=0).network.language.decoder
-    assert not any(p.requires_grad for p in decoder.parameters())
+@pytest.mark.parametrize("kind", ["mllm", "mllm-silent", "mllm-early"])
+def test_rank_zero_trains_the_head_and_what_has_no_weights_yet(kind: str, text: TextEncoder) -> None:
+    network = classifier(kind, text, rank=0).network.train()
+    trained = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == {"head", "norm", "vision"} | ({"audio_projector"} if kind == "mllm-early" else set())
+    towers = [network.vision.tower, network.language.decoder, *([network.audio] if network.audio else [])]
+    assert not any(p.requires_grad for tower in towers for p in tower.parameters())
+    assert any(p.requires_grad for p in network.vision.projector.parameters())  # `tiny` has no pretrained one
+
+
+@pytest.mark.parametrize("rank", [0, 32])
+def test_with_published_weights_only_the_papers_parts_train(rank: int) -> None:
+    make = Builder(get_preset("paper"), MediaSpec(frames=1, frame_size=384, audio_seconds=30.0), weights=False)
+    with torch.device("meta"):
+        lora = Lora(rank=rank, alpha=2 * rank, dropout=0.0)
+        network = make.mllm(TokenIds(0, 1), lora=lora, fusion="late")
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    head = {"head.weight", "head.bias", "norm.weight", "norm.bias"}
+    assert head <= trained
+    assert all("lora_" in name for name in trained - head)
+    assert bool(trained - head) is (rank > 0)
 
 
 def test_rows_are_left_padded_and_end_with_a_real_token(text: TextEncoder) -> None:
@@ -176,3 +189,19 @@ def test_importing_the_package_pulls_in_no_torch() -> None:
 
     code = "import sys, coefvq.models, coefvq.__main__; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_clip_sounds_like_does_not_hang_on_its_neighbours() -> None:
+    """Whisper's features are cut below the loudest value: of the clip, never of the batch."""
+    from coefvq.data.dataset import Collator, Example
+    from coefvq.data.media import Clip
+
+    rng = np.random.default_rng(1)
+    frames = np.zeros((1, 3, 32, 32), np.uint8)
+    quiet, loud = ((rng.normal(size=16_000) * scale).astype(np.int16) for scale in (3, 9000))
+    collate = Collator(text=None, visual_tokens=0, audio_seconds=1.0)
+    alone, beside = (
+        collate([Example(Clip(frames, wave), "", None) for wave in waves])["log_mel"][0]
+        for waves in ([quiet], [quiet, loud])
+    )
+    assert torch.equal(alone, beside)

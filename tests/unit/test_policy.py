@@ -81,8 +81,12 @@ def test_json_reads_back_to_the_same_policy() -> None:
         ({"base_threshold": "0.5"}, "base_threshold = 0.5: input should be a valid number"),
         ({"views_trigger": -1}, "views_trigger = -1"),
         ({"views_trigger": 1.5}, "views_trigger = 1.5"),
-        ({"filtered": "base"}, "filtered = base: input should be 'negative'"),
-        ({"schema_version": 2}, "schema_version = 2"),
+        ({"filtered": "base"}, "filtered = base: input should be 'negative', 'keep_base_score' or 'excluded'"),
+        ({"mllm_down": "wait"}, "mllm_down = wait: input should be 'hold', 'base_only' or 'ignore'"),
+        ({"accept_threshold": 0.3}, "accept_threshold must be at least base_threshold (0.4)"),
+        ({"schema_version": 3}, "schema_version = 3"),
+        ({"schema_version": 1, "mllm_down": "hold"}, "mllm_down: unknown key in schema_version 1"),
+        ({"schema_version": 1, "filtered": "excluded"}, "filtered = excluded: schema_version 1 knows 'negative' only"),
         ({"p_base": 0.0}, "p_base = 0.0"),
         ({"issue": "../icd"}, "issue = ../icd"),
     ],
@@ -101,6 +105,59 @@ def test_missing_keys_and_broken_json_are_named() -> None:
         CascadePolicy.from_json("{")
     with pytest.raises(ConfigError, match=r"policy: \(top level\)"):
         CascadePolicy.from_json("[]")
+
+
+def test_version_1_reads_as_what_it_meant() -> None:
+    old = {"schema_version": 1, "filtered": "negative", "issue": "icd", "base_threshold": 0.4}
+    read = CascadePolicy.from_dict(old | {"decision_threshold": 0.7, "p_base": 30.0, "views_trigger": None})
+    assert read == policy()
+    assert read.to_dict() == {
+        "schema_version": 2,
+        "issue": "icd",
+        "base_threshold": 0.4,
+        "decision_threshold": 0.7,
+        "p_base": 30.0,
+        "views_trigger": None,
+        "accept_threshold": None,
+        "filtered": "negative",
+        "mllm_down": "hold",
+    }
+
+
+def test_early_acceptance_saves_the_call() -> None:
+    sure = policy(accept_threshold=0.8, views_trigger=1000)
+    base, mllm, views = [0.8, 0.79, 0.9, 0.1], [np.nan, 0.1, 0.2, np.nan], [0, 0, 1000, 999]
+    assert sure.accepts(base, views).tolist() == [True, False, False, False]
+    assert sure.escalates(base, views).tolist() == [False, True, True, False]
+    assert sure.final_score(base, mllm, views).tolist() == [1.0, 0.1, 0.2, 0.0]
+    assert sure.decide(base, mllm, views).tolist() == [True, False, False, False]
+
+
+def test_what_a_filtered_video_means() -> None:
+    base, mllm = [0.3, 0.1, 0.9], [np.nan, np.nan, 0.8]
+    assert policy(filtered="negative").final_score(base, mllm).tolist() == [0.0, 0.0, 0.8]
+    kept = policy(filtered="keep_base_score", decision_threshold=0.2)
+    assert kept.final_score(base, mllm).tolist() == [0.3, 0.1, 0.8]
+    assert kept.decide(base, mllm).tolist() == [True, False, True]
+    left_out = policy(filtered="excluded")
+    np.testing.assert_array_equal(left_out.final_score(base, mllm), [np.nan, np.nan, 0.8])
+    assert left_out.judges(base).tolist() == [False, False, True]
+    assert left_out.decide(base, mllm).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(("rule", "score"), [("hold", np.nan), ("base_only", 0.9), ("ignore", 0.0)])
+def test_what_becomes_of_videos_while_the_mllm_is_down(rule, score) -> None:
+    final = policy(mllm_down=rule).final_score([0.9, 0.1, 0.9], [np.nan, np.nan, 0.75], down=[True, True, False])
+    np.testing.assert_array_equal(final, [score, 0.0, 0.75])
+
+
+def test_a_rescore_is_due_when_the_views_cross_the_level() -> None:
+    triggered, base = policy(views_trigger=1000), [0.1, 0.1, 0.1, 0.9, 0.1]
+    old, new = [10, 10, 2000, 10, None], [999, 1000, 3000, 1000, 1000]
+    assert triggered.rescore_due(base, old, new).tolist() == [False, True, False, False, True]
+    assert not policy().rescore_due(base, old, new).any()
+    accepted = policy(views_trigger=1000, accept_threshold=0.8)
+    assert accepted.rescore_due([0.9], [10], [1000]).tolist() == [True]
 
 
 def test_a_policy_cannot_be_changed() -> None:

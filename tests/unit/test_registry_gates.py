@@ -12,7 +12,7 @@ from coefvq.registry.bundle import Candidate
 from coefvq.registry.gates import GateCheck, GateReport, check
 from tests.unit.registry_samples import DATA, METRICS, candidate, with_metrics
 
-GATE = Gate(min_average_precision_gain=0.1, max_qps_ratio=60.0, max_f1_drop=0.05)
+GATE = Gate(min_average_precision_gain=0.1, max_qps_ratio=60.0, max_f1_drop=0.05, max_flip_rate=0.02)
 
 
 def _one(name: str, subject: Candidate, champion: Candidate | None = None) -> GateCheck:
@@ -38,6 +38,13 @@ def test_the_mllm_must_not_see_too_much_traffic(ratio: float, passed: bool) -> N
 def test_f1_must_not_drop_below_the_champions(f1: float, passed: bool) -> None:
     found = _one("f1_drop", with_metrics("cascade", f1=f1), with_metrics("cascade", f1=0.80))
     assert (found.passed, found.value) == (passed, pytest.approx(0.80 - f1))
+
+
+@pytest.mark.parametrize(("rate", "passed"), [(0.0, True), (0.02, True), (0.021, False)])
+def test_decisions_must_not_hang_on_how_videos_are_scored(rate: float, passed: bool) -> None:
+    found = _one("flip_rate", with_metrics("stability", flip_rate=rate))
+    assert found.passed is passed
+    assert "100 videos nearest to a threshold" in found.explanation
 
 
 def test_without_a_champion_there_is_nothing_to_compare() -> None:

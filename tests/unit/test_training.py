@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import BaseModelParams, MediaSpec, Training
 from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import VideoDataset
+from coefvq.data.dataset import Example, VideoDataset
 from coefvq.data.media import Clip
+from coefvq.errors import MLLMUnavailableError, TrainingError
 from coefvq.inference import PairScorer, score_batches
-from coefvq.models.classifier import Classifier, base_config, build
+from coefvq.models.classifier import Classifier, base_config, build, load
 from coefvq.records import VideoInput
+from coefvq.training.arguments import use_bf16
+from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import FitResult, fit, seed_everything
+from coefvq.training.parameters import part_of
+from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
 
 
-def training(**changes: float) -> Training:
-    values = {"num_train_epochs": 4.0, "learning_rate": 3e-3, "positive_weight": 1.0} | changes
-    return Training(
-        per_device_train_batch_size=8, weight_decay=0.0, warmup_steps=0, lr_scheduler_type="constant", **values
-    )
+def training(**changes: Any) -> Training:
+    values = {"num_train_epochs": 4.0, "per_device_train_batch_size": 8, "learning_rate": 3e-3}
+    return training_settings(**values | changes)
 
 
 class BrightAndDark(ClipStore):
@@ -131,5 +139,217 @@ def test_filtered_videos_are_not_sent_on_unless_they_are_watched(store: ClipStor
     assert rows[0].positive is False
 
 
+@pytest.mark.parametrize(
+    ("rule", "decided_by", "positive"), [("hold", "none", None), ("base_only", "base", True), ("ignore", "none", False)]
+)
+def test_the_mllm_may_be_down(
+    store: ClipStore, tmp_path: Path, clips: Path, rule: str, decided_by: str, positive: bool | None
+) -> None:
+    scorer = pair(store, 0.0, tmp_path)
+    changes = {"mllm_down": rule, "decision_threshold": 1e-9}
+    scorer = replace(scorer, mllm=load(tmp_path / "m"), policy=scorer.policy.model_copy(update=changes))
+
+    def silent(*_: object) -> None:
+        raise MLLMUnavailableError("connection refused")
+
+    scorer.mllm.network.register_forward_pre_hook(silent)
+    (row,) = scorer.score([VideoInput("v", next((clips / "videos").glob("*.mp4")))])
+    assert (row.decided_by, row.positive, row.mllm_score) == (decided_by, positive, None)
+    assert (row.error == "held until the MLLM answers: connection refused") == (rule == "hold")
+
+
+def test_an_audit_escalates_what_it_draws_and_logs_the_probability(
+    store: ClipStore, tmp_path: Path, clips: Path
+) -> None:
+    path = next((clips / "videos").glob("*.mp4"))
+    ids = [f"v{i}" for i in range(8)]
+    audit = AuditSample(rate=0.5, seed=3)
+    drawn = audit.selected(ids)
+    assert 0 < drawn.sum() < 8
+    scorer = replace(pair(store, 1.0, tmp_path), audit=audit, mllm=load(tmp_path / "m"))
+    rows = scorer.score([VideoInput(name, path) for name in ids] + [VideoInput("viral", path, views=5000)])
+    assert [row.mllm_score is not None for row in rows] == [*drawn, True]
+    assert [row.decided_by for row in rows] == [*("mllm" if one else "base" for one in drawn), "mllm"]
+    assert [row.audit_probability for row in rows] == [*[0.5] * 8, None]
+
+    def silent(*_: object) -> None:
+        raise MLLMUnavailableError("connection refused")
+
+    scorer.mllm.network.register_forward_pre_hook(silent)
+    rows = scorer.score([VideoInput(name, path) for name in ids])
+    # nobody could be audited: the base model's answers stand, and no probability is claimed
+    assert [(row.decided_by, row.error, row.audit_probability) for row in rows] == [("base", None, None)] * 8
+
+
 def test_no_videos_no_rows(store: ClipStore, tmp_path: Path) -> None:
     assert pair(store, 0.0, tmp_path).score([]) == []
+
+
+def fresh(settings: Training, seed: int = 1) -> Classifier:
+    seed_everything(seed)
+    params = BaseModelParams(
+        preset="tiny", architecture="frames", audio=False, motion=False, freeze_towers=False, training=settings
+    )
+    return build(base_config("icd", params, MEDIA), None)
+
+
+def poison(classifier: Classifier, number: str = "3") -> Any:
+    def collate(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        batch = classifier.collator(examples)
+        for row, example in enumerate(examples):
+            if example.text == number:
+                batch["pixel_values"][row] = torch.nan
+        return batch
+
+    return collate
+
+
+def titled(start: int, stop: int, store: ClipStore) -> VideoDataset:
+    videos = [VideoInput(str(i), Path(str(i)), title=str(i)) for i in range(start, stop)]
+    return VideoDataset(videos, store, [i % 2 for i in range(start, stop)])
+
+
+def test_a_loss_that_is_not_finite_names_the_videos_and_keeps_the_last_checkpoint(
+    store: ClipStore, tmp_path: Path
+) -> None:
+    settings = training(num_train_epochs=2.0)
+    folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"}, steps=1)
+    model = fresh(settings)
+    with pytest.raises(TrainingError, match=r"training loss is nan on videos .*\b3\b") as caught:
+        fit(
+            model,
+            titled(0, 16, store),
+            titled(100, 108, store),
+            settings,
+            1,
+            collator=poison(model),
+            checkpoints=folder,
+        )
+    named = str(caught.value).split("videos ")[1].split(";")[0].split(", ")
+    assert len(named) == 8
+    assert set(named) <= {str(i) for i in range(16)}
+    found = folder.newest()
+    assert found is None or all(t.isfinite().all() for t in load_file(found.path / "model.safetensors").values())
+
+
+def test_a_validation_score_that_is_not_finite_names_the_video(store: ClipStore) -> None:
+    settings = training(num_train_epochs=1.0)
+    model = fresh(settings)
+    with pytest.raises(TrainingError, match="no finite score for videos 103;"):
+        fit(model, titled(0, 16, store), titled(100, 108, store), settings, 1, collator=poison(model, "103"))
+
+
+def test_early_stopping_ends_after_patience(store: ClipStore) -> None:
+    # nothing gets better than an average precision of 1
+    _, result = trained(store, training(num_train_epochs=9.0, early_stopping_patience=2))
+    assert result.best_epoch + 2 == len(result.curve) < 9
+
+
+def test_the_criterion_decides_which_epoch_is_kept(store: ClipStore) -> None:
+    _, by_loss = trained(store, training(num_train_epochs=4.0, learning_rate=0.03, metric_for_best_model="loss"))
+    best = min(by_loss.curve, key=lambda row: row["val_loss"])
+    assert (by_loss.best_epoch, by_loss.best_criterion) == (best["epoch"], best["val_loss"])
+    _, by_recall = trained(store, training(num_train_epochs=2.0, metric_for_best_model="r_at_p90"))
+    assert by_recall.best_criterion == max(row["val_r_at_p90"] for row in by_recall.curve)
+
+
+def test_head_and_projector_learn_at_their_own_rates(store: ClipStore) -> None:
+    settings = training(num_train_epochs=1.0, head_learning_rate=1e-12, weight_decay=0.1)
+    before = fresh(settings).network.state_dict()
+    model = fresh(settings)
+    fit(model, titled(0, 16, store), titled(100, 108, store), settings, 1)
+    moved = {name: (value - before[name]).abs().max().item() for name, value in model.network.named_parameters()}
+    assert max(value for name, value in moved.items() if name.startswith("head")) < 1e-7
+    assert max(value for name, value in moved.items() if not name.startswith("head")) > 1e-4
+
+
+def test_parts_by_name() -> None:
+    names = {
+        "objective.network.head.weight": "head",
+        "objective.network.norm.bias": "head",
+        "objective.network.vision.projector.linear_1.weight": "projector",
+        "objective.network.audio_projector.weight": "projector",
+        "objective.network.language.decoder.base_model.model.layers.0.self_attn.q_proj.lora_A.default.weight": "rest",
+        "objective.network.vision.encoder.layer_norm.weight": "rest",
+    }
+    assert {name: part_of(name) for name in names} == names
+
+
+def test_accumulated_batches_are_stepped_over_once(store: ClipStore) -> None:
+    """Two batches of 4 without class weights have the gradient of one of 8."""
+
+    def keep_still(module: torch.nn.Module, _: Any) -> None:
+        module.eval()  # batch statistics would differ
+
+    results = []
+    for size, steps in ((8, 1), (4, 2)):
+        settings = training(num_train_epochs=2.0, per_device_train_batch_size=size, gradient_accumulation_steps=steps)
+        model = fresh(settings)
+        model.network.apply(lambda module: module.register_forward_pre_hook(keep_still) and None)
+        fit(model, titled(0, 16, store), titled(100, 108, store), settings, 1)
+        results.append(model.network.state_dict()["head.weight"])
+    assert torch.allclose(results[0], results[1], atol=1e-5)
+
+
+def test_bf16_is_on_where_asked_for() -> None:
+    assert use_bf16(True)
+    assert not use_bf16(False)
+    assert use_bf16("auto") == (torch.cuda.is_available() or torch.cpu._is_amx_tile_supported())
+
+
+class StopHereError(Exception):
+    """Ends a training in the middle."""
+
+
+def test_a_resumed_run_ends_as_the_whole_one_though_the_best_epoch_was_before(store: ClipStore, tmp_path: Path) -> None:
+    """Batch statistics, a best epoch from before the stop, and its listener hears of all epochs."""
+    settings = training(num_train_epochs=5.0, learning_rate=0.08)
+    whole = fresh(settings)
+    expected = fit(whole, titled(0, 24, store), titled(100, 112, store), settings, 1)
+    assert expected.best_epoch < 5.0
+
+    folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"}, steps=2)
+    stopped, heard = fresh(settings), []
+
+    def stop_after_four(row: dict[str, float]) -> None:
+        if row["epoch"] == 4.0:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        fit(stopped, titled(0, 24, store), titled(100, 112, store), settings, 1, stop_after_four, checkpoints=folder)
+    resumed = fresh(settings)
+    found = fit(resumed, titled(0, 24, store), titled(100, 112, store), settings, 1, heard.append, checkpoints=folder)
+    assert found.curve == expected.curve == tuple(heard)
+    assert found.best_epoch == expected.best_epoch
+    weights = whole.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in resumed.network.state_dict().items())
+
+
+def test_a_finished_run_is_not_trained_again(store: ClipStore, tmp_path: Path) -> None:
+    """Killed after the last epoch, before the model was saved."""
+    settings = training(num_train_epochs=1.5)
+    folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"})
+    first, second = fresh(settings), fresh(settings)
+    result = fit(first, titled(0, 16, store), titled(100, 108, store), settings, 1, checkpoints=folder)
+
+    def no_batch(_: Sequence[Example]) -> dict[str, torch.Tensor]:
+        raise AssertionError("it trains")
+
+    again = fit(
+        second, titled(0, 16, store), titled(100, 108, store), settings, 1, collator=no_batch, checkpoints=folder
+    )
+    assert again.curve == result.curve
+    weights = first.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in second.network.state_dict().items())
+    assert not second.network.training
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(store: ClipStore, tmp_path: Path) -> None:
+    settings = training(num_train_epochs=1.0, learning_rate=1e38, max_grad_norm=0.0)
+    folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"}, steps=1)
+    model = fresh(settings)
+    with pytest.raises(TrainingError, match=r"not finite|loss is"):
+        fit(model, titled(0, 24, store), titled(100, 108, store), settings, 1, checkpoints=folder)
+    found = folder.newest()
+    assert found is None or all(t.isfinite().all() for t in load_file(found.path / "model.safetensors").values())
+    assert not list(folder.root.glob(".step-*"))

@@ -39,7 +39,7 @@ class FakeRegistry:
     def configure(self, uri: str | None, experiment: str) -> None:
         self.calls.append(("configure", uri, experiment))
 
-    def load_scorer(self, issues: Sequence[str] | None) -> FakeRegistry:
+    def load_scorer(self, issues: Sequence[str] | None, audit: Any = None) -> FakeRegistry:
         self.calls.append(("load_scorer", issues))
         return self
 
@@ -186,7 +186,7 @@ def test_nothing_is_loaded_for_bad_rules_an_unknown_issue_or_missing_settings(
 def test_a_missing_champion_stops_before_any_event(
     cli: Cli, clips: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_champion(issues: Sequence[str] | None) -> None:
+    def no_champion(issues: Sequence[str] | None, audit: Any = None) -> None:
         raise RegistryError("no issue has a champion")
 
     monkeypatch.setattr(sys.modules["coefvq.registry.champions"], "load_scorer", no_champion)

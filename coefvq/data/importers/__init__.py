@@ -19,7 +19,7 @@ from coefvq.data.importers.rows import read_rows
 from coefvq.data.importers.sources import VIDEO_SUFFIXES, Source, find_source, stamp
 from coefvq.data.importers.survey import Survey, id_from_path
 from coefvq.errors import DataError
-from coefvq.records import label_column, posterior_column
+from coefvq.records import CAPTION, label_column, posterior_column
 
 __all__ = ["VIDEO_SUFFIXES", "CheckedTable", "ImportedTable", "apply_labels", "open_table", "read_table"]
 
@@ -55,7 +55,9 @@ class CheckedTable:
             DataError: the table is another one by now.
         """
         self._check_unchanged()
-        nothing = dict.fromkeys(self.posteriors, float("nan"))
+        nothing: dict[str, Any] = dict.fromkeys(self.posteriors, float("nan"))
+        if CAPTION in self.columns:
+            nothing[CAPTION] = ""
         for row in read_rows(self.source, self.labels):
             given = row.words["video_id"]
             video_id = id_from_path(row.words["uri"], self.plain_stems) if given is None else given

@@ -13,13 +13,25 @@ from coefvq.data.importers.sources import Part, Source, clips_below, scanned_row
 from coefvq.data.importers.text_readers import read_csv, read_jsonl
 from coefvq.data.remote import is_url
 from coefvq.errors import DataError
-from coefvq.records import SPLITS, label_column, posterior_column
+from coefvq.records import CAPTION, SPLITS, label_column, posterior_column
 
 _PATH_COLUMNS = ("uri", "file_name", "path", "video")
 _TEXTS = ("creator_id", "source_id")
 _KNOWN = frozenset(
-    {*_PATH_COLUMNS, *_TEXTS, "video_id", "title", "stickers", "published_at", "views", "weight", "split", "sha256"}
-    | {"messages", "videos"}
+    {
+        *_PATH_COLUMNS,
+        *_TEXTS,
+        CAPTION,
+        "video_id",
+        "title",
+        "stickers",
+        "published_at",
+        "views",
+        "weight",
+        "split",
+        "sha256",
+    }
+    | {CAPTION, "messages", "videos"}
 )
 
 
@@ -77,6 +89,8 @@ def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels) -> Row:
     }
     for issue, source in labels.items():
         words[label_column(issue)] = to_label(place, source, issue, get(source.column))
+    if CAPTION in raw:
+        words[CAPTION] = values.text(place, CAPTION, raw[CAPTION]) or ""
     for name in raw:
         if name.startswith(posterior_column("")):
             words[name] = values.number(place, name, get(name), float("nan"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from coefvq.data.synthetic.factors import Action, Claim, Edit, Factors, Object, Sound, Sticker, Topic
+from coefvq.data.synthetic.factors import FACTOR_TYPES, Action, Claim, Edit, Factors, Object, Sound, Sticker, Topic
 
 _WORDS: Mapping[Enum, str] = {
     Object.BLADE: "a knife",
@@ -47,6 +47,27 @@ _WORDS: Mapping[Enum, str] = {
     Sound.BANG: "bangs",
     Sound.MUTED: "almost nothing",
 }
+
+
+#: one word per level, each of one token in SmolLM2's vocabulary
+_SHORT: Mapping[Enum, str] = {
+    **dict(zip(Object, ("knife", "torch", "bottle", "ball", "flower", "phone", "mosaic"), strict=True)),
+    **dict(zip(Action, ("calm", "swing", "clash"), strict=True)),
+    **dict(zip(Topic, ("cooking", "sport", "film", "dare", "threat", "vague"), strict=True)),
+    **dict(zip(Sticker, ("blank", "hype", "staged", "danger"), strict=True)),
+    **dict(zip(Edit, ("plain", "bars", "corner", "logo", "border"), strict=True)),
+    **dict(zip(Claim, ("own", "credit", "comment", "collection", "denial", "unknown"), strict=True)),
+    **dict(zip(Sound, ("speech", "music", "noise", "speaker", "scream", "bang", "silence"), strict=True)),
+}
+
+
+def short_captions(shown: Factors) -> tuple[str, ...]:
+    """A word per factor in the order of ``FACTOR_TYPES``, as often as there are factors, each time from another start.
+
+    For the alignment warm-up: the first word may be any of them, so the state that predicts it must know them all.
+    """
+    words = [_SHORT[getattr(shown, name)] for name in FACTOR_TYPES]
+    return tuple(" " + " ".join([*words[start:], *words[:start]]) for start in range(len(words)))
 
 
 def caption(shown: Factors) -> str:

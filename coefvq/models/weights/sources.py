@@ -111,6 +111,18 @@ MULTILINGUAL_E5_SMALL = Source(
 SOURCES = {s.name: s for s in (EFFICIENTNET_LITE2, WHISPER_BASE, SMOLLM2_135M, MULTILINGUAL_E5_SMALL)}
 
 
+#: repositories of the model hub -> licence of the authors, megabytes as parameters x bytes of the whole checkpoint
+#: (also what the classifier leaves out); computed, not read off a download
+_HUB = {
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": ("Apache-2.0", 16_060),
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": ("Apache-2.0", 1_790),
+    "openai/whisper-small": ("MIT", 967),
+    "openai/whisper-base": ("MIT", 290),
+    "microsoft/resnet-50": ("Apache-2.0", 102),
+    "microsoft/swin-large-patch4-window12-384-in22k": ("Apache-2.0", 916),
+    "FacebookAI/xlm-roberta-base": ("MIT", 1_115),
+    "google/siglip-large-patch16-384": ("Apache-2.0", 2_610),
+}
 _HUB_FILES = ("*.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json")
 
 
@@ -123,12 +135,13 @@ def source_of(reference: str) -> Source:
     if not reference.startswith("hub:"):
         return get_source(reference)
     repository = reference.removeprefix("hub:")
+    licence, megabytes = _HUB.get(repository, ("see the repository", 0))
     return Source(
         name=repository.replace("/", "--"),
-        licence="see the repository",
+        licence=licence,
         origin=f"model hub, {repository}",
-        megabytes=0,
-        converted_megabytes=0,
+        megabytes=megabytes,
+        converted_megabytes=megabytes,
         converter="none",
         hub=repository,
         hub_files=_HUB_FILES,

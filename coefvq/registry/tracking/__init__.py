@@ -4,6 +4,7 @@ Call ``configure`` once, then use the rest. Nothing is ever pickled: a model is 
 safetensors and JSON files plus a small source file (``registry/served_model.py``).
 """
 
+from coefvq.registry.tracking.artifacts import fetch_file, log_files
 from coefvq.registry.tracking.logged_models import model_artifact, serve
 from coefvq.registry.tracking.records import Record, append_record, close_record, read_records
 from coefvq.registry.tracking.runs import TrainingRun, log_pair, training_run
@@ -16,6 +17,8 @@ __all__ = [
     "client",
     "close_record",
     "configure",
+    "fetch_file",
+    "log_files",
     "log_pair",
     "model_artifact",
     "or_none",

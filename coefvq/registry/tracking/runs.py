@@ -15,6 +15,7 @@ from coefvq.errors import RegistryError
 from coefvq.files import sha256_json, sha256_tree, write_json
 from coefvq.registry.bundle import Candidate, DataRef, PartKind
 from coefvq.registry.flat import flat_metrics, flat_params
+from coefvq.registry.tracking.environment import environment_tags
 from coefvq.registry.tracking.logged_models import log_pyfunc
 from coefvq.registry.tracking.session import client, experiment, experiment_id, store_errors
 
@@ -78,7 +79,7 @@ class TrainingRun:
 def training_run(
     name: str, issue: str, kind: PartKind, params: Mapping[str, Any], dataset: DataRef
 ) -> Iterator[TrainingRun]:
-    """One MLflow run per training: parameters, dataset, curves, model.
+    """One MLflow run per training: parameters, environment, dataset, curves, model.
 
     The run ends as FINISHED, or as FAILED where the block raises.
 
@@ -90,6 +91,7 @@ def training_run(
     with store_errors(), _start_run(name, {"issue": issue, "kind": kind}) as run:
         handle = TrainingRun(run.info.run_id, dataset)
         log_params(handle.run_id, flat_params(params))
+        mlflow.set_tags(environment_tags(Path.cwd()))
         mlflow.log_input(_dataset(dataset), context="training")
         yield handle
 

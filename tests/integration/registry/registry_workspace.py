@@ -15,7 +15,7 @@ from coefvq.registry import pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, DataRef, ModelRef, build_candidate, model_ref
 from coefvq.registry.history import Decision
 
-GATE = Gate(min_average_precision_gain=0.0, max_qps_ratio=60.0, max_f1_drop=0.05)
+GATE = Gate(min_average_precision_gain=0.0, max_qps_ratio=60.0, max_f1_drop=0.05, max_flip_rate=0.02)
 DATA = DataRef(manifest_sha256="a" * 64, splits_sha256="b" * 64, version="data-2026-11-22")
 Refs = dict[tuple[str, int], dict[str, ModelRef]]
 
@@ -39,6 +39,7 @@ class Workspace:
             "base": {"f1": 0.4},
             "mllm": {"average_precision": 0.7, "prevalence": 0.1, "n": 200},
             "cascade": {"f1": changes.pop("f1", 0.6), "qps_ratio": 20.0, "r_at_p90": None},
+            "stability": {"n": 100, "flip_rate": 0.0},
             "bayes": None,
         }
         parts: dict[str, Any] = {

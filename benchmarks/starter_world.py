@@ -1,0 +1,119 @@
+"""`starter` on the synthetic world: baselines, the fair control and the MLLM on cached tower features.
+
+    python benchmarks/starter_world.py --folder DIR --stage features    render, decode, extract; resumable
+    python benchmarks/starter_world.py --folder DIR --stage baselines   tuned on validation, then each seed
+    python benchmarks/starter_world.py --folder DIR --stage mllm --seeds 1
+    python benchmarks/starter_world.py --folder DIR --stage mllm --name "no warm-up" \\
+        --recipe '{"warmup_epochs": 0, "epochs": 5, "description_weight": 0}'
+    python benchmarks/starter_world.py --folder DIR --stage mllm --name "MLLM, 25 %" --share 0.25
+    python benchmarks/starter_world.py --folder DIR --stage table                   Markdown table, plot, last line JSON
+
+A result (settings, curves, CPU seconds, scores of validation and test) is DIR/results/<row>-<seed>.json and is not made
+again while it is there. Every choice is made on validation; test labels are replaced by the known posterior.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import starter_world_baselines as baselines
+import starter_world_mllm as mllm
+import torch
+from starter_world_data import World, extract, facts, load
+from starter_world_table import print_table
+
+from coefvq.files import write_json
+
+CONTROLS = ("vision only", "multi-tower", "control")
+
+
+def result_path(options: argparse.Namespace, row: str, seed: int) -> Path:
+    """Where a row's result for one seed is kept."""
+    name = re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
+    return Path(options.folder) / "results" / f"{name}-{seed}.json"
+
+
+def run_features(options: argparse.Namespace, world: World) -> None:
+    """Extract what is missing."""
+    start = time.process_time()
+    for line in extract(world, options.folder / "features"):
+        say(f"{line}, {time.process_time() - start:.0f} CPU s")
+
+
+def run_baselines(options: argparse.Namespace, world: World) -> None:
+    """Tune each baseline on validation, then train it with every seed."""
+    splits = {name: load(world, options.folder / "features", name) for name in ("train", "val", "test")}
+    for kind in CONTROLS:
+        if all(result_path(options, kind, seed).is_file() for seed in options.seeds):
+            continue
+        tuned = baselines.tune(kind, splits["train"], splits["val"], say)
+        settings = baselines.Settings(**tuned["best"]["settings"])
+        for seed in options.seeds:
+            start = time.process_time()
+            score = baselines.fit(settings, splits["train"], seed)
+            scores = {name: score(splits[name]).tolist() for name in ("val", "test")}
+            facts_ = {"settings": tuned["best"], "tried": tuned["tried"], "cpu_s": time.process_time() - start}
+            save(options, world, kind, seed, scores, {**facts_, "clips": len(splits["train"])})
+
+
+def run_mllm(options: argparse.Namespace, world: World) -> None:
+    """Train one MLLM per seed."""
+    recipe = replace(mllm.Recipe(), **json.loads(options.recipe))
+    features = options.folder / "features"
+    for seed in options.seeds:
+        if result_path(options, options.name, seed).is_file():
+            say(f"{options.name}, seed {seed}: there already")
+            continue
+        network, encoder, run = mllm.train(recipe, load(world, features, "train", options.share), seed, say)
+        start = time.process_time()
+        scores = {
+            name: mllm.score(network, encoder, load(world, features, name), recipe).tolist() for name in ("val", "test")
+        }
+        save(options, world, options.name, seed, scores, {**run, "scoring_cpu_s": time.process_time() - start})
+
+
+def save(
+    options: argparse.Namespace, world: World, row: str, seed: int, scores: dict[str, Any], run: dict[str, Any]
+) -> None:
+    """One result file, written in one step."""
+    record = {"row": row, "seed": seed, "world": facts(world), "share": options.share, **run, "scores": scores}
+    write_json(result_path(options, row, seed), record)
+    say(f"{row}, seed {seed}: saved")
+
+
+def say(line: str) -> None:
+    """Progress on stderr; stdout is for the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="features and results are kept here")
+    parser.add_argument("--stage", choices=("features", "baselines", "mllm", "table"), required=True)
+    parser.add_argument(
+        "--shards", type=int, nargs=3, default=list(World.shards), help="120 clips each: of train, val and test"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--name", default="MLLM", help="row of the MLLM's result")
+    parser.add_argument("--recipe", default="{}", help="JSON that changes fields of starter_world_mllm.Recipe")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the training shards")
+    parser.add_argument("--plot", type=Path, help="where to draw the curve over training size")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    world = World(shards=tuple(options.shards))
+    if options.stage == "table":
+        return print_table(world, options.folder, options.plot)
+    {"features": run_features, "baselines": run_baselines, "mllm": run_mllm}[options.stage](options, world)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

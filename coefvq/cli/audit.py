@@ -1,0 +1,80 @@
+"""``coefvq cascade audit``: do the figures of a cascade fit each other?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coefvq.config import PARAMS_FILE, load_params
+from coefvq.errors import DataError
+from coefvq.files import read_json
+
+if TYPE_CHECKING:
+    from coefvq.cascade.consistency import Finding
+
+
+def audit(
+    issue: Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Audit the paper's Tables 1 and 2 instead.")] = False,
+    params: Annotated[Path, typer.Option(help="Settings file of the workspace.")] = PARAMS_FILE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Hold evaluation.json and thresholds.json to what must be true of any cascade: cost, ceiling, order.
+
+    Exit code 3 if a rule is broken in this workspace's reports. With --paper the exit code is 0: those
+    figures are what they are.
+
+    Example: coefvq cascade audit --issue icd --json
+    """
+    findings = _paper() if paper else _workspace(issue, params)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        _print(findings)
+    broken = [finding for finding in findings if finding.verdict == "broken"]
+    if broken and not paper:
+        first = broken[0]
+        raise DataError(
+            f"{len(broken)} of {len(findings)} checks broken; first: {first.rule}, {first.where}: {first.explanation}; "
+            "run evaluate and thresholds again on one scores.parquet"
+        )
+
+
+def _paper() -> list[Finding]:
+    from coefvq.cascade.paper_audit import audit_paper
+
+    return audit_paper()
+
+
+def _workspace(issues: list[str] | None, params: Path) -> list[Finding]:
+    from coefvq.cascade.consistency import audit_issue
+
+    settings = load_params(params)
+    findings: list[Finding] = []
+    for name in issues or settings.issues:
+        report = settings.check_issue(name)
+        files = (settings.paths.report(report, f"{kind}.json") for kind in ("evaluation", "thresholds"))
+        findings += audit_issue(*map(read_json, files))
+    return findings
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("rule", "where", "verdict", "figures"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        style = {"holds": "green", "broken": "bold red"}.get(finding.verdict, "dim")
+        table.add_row(finding.rule, Text(finding.where), Text(finding.verdict, style), Text(finding.explanation))
+    counts = [f"{sum(f.verdict == v for f in findings)} {v}" for v in ("holds", "broken", "not asked")]
+    console = Console() if Console().is_terminal else Console(width=140)
+    console.print(table)
+    console.print(", ".join(counts))

@@ -1,0 +1,230 @@
+"""``coefvq cascade``: thresholds of a cascade from any two columns of scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from coefvq.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from coefvq.cascade.thresholds import CascadeThresholds
+    from coefvq.evaluation.score_files import Columns, ScoreColumns
+
+app = typer.Typer(no_args_is_help=True)
+
+BaseColumn = Annotated[str, typer.Option(help="Column of the base model's score.")]
+MLLMColumn = Annotated[str, typer.Option(help="Column of the MLLM's score.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the label, 0 or 1; rows without one are left out.")]
+WeightColumn = Annotated[str, typer.Option(help="Column of the sampling weight, if there is one.")]
+IdColumn = Annotated[str, typer.Option(help="Column of the video's id, if there is one.")]
+Prevalence = Annotated[
+    float | None, typer.Option(help="Weigh the rows as if this share were positive, 0 to 1 (what if).")
+]
+SplitColumn = Annotated[str, typer.Option(help="Column that says which split a row is in, if there is one.")]
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+@app.command(epilog="Example: coefvq cascade fit scores.parquet --precision 0.8 --qps 5")
+def fit(
+    scores: Annotated[Path, typer.Argument(help="Table with both scores and labels, .parquet or .csv.")],
+    precision: Annotated[float, typer.Option(help="Share of the flagged that must be positive, 0 to 1.")] = 0.8,
+    qps: Annotated[float, typer.Option(help="Percent of videos that may reach the MLLM.")] = 100.0,
+    mode: Annotated[
+        Literal["budget", "cost", "recall_floor", "guarantee"],
+        typer.Option(help="What to want: recall in a budget, least cost, fewest calls, or a certified promise."),
+    ] = "budget",
+    recall: Annotated[float | None, typer.Option(help="guarantee: recall that must hold too, 0 to 1.")] = None,
+    delta: Annotated[float, typer.Option(help="guarantee: accepted chance that the promise is broken.")] = 0.1,
+    max_recall_loss: Annotated[float, typer.Option(help="recall_floor: recall that may be lost, 0 to 1.")] = 0.01,
+    call_cost: Annotated[float, typer.Option(help="cost: price of one MLLM call.")] = 1.0,
+    false_positive_cost: Annotated[float, typer.Option(help="cost: price of one false positive.")] = 10.0,
+    miss_cost: Annotated[float, typer.Option(help="cost: price of one missed positive.")] = 100.0,
+    mllm_scores: Annotated[
+        Path | None, typer.Option("--mllm-file", help="The MLLM's scores if in a file of their own; joined by id.")
+    ] = None,
+    base_col: BaseColumn = "base",
+    mllm_col: MLLMColumn = "mllm",
+    label_col: LabelColumn = "label",
+    weight_col: WeightColumn = "weight",
+    id_col: IdColumn = "video_id",
+    split_col: SplitColumn = "split",
+    fit_on: Annotated[str, typer.Option(help="Split to fit on, if the table has splits.")] = "val",
+    report_on: Annotated[str, typer.Option(help="Split to measure on, if the table has it.")] = "test",
+    prevalence: Prevalence = None,
+    out: Annotated[Path | None, typer.Option(help="Write the policy here (JSON); needs scores in [0, 1].")] = None,
+    issue: Annotated[str, typer.Option(help="Name put into the policy.")] = "issue",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Find the base and the decision threshold: exact over all pairs, on your own labels.
+
+    Where the table has splits, thresholds are fitted on one and measured on another, frozen.
+    Exit code 3 if the data is unusable or nothing meets the constraints; the message says which and by how much.
+    """
+    from coefvq.cascade.thresholds import CascadeThresholds
+    from coefvq.evaluation.score_files import Columns, joined, read_scores
+
+    columns = Columns(base_col, mllm_col, label_col, weight_col, id_col, split_col)
+    table = read_scores(scores)
+    if mllm_scores is not None:
+        table = joined(table, read_scores(mllm_scores), columns)
+    estimator = CascadeThresholds(
+        mode=mode,
+        precision=precision,
+        qps=qps,
+        recall=recall,
+        max_recall_loss=max_recall_loss,
+        call_cost=call_cost,
+        false_positive_cost=false_positive_cost,
+        miss_cost=miss_cost,
+        delta=delta,
+    )
+    result = _fitted(estimator, table, columns, _Splits(fit_on, report_on), prevalence)
+    if out is not None:
+        _write_policy(estimator, result, issue, out)
+    if as_json:
+        print(json.dumps(result, sort_keys=True, allow_nan=False))
+    else:
+        _print(result)
+
+
+@dataclass(frozen=True)
+class _Splits:
+    fitted: str
+    reported: str
+
+
+def _fitted(
+    estimator: CascadeThresholds,
+    table: pd.DataFrame,
+    columns: Columns,
+    splits: _Splits,
+    prevalence: float | None,
+) -> dict[str, Any]:
+    from coefvq.evaluation.score_files import check_disjoint, labelled_rows
+
+    has_splits = columns.split in table and (table[columns.split] == splits.fitted).any()
+    measured = has_splits and bool((table[columns.split] == splits.reported).any())
+    if measured:
+        check_disjoint(table, columns, splits.fitted, splits.reported)
+    rows = _at(labelled_rows(table, columns, splits.fitted if has_splits else None), prevalence)
+    try:
+        estimator.fit(rows.base, rows.mllm, rows.label, rows.weight)
+    except ValueError as error:  # a parameter out of its range
+        raise DataError(str(error)) from error
+    result = {
+        "mode": estimator.mode,
+        "base_threshold": estimator.base_threshold_,
+        "decision_threshold": estimator.decision_threshold_,
+        "reason": estimator.reason_,
+        "expected_cost": estimator.expected_cost_,
+        "fitted_on": splits.fitted if has_splits else "all rows",
+        "fitted": _measured(estimator, rows),
+        "reported_on": splits.reported if measured else None,
+        "reported": None,
+        "probabilities": bool(
+            min(rows.base.min(), rows.mllm.min()) >= 0 and max(rows.base.max(), rows.mllm.max()) <= 1
+        ),
+    }
+    if measured:
+        result["reported"] = _measured(estimator, _at(labelled_rows(table, columns, splits.reported), prevalence))
+    return result
+
+
+def _at(rows: ScoreColumns, prevalence: float | None) -> ScoreColumns:
+    """The rows as they are, or weighed as if ``prevalence`` of them were positive."""
+    from coefvq.evaluation.metrics import at_prevalence
+    from coefvq.evaluation.score_files import ScoreColumns
+
+    if prevalence is None:
+        return rows
+    if not 0.0 < prevalence < 1.0:
+        raise DataError(f"--prevalence {prevalence:g}: expected a share between 0 and 1")
+    label, weight = at_prevalence(rows.label, rows.weight, prevalence)
+    return ScoreColumns(label, rows.base, rows.mllm, weight)
+
+
+def _measured(estimator: CascadeThresholds, rows: ScoreColumns) -> dict[str, Any]:
+    """Frozen thresholds on rows: figures with 95 % intervals by counts."""
+    import numpy as np
+
+    from coefvq.cascade.thresholds import check_rows
+    from coefvq.evaluation.intervals import weighted_share
+
+    label, weight = check_rows(rows.base, rows.mllm, rows.label, rows.weight)
+    escalated = estimator.escalates(rows.base)
+    flagged = estimator.predict(rows.base, rows.mllm).astype(np.float64)
+    return {
+        "n": len(label),
+        "positives": float(label.sum()),
+        "precision": weighted_share(label[flagged > 0], weight[flagged > 0]).to_dict(),
+        "recall": weighted_share(flagged, weight * label).to_dict(),
+        "qps_ratio": {
+            name: None if value is None else 100.0 * value
+            for name, value in weighted_share(escalated.astype(np.float64), weight).to_dict().items()
+        },
+        "recall_ceiling": weighted_share(escalated.astype(np.float64), weight * label).to_dict(),
+    }
+
+
+def _write_policy(estimator: CascadeThresholds, result: dict[str, Any], issue: str, out: Path) -> None:
+    from coefvq.cascade.policy import CascadePolicy
+    from coefvq.files import write_json
+
+    if not result["probabilities"]:
+        raise DataError("--out: a policy holds probabilities; these scores leave [0, 1], so use the printed thresholds")
+    policy = CascadePolicy.from_dict(
+        {
+            "issue": issue,
+            "base_threshold": estimator.base_threshold_,
+            "decision_threshold": estimator.decision_threshold_,
+            "p_base": None,
+            "views_trigger": None,
+        },
+        "--out",
+    )
+    write_json(out, policy.to_dict())
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"base >= {result['base_threshold']:.6g}, then MLLM >= {result['decision_threshold']:.6g}",
+        title_justify="left",
+        caption=result["reason"],
+        caption_justify="left",
+    )
+    table.add_column("percent, with 95 % interval")
+    parts = [(result["fitted_on"], result["fitted"]), (result["reported_on"], result["reported"])]
+    parts = [(name, figures) for name, figures in parts if figures is not None]
+    for (name, figures), note in zip(parts, ("fitted", "measured"), strict=False):
+        table.add_column(f"{name} ({note}), n = {figures['n']}, {figures['positives']:g} positive", justify="right")
+    rows = {
+        "MLLM calls (QPS ratio)": ("qps_ratio", 1.0),
+        "precision": ("precision", 100.0),
+        "recall": ("recall", 100.0),
+        "recall ceiling (base)": ("recall_ceiling", 100.0),
+    }
+    for title, (key, scale) in rows.items():
+        table.add_row(title, *(_share(figures[key], scale) for _, figures in parts))
+    Console().print(table)
+
+
+def _share(interval: dict[str, float | None], scale: float) -> str:
+    if interval["value"] is None:
+        return "–"
+    low, high = interval["low"], interval["high"]
+    ends = "" if low is None or high is None else f"  [{scale * low:.1f}, {scale * high:.1f}]"
+    return f"{scale * interval['value']:.1f}{ends}"

@@ -1,0 +1,184 @@
+"""``coefvq features``: the cache of what frozen towers say of each video."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from coefvq.config import Params
+    from coefvq.training.features.store import FeatureStore
+
+app = typer.Typer(no_args_is_help=True)
+ParamsOption = Annotated[Path, typer.Option(help="Settings file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def build(
+    issue: Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")],
+    kind: Annotated[Literal["base", "mllm"], typer.Option(help="Whose towers.")] = "mllm",
+    split: Annotated[
+        list[str] | None, typer.Option(help="Which splits; default: labelled rows of train and val, as training reads.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Trainings that will read it, for the cost estimate.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost and save.")] = False,
+    params: ParamsOption = Path("params.yaml"),
+    engine: Annotated[
+        Literal["local", "ray"] | None, typer.Option(help="Where towers run; default: runtime.engine.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute the features of a model's frozen towers before any run; runs share them.
+
+    Several of these may run at once, on one machine or on a shared disk: they divide the videos. A build
+    that was cut off goes on where it was.
+
+    Example: coefvq features build --issue ucc --kind mllm
+
+    Example: coefvq features build --issue ucc --kind mllm --runs 12 --dry-run
+
+    Example: coefvq features build --issue ucc --engine ray
+    """
+    from coefvq.config import load_params
+    from coefvq.stages.features import build_features
+    from coefvq.stages.features_ray import build_features_on_ray
+
+    loaded = load_params(params)
+    loaded.check_issue(issue)
+    if (engine or loaded.runtime.engine) == "ray" and not dry_run:
+        facts = build_features_on_ray(loaded, issue, kind, split or [], runs)
+    else:
+        facts = build_features(loaded, issue, kind, split or [], runs, dry_run)
+    if as_json:
+        print(json.dumps(facts, indent=2, sort_keys=True))
+        return
+    print(facts["decision"])
+    if "computed" in facts:
+        print(
+            f"{facts['computed']} videos computed in {facts['seconds']:.1f} s ({_size(facts['bytes'])}), "
+            f"{facts['found']} were there, {len(facts['skipped'])} skipped"
+        )
+    for line in facts.get("skipped", {}).values():
+        print(f"skipped: {line}")
+
+
+@app.command()
+def stats(params: ParamsOption = Path("params.yaml"), as_json: JsonOption = False) -> None:
+    """What the cache holds, by part: entries, bytes, last use.
+
+    Example: coefvq features stats --json
+    """
+    store = _store(params)
+    rows = _parts(store)
+    if as_json:
+        print(json.dumps({"root": str(store.root), "max_bytes": store.max_bytes, "parts": rows}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "key", "entries", "size", "shards", "last use")
+    for row in rows:
+        last = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_use"]))
+        size = _size(row["bytes"])
+        table.add_row(row["name"], row["key"][:8], f"{row['entries']:,}", size, str(row["shards"]), last)
+    Console().print(table)
+    total = sum(row["bytes"] for row in rows)
+    print(f"{store.root}: {_size(total)} of at most {_size(store.max_bytes)}")
+
+
+@app.command()
+def verify(
+    params: ParamsOption = Path("params.yaml"),
+    remove: Annotated[bool, typer.Option("--remove", help="Delete what is damaged; the next run computes it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash every shard again; exit code 1 if one is damaged and was not removed.
+
+    Example: coefvq features verify --remove
+    """
+    from coefvq.stages.common import progress
+
+    store = _store(params)
+    shards = store.all_shards()
+    with progress("hashing shards", len(shards)) as advance:
+        damaged = store.verify(advance)
+    if remove:
+        for path in damaged:
+            path.unlink(missing_ok=True)
+    names = [str(path.relative_to(store.root)) for path in damaged]
+    if as_json:
+        print(json.dumps({"shards": len(shards), "damaged": names, "removed": remove}, indent=2))
+    else:
+        print(f"{len(shards)} shards, {len(damaged)} damaged" + (", removed" if damaged and remove else ""))
+        for name in names:
+            print(f"damaged: {name}")
+    if damaged and not remove:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    params: ParamsOption = Path("params.yaml"),
+    max_gib: Annotated[float | None, typer.Option(min=0.0, help="Keep at most so much; the oldest use goes.")] = None,
+    unused_days: Annotated[float | None, typer.Option(min=0.0, help="Remove what no run used for so long.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make room: the least recently used shards go, and what killed processes left. Shards in use stay.
+
+    Without an option the limit is runtime.features_gib.
+
+    Example: coefvq features prune --unused-days 30
+
+    Example: coefvq features prune --max-gib 0
+    """
+    store = _store(params)
+    limit = store.max_bytes if max_gib is None and unused_days is None else None
+    limit = limit if max_gib is None else round(max_gib * 2**30)
+    before = None if unused_days is None else time.time() - unused_days * 86_400
+    count, size = store.prune(limit, before)
+    if as_json:
+        print(json.dumps({"shards": count, "bytes": size}))
+    else:
+        print(f"{count} shards removed ({_size(size)})")
+
+
+def _store(params: Path) -> FeatureStore:
+    from coefvq.config import load_params
+    from coefvq.stages.loading import feature_store
+
+    loaded: Params = load_params(params)
+    return feature_store(loaded)
+
+
+def _parts(store: FeatureStore) -> list[dict[str, Any]]:
+    from coefvq.files import read_json
+    from coefvq.training.features.store import entries_of
+
+    rows = []
+    for about in sorted(store.root.glob("*/part.json")):
+        shards = store.shards(about.parent.name)
+        if shards:
+            rows.append(
+                {
+                    "name": read_json(about)["name"],
+                    "key": about.parent.name,
+                    "entries": len({entry for shard in shards for entry in entries_of(shard) or []}),
+                    "bytes": sum(shard.stat().st_size for shard in shards),
+                    "shards": len(shards),
+                    "last_use": max(shard.stat().st_mtime for shard in shards),
+                }
+            )
+    return rows
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -1,0 +1,54 @@
+"""One small picture of a clip, for pages that people look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from coefvq.config import MediaLimits
+from coefvq.data.media import DEFAULT_LIMITS, decode_frames, stream_info
+from coefvq.data.workers import limited_map
+from coefvq.errors import MediaError
+
+MAX_BYTES = 12_000
+_SIDE = 224
+_QUALITIES = (80, 70, 60, 45, 30)
+
+
+def thumbnails(clips: Mapping[str, Path], limits: MediaLimits = DEFAULT_LIMITS, workers: int = 1) -> dict[str, bytes]:
+    """JPEG of the middle frame per key, at most ``MAX_BYTES`` each; a clip that does not decode has none.
+
+    Clips are decoded in limited processes: they come from strangers.
+    """
+    names = list(clips)
+    pictures: Iterable[bytes | None] = limited_map(
+        thumbnail, [clips[name] for name in names], failed=_none, limits=limits, workers=workers
+    )
+    found = zip(names, pictures, strict=True)
+    return {name: picture for name, picture in found if picture is not None}
+
+
+def thumbnail(path: Path) -> bytes | None:
+    """JPEG of the middle frame in the clip's own aspect; None where it does not decode."""
+    from PIL import Image
+
+    try:
+        info = stream_info(path)
+        middle = decode_frames(path, 3, _SIDE)[1]
+    except MediaError:
+        return None
+    image = Image.fromarray(middle.transpose(1, 2, 0))
+    # decoding squeezes into a square; a clip stored turned has its sides swapped, which only the frame knows
+    scale = _SIDE / max(info.width, info.height, 1)
+    image = image.resize((max(round(info.width * scale), 1), max(round(info.height * scale), 1)))
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= MAX_BYTES:
+            return buffer.getvalue()
+    return None
+
+
+def _none(_path: Path, _reason: str) -> None:
+    return None

@@ -1,0 +1,200 @@
+"""How sure the test figures are, where they differ, and what they are at the traffic's prevalence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coefvq.cascade.calibration import KINDS, Calibrator, fit_calibrator, log_loss
+from coefvq.cascade.curves import FloatArray
+from coefvq.cascade.policy import BoolArray
+from coefvq.errors import DataError
+from coefvq.evaluation.metrics import (
+    at_prevalence,
+    classification_summary,
+    estimated_prevalence,
+    expected_calibration_error,
+    reliability,
+)
+from coefvq.evaluation.report import LabelledSplit, labelled_split
+from coefvq.evaluation.slices import slice_columns, slice_rows, with_intervals
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: replicates per slice, of which there are dozens
+SLICE_REPLICATES = 200
+
+
+@dataclass(frozen=True)
+class DetailSettings:
+    """R@P targets in percent, which slices, bootstrap replicates, the column that is drawn as wholes, the seed."""
+
+    precision_targets: Sequence[float]
+    slices: Sequence[str]
+    bootstrap: int
+    group_by: str | None
+    seed: int
+
+
+def _rows_of_test(scores: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Manifest rows of the labelled test videos, in the order of :func:`~report.labelled_split`.
+
+    Raises:
+        DataError: a scored video is not in the manifest.
+    """
+    rows = scores[(scores["split"] == "test") & scores["label"].notna()]
+    found = manifest.set_index("video_id", drop=False)
+    missing = rows.loc[~rows["video_id"].isin(found.index), "video_id"]
+    if len(missing):
+        raise DataError(f"scores: video {missing.iloc[0]} is not in the manifest; run predict again")
+    return found.loc[rows["video_id"]].reset_index(drop=True)
+
+
+def detail_report(
+    scores: pd.DataFrame,
+    manifest: pd.DataFrame,
+    models: Mapping[str, tuple[FloatArray, float]],
+    settings: DetailSettings,
+    judged: BoolArray | None = None,
+) -> dict[str, Any]:
+    """Intervals of every figure on test, and one row per slice; JSON-ready.
+
+    Args:
+        models: name -> scores of the labelled test rows [n] and the threshold they are decided with.
+        judged: [n] bool, rows that take part; None: all.
+
+    Raises:
+        DataError: a table is unusable or its columns do not fit.
+    """
+    test = labelled_split(scores, "test")
+    weight = test.weight if judged is None else np.where(judged, test.weight, 0.0)
+    # cut on the whole manifest: a creator's size is not how many of its videos fell into test
+    named = slice_columns(manifest, settings.slices)
+    rows = _rows_of_test(scores, manifest)
+    places = manifest.reset_index(drop=True).reset_index().set_index("video_id")["index"].loc[rows["video_id"]]
+    slices = {name: column[places.to_numpy()] for name, column in named.items()}
+    groups = None if settings.group_by is None else _groups(rows, settings.group_by)
+    intervals = {
+        name: with_intervals(
+            test.label,
+            score,
+            weight,
+            threshold,
+            settings.precision_targets,
+            groups=groups,
+            replicates=settings.bootstrap,
+            seed=settings.seed,
+        )
+        for name, (score, threshold) in models.items()
+    }
+    return {
+        "confidence": 0.95,
+        "group_by": settings.group_by,
+        "intervals": {name: {key: made.to_dict() for key, made in found.items()} for name, found in intervals.items()},
+        "slices": slice_rows(
+            test.label,
+            models,
+            weight,
+            slices,
+            settings.precision_targets,
+            groups=groups,
+            replicates=min(settings.bootstrap, SLICE_REPLICATES),
+            seed=settings.seed,
+        ),
+    }
+
+
+def prevalence_report(
+    scores: pd.DataFrame, thresholds: Mapping[str, float], targets: Sequence[float]
+) -> dict[str, Any] | None:
+    """The models' test figures at the prevalence that the traffic seems to have; None without traffic.
+
+    The estimate reads the MLLM's scores (``metrics.estimated_prevalence``); it rests on label shift.
+
+    Raises:
+        DataError: a table is unusable.
+    """
+    traffic = scores[scores["split"] == "traffic"]
+    test = labelled_split(scores, "test")
+    labelled = float(np.average(test.label, weights=test.weight))
+    report: dict[str, Any] = {"test": labelled, "traffic_estimate": None, "at_traffic": None}
+    if not len(traffic):
+        return None
+    score, weight = (traffic[name].to_numpy(dtype=np.float64) for name in ("mllm", "weight"))
+    try:
+        estimate = estimated_prevalence(test.label, test.mllm, score, test.weight, weight)
+    except DataError:
+        return report  # an MLLM that separates nothing tells no prevalence; its figures say so by themselves
+    if not 0.0 < estimate < 1.0:
+        return report | {"traffic_estimate": estimate}
+    label, shifted = at_prevalence(test.label, test.weight, estimate)
+    at = {
+        name: classification_summary(label, getattr(test, name), shifted, thresholds[name], targets)
+        for name in ("base", "mllm")
+    }
+    return report | {"traffic_estimate": estimate, "at_traffic": at}
+
+
+def calibration_report(scores: pd.DataFrame) -> dict[str, Any]:
+    """Per model the calibrators fitted on validation, and reliability on test before and after; JSON-ready.
+
+    ``chosen`` is the kind with the least log loss on one half of validation when fitted on the other, None where
+    no kind beats the scores as they are. Nothing is chosen on test.
+
+    Raises:
+        DataError: a table is unusable.
+    """
+    val, test = labelled_split(scores, "val"), labelled_split(scores, "test")
+    return {name: _calibrated(val, test, name) for name in ("base", "mllm")}
+
+
+def _calibrated(val: LabelledSplit, test: LabelledSplit, name: str) -> dict[str, Any]:
+    fit, seen = getattr(val, name), getattr(test, name)
+    if fit.min() == fit.max():
+        return {"calibrators": {}, "before": _reliability(test, seen), "after": {}, "chosen": None}
+    made: dict[str, Calibrator] = {kind: fit_calibrator(kind, val.label, fit, val.weight) for kind in KINDS}
+    before = _reliability(test, seen)
+    after = {kind: _reliability(test, calibrator(seen)) for kind, calibrator in made.items()}
+    return {
+        "calibrators": {kind: calibrator.to_dict() for kind, calibrator in made.items()},
+        "before": before,
+        "after": after,
+        "chosen": _choose(val, fit),
+    }
+
+
+def _choose(val: LabelledSplit, score: FloatArray) -> str | None:
+    """By log loss on the second half of validation, fitted on the first: test is not looked at to choose."""
+    half = np.arange(len(score)) % 2 == 0
+    for part in (half, ~half):
+        if not 0.0 < val.label[part].sum() < part.sum() or score[part].min() == score[part].max():
+            return None
+    losses = {
+        kind: log_loss(
+            val.label[~half],
+            fit_calibrator(kind, val.label[half], score[half], val.weight[half])(score[~half]),
+            val.weight[~half],
+        )
+        for kind in KINDS
+    }
+    best = min(losses, key=lambda kind: (losses[kind], kind))
+    return best if losses[best] < log_loss(val.label[~half], score[~half], val.weight[~half]) else None
+
+
+def _reliability(split: LabelledSplit, score: FloatArray) -> dict[str, Any]:
+    table = reliability(split.label, score, split.weight)
+    return {
+        "expected_calibration_error": expected_calibration_error(split.label, score, split.weight),
+        "log_loss": log_loss(split.label, score, split.weight),
+        "bins": {name: getattr(table, name).tolist() for name in ("low", "high", "mean_score", "frequency", "weight")},
+    }
+
+
+def _groups(rows: pd.DataFrame, name: str) -> list[Any]:
+    if name not in rows:
+        raise DataError(f"evaluate.group_by: '{name}' is no column of the manifest")
+    return [None if missing else value for value, missing in zip(rows[name], rows[name].isna(), strict=True)]

@@ -1,0 +1,208 @@
+"""Figures per slice of the data: by language, duration, sound, views, creator, or any column of the manifest.
+
+A slice is where a good average hides: each gets its own counts, figures at the *same* thresholds as the whole,
+and intervals, so that a small slice is seen to be small.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coefvq.cascade.curves import PRCurve, curve_at_threshold, curve_recall_at_precision
+from coefvq.errors import DataError
+from coefvq.evaluation.intervals import Interval, Statistic, bootstrap_intervals, weighted_share
+from coefvq.evaluation.metrics import curve_average_precision, curve_roc_auc, recall_key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN, OTHER = "unknown", "other"
+#: slices made from manifest columns; any other name is a column whose values are the slices
+DERIVED = ("language", "duration", "has_audio", "views", "creator_size")
+#: distinct values of a column that become a slice each; the rest are one slice together
+MAX_VALUES = 12
+
+DURATION_EDGES = (5.0, 15.0, 60.0)
+VIEWS_EDGES = (100.0, 1_000.0, 10_000.0, 100_000.0)
+CREATOR_EDGES = (2.0, 10.0, 100.0)
+
+Names = NDArray[np.object_]
+
+
+def slice_columns(manifest: pd.DataFrame, wanted: Iterable[str] = DERIVED) -> dict[str, Names]:
+    """Slice name of every row [n], per wanted slicing.
+
+    ``language`` is the manifest's column of that name, else the writing system of the title, which is the part
+    of it that can be told without a model. ``creator_size`` counts the creator's videos in ``manifest``.
+
+    Raises:
+        DataError: a column that is asked for is not in the manifest.
+    """
+    made = {}
+    for name in wanted:
+        if name == "language" and "language" not in manifest:
+            made[name] = _array(map(writing_system, _texts(manifest, "title")))
+        elif name == "duration":
+            made[name] = bands(_numbers(manifest, "duration_s"), DURATION_EDGES, " s")
+        elif name == "views":
+            made[name] = bands(_numbers(manifest, "views"), VIEWS_EDGES)
+        elif name == "creator_size":
+            creators = _texts(manifest, "creator_id")
+            videos = Counter(creators)
+            sizes = np.array([videos[creator] if creator else np.nan for creator in creators], dtype=np.float64)
+            made[name] = bands(sizes, CREATOR_EDGES, " videos")
+        else:
+            made[name] = _frequent(_texts(manifest, name))
+    return made
+
+
+def bands(values: ArrayLike, edges: Sequence[float], unit: str = "") -> Names:
+    """Name of the half-open band [low, high) of each value [n], such as "5–15 s"; NaN is "unknown"."""
+    numbers = np.asarray(values, dtype=np.float64)
+    names = [f"under {edges[0]:g}{unit}"]
+    names += [f"{low:g}–{high:g}{unit}" for low, high in pairwise(edges)]
+    names += [f"{edges[-1]:g}{unit} or more", UNKNOWN]
+    which = np.searchsorted(np.asarray(edges), numbers, side="right")
+    return _array(names[-1 if np.isnan(number) else at] for number, at in zip(numbers, which, strict=True))
+
+
+def writing_system(text: str) -> str:
+    """The script most letters of ``text`` belong to, by their Unicode names: "latin", "cyrillic", "cjk", …"""
+    scripts = Counter(unicodedata.name(letter, "?").split(maxsplit=1)[0] for letter in text if letter.isalpha())
+    if not scripts:
+        return UNKNOWN
+    # equal counts: the alphabetically first, so that the answer depends on the text alone
+    return min(scripts, key=lambda script: (-scripts[script], script)).lower()
+
+
+def statistics(threshold: float, targets: Iterable[float]) -> dict[str, Statistic]:
+    """The figures that get bootstrap intervals: F1 at ``threshold``, AP, ROC-AUC, R@P per target (percent).
+
+    An R@P that a replicate does not reach counts as recall 0, so that the interval says how fragile it is.
+    """
+
+    def recall(target: float) -> Statistic:
+        return lambda curve: curve_recall_at_precision(curve, target / 100.0).recall
+
+    def f1(curve: PRCurve) -> float:
+        return curve_at_threshold(curve, threshold).f1
+
+    figures: dict[str, Statistic] = {"f1": f1, "average_precision": curve_average_precision, "roc_auc": curve_roc_auc}
+    return figures | {recall_key(target): recall(target) for target in targets}
+
+
+def with_intervals(
+    label: ArrayLike,
+    score: ArrayLike,
+    weight: ArrayLike,
+    threshold: float,
+    targets: Iterable[float],
+    *,
+    groups: ArrayLike | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Bootstrap intervals of :func:`statistics`, and of precision and recall at ``threshold`` by counts.
+
+    The latter are Clopper–Pearson (``intervals.weighted_share``): they take rows as independent.
+
+    Raises:
+        DataError: a column is unusable or there is one class only.
+    """
+    labels, weights = np.asarray(label, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    predicted = np.asarray(score, dtype=np.float64) >= threshold
+    found = bootstrap_intervals(
+        labels, score, weights, statistics(threshold, targets), groups=groups, replicates=replicates, seed=seed
+    )
+    return found | {
+        "precision": weighted_share(labels[predicted], weights[predicted]),
+        "recall": weighted_share(predicted, labels * weights),
+    }
+
+
+def slice_rows(
+    label: ArrayLike,
+    scores: Mapping[str, tuple[ArrayLike, float]],
+    weight: ArrayLike,
+    slices: Mapping[str, Names],
+    targets: Sequence[float],
+    *,
+    groups: ArrayLike | None = None,
+    replicates: int = 200,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """One JSON-ready row per slice: column, value, n, positives, note, and per model its figures with intervals.
+
+    ``scores`` maps a model's name to its scores [n] and the threshold it runs with. A slice of one class has
+    no figures (None) and a note.
+
+    Raises:
+        DataError: a column is unusable.
+    """
+    labels, weights = np.asarray(label, dtype=np.float64), np.asarray(weight, dtype=np.float64)
+    keys = None if groups is None else np.asarray(groups, dtype=object)
+    rows = []
+    for column, names in slices.items():
+        for value in sorted(set(names.tolist())):
+            chosen = (names == value) & (weights > 0.0)
+            row: dict[str, Any] = {
+                "column": column,
+                "value": value,
+                "n": int(chosen.sum()),
+                "positives": float(labels[chosen].sum()),
+                "note": None,
+            }
+            if (labels[chosen] > 0.0).any() and (labels[chosen] < 1.0).any():
+                for model, (score, threshold) in scores.items():
+                    found = with_intervals(
+                        labels[chosen],
+                        np.asarray(score, dtype=np.float64)[chosen],
+                        weights[chosen],
+                        threshold,
+                        targets,
+                        groups=None if keys is None else keys[chosen],
+                        replicates=replicates,
+                        seed=seed,
+                    )
+                    row[model] = {name: interval.to_dict() for name, interval in found.items()}
+            else:
+                row |= dict.fromkeys(scores) | {"note": "one class only"}
+            rows.append(row)
+    return rows
+
+
+def _numbers(manifest: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    return _known(manifest, name).to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _texts(manifest: pd.DataFrame, name: str) -> list[str]:
+    column = _known(manifest, name)
+    return ["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+
+
+def _known(manifest: pd.DataFrame, name: str) -> pd.Series[Any]:
+    if name not in manifest:
+        raise DataError(
+            f"evaluate.slices: '{name}' is no column of the manifest; known: {', '.join((*DERIVED, *manifest.columns))}"
+        )
+    return manifest[name]
+
+
+def _frequent(texts: list[str]) -> Names:
+    counts = Counter(text or UNKNOWN for text in texts)
+    kept = {value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_VALUES]}
+    return _array((text or UNKNOWN) if (text or UNKNOWN) in kept else OTHER for text in texts)
+
+
+def _array(values: Iterable[str]) -> Names:
+    listed = list(values)
+    made = np.empty(len(listed), dtype=object)
+    made[:] = listed
+    return made

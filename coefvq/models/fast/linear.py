@@ -1,0 +1,169 @@
+"""Linear layers with weights laid out for oneDNN, and with the activation or the three projections joined.
+
+``torch.ops.mkldnn._linear_pointwise`` is what torch.compile itself emits for such layers. It is private, so it is
+looked up at run time; without it the same modules compute the same numbers in the plain way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+_NONE = ("none", "")
+# transformers' and torch's activation classes -> oneDNN's post-operation and its algorithm
+_ACTIVATIONS = {
+    "GELU": ("gelu", "none"),
+    "GELUActivation": ("gelu", "none"),
+    "GELUTanh": ("gelu", "tanh"),
+    "SiLU": ("swish", ""),
+    "SiLUActivation": ("swish", ""),
+}
+_PLAIN: dict[tuple[str, str], Callable[[torch.Tensor], torch.Tensor]] = {
+    _NONE: lambda x: x,
+    ("gelu", "none"): nn.functional.gelu,
+    ("gelu", "tanh"): lambda x: nn.functional.gelu(x, approximate="tanh"),
+    ("swish", ""): nn.functional.silu,
+}
+# a linear layer and the activation that alone reads it, by attribute, in transformers' MLPs and projectors
+_ACTIVATED = (("fc1", "activation_fn"), ("linear_1", "act"), ("gate_proj", "act_fn"))
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+
+
+def has_onednn() -> bool:
+    """Whether this torch was built with oneDNN."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def private_op(name: str) -> Any | None:
+    """``torch.ops.mkldnn.<name>``, or None in a torch that has no such operation."""
+    if not has_onednn():
+        return None
+    return getattr(torch.ops.mkldnn, name, None)
+
+
+class PackedLinear(nn.Module):
+    """A ``Linear`` and the activation after it as one operation; [..., in] -> [..., out]."""
+
+    def __init__(self, linear: nn.Linear, activation: tuple[str, str] = _NONE) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.activation = activation
+        self.bias = linear.bias
+        reorder, self._compute = private_op("_reorder_linear_weight"), private_op("_linear_pointwise")
+        self.packed = reorder is not None and self._compute is not None
+        weight = linear.weight.detach().contiguous()
+        # an opaque layout: neither a parameter nor a buffer can hold it
+        self._weight = reorder(weight) if self.packed and reorder is not None else weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., in_features] -> activation(x W^T + b) [..., out_features]."""
+        if self.packed and self._compute is not None:
+            name, algorithm = self.activation
+            found: torch.Tensor = self._compute(x, self._weight, self.bias, name, [], algorithm)
+            return found
+        return _PLAIN[self.activation](nn.functional.linear(x, self._weight, self.bias))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight in whatever layout it has, for those who ask its type."""
+        return self._weight
+
+    def extra_repr(self) -> str:
+        """For print."""
+        return f"{self.in_features}, {self.out_features}, activation={self.activation[0]}, packed={self.packed}"
+
+
+class _Joint:
+    """q, k and v of one input in one matrix product, handed out part by part.
+
+    Threads keep theirs apart; the result is dropped with its last part.
+    """
+
+    def __init__(self, linear: nn.Module, sizes: list[int]) -> None:
+        self.linear, self.sizes = linear, sizes
+        self.local = threading.local()
+
+    def part(self, x: torch.Tensor, index: int) -> torch.Tensor:
+        if getattr(self.local, "input", None) is not x:
+            self.local.input, self.local.parts = x, self.linear(x).split(self.sizes, dim=-1)
+        found: torch.Tensor = self.local.parts[index]
+        if index == len(self.sizes) - 1:
+            self.local.input = self.local.parts = None
+        return found
+
+
+class JointProjection(nn.Module):
+    """Stands where q_proj, k_proj or v_proj stood; the first of them owns the joint layer."""
+
+    def __init__(self, joint: _Joint, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self._joint = joint
+        if index == 0:
+            self.linear = joint.linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., in] -> this part of the joint product [..., out]."""
+        if self.index == 0:
+            self._joint.linear = self.linear  # may have been packed since
+        return self._joint.part(x, self.index)
+
+
+def join_projections(network: nn.Module, skip: tuple[nn.Module, ...] = ()) -> int:
+    """Give every attention in ``network`` one matrix product for q, k and v; how many were changed."""
+    count = 0
+    for module in list(network.modules()):
+        parts = [getattr(module, name, None) for name in _PROJECTIONS]
+        if module in skip or not all(type(part) is nn.Linear for part in parts):
+            continue
+        joint = _Joint(_concatenated(parts), [part.out_features for part in parts])  # type: ignore[union-attr]
+        for index, name in enumerate(_PROJECTIONS):
+            setattr(module, name, JointProjection(joint, index))
+        count += 1
+    return count
+
+
+def _concatenated(parts: list[Any]) -> nn.Linear:
+    weight = torch.cat([part.weight.detach() for part in parts])
+    joint = nn.Linear(weight.shape[1], weight.shape[0], bias=parts[0].bias is not None, device="meta")
+    joint.weight = nn.Parameter(weight, requires_grad=False)
+    if parts[0].bias is not None:
+        joint.bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]), requires_grad=False)
+    return joint
+
+
+def pack_linears(network: nn.Module) -> int:
+    """Replace every plain ``Linear`` (with its activation where one follows); how many were replaced."""
+    count = 0
+    for module, linear_name, activation_name in _activated(network):
+        activation = _ACTIVATIONS[type(getattr(module, activation_name)).__name__]
+        setattr(module, linear_name, PackedLinear(getattr(module, linear_name), activation))
+        setattr(module, activation_name, nn.Identity())
+        count += 1
+    for module, name, linear in list(plain_linears(network)):
+        setattr(module, name, PackedLinear(linear))
+        count += 1
+    return count
+
+
+def plain_linears(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """Parent, attribute and layer of each ``nn.Linear`` that is nothing more than that; adapters' own are left out."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.ModuleDict):  # peft keeps A and B in these, and looks at their weights
+            continue
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                yield module, name, child
+
+
+def _activated(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    for module in list(network.modules()):
+        for linear_name, activation_name in _ACTIVATED:
+            activation = getattr(module, activation_name, None)
+            plain = type(getattr(module, linear_name, None)) is nn.Linear
+            if plain and type(activation).__name__ in _ACTIVATIONS:
+                yield module, linear_name, activation_name

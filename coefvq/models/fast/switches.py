@@ -1,0 +1,152 @@
+"""The list of switches as data, and ``prepare``, which turns them on in a built classifier.
+
+An exact switch gives the same logits to rounding (1e-5 in float32). Of those, ``prepare`` takes the ones that gain
+time on this hardware; named ones are taken wherever they can work. An approximate switch changes the answer and is
+on only where ``predict.approximate`` asks for it. A prepared network is for scoring: it cannot be saved or trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from torch import nn
+
+from coefvq.config import Approximate, Precision
+from coefvq.errors import ModelError
+from coefvq.models.classifier import Classifier
+from coefvq.models.fast import approximate as approx
+from coefvq.models.fast import conditions, turns
+
+_DONE = "_fast_switches"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """``possible`` and ``pays`` give a reason against, or an empty string; ``turn`` does it in place."""
+
+    name: str
+    kind: Literal["exact", "approximate"]
+    when: str
+    possible: Callable[[Classifier], str]
+    turn: Callable[[Classifier], Classifier]
+    pays: Callable[[Classifier], str] = lambda _: ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one switch."""
+
+    name: str
+    kind: str
+    on: bool
+    reason: str = ""
+
+
+def prepare(
+    classifier: Classifier, switches: Collection[Switch], *, only_if_it_pays: bool = True
+) -> tuple[Classifier, list[Outcome]]:
+    """Turn ``switches`` on in place, in the order given; those that are on already stay so.
+
+    Raises:
+        ModelError: an approximate switch does not fit this model (an exact one is left off, with its reason).
+    """
+    classifier.network.eval()
+    report = []
+    for switch in switches:
+        done: set[str] = getattr(classifier.network, _DONE, set())
+        if switch.name in done:
+            report.append(Outcome(switch.name, switch.kind, True, "was on"))
+            continue
+        reason = switch.possible(classifier) or (only_if_it_pays and switch.pays(classifier)) or ""
+        if reason and switch.kind == "approximate":
+            raise ModelError(f"{switch.name}: {reason}; change predict.approximate or predict.dtype")
+        if not reason:
+            if not done:
+                classifier.network.register_state_dict_pre_hook(_refuse_to_save)  # type: ignore[no-untyped-call]
+            classifier = switch.turn(classifier)
+            setattr(classifier.network, _DONE, done | {switch.name})
+        report.append(Outcome(switch.name, switch.kind, not reason, reason))
+    return classifier, report
+
+
+def choose(savings: Literal["exact", "none"], dtype: Precision, asked: Approximate) -> tuple[Switch, ...]:
+    """The switches that params.yaml's ``predict`` section asks for, in the order they have to be turned."""
+    exact = exact_switches() if savings == "exact" else ()
+    merge = [switch for switch in exact if switch.name == "merge_lora"]
+    rest = [switch for switch in exact if switch.name != "merge_lora"]
+    # adapters are merged before rounding, and int8 takes the layers before they are packed
+    return (*merge, *_precision(dtype), *approximate_switches(asked), *rest)
+
+
+def exact_switches() -> tuple[Switch, ...]:
+    """Same logits to rounding, less work."""
+    return (
+        Switch("merge_lora", "exact", "MLLM with adapters", conditions.has_lora, turns.merge_lora),
+        Switch(
+            "flash_attention", "exact", "MLLM, CUDA with flash-attn, half precision", conditions.has_flash, turns.flash
+        ),
+        Switch("patch_matmul", "exact", "SigLIP vision, CPU", conditions.sees_siglip_on_cpu, turns.patch_matmul),
+        Switch("chunked_frames", "exact", "SigLIP vision, CPU", conditions.can_chunk, turns.chunk),
+        Switch(
+            "blocked_attention",
+            "exact",
+            "CPU, bfloat16, no AMX",
+            conditions.attends_on_cpu,
+            turns.blocked,
+            conditions.blocked_pays,
+        ),
+        Switch(
+            "padded_attention",
+            "exact",
+            "CPU, bfloat16, AMX",
+            conditions.attends_on_cpu,
+            turns.padded,
+            conditions.padded_pays,
+        ),
+        Switch(
+            "joint_projections",
+            "exact",
+            "never by default: gains nothing",
+            conditions.attends_on_cpu,
+            turns.join,
+            conditions.join_pays,
+        ),
+        Switch("packed_linears", "exact", "CPU with oneDNN", conditions.can_pack, turns.pack),
+    )
+
+
+def approximate_switches(asked: Approximate) -> tuple[Switch, ...]:
+    """Those of ``predict.approximate`` that are set."""
+    found = []
+    if asked.frames is not None:
+        turn = partial(approx.fewer_frames, frames=asked.frames)
+        found.append(
+            Switch("frames", "approximate", "any", partial(conditions.fewer_frames, frames=asked.frames), turn)
+        )
+    if asked.audio_seconds is not None:
+        possible = partial(conditions.shorter_sound, seconds=asked.audio_seconds)
+        turn = partial(approx.shorter_sound, seconds=asked.audio_seconds)
+        found.append(Switch("audio_seconds", "approximate", "models that hear", possible, turn))
+    if asked.pool_tokens > 1:
+        turn = partial(approx.pool_tokens, factor=asked.pool_tokens)
+        found.append(
+            Switch("pool_tokens", "approximate", "MLLM, more than one token a frame", conditions.has_grid, turn)
+        )
+    if asked.int8:
+        found.append(
+            Switch("int8", "approximate", "CPU with oneDNN's quantised products", conditions.can_quantise, turns.int8)
+        )
+    return tuple(found)
+
+
+def _precision(dtype: Precision) -> tuple[Switch, ...]:
+    if dtype == "float32" or (dtype == "auto" and not conditions.has_bfloat16()):
+        return ()
+    return (Switch("bfloat16", "approximate", "AMX, avx512_bf16, GPUs", lambda _: "", turns.bfloat16),)
+
+
+def _refuse_to_save(network: nn.Module, *_: Any) -> None:
+    raise ModelError("this model was prepared for scoring and cannot be saved; load it from its folder and save that")

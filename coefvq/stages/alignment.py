@@ -1,0 +1,104 @@
+"""Alignment warm-up before an MLLM is fine-tuned: from its folder in the cache, else trained, as a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coefvq.config import Params, WarmUp
+from coefvq.data.clips import default_cache
+from coefvq.data.dataset import Collator, VideoDataset, text_of
+from coefvq.data.descriptions import read_descriptions
+from coefvq.errors import ModelError
+from coefvq.files import sha256_json
+from coefvq.models.classifier import Classifier
+from coefvq.models.mllm import MultimodalLLM
+from coefvq.records import VideoInput
+from coefvq.registry import tracking
+from coefvq.stages.common import data_ref, inputs_and_labels, labelled, say, split_manifest
+from coefvq.stages.loading import opened
+from coefvq.training.arguments import use_bf16
+from coefvq.training.ranks import rank
+from coefvq.training.warmup import Batch, WarmUpFolder, description_vocabulary, warm_up
+
+
+def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
+    """Warm the network up in place on the training rows; every rank comes to the same weights.
+
+    Raises:
+        DataError: no video has a description.
+        ModelError: the network has no language model, or nothing of it can train.
+    """
+    network, text, issue = classifier.network, classifier.text, classifier.config.issue
+    if not isinstance(network, MultimodalLLM) or text is None:
+        raise ModelError(f"mllm.{issue}.warmup: {classifier.config.architecture} cannot describe; set epochs: 0")
+    rows = labelled(split_manifest(params), issue, "train")
+    videos, _ = inputs_and_labels(rows, params, issue)
+    told = read_descriptions(rows, Path(params.paths.raw))
+    folder = WarmUpFolder(default_cache() / "warmup", _facts(params, classifier, settings, videos, told))
+    if folder.exists:
+        folder.restore(network)
+        say(f"[{issue} warm-up] from {folder.path}")
+        return
+    bf16 = use_bf16(params.mllm[issue].training.bf16)
+    with opened(params, classifier, videos, settings.epochs, f"{issue} warm-up") as inputs:
+        options = [told[at] for at in inputs.kept(videos)]
+        batches = _Batches(inputs.dataset(videos), inputs.collator, network.norm.weight.device)
+        vocabulary = description_vocabulary(network, text, batches, options, settings.max_tokens)
+        if rank() > 0:
+            warm_up(network, text, batches, options, vocabulary, settings, params.seed, bf16=bf16)
+            return
+        with _tracked(params, issue, settings) as run:
+            curve = warm_up(
+                network, text, batches, options, vocabulary, settings, params.seed, _reporter(run, issue), bf16
+            )
+            folder.save(network, curve)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Row numbers -> the network's inputs."""
+
+    dataset: VideoDataset
+    collator: Collator
+    device: torch.device
+
+    def __call__(self, rows: Sequence[int]) -> Batch:
+        batch = self.collator([self.dataset[row] for row in rows])
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+
+def _facts(
+    params: Params,
+    classifier: Classifier,
+    settings: WarmUp,
+    videos: Sequence[VideoInput],
+    told: Sequence[tuple[str, ...]],
+) -> dict[str, Any]:
+    """Everything the warmed-up weights depend on; not the issue's name, so that equal issues share a folder."""
+    model = classifier.config.model_dump(exclude={"issue", "id2label"})
+    rows = [
+        [video.sha256 or video.video_id, text_of(video), *options] for video, options in zip(videos, told, strict=True)
+    ]
+    bf16 = use_bf16(params.mllm[classifier.config.issue].training.bf16)
+    facts = {"model": model, "warmup": settings.model_dump(), "seed": params.seed, "bf16": bf16}
+    return {**facts, "rows_sha256": sha256_json(rows), "videos": len(rows)}
+
+
+def _tracked(params: Params, issue: str, settings: WarmUp) -> AbstractContextManager[tracking.TrainingRun]:
+    tracking.configure(params.tracking.uri, params.tracking.experiment)
+    logged = {"seed": params.seed, "warmup": settings.model_dump(), "preset": params.mllm[issue].preset}
+    return tracking.training_run(f"{issue}-warmup", issue, "mllm", logged, data_ref(params))
+
+
+def _reporter(run: tracking.TrainingRun, issue: str) -> Callable[[dict[str, float]], None]:
+    def on_epoch(row: dict[str, float]) -> None:
+        run.log_curve(round(row["epoch"] * 100), {"warmup": {"loss": row["loss"]}})
+        say(f"[{issue} warm-up] epoch {row['epoch']:g}: loss {row['loss']:.4f}")
+
+    return on_epoch

@@ -1,0 +1,148 @@
+"""What a training or scoring run reads: datasets from cached features where that pays, from clips elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coefvq.config import Params
+from coefvq.data.clips import ClipStore, default_cache
+from coefvq.data.dataset import Collator, VideoDataset
+from coefvq.errors import DataError
+from coefvq.files import storage_errors
+from coefvq.models.classifier import Classifier
+from coefvq.records import VideoInput
+from coefvq.stages.common import progress, say
+from coefvq.training.features.build import Builder
+from coefvq.training.features.cost import Plan, free_bytes, measure
+from coefvq.training.features.keys import CachedModel, cached_model
+from coefvq.training.features.reader import FeatureReader, feature_collator, reader
+from coefvq.training.features.store import FeatureStore
+
+_NAMED = 5  # bad clips spelled out in a message
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Datasets of the videos that could be read, and the collator they need; ``skipped`` says why others could not."""
+
+    clips: ClipStore
+    collator: Collator
+    features: FeatureReader | None = None
+    reads_clips: bool = True
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def kept(self, videos: Sequence[VideoInput]) -> list[int]:
+        """Indices of the videos that can be read."""
+        return [at for at, video in enumerate(videos) if video.video_id not in self.skipped]
+
+    def dataset(self, videos: Sequence[VideoInput], labels: Sequence[int] | None = None) -> VideoDataset:
+        """The readable ones of ``videos`` with their labels."""
+        kept = self.kept(videos)
+        return VideoDataset(
+            [videos[at] for at in kept],
+            self.clips,
+            None if labels is None else [labels[at] for at in kept],
+            self.features,
+            self.reads_clips,
+        )
+
+
+def feature_store(params: Params) -> FeatureStore:
+    """The store beside the clips, bounded by ``runtime.features_gib``."""
+    return FeatureStore(default_cache() / "features", round(params.runtime.features_gib * 2**30))
+
+
+def clip_store(params: Params, classifier: Classifier) -> ClipStore:
+    """Decoded clips as the classifier sees them, within the limits of ingest."""
+    return ClipStore(default_cache(), classifier.config.media, params.ingest.limits)
+
+
+@contextmanager
+def opened(
+    params: Params, classifier: Classifier, videos: Sequence[VideoInput], passes: float, title: str
+) -> Iterator[Inputs]:
+    """Decode, and compute features where ``runtime.features`` says so; ``passes`` is how often each video is read.
+
+    What is used of the cache is safe from eviction until the block ends.
+
+    Raises:
+        DataError: more clips than ``loading.max_bad_share`` cannot be read.
+        StorageError: the disk is full.
+    """
+    clips, model, store = clip_store(params, classifier), cached_model(classifier), feature_store(params)
+    if not model.parts or params.runtime.features == "off":
+        reason = "off by runtime.features" if model.parts else "off, nothing in this model is frozen"
+        say(f"features [{title}]: {reason}")
+        yield _from_clips(params, clips, model, videos, title)
+        return
+    with store.lease() as lease:
+        builder = Builder(model, store, clips, lease, params.runtime.workers)
+        use, reason = decide(params, builder, videos, passes)
+        say(f"features [{title}]: {reason}")
+        if use:
+            yield _from_features(params, builder, videos, title)
+        else:
+            yield _from_clips(params, clips, model, videos, title)
+
+
+def decide(params: Params, builder: Builder, videos: Sequence[VideoInput], passes: float) -> tuple[bool, str]:
+    """Whether the cache pays, measured on a few videos, and why in one line."""
+    store, model = builder.store, builder.model
+    missing = [video for video, _ in builder.missing(videos, builder.lookup(videos))]
+    if not missing:
+        return params.runtime.features != "off", f"on: all {len(videos)} videos are there"
+    with storage_errors(store.root, "free some space or set runtime.features: off"):
+        store.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".measure-", dir=store.root) as scratch:
+            cost = measure(model, missing, builder.clips, Path(scratch))
+    if cost is None:
+        return False, "off, the first clips do not decode"
+    plan = Plan(len(videos), len(missing), passes, cost, free_bytes(store.root, store.max_bytes, store.size()))
+    return plan.decide(params.runtime.features)
+
+
+def _from_clips(
+    params: Params, clips: ClipStore, model: CachedModel, videos: Sequence[VideoInput], title: str
+) -> Inputs:
+    with progress(f"decoding [{title}]", len(videos)) as advance:
+        failed = clips.try_fill(videos, params.runtime.workers, advance)
+    skipped = {videos[at].video_id: str(error) for at, error in failed.items()}
+    return Inputs(clips, model.collator, skipped=_checked(params, skipped, len(videos), title))
+
+
+def _from_features(params: Params, builder: Builder, videos: Sequence[VideoInput], title: str) -> Inputs:
+    with progress(f"features [{title}]", len(videos)) as advance:
+        built = builder.build(videos, advance)
+    found, there = reader(builder.model, built.index, videos)
+    failed = {name: str(error) for name, error in built.skipped.items()}
+    missing = [video.video_id for video, is_there in zip(videos, there, strict=True) if not is_there]
+    skipped = {name: failed.get(name, f"{name}: its clip does not decode") for name in missing}
+    return Inputs(
+        builder.clips,
+        feature_collator(builder.model),
+        found,
+        builder.model.reads_clips,
+        _checked(params, skipped, len(videos), title),
+    )
+
+
+def _checked(params: Params, skipped: dict[str, str], total: int, title: str) -> dict[str, str]:
+    """Name what is left out.
+
+    Raises:
+        DataError: the share is above the limit.
+    """
+    if not skipped:
+        return skipped
+    named = "; ".join(list(skipped.values())[:_NAMED])
+    more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+    story = f"{len(skipped)} of {total} clips cannot be read: {named}{more}"
+    if len(skipped) > params.loading.max_bad_share * total:
+        limit = params.loading.max_bad_share
+        raise DataError(f"{story}; more than loading.max_bad_share ({limit:g}): run ingest again or raise it")
+    say(f"skipped [{title}]: {story}")
+    return skipped

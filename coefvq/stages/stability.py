@@ -1,0 +1,110 @@
+"""Videos near the thresholds, scored again in other ways -> stability.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from coefvq.cascade.policy import CascadePolicy
+from coefvq.config import Params
+from coefvq.data.clips import ClipStore, default_cache
+from coefvq.data.manifest import read_table, to_inputs
+from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
+from coefvq.files import read_json, write_json
+from coefvq.inference import Scores, score_batches
+from coefvq.models.classifier import load
+from coefvq.records import VideoInput
+from coefvq.stages.common import media_root, say, split_manifest
+
+if TYPE_CHECKING:
+    from coefvq.models.classifier import Classifier
+
+#: videos per threshold: enough that one flip is 1 % or less, few enough to cost seconds
+PER_THRESHOLD = 64
+_LONG_TITLE = "what a long title this is " * 100
+
+
+def run(params: Params, issue: str) -> None:
+    """Score the band again and count who changes sides."""
+    scores = read_table(params.paths.report(issue, "scores.parquet"))
+    policy = CascadePolicy.from_dict(read_json(params.paths.report(issue, "policy.json")))
+    known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
+    band = near_thresholds(policy, known[:, 0], known[:, 1], PER_THRESHOLD)
+    manifest = split_manifest(params).set_index("video_id", drop=False)
+    videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
+    path = _ScoringPath(
+        tuple(load(params.paths.model_dir(kind, issue)) for kind in ("base", "mllm")),
+        ClipStore(default_cache(), params.media[issue]),
+        videos,
+        params.predict.batch_size,
+    )
+    report = stability_report(policy, known[band, 0], known[band, 1], list(path.variants(params.seed)), len(scores))
+    write_json(params.paths.report(issue, "stability.json"), {"issue": issue, **report})
+    say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
+
+
+@dataclass(frozen=True)
+class _ScoringPath:
+    """Both models and the videos of the band; each method call scores all of them."""
+
+    models: tuple[Classifier, ...]
+    store: ClipStore
+    videos: Sequence[VideoInput]
+    batch_size: int
+
+    def variants(self, seed: int) -> Iterator[Rescored]:
+        """The ways in which serving may score a video, and half precision, which it does not use unasked."""
+        order = np.random.default_rng(seed).permutation(len(self.videos))
+        yield self._made("batches of 1", True, self._scores(batch_size=1))
+        yield self._made("other neighbours", True, self._scores(order, batch_size=7))
+        yield self._made("padded by a long text", True, self._scores(padding=True))
+        with _threads(1):
+            yield self._made("one thread", True, self._scores())
+        with TemporaryDirectory() as folder:
+            yield self._made("decoded anew", True, self._scores(store=replace(self.store, root=Path(folder))))
+        yield self._made("bfloat16", False, self._scores(half=True))
+
+    @staticmethod
+    def _made(name: str, gated: bool, scores: list[Scores]) -> Rescored:
+        return Rescored(name, gated, *scores)
+
+    def _scores(
+        self,
+        order: Any = None,
+        batch_size: int | None = None,
+        padding: bool = False,
+        store: ClipStore | None = None,
+        half: bool = False,
+    ) -> list[Scores]:
+        import torch
+
+        order = np.arange(len(self.videos)) if order is None else order
+        size = batch_size or self.batch_size
+        found = [np.zeros(len(order)) for _ in self.models]
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            batch = [self.videos[i] for i in part]
+            # a neighbour with a long text makes every row of the batch be padded
+            batch += [replace(batch[0], title=_LONG_TITLE)] if padding else []
+            for model, scores in zip(self.models, found, strict=True):
+                with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+                    scores[part] = score_batches(model, batch, store or self.store, len(batch))[: len(part)]
+        return found
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

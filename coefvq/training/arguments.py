@@ -1,0 +1,75 @@
+"""params.yaml -> transformers.TrainingArguments."""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from json import loads
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainingArguments
+
+from coefvq.config import Training
+from coefvq.training.ranks import launched
+
+
+def training_arguments(params: Training, seed: int, scratch: Path) -> TrainingArguments:
+    """Arguments of the Trainer; it saves nothing itself, because it would pickle."""
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(scratch),
+        num_train_epochs=params.num_train_epochs,
+        per_device_train_batch_size=params.per_device_train_batch_size,
+        per_device_eval_batch_size=2 * params.per_device_train_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        activation_checkpointing=params.activation_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if params.activation_checkpointing else None,
+        learning_rate=params.learning_rate,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_grad_norm,
+        warmup_steps=params.warmup_steps,
+        lr_scheduler_type=params.lr_scheduler_type,
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # a loss that is not finite stops the run, with the videos' names
+        save_strategy="no",
+        report_to=[],
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=on_gpu,
+        bf16=use_bf16(params.bf16),
+        deepspeed=None if params.deepspeed is None else deepspeed_config(params.deepspeed),
+        use_cpu=launched() and not on_gpu,
+        ddp_backend="gloo" if launched() and not on_gpu else None,
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+    # on several GPUs a lone process would train through torch's DataParallel, which nobody should; use nproc_per_node
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def use_bf16(wanted: bool | Literal["auto"]) -> bool:
+    """Whether to train in bf16; ``auto`` where the hardware multiplies it natively: CUDA devices, AMX processors."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def deepspeed_config(name: str) -> dict[str, Any]:
+    """One of the DeepSpeed configurations shipped beside this file.
+
+    Without a GPU, DeepSpeed would first compile a collective over shared memory (a minute, and a C++ compiler);
+    torch's gloo does the same here.
+    """
+    if not torch.cuda.is_available():
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    config: dict[str, Any] = loads(files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return config

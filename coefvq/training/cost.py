@@ -1,0 +1,102 @@
+"""What a training costs: time, throughput, peak memory, and energy where the machine tells."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+_RAPL = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Figures of this process, since it started or resumed the training; ``energy_joules`` None: not readable.
+
+    ``tokens_per_second`` counts what the language model reads, padding left out; it is None without one.
+    """
+
+    train_seconds: float
+    samples_per_second: float
+    tokens_per_second: float | None
+    peak_memory_mib: float
+    energy_joules: float | None
+
+
+@dataclass
+class Meter:
+    """Counts between ``start`` and ``cost``; time spent in validation is in it."""
+
+    samples: int = 0
+    tokens: int = 0
+    _started: float = field(default_factory=time.perf_counter)
+    _energy: Mapping[str, int] = field(default_factory=lambda: read_energy())
+
+    def add(self, samples: int, attention_mask: torch.Tensor | None) -> None:
+        """Count one training batch."""
+        self.samples += samples
+        if attention_mask is not None:
+            self.tokens += int(attention_mask.sum())
+
+    def cost(self) -> Cost:
+        """What was spent until now."""
+        seconds = time.perf_counter() - self._started
+        return Cost(
+            train_seconds=seconds,
+            samples_per_second=self.samples / seconds,
+            tokens_per_second=self.tokens / seconds if self.tokens else None,
+            peak_memory_mib=_peak_memory_mib(),
+            energy_joules=spent_joules(self._energy, read_energy()),
+        )
+
+
+def read_energy(root: Path = _RAPL) -> dict[str, int]:
+    """Counters in microjoules by name: RAPL packages and NVIDIA devices, those that may be read."""
+    found = {}
+    for package in sorted(root.glob("intel-rapl:[0-9]*")):
+        if package.name.count(":") > 1:
+            continue  # a part of a package, counted in it
+        try:
+            found[str(package)] = int((package / "energy_uj").read_text())
+        except (OSError, ValueError):
+            continue
+    return found | _nvidia_energy()
+
+
+def spent_joules(before: Mapping[str, int], after: Mapping[str, int]) -> float | None:
+    """Difference of two readings; a RAPL counter that wrapped is set right by its range."""
+    if not before.keys() & after.keys():
+        return None
+    total = 0
+    for name in before.keys() & after.keys():
+        gone = after[name] - before[name]
+        if gone < 0:
+            try:
+                gone += int((Path(name) / "max_energy_range_uj").read_text())
+            except (OSError, ValueError):
+                return None
+        total += gone
+    return total / 1e6
+
+
+def _nvidia_energy() -> dict[str, int]:
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return {f"nvidia{i}": 1000 * pynvml.nvmlDeviceGetTotalEnergyConsumption(d) for i, d in enumerate(devices)}
+    except pynvml.NVMLError:
+        return {}
+
+
+def _peak_memory_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

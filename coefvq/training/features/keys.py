@@ -1,0 +1,135 @@
+"""Addresses of cached features: a part of a model, and what it was given.
+
+Part key = SHA-256 over the weights and settings of the frozen part, the decode or tokenizer settings of its
+input, dtype, kind of device and code version. Entry = SHA-256 of the media file, or of the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from coefvq.config import MediaSpec
+from coefvq.data.clips import FORMAT_VERSION
+from coefvq.data.dataset import Collator, text_of
+from coefvq.data.text import TextEncoder
+from coefvq.files import sha256_file, sha256_json
+from coefvq.models.frozen import HEARS, READS, SEES, FrozenPart, weights_sha256
+from coefvq.records import VideoInput
+
+if TYPE_CHECKING:
+    from coefvq.models.classifier import Classifier
+
+#: raise it when the code between a clip and its features changes their values
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PartKey:
+    """``facts`` decide every value of a part's features; ``name`` is the part's."""
+
+    name: str
+    facts: dict[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits."""
+        return sha256_json([self.name, self.facts])[:32]
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """The frozen parts of a classifier with their keys, and how batches are made for them."""
+
+    parts: tuple[FrozenPart, ...]
+    keys: dict[str, PartKey]
+    collator: Collator
+    device: torch.device
+    autocast: torch.dtype | None = None
+
+    def compute(self, parts: Sequence[FrozenPart], batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Features of the one video in ``batch``, on the CPU, without the batch dimension."""
+        with torch.no_grad(), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            return {part.name: part.compute(*(batch[name] for name in part.reads))[0].cpu() for part in parts}
+
+    @property
+    def reads_media(self) -> bool:
+        """Whether any part needs frames or sound."""
+        return any(part.reads != READS for part in self.parts)
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """Inputs that no batch needs any more."""
+        return frozenset(name for part in self.parts for name in part.reads)
+
+    @property
+    def reads_clips(self) -> bool:
+        """Whether batches still need frames or sound, for parts that train."""
+        sees = "pixel_values" not in self.replaced
+        return sees or (self.collator.audio_seconds is not None and "log_mel" not in self.replaced)
+
+    def entry(self, part: FrozenPart, video: VideoInput) -> str:
+        """Which entry of ``part`` is the video's."""
+        if part.reads == READS:
+            return hashlib.sha256(text_of(video).encode()).hexdigest()
+        return video.sha256 or sha256_file(video.path)
+
+
+def cached_model(classifier: Classifier, autocast: torch.dtype | None = None) -> CachedModel:
+    """What can be kept of a classifier; no parts if everything trains.
+
+    ``autocast`` is the training loop's, so that the towers compute as they would in the loop.
+    """
+    network: Any = classifier.network
+    parts: tuple[FrozenPart, ...] = network.frozen_parts()
+    device = next(classifier.network.parameters()).device
+    facts = {"device": device.type, "autocast": None if autocast is None else _name(autocast)}
+    keys = {part.name: _key(part, classifier.config.media, classifier.collator, facts) for part in parts}
+    return CachedModel(parts, keys, classifier.collator, device, autocast)
+
+
+def _key(part: FrozenPart, media: MediaSpec, collator: Collator, arithmetic: dict[str, Any]) -> PartKey:
+    from transformers import __version__ as transformers_version
+
+    facts = {
+        "weights": weights_sha256(part.modules),
+        "settings": part.settings,
+        "input": _input_facts(part.reads, media, collator),
+        "dtype": _dtype(part.modules),
+        **arithmetic,
+        # towers are transformers' code: another version may round differently
+        "code": [CODE_VERSION, FORMAT_VERSION, transformers_version],
+    }
+    return PartKey(part.name, facts)
+
+
+def _input_facts(reads: Sequence[str], media: MediaSpec, collator: Collator) -> dict[str, Any]:
+    if reads == SEES:
+        return {"frames": media.frames, "frame_size": media.frame_size}
+    if reads == HEARS:
+        # the clip store cuts sound where its own setting says
+        return {"audio_seconds": collator.audio_seconds, "decoded_seconds": media.audio_seconds}
+    if collator.text is None:
+        raise TypeError(f"a part that reads {reads} needs a text encoder")
+    return {"tokenizer": _tokenizer_sha256(collator.text), "use_text": collator.use_text}
+
+
+def _tokenizer_sha256(text: TextEncoder) -> str:
+    tokens = [text.tokens.pad, text.tokens.video, text.tokens.end, text.tokens.start, text.tokens.prompt]
+    return sha256_json([text.tokenizer.to_str(), text.max_tokens, tokens])
+
+
+def _dtype(modules: Sequence[nn.Module | nn.Parameter]) -> str:
+    first = modules[0]
+    parameter = first if isinstance(first, nn.Parameter) else next(first.parameters())
+    return _name(parameter.dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

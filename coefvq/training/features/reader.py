@@ -1,0 +1,57 @@
+"""Features of a video for ``VideoDataset``: the cache as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coefvq.data.dataset import Collator
+from coefvq.training.features.keys import CachedModel
+from coefvq.training.features.store import read_entry
+
+if TYPE_CHECKING:
+    import torch
+
+    from coefvq.records import VideoInput
+    from coefvq.training.features.build import Index
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """``reader(video)`` -> outputs of the frozen parts by name, mapped from disk; see ``VideoDataset``.
+
+    Only the names travel to loader processes: the model itself does not.
+    """
+
+    index: Index
+    entries: dict[str, dict[str, str]]
+
+    def __call__(self, video: VideoInput) -> dict[str, torch.Tensor]:
+        """Features without the batch dimension.
+
+        Raises:
+            StorageError: a shard was deleted or damaged meanwhile.
+        """
+        found = self.entries[video.video_id]
+        return {name: read_entry(self.shard(name, entry), entry) for name, entry in found.items()}
+
+    def shard(self, name: str, entry: str) -> Path:
+        """Where an entry lies."""
+        return self.index[name][entry]
+
+
+def reader(model: CachedModel, index: Index, videos: Sequence[VideoInput]) -> tuple[FeatureReader, list[bool]]:
+    """A reader for those of ``videos`` that have all parts, and which those are."""
+    entries: dict[str, dict[str, str]] = {}
+    for video in videos:
+        found = {part.name: model.entry(part, video) for part in model.parts}
+        if all(entry in index[name] for name, entry in found.items()):
+            entries[video.video_id] = found
+    return FeatureReader(index, entries), [video.video_id in entries for video in videos]
+
+
+def feature_collator(model: CachedModel) -> Collator:
+    """The model's collator for examples that carry features."""
+    return replace(model.collator, replaced=model.replaced)

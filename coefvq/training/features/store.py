@@ -1,0 +1,276 @@
+"""Feature shards on disk: written atomically, memory-mapped when read, shared by processes, bounded in size.
+
+    <root>/<part digest>/part.json              what the digest stands for
+    <root>/<part digest>/<sha256>.safetensors   a shard: entry -> tensor; its name is the hash of its bytes
+    <root>/leases/<id>.{lock,txt}               shards that a live process uses; the lock dies with the process
+    <root>/lock                                 held while shards are looked up, evicted or pruned
+
+A shard appears under its name when all its bytes are on disk, so nothing half-written is ever read. The least
+recently used shards go first when room is needed; those under a live lease never do.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coefvq.errors import StorageError
+from coefvq.files import atomic_path, sha256_file, storage_errors, write_json
+from coefvq.training.features.keys import PartKey
+
+_SUFFIX = ".safetensors"
+_REMEDY = "free some space, set runtime.features_gib lower, or runtime.features: off"
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Shards below ``root``, together at most ``max_bytes``."""
+
+    root: Path
+    max_bytes: int
+
+    def lookup(self, key: PartKey, wanted: Iterable[str], lease: Lease) -> dict[str, Path]:
+        """Shards of the wanted entries that are there; ``lease`` protects them from now on.
+
+        A shard that is no whole safetensors file any more is deleted.
+        """
+        wanted = set(wanted)
+        found: dict[str, Path] = {}
+        with self._locked():
+            for shard in self.shards(key.digest):
+                entries = entries_of(shard)
+                if entries is None:
+                    shard.unlink(missing_ok=True)
+                else:
+                    found |= dict.fromkeys(wanted.intersection(entries), shard)
+            lease.protect(set(found.values()))
+        return found
+
+    def write(self, key: PartKey, tensors: Mapping[str, torch.Tensor], lease: Lease) -> Path:
+        """Add a shard; the least recently used ones make room.
+
+        Raises:
+            StorageError: the disk is full, or the limit would be passed by shards in use.
+        """
+        from safetensors.torch import save
+
+        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        with self._locked():
+            path = self._folder(key) / f"{sha256(content).hexdigest()}{_SUFFIX}"
+            if not path.is_file():
+                self._make_room(len(content))
+                with atomic_path(path, durable=True) as temporary:
+                    temporary.write_bytes(content)
+            lease.protect([path])
+        return path
+
+    def shards(self, digest: str) -> list[Path]:
+        """Shards of a part, oldest use first."""
+        return sorted((self.root / digest).glob(f"*{_SUFFIX}"), key=_last_use)
+
+    def all_shards(self) -> list[Path]:
+        """Every shard, oldest use first."""
+        return sorted(self.root.glob(f"*/*{_SUFFIX}"), key=_last_use)
+
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(map(_size, self.all_shards()))
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """Protection from eviction, for as long as the block runs and the process lives."""
+        lease = self.open_lease()
+        try:
+            yield lease
+        finally:
+            lease.close()
+
+    def open_lease(self) -> Lease:
+        """As ``lease``, for as long as the caller keeps it open."""
+        from filelock import FileLock
+
+        name = self.root / "leases" / uuid.uuid4().hex
+        with storage_errors(self.root, _REMEDY):
+            name.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(name.with_suffix(".lock"), thread_local=False)
+            lock.acquire()
+        return Lease(name.with_suffix(".txt"), lock)
+
+    def prune(self, max_bytes: int | None = None, before: float | None = None) -> tuple[int, int]:
+        """Remove shards above ``max_bytes`` in total or last used ``before`` (seconds since 1970), and left-overs.
+
+        Returns:
+            How many shards went, and their bytes. Shards in use stay.
+        """
+        with self._locked():
+            in_use = self._in_use()
+            for left_over in self.root.glob("*/.*.tmp"):
+                left_over.unlink(missing_ok=True)  # writers hold the lock that we hold: this one's is dead
+            _remove_unlocked(self.root / "claims")
+            shards = self.all_shards()
+            chosen = [] if before is None else [path for path in shards if _last_use(path) < before]
+            gone = self._evict([path for path in chosen if path not in in_use])
+            if max_bytes is not None:
+                rest = [path for path in shards if path.is_file()]
+                excess = sum(map(_size, rest)) - max_bytes
+                gone += self._evict(_oldest([path for path in rest if path not in in_use], excess))
+        return len(gone), sum(gone)
+
+    def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[Path]:
+        """Shards whose bytes are no longer those they were written with."""
+        damaged = []
+        for path in self.all_shards():
+            with suppress(FileNotFoundError):  # evicted meanwhile
+                if sha256_file(path) != path.stem:
+                    damaged.append(path)
+            progress(1)
+        return damaged
+
+    def _folder(self, key: PartKey) -> Path:
+        folder = self.root / key.digest
+        if not (folder / "part.json").is_file():
+            write_json(folder / "part.json", {"name": key.name, **key.facts})
+        return folder
+
+    def _make_room(self, size: int) -> None:
+        shards = self.all_shards()
+        excess = sum(map(_size, shards)) + size - self.max_bytes
+        if excess <= 0:
+            return
+        in_use = self._in_use()
+        chosen = _oldest([path for path in shards if path not in in_use], excess)
+        if sum(map(_size, chosen)) < excess:
+            raise StorageError(
+                f"{self.root}: features of this run need more than runtime.features_gib "
+                f"({self.max_bytes / 2**30:.2f} GiB); raise it or set runtime.features: off"
+            )
+        self._evict(chosen)
+
+    def _evict(self, shards: list[Path]) -> list[int]:
+        sizes = [_size(path) for path in shards]
+        for path in shards:
+            path.unlink(missing_ok=True)
+        return sizes
+
+    def _in_use(self) -> set[Path]:
+        """Shards under live leases; leases of the dead are removed."""
+        from filelock import FileLock, Timeout
+
+        used: set[Path] = set()
+        for listing in (self.root / "leases").glob("*.lock"):
+            lock = FileLock(listing, thread_local=False)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                names = listing.with_suffix(".txt")
+                lines = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
+                used |= {self.root / line for line in lines}
+                continue
+            for left_over in (listing.with_suffix(".txt"), listing):
+                left_over.unlink(missing_ok=True)
+            lock.release()
+        return used
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        with storage_errors(self.root, _REMEDY):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / "lock"):
+                yield
+
+
+@dataclass
+class Lease:
+    """Shards that one process uses, by name, in a file that lives as long as its lock is held."""
+
+    listing: Path
+    lock: Any
+    _held: set[Path] = field(default_factory=set)
+
+    def protect(self, shards: Iterable[Path]) -> None:
+        """Keep these from eviction, and mark them as used now; call it with the store's lock held."""
+        new = set(shards) - self._held
+        for path in new:
+            os.utime(path)
+        if new:
+            with self.listing.open("a", encoding="utf-8") as stream:
+                stream.writelines(f"{path.parent.name}/{path.name}\n" for path in sorted(new))
+            self._held |= new
+
+    def close(self) -> None:
+        """Give the shards up."""
+        self.listing.unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+        self.lock.release()
+
+
+def entries_of(shard: Path) -> list[str] | None:
+    """Names in a shard's header; None where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(shard, framework="pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError):
+        return None
+
+
+def read_entry(shard: Path, entry: str) -> torch.Tensor:
+    """One tensor out of a memory-mapped shard; its pages are let go with it.
+
+    Raises:
+        StorageError: the shard was damaged or deleted while in use.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(shard, framework="pt") as opened:
+            tensor: torch.Tensor = opened.get_tensor(entry)
+            return tensor
+    except (SafetensorError, OSError) as error:
+        raise StorageError(f"{shard}: deleted or damaged while in use; run again, it will be computed anew") from error
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Delete lock files that nobody holds."""
+    from filelock import FileLock, Timeout
+
+    for path in folder.glob("*.lock"):
+        lock = FileLock(path, thread_local=False)
+        with suppress(Timeout):
+            lock.acquire(blocking=False)
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+def _oldest(shards: list[Path], excess: int) -> list[Path]:
+    chosen = []
+    for path in shards:
+        if excess <= 0:
+            break
+        chosen.append(path)
+        excess -= _size(path)
+    return chosen
+
+
+def _last_use(path: Path) -> float:
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0

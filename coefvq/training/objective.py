@@ -1,0 +1,122 @@
+"""What the Trainer trains: a network with its loss, watched batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel
+
+from coefvq.errors import TrainingError
+from coefvq.training.cost import Meter
+from coefvq.training.losses import ClassificationLoss
+from coefvq.training.ranks import summed
+
+Batch = dict[str, Any]
+Collate = Callable[[Sequence[Any]], Batch]
+
+
+class TrainingSet(Protocol):
+    """A map-style dataset that can say which videos it holds; ``labels`` [N] or [N][K], -100 where missing."""
+
+    @property
+    def video_ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Sequence[Any] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+class WithLoss(nn.Module):
+    """A network that returns logits [B,2] or [B,K,2], with the loss on ``labels``."""
+
+    def __init__(self, network: nn.Module, loss: ClassificationLoss) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+
+    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The network's inputs and ``labels`` [B] or [B,K] -> loss and logits."""
+        logits = self.network(**inputs)
+        return {"loss": self.loss(logits, labels), "logits": logits}
+
+
+class Monitored(nn.Module):
+    """An objective whose training loss is averaged and must stay finite.
+
+    The Trainer sums the loss too, but forgets its sum when a run is resumed.
+    """
+
+    # the Trainer would otherwise hand over num_items_in_batch and expect a summed loss
+    accepts_loss_kwargs = False
+
+    def __init__(self, objective: nn.Module, video_ids: Sequence[str]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.loss_sum, self.batches = torch.zeros(()), 0
+        self.meter = Meter()
+        self._video_ids = video_ids
+
+    def forward(self, index: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
+        """``index`` [B] are the rows of the dataset; the rest goes to the objective.
+
+        Raises:
+            TrainingError: the loss of a training batch is NaN or infinite.
+        """
+        output: dict[str, torch.Tensor] = self.objective(**batch)
+        if self.training:
+            self._watch(output["loss"].detach(), index)
+            self.meter.add(len(index), batch.get("attention_mask"))
+        return output
+
+    def mean_loss(self) -> float:
+        """Mean over the training batches since the last call, over all ranks."""
+        batches = torch.tensor(float(self.batches), device=self.loss_sum.device)
+        figures = summed(torch.stack([self.loss_sum, batches]))
+        self.loss_sum, self.batches = torch.zeros_like(self.loss_sum), 0
+        return (figures[0] / figures[1]).item()
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """What ``activation_checkpointing`` of the TrainingArguments calls: recompute in all trained transformers."""
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel) and any(p.requires_grad for p in module.parameters()):
+                module.activation_checkpointing_enable(**options)
+
+    def _watch(self, loss: torch.Tensor, index: torch.Tensor) -> None:
+        if not bool(torch.isfinite(loss)):
+            names = ", ".join(self._video_ids[i] for i in index.tolist())
+            raise TrainingError(
+                f"training loss is {loss.item():g} on videos {names}; "
+                "look at these clips and labels, lower learning_rate or max_grad_norm, or set bf16: false"
+            )
+        self.loss_sum = self.loss_sum.to(loss.device) + loss
+        self.batches += 1
+
+
+@dataclass(frozen=True)
+class Indexed(Dataset[tuple[int, Any]]):
+    """A dataset that also says which row an example is."""
+
+    rows: TrainingSet
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.rows[index]
+
+
+@dataclass(frozen=True)
+class IndexedCollate:
+    """Batches of `Indexed`: what the collator makes of the examples, and ``index`` [B]."""
+
+    collate: Collate
+
+    def __call__(self, rows: Sequence[tuple[int, Any]]) -> Batch:
+        return {"index": torch.tensor([index for index, _ in rows]), **self.collate([example for _, example in rows])}

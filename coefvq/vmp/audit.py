@@ -1,0 +1,91 @@
+"""From the index's rows and a table of labels to an estimate of recall in production.
+
+Rows fall into four kinds. *Flagged* and *rejected* videos (the MLLM said no) were escalated by the policy;
+labels of a part of them are taken as a random part. *Audited* videos were filtered out, drawn, and escalated
+anyway; the *unseen* were filtered out and not drawn, and a label that somebody has for one is not used: it did
+not come by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coefvq.cascade.audit_sample import AuditEstimate, estimate
+from coefvq.errors import DataError
+
+KINDS = ("flagged", "rejected", "audited", "unseen")
+
+
+@dataclass(frozen=True)
+class StreamAudit:
+    """The estimate of one issue, with the rows and labels per kind.
+
+    ``unlogged`` rows were filtered out while no audit ran: they have no probability and are left out.
+    """
+
+    issue: str
+    rows: dict[str, int]
+    labels: dict[str, int]
+    unlogged: int
+    estimate: AuditEstimate
+
+
+def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], labels: Mapping[str, int]) -> StreamAudit:
+    """Estimate recall of one issue.
+
+    Args:
+        issue: name, for the result and for errors.
+        scores: (video id, the issue's scores as the index keeps them) per video.
+        labels: video id -> 0 or 1, of audited videos and of those that were escalated.
+
+    Raises:
+        DataError: no video was audited, a kind with rows has no label, or no positive is seen.
+    """
+    kinds: dict[str, list[tuple[str, float]]] = {kind: [] for kind in KINDS}
+    unlogged = 0
+    for video_id, score in scores:
+        kind = _kind(score)
+        if kind == "unlogged":
+            unlogged += 1
+        elif kind is not None:
+            kinds[kind].append((video_id, float(score.get("audit_probability") or 1.0)))
+    if not kinds["audited"]:
+        raise DataError(
+            f"{issue}: no video was audited; run `coefvq vmp run --audit-rate 0.02` and publish again, or wait"
+        )
+    known = {kind: sum(video_id in labels for video_id, _ in kinds[kind]) for kind in KINDS[:3]}
+    for kind, count in known.items():
+        if kinds[kind] and not count:
+            raise DataError(f"{issue}: none of the {len(kinds[kind])} {kind} videos has a label; label some at random")
+    columns = [_columns(kind, rows, labels, known) for kind, rows in kinds.items() if rows]
+    flagged, probability, label = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    rows = {kind: len(items) for kind, items in kinds.items()}
+    return StreamAudit(issue, rows, known, unlogged, estimate(flagged, probability, label))
+
+
+def _kind(score: Mapping[str, Any]) -> str | None:
+    """Which kind a row is; None where it could not be scored."""
+    if score.get("error") is not None:
+        return None
+    asked = score.get("mllm_score") is not None
+    if score.get("audit_probability") is not None:
+        return "audited" if asked else "unseen"
+    if score.get("positive"):
+        return "flagged"
+    return "rejected" if asked else "unlogged"
+
+
+def _columns(
+    kind: str, rows: list[tuple[str, float]], labels: Mapping[str, int], known: Mapping[str, int]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """flagged, probability and label of one kind; the probability counts that only a part has labels."""
+    drawn = np.array([probability for _, probability in rows])
+    if kind == "unseen":
+        return np.zeros(len(rows), bool), drawn, np.full(len(rows), np.nan)
+    share = known[kind] / len(rows)
+    label = np.array([float(labels.get(video_id, np.nan)) for video_id, _ in rows])
+    return np.full(len(rows), kind == "flagged"), drawn * share, label

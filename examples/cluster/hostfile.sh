@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Start torchrun on every machine of ./hostfile over SSH. Usage: ./hostfile.sh ISSUE [STAGE]
+# Not run by the project's tests.
+set -euo pipefail
+issue=${1:?issue, e.g. ucc}
+stage=${2:-train-mllm}
+workspace=$PWD
+mapfile -t lines < <(grep -v '^\s*\(#\|$\)' "$(dirname "$0")/hostfile")
+first=${lines[0]%% *}
+pids=()
+for index in "${!lines[@]}"; do
+  host=${lines[$index]%% *}
+  slots=${lines[$index]##*slots=}
+  ssh "$host" "cd '$workspace' && COEFVQ_CACHE='$workspace/.coefvq/cache' torchrun \
+    --nnodes ${#lines[@]} --node-rank $index --nproc-per-node $slots \
+    --master-addr $first --master-port 29500 \
+    -m coefvq $stage --issue $issue" &
+  pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid"; done

@@ -1,0 +1,40 @@
+"""What the demo changes in a new workspace's params.yaml, by preset and by where its clips come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: clips that fit the demo's quarter of an hour on two cores: `starter` costs about 0.3 CPU seconds for each
+VIDEOS = {"tiny": 2000, "starter": 1200}
+
+# frozen published towers: their outputs are cached, so that only heads, adapters and the projector train
+_STARTER_MEDIA = {"frames": 8, "frame_size": 160, "audio_seconds": 3.0}
+_STARTER_BASE_TRAINING = {"num_train_epochs": 20, "learning_rate": 0.001}
+_STARTER_MLLM_TRAINING = {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 0.0004,
+    "head_learning_rate": 0.001,
+    "projector_learning_rate": 0.0002,
+}
+_STARTER_WARMUP = {"epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 0.001, "max_tokens": 64}
+
+
+def preset_settings(preset: str, issues: Sequence[str], described: bool) -> dict[str, Any]:
+    """Dotted keys that make both models of all ``issues`` of ``preset``.
+
+    ``described``: the clips come with descriptions, so that the projector can be warmed up. Equal settings of the
+    issues let them share the warm-up.
+    """
+    chosen: dict[str, Any] = {f"{kind}.{name}.preset": preset for kind in ("base", "mllm") for name in issues}
+    if preset != "starter":
+        return chosen
+    for name in issues:
+        chosen[f"media.{name}"] = _STARTER_MEDIA
+        chosen |= {f"base.{name}.freeze_towers": True, f"base.{name}.motion": True}
+        chosen |= {f"base.{name}.training.{key}": value for key, value in _STARTER_BASE_TRAINING.items()}
+        chosen |= {f"mllm.{name}.audio": True, f"mllm.{name}.motion": True, f"mllm.{name}.fusion": "early"}
+        chosen[f"mllm.{name}.warmup"] = _STARTER_WARMUP if described else None
+        chosen |= {f"mllm.{name}.training.{key}": value for key, value in _STARTER_MLLM_TRAINING.items()}
+    return chosen

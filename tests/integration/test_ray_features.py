@@ -1,0 +1,67 @@
+"""Features built by Ray tasks are the bytes that one local builder would have left."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from coefvq.config import Params, load_params
+from coefvq.data.synthetic.generate import generate
+from coefvq.stages import ingest, split
+from coefvq.stages.features import build_features
+from tasks.workspace import change_params, template
+
+CHANGES = {
+    "base.ucc.freeze_towers": True,
+    "validate.prevalence.icd": [0.0, 1.0],
+    "validate.prevalence.ucc": [0.0, 1.0],
+}
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A workspace of 80 clips, split, whose ucc base has frozen towers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "local"))
+    generate(tmp_path / "data" / "raw", 80, 3, {"icd": 0.4, "ucc": 0.4}, workers=1)
+    (tmp_path / "params.yaml").write_text(template("params.yaml"))
+    change_params(tmp_path / "params.yaml", CHANGES)
+    loaded = load_params(tmp_path / "params.yaml")
+    ingest.run(loaded)
+    split.run(loaded)
+    return loaded
+
+
+def entries(cache: Path) -> dict[tuple[str, str], torch.Tensor]:
+    shards = sorted((cache / "features").glob("*/*.safetensors"))
+    return {(shard.parent.name, name): value for shard in shards for name, value in load_file(shard).items()}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+def test_two_ray_tasks_leave_what_one_builder_leaves(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coefvq.stages.features_ray import build_features_on_ray
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    local = build_features(params, "ucc", "base", [], 1, dry_run=False)
+    torch.set_num_threads(threads)
+    monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "ray"))
+    try:
+        spread = build_features_on_ray(params, "ucc", "base", [], 1)
+    finally:
+        import ray
+
+        ray.shutdown()
+    assert spread["computed"] == local["computed"] > 0
+    assert spread["keys"] == local["keys"]
+    one, several = entries(tmp_path / "local"), entries(tmp_path / "ray")
+    assert one.keys() == several.keys()
+    assert all(torch.equal(one[name], several[name]) for name in one)

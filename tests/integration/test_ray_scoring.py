@@ -1,0 +1,90 @@
+"""Bulk scoring on Ray gives the local engine's scores, and its errors."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coefvq.config import Approximate, MediaSpec, Predict
+from coefvq.data.clips import ClipStore
+from coefvq.data.text import train_text_encoder
+from coefvq.errors import DataError, ModelError
+from coefvq.inference import load_for_scoring, score_batches
+from coefvq.models.classifier import ModelConfig, build
+from coefvq.records import VideoInput
+from coefvq.stages.bulk import score_on_ray
+
+MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
+NOTHING = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
+PREDICT = Predict(batch_size=3, dtype="float32", savings="exact", approximate=NOTHING)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        issues=("icd",),
+        kind="mllm",
+        preset="tiny",
+        architecture="mllm",
+        media=MEDIA,
+        text=True,
+        lora_rank=2,
+        lora_alpha=4,
+    )
+    path = tmp_path_factory.mktemp("model") / "mllm"
+    build(config, train_text_encoder(["a lovely day"] * 20, 512, 64)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.delenv("RAY_ADDRESS", raising=False)
+    patch.setenv("COEFVQ_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    import ray
+
+    ray.shutdown()
+    patch.undo()
+
+
+def inputs(clips: Path) -> list[VideoInput]:
+    paths = sorted((clips / "videos").glob("*.mp4"))[:8]
+    return [VideoInput(path.stem, path, "a lovely " * (number % 4)) for number, path in enumerate(paths)]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+class TestRay:
+    def test_scores_are_those_of_the_local_engine(self, folder: Path, clips: Path, tmp_path: Path) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            local = score_batches(load_for_scoring(folder, PREDICT), inputs(clips), ClipStore(tmp_path, MEDIA), 3)
+        finally:
+            torch.set_num_threads(before)
+        counted: list[int] = []
+        found = score_on_ray(folder, inputs(clips), PREDICT, 2, counted.append)
+        assert np.array_equal(found, local)
+        assert sum(counted) == len(local) == 8
+        assert len(np.unique(local)) == 8
+
+    def test_a_clip_that_does_not_decode_is_named(self, folder: Path, clips: Path, tmp_path: Path) -> None:
+        (tmp_path / "bad.mp4").write_bytes(b"no video at all")
+        with pytest.raises(DataError, match=r"bad\.mp4"):
+            score_on_ray(folder, [*inputs(clips), VideoInput("bad", tmp_path / "bad.mp4")], PREDICT, 2)
+
+    def test_nothing_to_do_is_nothing(self, folder: Path) -> None:
+        assert score_on_ray(folder, [], PREDICT, 2).shape == (0,)
+
+
+def test_a_folder_without_a_model_is_an_error_before_ray_starts(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no config\.json"):
+        score_on_ray(tmp_path, [VideoInput("a", tmp_path / "a.mp4")], PREDICT, 2)

@@ -1,0 +1,167 @@
+"""The evaluate and thresholds stages end to end on a scores table: modes, intervals, slices, calibration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from coefvq.cascade.calibration import Calibrator
+from coefvq.cascade.policy import CascadePolicy
+from coefvq.config import Params, parse_params
+from coefvq.data.manifest import write_table
+from coefvq.errors import ConfigError, DataError, InfeasibleError
+from coefvq.evaluation.table import result_rows
+from coefvq.stages import evaluate, thresholds
+from tests.unit.scored_world import scores_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def manifest_of(scores: pd.DataFrame) -> pd.DataFrame:
+    rng, n = np.random.default_rng(5), len(scores)
+    return pd.DataFrame(
+        {
+            "video_id": scores["video_id"],
+            "title": rng.choice(["my dinner", "мой ужин"], n),
+            "creator_id": [f"c{number}" for number in rng.integers(0, 200, n)],
+            "views": scores["views"],
+            "weight": 1.0,
+            "duration_s": rng.uniform(1, 90, n),
+            "has_audio": rng.random(n) < 0.7,
+        }
+    ).sample(frac=1.0, random_state=2)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path):
+    scores = scores_table(n=600)
+    manifest = manifest_of(scores)
+    write_table(manifest, tmp_path / "manifest.parquet")
+    splits = scores[["video_id", "split"]].assign(weight=1.0)
+    write_table(splits, tmp_path / "splits.parquet")
+    write_table(scores, tmp_path / "reports" / "icd" / "scores.parquet")
+
+    def params(**thresholds_of_icd: Any) -> Params:
+        raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+        raw["paths"] |= {
+            "manifest": str(tmp_path / "manifest.parquet"),
+            "splits": str(tmp_path / "splits.parquet"),
+            "reports": str(tmp_path / "reports"),
+        }
+        raw["evaluate"]["bootstrap"] = 100
+        raw["thresholds"]["icd"] |= thresholds_of_icd
+        return parse_params(raw)
+
+    return tmp_path / "reports" / "icd", params
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def test_evaluate_writes_intervals_slices_and_the_traffics_prevalence(workspace) -> None:
+    folder, params = workspace
+    evaluate.run(params(), "icd")
+    report = read(folder, "evaluation.json")
+    for model in ("base", "mllm"):
+        intervals = report["detail"]["intervals"][model]
+        for key in ("f1", "average_precision", "roc_auc", "precision", "recall"):
+            assert intervals[key]["value"] == pytest.approx(report["test"][model][key])
+            assert intervals[key]["low"] <= intervals[key]["value"] <= intervals[key]["high"]
+    slices = report["detail"]["slices"]
+    assert {row["column"] for row in slices} == {"language", "duration", "has_audio", "views", "creator_size"}
+    for column in ("language", "has_audio"):
+        assert sum(row["n"] for row in slices if row["column"] == column) == 600
+    shifted = report["prevalence"]
+    assert shifted["at_traffic"]["mllm"]["prevalence"] == pytest.approx(shifted["traffic_estimate"])
+    assert shifted["at_traffic"]["mllm"]["roc_auc"] == pytest.approx(report["test"]["mllm"]["roc_auc"])
+
+
+def test_the_papers_way_is_as_before_and_calibration_is_written(workspace) -> None:
+    folder, params = workspace
+    thresholds.run(params(), "icd")
+    report = read(folder, "thresholds.json")
+    assert report["mode"] == "paper"
+    chosen = next(entry for entry in report["policies"] if entry["selected"])
+    assert report["detail"]["intervals"]["cascade"]["f1"]["value"] == pytest.approx(chosen["test"]["f1"])
+    calibration = read(folder, "calibration.json")
+    for model in ("base", "mllm"):
+        assert set(calibration[model]["calibrators"]) == {"temperature", "platt", "isotonic"}
+        if calibration[model]["chosen"] is not None:
+            Calibrator.from_dict(calibration[model]["calibrators"][calibration[model]["chosen"]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "holds"),
+    [
+        (
+            {"mode": "budget", "precision": 50.0, "max_qps_ratio": 20.0},
+            lambda e: e["val"]["precision"] >= 0.5 and e["qps_ratio_val"] <= 20,
+        ),
+        ({"mode": "recall_floor", "precision": 50.0, "max_recall_loss": 0.05}, lambda e: e["val"]["precision"] >= 0.5),
+        ({"mode": "cost", "prices": {"call": 1.0, "false_positive": 3.0, "miss": 20.0}}, lambda e: e["f1"] is not None),
+        (
+            {"mode": "budget", "precision": 50.0, "max_qps_ratio": 20.0, "accept_threshold": 0.9, "views_trigger": 990},
+            lambda e: e["val"]["precision"] >= 0.5 and e["qps_ratio_val"] <= 20,
+        ),
+    ],
+)
+def test_an_objective_replaces_the_papers_way(workspace, settings, holds) -> None:
+    folder, params = workspace
+    thresholds.run(params(**settings), "icd")
+    report = read(folder, "thresholds.json")
+    entry = report["policies"][-1]
+    assert entry["selected"]
+    assert report["selected"] is None
+    assert holds(entry | {"f1": entry["test"]["f1"]})
+    policy = CascadePolicy.from_dict(read(folder, "policy.json"))
+    assert policy.to_dict() == entry["policy"]
+    assert policy.accept_threshold == settings.get("accept_threshold")
+    evaluate.run(params(), "icd")
+    names = [row.name for row in result_rows(read(folder, "evaluation.json"), report)]
+    assert f"cascade, {settings['mode'].replace('_', ' ')}" in names
+
+
+def test_what_cannot_be_met_is_named_by_its_key(workspace) -> None:
+    _, params = workspace
+    with pytest.raises(InfeasibleError, match=r"thresholds.icd: .* fails"):
+        thresholds.run(params(mode="budget", precision=50.0, max_qps_ratio=0.01), "icd")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "budget", "precision": 50.0}, "mode budget needs max_qps_ratio"),
+        ({"mode": "cost"}, "mode cost needs prices"),
+        ({"precision": 50.0}, "precision plays no part in mode paper"),
+        ({"mode": "best"}, "thresholds.icd.mode"),
+    ],
+)
+def test_a_mode_and_its_settings_must_agree(workspace, settings, message) -> None:
+    _, params = workspace
+    with pytest.raises(ConfigError, match=message):
+        params(**settings)
+
+
+def test_a_video_in_val_and_test_is_refused(workspace) -> None:
+    folder, params = workspace
+    scores = pd.read_parquet(folder / "scores.parquet")
+    scores.loc[scores["split"].eq("test").idxmax(), "video_id"] = "val-7"
+    write_table(scores, folder / "scores.parquet")
+    for stage in (evaluate, thresholds):
+        with pytest.raises(DataError, match="1 videos are in 'val' and in 'test', first val-7"):
+            stage.run(params(), "icd")
+
+
+def test_a_scored_video_without_a_manifest_row_is_refused(workspace) -> None:
+    folder, params = workspace
+    manifest = pd.read_parquet(folder.parents[1] / "manifest.parquet")
+    write_table(manifest[manifest["video_id"] != "test-9"], folder.parents[1] / "manifest.parquet")
+    with pytest.raises(DataError, match="test-9 is not in the manifest"):
+        evaluate.run(params(), "icd")

@@ -1,0 +1,110 @@
+"""``coefvq vmp audit``: kinds of rows, labels, refusals; and a scorer that escalates what the audit draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from coefvq.cascade.audit_sample import AuditSample, uniform_draws
+from coefvq.cli.vmp import app
+from coefvq.errors import DataError
+from coefvq.vmp.audit import audit_stream
+from coefvq.vmp.index import open_index
+from coefvq.vmp.records import SinkRow
+
+
+def score(base: float, mllm: float | None, positive: bool, audit: float | None = None, error: str | None = None):
+    made = {"base_score": base, "mllm_score": mllm, "positive": positive, "decided_by": "mllm" if mllm else "base"}
+    made |= {} if audit is None else {"audit_probability": audit}
+    return made | ({} if error is None else {"error": error})
+
+
+ROWS = [
+    *((f"f{i}", score(0.9, 0.8, True)) for i in range(10)),
+    *((f"r{i}", score(0.6, 0.2, False)) for i in range(20)),
+    *((f"a{i}", score(0.1, 0.9 if i < 2 else 0.1, i < 2, audit=0.1)) for i in range(10)),
+    *((f"u{i}", score(0.1, None, False, audit=0.1)) for i in range(90)),
+    *((f"o{i}", score(0.1, None, False)) for i in range(5)),
+    ("broken", score(0.1, None, False, error="no such file")),
+]
+LABELS = {f"f{i}": int(i < 8) for i in range(10)} | {f"r{i}": int(i < 1) for i in range(20)}
+LABELS |= {f"a{i}": int(i < 2) for i in range(10)}
+
+
+def test_by_hand():
+    """8 found; missed: 1 rejected, and 2 audited that stand for 10 each."""
+    found = audit_stream("icd", ROWS, LABELS)
+    assert found.rows == {"flagged": 10, "rejected": 20, "audited": 10, "unseen": 90}
+    assert found.unlogged == 5
+    assert (found.estimate.found.value, found.estimate.missed.value) == (8, 21)
+    assert found.estimate.recall.value == pytest.approx(8 / 29)
+    # 10 of 100 were drawn, just as many as expected: both estimates agree
+    assert found.estimate.recall_hajek == pytest.approx(8 / 29)
+    assert found.estimate.recall.low < 8 / 29 < found.estimate.recall.high
+
+
+def test_a_complaint_is_no_random_label():
+    assert audit_stream("icd", ROWS, LABELS | {f"u{i}": 1 for i in range(90)}) == audit_stream("icd", ROWS, LABELS)
+
+
+def test_half_of_the_flagged_labelled_counts_twice():
+    half = {name: label for name, label in LABELS.items() if not (name[0] == "f" and int(name[1:]) % 2)}
+    found = audit_stream("icd", ROWS, half)
+    assert found.labels["flagged"] == 5
+    assert found.estimate.found.value == 8
+    assert found.estimate.found.low < 8 < found.estimate.found.high
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        ([row for row in ROWS if row[0][0] != "a"], LABELS, "no video was audited"),
+        (ROWS, {k: v for k, v in LABELS.items() if k[0] != "r"}, "none of the 20 rejected"),
+    ],
+)
+def test_refused(rows, labels, message):
+    with pytest.raises(DataError, match=message):
+        audit_stream("icd", rows, labels)
+
+
+def test_command(tmp_path: Path):
+    rows = [
+        SinkRow(
+            offset=number,
+            video_id=name,
+            source_version=1,
+            bundle_order=1,
+            bundle_version="icd=1-ab",
+            outcome="removed" if value["positive"] else "remained",
+            state="removed" if value["positive"] else "live",
+            rule="default",
+            value=json.dumps({"scores": {"icd": value}}),
+        )
+        for number, (name, value) in enumerate(ROWS, start=1)
+    ]
+    with open_index(tmp_path / "vmp" / "index.sqlite") as index:
+        index.apply(rows, "vmp", len(rows))
+    from coefvq.vmp.log import open_log
+
+    with open_log(tmp_path / "vmp" / "log.sqlite"):
+        pass
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video_id,label\n" + "".join(f"{name},{value}\n" for name, value in LABELS.items()))
+    arguments = ["audit", "--issue", "icd", "--labels", str(labels), "--state", str(tmp_path / "vmp")]
+    shown = CliRunner().invoke(app, [*arguments, "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout)["estimate"]["missed"]["value"] == 21
+    assert "recall 27.6 %" in CliRunner().invoke(app, arguments).stdout
+    labels.write_text("video_id,label\na0,3\n")
+    assert "expected 0 or 1" in str(CliRunner().invoke(app, arguments).exception)
+
+
+def test_selection_is_the_logged_probability():
+    ids = [f"v{i}" for i in range(3000)]
+    assert AuditSample(rate=0.2, seed=4).selected(ids).mean() == pytest.approx(0.2, abs=0.03)
+    assert (AuditSample(rate=0.2, seed=4).selected(ids) == (uniform_draws(ids, 4) < 0.2)).all()
+    assert np.isfinite(uniform_draws(ids, 4)).all()
