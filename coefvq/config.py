@@ -280,7 +280,8 @@ class Thresholds(_Section):
     """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation.
 
     ``mode`` other than ``paper`` searches all pairs of thresholds for what it names: ``precision`` and
-    ``max_qps_ratio`` in percent, ``max_recall_loss`` a share, ``prices`` for ``cost``.
+    ``max_qps_ratio`` in percent, ``max_recall_loss`` a share, ``prices`` for ``cost``. ``mllm_down`` says what an
+    escalated video is while the MLLM does not answer (``CascadePolicy``); it changes no figure.
     """
 
     p_base: Annotated[tuple[Percent, ...], Field(min_length=1)]
@@ -292,6 +293,7 @@ class Thresholds(_Section):
     max_recall_loss: Fraction | None = None
     prices: PriceList | None = None
     accept_threshold: Fraction | None = None
+    mllm_down: Literal["hold", "base_only", "ignore"] = "hold"
 
     @model_validator(mode="after")
     def _mode_has_its_settings(self) -> Self:

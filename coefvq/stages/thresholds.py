@@ -31,6 +31,9 @@ def run(params: Params, issue: str) -> None:
         params.evaluate.precision_targets,
         _objective(settings),
     )
+    for entry in (report, *report["policies"]):
+        if entry["policy"] is not None:
+            entry["policy"] |= {"mllm_down": settings.mllm_down}
     report["detail"] = _detail(params, scores, CascadePolicy.from_dict(report["policy"]))
     write_json(params.paths.report(issue, "thresholds.json"), report)
     write_json(params.paths.report(issue, "policy.json"), report["policy"])

@@ -128,6 +128,14 @@ def test_an_objective_replaces_the_papers_way(workspace, settings, holds) -> Non
     assert f"cascade, {settings['mode'].replace('_', ' ')}" in names
 
 
+def test_what_a_silent_mllm_means_comes_from_the_settings(workspace) -> None:
+    folder, params = workspace
+    for rule in ("hold", "base_only"):
+        thresholds.run(params(mllm_down=rule), "icd")
+        assert read(folder, "policy.json")["mllm_down"] == rule
+        assert {entry["policy"]["mllm_down"] for entry in read(folder, "thresholds.json")["policies"]} == {rule}
+
+
 def test_what_cannot_be_met_is_named_by_its_key(workspace) -> None:
     _, params = workspace
     with pytest.raises(InfeasibleError, match=r"thresholds.icd: .* fails"):
