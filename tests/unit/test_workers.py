@@ -220,4 +220,6 @@ def test_workers_end_when_their_parent_is_killed(kind: str, repository: Path) ->
         workers = [psutil.Process(int(parent.stdout.readline())) for _ in range(3)]
         parent.kill()
         assert parent.stdout.read() == ""  # returns when the last holder of the pipe has gone
-    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+    # the pipe is closed a moment before the process is gone
+    _, left = psutil.wait_procs(workers, timeout=10)
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in left)
