@@ -44,7 +44,7 @@ def result_path(options: argparse.Namespace, row: str, seed: int) -> Path:
 def run_features(options: argparse.Namespace, world: World) -> None:
     """Extract what is missing."""
     start = time.process_time()
-    for line in extract(world, options.folder / "features"):
+    for line in extract(world, options.folder / "features", tuple(options.part)):
         say(f"{line}, {time.process_time() - start:.0f} CPU s")
 
 
@@ -101,6 +101,7 @@ def main() -> int:
     parser.add_argument(
         "--shards", type=int, nargs=3, default=list(World.shards), help="120 clips each: of train, val and test"
     )
+    parser.add_argument("--part", type=int, nargs=2, default=[0, 1], help="i n: features of every n-th shard only")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", default="MLLM", help="row of the MLLM's result")
     parser.add_argument("--recipe", default="{}", help="JSON that changes fields of starter_world_mllm.Recipe")

@@ -21,6 +21,7 @@ from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.presets import LitePart, get_preset
 from coefvq.models.pretrained import weights_of
 from coefvq.training.warmup import Vocabulary, describing, description_targets, description_vocabulary, warm_up
+from coefvq.training.word_alignment import align_words, description_words
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -33,6 +34,7 @@ class Recipe:
     grid: int = 1  # cells per side and image
     fusion: Fusion = "early"
     rank: int = 16
+    word_epochs: int = 4  # projectors alone, towards the descriptions' words
     warmup_epochs: int = 2
     warmup_rate: float = 1e-3
     epochs: int = 3
@@ -141,6 +143,15 @@ def train(
     network, encoder = build(recipe, seed)
     feed, start = Feed(split, network, encoder, recipe), time.process_time()
     told = [descriptions(clip, recipe) for clip in split.clips]
+    aligned = align_words(
+        network,
+        feed,
+        description_words(encoder, told),
+        recipe.word_epochs,
+        recipe.warmup_rate,
+        seed,
+        lambda row: tell(f"words {row}"),
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         vocabulary = description_vocabulary(network, encoder, feed, told, 16)
     tell(f"{len(vocabulary.ids)} words, logits times {vocabulary.scale:.4f}")
@@ -158,7 +169,13 @@ def train(
     warmed = time.process_time()
     losses = fine_tune(network, encoder, feed, told, vocabulary, recipe, seed, tell)
     done = time.process_time()
-    facts = {"warmup": curve, "losses": losses, "warmup_cpu_s": warmed - start, "fine_tuning_cpu_s": done - warmed}
+    facts = {
+        "words": aligned,
+        "warmup": curve,
+        "losses": losses,
+        "warmup_cpu_s": warmed - start,
+        "fine_tuning_cpu_s": done - warmed,
+    }
     return network, encoder, {**facts, "recipe": asdict(recipe), "clips": len(split), "seed": seed}
 
 

@@ -56,6 +56,7 @@ from coefvq.models.assembly import freeze_module
 from coefvq.models.classifier import Classifier, ModelConfig
 from coefvq.models.language import LanguageBranch
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.packed import packed_frozen
 from coefvq.models.presets import LanguagePart, SiglipPart, get_preset
 from coefvq.models.vision import SiglipBranch, onevision_config, visual_tokens
 from coefvq.records import VideoInput
@@ -265,7 +266,8 @@ class Bench:
                 lookup, _ = reader(model, built.index, self.videos)
                 dataset = VideoDataset(self.videos, self.clips, self.labels, lookup, model.reads_clips)
                 build = time.process_time() - start
-                run = trained(Ours(mine.network), dataset, feature_collator(model), build)
+                with packed_frozen([mine.network]):  # as training/loop.py does
+                    run = trained(Ours(mine.network), dataset, feature_collator(model), build)
         return run, built.tensor_bytes // built.computed
 
     def _network(self) -> MultimodalLLM:

@@ -215,8 +215,12 @@ class Lora(_Section):
 
 
 class WarmUp(_Section):
-    """Alignment warm-up: a language-model loss on descriptions before fine-tuning; ``epochs`` 0 leaves it out."""
+    """Alignment warm-up on descriptions before fine-tuning: projectors towards words, then a language-model loss.
 
+    0 epochs leave either out.
+    """
+
+    word_epochs: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=0)]
     per_device_train_batch_size: Count
     learning_rate: Positive

@@ -72,9 +72,7 @@ class MultimodalLLM(nn.Module):
         ``vision_features`` Z_f or ``projected_features`` H_f for pixels, ``audio_features`` H_a for log_mel.
         """
         visual = self._visual(pixel_values, vision_features, projected_features)
-        sound = audio_features
-        if self.audio is not None and sound is None and log_mel is not None and has_audio is not None:
-            sound = self.audio(log_mel, has_audio)
+        sound = self._sound(log_mel, has_audio, audio_features)
         if input_ids is None or attention_mask is None:
             raise TypeError("the MLLM needs input_ids and attention_mask")
         H = self.norm(self.hidden(visual, input_ids, attention_mask, sound).to(self.norm.weight.dtype))
@@ -82,6 +80,13 @@ class MultimodalLLM(nn.Module):
             H = torch.cat([H, sound.to(H.dtype)], dim=1)
         logits: torch.Tensor = self.head(H)
         return logits if self.heads == 1 else logits.view(-1, self.heads, CLASSES)
+
+    def tokens(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the decoder reads of picture and sound: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""
+        seen = (batch.get(name) for name in ("pixel_values", "vision_features", "projected_features"))
+        sound = self._sound(*(batch.get(name) for name in ("log_mel", "has_audio", "audio_features")))
+        projected = self.audio_projector(sound) if self.audio_projector and sound is not None else None
+        return self._visual(*seen), projected
 
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
         """g (with p where it does not train either, if that is smaller) and a, where they are frozen."""
@@ -91,6 +96,13 @@ class MultimodalLLM(nn.Module):
     def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs of the frozen parts, as ``forward`` takes them."""
         return features_of(self.frozen_parts(), batch)
+
+    def _sound(
+        self, log_mel: torch.Tensor | None, has_audio: torch.Tensor | None, heard: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        if heard is None and self.audio is not None and log_mel is not None and has_audio is not None:
+            heard = self.audio(log_mel, has_audio)
+        return heard
 
     def _visual(
         self, pixels: torch.Tensor | None, seen: torch.Tensor | None, projected: torch.Tensor | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from coefvq.config import Params, WarmUp
 from coefvq.data.clips import default_cache
 from coefvq.data.dataset import Collator, VideoDataset, text_of
 from coefvq.data.descriptions import read_descriptions
+from coefvq.data.text import TextEncoder
 from coefvq.errors import ModelError
 from coefvq.files import sha256_json
 from coefvq.models.classifier import Classifier
@@ -24,7 +26,8 @@ from coefvq.stages.common import data_ref, inputs_and_labels, labelled, say, spl
 from coefvq.stages.loading import opened
 from coefvq.training.arguments import use_bf16
 from coefvq.training.ranks import rank
-from coefvq.training.warmup import Batch, WarmUpFolder, description_vocabulary, warm_up
+from coefvq.training.warmup import Batch, Inputs, WarmUpFolder, description_vocabulary, warm_up
+from coefvq.training.word_alignment import align_words, description_words
 
 
 def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
@@ -46,18 +49,48 @@ def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
         say(f"[{issue} warm-up] from {folder.path}")
         return
     bf16 = use_bf16(params.mllm[issue].training.bf16)
-    with opened(params, classifier, videos, settings.epochs, f"{issue} warm-up") as inputs:
+    with opened(params, classifier, videos, settings.epochs + settings.word_epochs, f"{issue} warm-up") as inputs:
         options = [told[at] for at in inputs.kept(videos)]
         batches = _Batches(inputs.dataset(videos), inputs.collator, network.norm.weight.device)
-        vocabulary = description_vocabulary(network, text, batches, options, settings.max_tokens)
+        job = _Job(network, text, batches, options, settings, params.seed, bf16)
         if rank() > 0:
-            warm_up(network, text, batches, options, vocabulary, settings, params.seed, bf16=bf16)
+            job.run(lambda *_: None)
             return
         with _tracked(params, issue, settings) as run:
-            curve = warm_up(
-                network, text, batches, options, vocabulary, settings, params.seed, _reporter(run, issue), bf16
+            folder.save(network, job.run(_reporter(run, issue)))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Both steps of the warm-up; every rank does the same."""
+
+    network: MultimodalLLM
+    text: TextEncoder
+    batches: Inputs
+    options: Sequence[tuple[str, ...]]
+    settings: WarmUp
+    seed: int
+    bf16: bool
+
+    def run(self, report: Callable[[str, dict[str, float]], None]) -> list[dict[str, float]]:
+        """``report`` hears the step and its row; the curve of the second."""
+        network, text, settings = self.network, self.text, self.settings
+        if settings.word_epochs:
+            words = description_words(text, self.options)
+            align_words(
+                network,
+                self.batches,
+                words,
+                settings.word_epochs,
+                settings.learning_rate,
+                self.seed,
+                partial(report, "words"),
             )
-            folder.save(network, curve)
+        if not settings.epochs:
+            return []
+        vocabulary = description_vocabulary(network, text, self.batches, self.options, settings.max_tokens)
+        done = partial(report, "warmup")
+        return warm_up(network, text, self.batches, self.options, vocabulary, settings, self.seed, done, self.bf16)
 
 
 @dataclass(frozen=True)
@@ -81,7 +114,7 @@ def _facts(
     told: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
     """Everything the warmed-up weights depend on; not the issue's name, so that equal issues share a folder."""
-    model = classifier.config.model_dump(exclude={"issue", "id2label"})
+    model = classifier.config.model_dump(exclude={"issues", "id2label"})
     rows = [
         [video.sha256 or video.video_id, text_of(video), *options] for video, options in zip(videos, told, strict=True)
     ]
@@ -96,9 +129,9 @@ def _tracked(params: Params, issue: str, settings: WarmUp) -> AbstractContextMan
     return tracking.training_run(f"{issue}-warmup", issue, "mllm", logged, data_ref(params))
 
 
-def _reporter(run: tracking.TrainingRun, issue: str) -> Callable[[dict[str, float]], None]:
-    def on_epoch(row: dict[str, float]) -> None:
-        run.log_curve(round(row["epoch"] * 100), {"warmup": {"loss": row["loss"]}})
-        say(f"[{issue} warm-up] epoch {row['epoch']:g}: loss {row['loss']:.4f}")
+def _reporter(run: tracking.TrainingRun, issue: str) -> Callable[[str, dict[str, float]], None]:
+    def on_epoch(step: str, row: dict[str, float]) -> None:
+        run.log_curve(round(row["epoch"] * 100), {step: {"loss": row["loss"]}})
+        say(f"[{issue} {'warm-up' if step == 'warmup' else step}] epoch {row['epoch']:g}: loss {row['loss']:.4f}")
 
     return on_epoch

@@ -51,7 +51,7 @@ def train_and_record(params: Params, job: TrainingJob) -> None:
     use_own_device()
     data = _data(params, job.config.issue)
     classifier = fresh_classifier(params, job, data.train[0])
-    if job.warmup is not None and job.warmup.epochs > 0:
+    if job.warmup is not None and job.warmup.epochs + job.warmup.word_epochs > 0:
         align(params, classifier, job.warmup)
     checkpoints = checkpoint_folder(params, job)
     if rank() > 0:

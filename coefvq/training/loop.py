@@ -21,6 +21,7 @@ from transformers import PrinterCallback, set_seed
 from coefvq.config import Training
 from coefvq.errors import TrainingError
 from coefvq.files import sha256_json
+from coefvq.models.packed import packed_frozen
 from coefvq.training.arguments import training_arguments
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
@@ -147,8 +148,11 @@ def optimize(
         found = None if resume is None else resume.find(arguments.device)
         for row in keeper.progress.curve if rank() == 0 else ():
             on_epoch(row)  # what a killed process has heard, this one's listener has not
+        # autocast and DeepSpeed look after precision and layout themselves
+        fixed = () if arguments.bf16 or arguments.deepspeed else (model,)
         if resume is None or not resume.is_finished():
-            trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+            with packed_frozen(fixed):
+                trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
     for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
         parameter.data = parameter.data.to(dtype)  # DeepSpeed leaves a bf16 module behind
     keeper.restore()

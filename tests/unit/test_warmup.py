@@ -1,27 +1,20 @@
-"""Alignment warm-up on a miniature of `starter`: a CNN grid, a Llama decoder, early sound, all random."""
+"""Alignment warm-up on the miniature of `starter`."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from coefvq.config import Lora, MediaSpec, WarmUp
-from coefvq.data.dataset import Collator, Example
-from coefvq.data.media import Clip
-from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.config import WarmUp
+from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
-from coefvq.models.assembly import Builder, TokenIds, freeze_module
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.presets import AudioPart, LanguagePart, LitePart, get_preset
 from coefvq.training.warmup import (
     Batch,
     Describing,
-    Inputs,
     Vocabulary,
     WarmUpFolder,
     describing,
@@ -29,53 +22,13 @@ from coefvq.training.warmup import (
     description_vocabulary,
     warm_up,
 )
+from tests.described_clips import DESCRIPTIONS, PRESET, WORDS, batch, feed, network, text
 
-MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=0.5)
-PRESET = replace(
-    get_preset("tiny"),
-    vision=LitePart(0.25, 0.3),
-    language=LanguagePart("llama", 48, 2, 4, 2, 96, vocab_size=512),
-    audio=AudioPart(n_state=32, n_head=2, n_layer=1),
-)
+__all__ = ["batch", "text"]
+
 #: all rows of the embedding, those without a token too
 EVERYTHING = Vocabulary(torch.arange(PRESET.language.vocab_size))
-WORDS = ("a red ball", "a blue sky")
 PARAMS = WarmUp(epochs=20, per_device_train_batch_size=4, learning_rate=1e-2, max_tokens=16)
-
-
-@pytest.fixture(scope="module")
-def text() -> TextEncoder:
-    return train_text_encoder([*WORDS, "mi video"] * 20, 512, 16)
-
-
-def network(text: TextEncoder, rank: int = 4, seed: int = 0) -> MultimodalLLM:
-    torch.manual_seed(seed)
-    make = Builder(PRESET, MEDIA)
-    ids = TokenIds(pad=text.pad_id, video=text.video_id)
-    made = make.mllm(ids, lora=Lora(rank=rank, alpha=2 * rank, dropout=0.0), fusion="early")
-    for layer in made.vision.tower.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = 1.0
-    with torch.no_grad():  # a random tower lets nothing through until its statistics are those of its input
-        made.vision.tower(torch.rand(32, 3, 1, 1).mul(2).sub(1) + 0.2 * torch.randn(32, 3, 32, 32))
-    freeze_module(made.vision.tower)  # as with published weights
-    return made
-
-
-@pytest.fixture(scope="module")
-def batch(text: TextEncoder) -> Batch:
-    """Eight clips; even ones are red, odd ones blue; titles of two lengths say nothing."""
-    random = np.random.default_rng(0)
-    rows = []
-    for number in range(8):
-        frames = random.integers(0, 60, (2, 3, 32, 32)).astype(np.uint8)
-        frames[:, 0 if number % 2 == 0 else 2] += 180
-        wave = random.integers(-9000, 9000, 8000).astype(np.int16)
-        rows.append(Example(Clip(frames, wave), "mi video" * (1 + number // 4), None))
-    return Collator(text, visual_tokens=2, audio_seconds=0.5)(rows)
-
-
-DESCRIPTIONS = [(WORDS[number % 2],) for number in range(8)]
 
 
 def trained(text: TextEncoder, batch: Batch, seed: int = 0) -> tuple[MultimodalLLM, list[dict[str, float]]]:
@@ -85,10 +38,6 @@ def trained(text: TextEncoder, batch: Batch, seed: int = 0) -> tuple[MultimodalL
     vocabulary = description_vocabulary(made, text, inputs, DESCRIPTIONS, 16)
     curve = warm_up(made, text, inputs, DESCRIPTIONS, vocabulary, PARAMS, seed)
     return made, curve
-
-
-def feed(batch: Batch) -> Inputs:
-    return lambda rows: {k: v[list(rows)] for k, v in batch.items()}
 
 
 def described_loss(made: MultimodalLLM, text: TextEncoder, batch: Batch, descriptions: list[str]) -> float:

@@ -78,7 +78,7 @@ class Builder:
         built.found = len(videos) - len(tasks)
         progress(built.found)
         chunks = [tasks[at : at + CHUNK] for at in range(0, len(tasks), CHUNK)]
-        with LimitedPool(self.clips.limits, self.workers) as pool:
+        with self.model.packed(), LimitedPool(self.clips.limits, self.workers) as pool:
             # first what nobody else is at, then the rest as it becomes free
             busy = list(self._pass(chunks, built, pool, progress, wait=False))
             list(self._pass(busy, built, pool, progress, wait=True))

@@ -95,7 +95,8 @@ def measure(model: CachedModel, videos: Sequence[VideoInput], clips: ClipStore, 
     """Median cost of a few videos; None if none of them decodes. Decoding is needed either way and not counted."""
     sample = videos[: _SAMPLE + 1]
     bad = clips.try_fill(sample, 1) if model.reads_media else {}
-    rows = [_timed(model, video, clips, scratch) for at, video in enumerate(sample) if at not in bad]
+    with model.packed():
+        rows = [_timed(model, video, clips, scratch) for at, video in enumerate(sample) if at not in bad]
     if not rows:
         return None
     rows = rows[1:] or rows

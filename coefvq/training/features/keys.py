@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from coefvq.data.dataset import Collator, text_of
 from coefvq.data.text import TextEncoder
 from coefvq.files import sha256_file, sha256_json
 from coefvq.models.frozen import HEARS, READS, SEES, FrozenPart, weights_sha256
+from coefvq.models.packed import packed_frozen
 from coefvq.records import VideoInput
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
 
 #: raise it when the code between a clip and its features changes their values
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class CachedModel:
         """Features of the one video in ``batch``, on the CPU, without the batch dimension."""
         with torch.no_grad(), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             return {part.name: part.compute(*(batch[name] for name in part.reads))[0].cpu() for part in parts}
+
+    def packed(self) -> AbstractContextManager[int]:
+        """Within this the towers compute with packed weights, where their arithmetic stays the same."""
+        modules = (module for part in self.parts for module in part.modules if isinstance(module, nn.Module))
+        return packed_frozen(modules if self.autocast is None else ())
 
     @property
     def reads_media(self) -> bool:
