@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +17,19 @@ from coefvq.data.synthetic.captions import short_captions
 from coefvq.data.synthetic.clips import Clip
 from coefvq.data.text import TextEncoder, load_text_encoder
 from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.language import Pooling
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.presets import LitePart, get_preset
 from coefvq.models.pretrained import weights_of
-from coefvq.training.warmup import Vocabulary, describing, description_targets, description_vocabulary, warm_up
-from coefvq.training.word_alignment import align_words, description_words
+from coefvq.training.warmup import description_vocabulary, warm_up
+from coefvq.training.word_alignment import (
+    WordReader,
+    Words,
+    align_projectors,
+    description_words,
+    teach_state,
+    watched_state,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -30,20 +38,22 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 class Recipe:
     """Everything that was varied; a result row carries it."""
 
-    layers: int = 8
+    layers: int = 4
     grid: int = 1  # cells per side and image
     fusion: Fusion = "early"
-    rank: int = 16
-    word_epochs: int = 4  # projectors alone, towards the descriptions' words
+    pooling: Pooling = "mean"  # what H is read from: the final token's state, or the mean over all
+    rank: int = 32
+    batch: int = 8
+    projector_epochs: int = 4  # projectors alone, towards the descriptions' words
+    objective: Literal["sentences", "words"] = "words"  # of the warm-up
     warmup_epochs: int = 2
     warmup_rate: float = 1e-3
-    epochs: int = 3
-    batch: int = 8
-    rate: float = 4e-4
+    epochs: int = 2
+    rate: float = 5e-4
     projector_rate: float = 2e-4
     head_rate: float = 1e-3
-    description_weight: float = 0.3  # of the description loss during fine-tuning
-    rotated: bool = True  # a description starts at any of its words, so that H must know them all
+    description_weight: float = 2.0  # of the descriptions' words during fine-tuning, beside the labels
+    rotated: bool = True  # a sentence starts at any of its words, so that H must know them all
     feature_dropout: float = 0.2
     feature_noise: float = 0.3
     averaged: float = 0.5  # last part of the steps whose weights are averaged; 0: the last weights
@@ -90,7 +100,9 @@ def build(recipe: Recipe, seed: int) -> tuple[MultimodalLLM, TextEncoder]:
     torch.manual_seed(seed)
     ids = TokenIds(pad=encoder.pad_id, video=encoder.video_id)
     lora = Lora(rank=recipe.rank, alpha=2 * recipe.rank, dropout=0.0)
-    made = Builder(preset, MEDIA).mllm(ids, lora=lora, fusion=recipe.fusion, motion=True, heads=len(ISSUES))
+    made = Builder(preset, MEDIA).mllm(
+        ids, lora=lora, fusion=recipe.fusion, pooling=recipe.pooling, motion=True, heads=len(ISSUES)
+    )
     made.vision, made.audio = Cells(made.vision, recipe), Heard() if made.audio is not None else None  # type: ignore[assignment]
     made.language.decoder.set_attn_implementation("eager")
     for parameter in made.language.parameters():
@@ -143,34 +155,17 @@ def train(
     network, encoder = build(recipe, seed)
     feed, start = Feed(split, network, encoder, recipe), time.process_time()
     told = [descriptions(clip, recipe) for clip in split.clips]
-    aligned = align_words(
-        network,
-        feed,
-        description_words(encoder, told),
-        recipe.word_epochs,
-        recipe.warmup_rate,
-        seed,
-        lambda row: tell(f"words {row}"),
+    words = description_words(encoder, told)
+    rate = recipe.warmup_rate
+    aligned = align_projectors(
+        network, feed, words, recipe.projector_epochs, rate, seed, lambda row: tell(f"projectors {row}")
     )
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        vocabulary = description_vocabulary(network, encoder, feed, told, 16)
-    tell(f"{len(vocabulary.ids)} words, logits times {vocabulary.scale:.4f}")
-    curve: list[dict[str, float]] = []
-    if recipe.warmup_epochs:
-        params = WarmUp(
-            epochs=recipe.warmup_epochs,
-            per_device_train_batch_size=recipe.batch,
-            learning_rate=recipe.warmup_rate,
-            max_tokens=16,
-        )
-        curve = warm_up(
-            network, encoder, feed, told, vocabulary, params, seed, lambda row: tell(f"warm-up {row}"), bf16=True
-        )
+    curve = warm(network, encoder, feed, told, words, recipe, seed, lambda row: tell(f"warm-up {row}"))
     warmed = time.process_time()
-    losses = fine_tune(network, encoder, feed, told, vocabulary, recipe, seed, tell)
+    losses = fine_tune(network, feed, words, recipe, seed, tell)
     done = time.process_time()
     facts = {
-        "words": aligned,
+        "projectors": aligned,
         "warmup": curve,
         "losses": losses,
         "warmup_cpu_s": warmed - start,
@@ -183,18 +178,34 @@ def _tell(tell: Any, phase: str, row: dict[str, float]) -> None:
     tell(f"{phase} {row}, {time.process_time():.0f} CPU s")
 
 
-def fine_tune(
+def warm(
     network: MultimodalLLM,
     encoder: TextEncoder,
     feed: Feed,
     told: Sequence[Sequence[str]],
-    vocabulary: Vocabulary,
+    words: Words,
     recipe: Recipe,
     seed: int,
     tell: Any,
 ) -> list[dict[str, float]]:
-    """Cross-entropy of both issues plus the weighted description loss; leaves the averaged weights."""
-    groups = _groups(network, recipe)
+    """The whole network on descriptions, as sentences or as words."""
+    rate, size = recipe.warmup_rate, recipe.batch
+    if recipe.warmup_epochs == 0:
+        return []
+    if recipe.objective == "words":
+        return teach_state(network, feed, words, recipe.warmup_epochs, size, rate, seed, tell, bf16=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        vocabulary = description_vocabulary(network, encoder, feed, told, 16)
+    params = WarmUp(epochs=recipe.warmup_epochs, per_device_train_batch_size=size, learning_rate=rate, max_tokens=16)
+    return warm_up(network, encoder, feed, told, vocabulary, params, seed, tell, bf16=True)
+
+
+def fine_tune(
+    network: MultimodalLLM, feed: Feed, words: Words, recipe: Recipe, seed: int, tell: Any
+) -> list[dict[str, float]]:
+    """Cross-entropy of both issues plus the weighted loss on the descriptions' words; leaves the averaged weights."""
+    reader = WordReader(network.language.output_size, words)
+    groups = [*_groups(network, recipe), {"params": list(reader.parameters()), "lr": recipe.head_rate}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     random = np.random.default_rng([seed, 1])
     total = recipe.epochs * len(feed.batches(recipe.batch))
@@ -203,27 +214,23 @@ def fine_tune(
     )
     average, rows, step = _Average(network), [], 0
     network.train()
-    with describing(network, vocabulary) as decoder:
+    with watched_state(network) as state:
         for epoch in range(recipe.epochs):
             seen = []
             for batch in feed.batches(recipe.batch, random):
-                if recipe.description_weight:
-                    chosen = [told[row][int(random.integers(len(told[row])))] for row in batch]
-                    decoder.targets = description_targets(encoder, chosen, 16)
                 with torch.autocast("cpu", dtype=torch.bfloat16):
                     logits = network(**feed(batch))
-                labels = feed.labels[batch]
-                loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
-                told_loss = decoder.loss if recipe.description_weight else None
+                loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), feed.labels[batch].flatten())
+                told_loss = reader.loss(state[-1], torch.tensor(batch))
                 optimizer.zero_grad(set_to_none=True)
-                (loss if told_loss is None else loss + recipe.description_weight * told_loss).backward()
+                (loss + recipe.description_weight * told_loss).backward()
                 nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
                 optimizer.step()
                 scheduler.step()
                 step += 1
                 if step > total * (1.0 - recipe.averaged):
                     average.add()
-                seen.append((loss.item(), 0.0 if told_loss is None else told_loss.item()))
+                seen.append((loss.item(), told_loss.item()))
             means = np.mean(seen, axis=0)
             rows.append({"epoch": epoch + 1.0, "loss": float(means[0]), "description_loss": float(means[1])})
             _tell(tell, "fine-tuning", rows[-1])

@@ -215,12 +215,14 @@ class Lora(_Section):
 
 
 class WarmUp(_Section):
-    """Alignment warm-up on descriptions before fine-tuning: projectors towards words, then a language-model loss.
+    """Alignment warm-up on descriptions before fine-tuning: projectors alone, then the whole network.
 
-    0 epochs leave either out.
+    0 epochs leave either out. ``objective`` of the second: a language-model loss on ``sentences``, or all ``words``
+    at H.
     """
 
-    word_epochs: Annotated[int, Field(ge=0)] = 0
+    projector_epochs: Annotated[int, Field(ge=0)] = 0
+    objective: Literal["sentences", "words"] = "sentences"
     epochs: Annotated[int, Field(ge=0)]
     per_device_train_batch_size: Count
     learning_rate: Positive
@@ -232,11 +234,13 @@ class MLLMParams(_Section):
 
     preset: PresetName
     fusion: Literal["late", "early", "none"]
+    pooling: Literal["last", "mean"] = "last"
     text: bool
     audio: bool
     motion: bool
     lora: Lora
     warmup: WarmUp | None = None  # None: no warm-up
+    description_weight: Annotated[float, Field(ge=0)] = 0.0  # of the descriptions' words, beside the labels
     training: Training
 
 

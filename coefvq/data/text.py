@@ -70,11 +70,11 @@ class TextEncoder:
 
         A row is [pad … | visual_tokens x <video> | start | text | <end>], so that the final position is
         always a real token, also for an empty text. Of a text above ``max_tokens`` the on-screen text loses its
-        middle first (``shortened``); how many were cut is logged once per batch.
+        middle first (``shortened``); how many were cut is logged at INFO, and said by the stages once per run.
         """
         rows, cut = self._rows(texts, visual_tokens)
         if cut:
-            _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.max_tokens)
+            _log.info("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.max_tokens)
         length = max(map(len, rows))
         pad = self.pad_id
         ids = [[pad] * (length - len(row)) + row for row in rows]
@@ -84,6 +84,10 @@ class TextEncoder:
     def lengths(self, texts: list[str], visual_tokens: int) -> list[int]:
         """Tokens of each row before padding."""
         return [len(row) + visual_tokens for row in self._rows(texts, 0)[0]]
+
+    def count_cut(self, texts: list[str]) -> int:
+        """How many texts are longer than ``max_tokens``."""
+        return self._rows(texts, 0)[1]
 
     def _rows(self, texts: list[str], visual_tokens: int) -> tuple[list[list[int]], int]:
         """Ids of each row before padding, and how many texts were cut."""

@@ -13,7 +13,7 @@ from coefvq.errors import ModelError
 from coefvq.models import pretrained
 from coefvq.models.audio import AudioBranch
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
-from coefvq.models.language import LanguageBranch, decoder_config
+from coefvq.models.language import LanguageBranch, Pooling, decoder_config
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.presets import AudioPart, LitePart, Preset, SiglipPart
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
@@ -69,7 +69,16 @@ class Builder:
                 freeze_module(audio)
         return SiglipClassifier(tower, audio)
 
-    def mllm(self, ids: TokenIds, *, lora: Lora, fusion: Fusion, motion: bool = False, heads: int = 1) -> MultimodalLLM:
+    def mllm(
+        self,
+        ids: TokenIds,
+        *,
+        lora: Lora,
+        fusion: Fusion,
+        pooling: Pooling = "last",
+        motion: bool = False,
+        heads: int = 1,
+    ) -> MultimodalLLM:
         """The fused multimodal LLM; g and a are frozen where they are pretrained, p only if it is too.
 
         Rank 0 is "only the head" (paper, Table 4): all else is frozen, random parts too, but for a projector
@@ -80,7 +89,7 @@ class Builder:
         audio = self._audio("audio", self.preset.audio) if fusion != "none" else None
         if audio is not None and "audio" in self.preset.weights:
             freeze_module(audio)
-        language = LanguageBranch(decoder, ids.video, lora)
+        language = LanguageBranch(decoder, ids.video, lora, pooling)
         if not self.preset.pretrained and lora.rank > 0:
             # random embeddings hold nothing worth keeping frozen
             language.decoder.get_input_embeddings().requires_grad_(True)

@@ -47,6 +47,7 @@ class ModelConfig(BaseModel):
     architecture: Literal["frames", "multitower", "siglip", "mllm"]
     media: MediaSpec
     fusion: Literal["late", "early", "none"] = "none"
+    pooling: Literal["last", "mean"] = "last"
     text: bool = False
     audio: bool = False
     motion: bool = False
@@ -164,6 +165,7 @@ def mllm_config(issue: str | Sequence[str], params: MLLMParams, media: MediaSpec
         architecture="mllm",
         media=media,
         fusion=params.fusion if params.audio else "none",
+        pooling=params.pooling,
         text=params.text,
         audio=params.audio,
         motion=params.motion,
@@ -197,7 +199,7 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
     lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)
     heads = len(config.issues)
-    network = make.mllm(ids, lora=lora, fusion=config.fusion, motion=config.motion, heads=heads)
+    network = make.mllm(ids, lora=lora, fusion=config.fusion, pooling=config.pooling, motion=config.motion, heads=heads)
     return Classifier(config, network, text)
 
 

@@ -29,21 +29,3 @@ def logits_of(logits: torch.Tensor, issues: Sequence[str], issue: str) -> torch.
 def probability_of(logits: torch.Tensor, issues: Sequence[str], issue: str) -> torch.Tensor:
     """P(positive) of ``issue``, float64 [B]; arguments and errors as of ``logits_of``."""
     return logits_of(logits, issues, issue).double().softmax(dim=-1)[:, 1]
-
-
-def masked_cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, class_weight: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean cross-entropy over the labels that are there; ``MISSING_LABEL`` marks the others.
-
-    logits [B,2] with labels [B], or [B,K,2] with [B,K]; class_weight [2] or, per issue, [K,2]. The mean is
-    weighted as in torch: divided by the sum of the weights of the labels that are there. A batch without any
-    gives 0 with a gradient path through every logit, so that no rank of a distributed step stays away.
-    """
-    log_probability = logits.float().log_softmax(dim=-1)
-    there = labels != MISSING_LABEL
-    classes = labels.masked_fill(~there, 0).unsqueeze(-1)
-    weight = log_probability.new_ones(2) if class_weight is None else class_weight.to(log_probability)
-    weights = weight.expand(log_probability.shape).gather(-1, classes).squeeze(-1) * there
-    losses = -log_probability.gather(-1, classes).squeeze(-1) * weights
-    return losses.sum() / weights.sum().clamp(min=torch.finfo(torch.float32).tiny)

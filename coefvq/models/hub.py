@@ -32,7 +32,7 @@ from coefvq.errors import DataError
 from coefvq.files import write_text
 from coefvq.models.card import model_card
 from coefvq.models.classifier import Classifier, ModelConfig, load
-from coefvq.models.heads import masked_cross_entropy
+from coefvq.models.heads import MISSING_LABEL
 from coefvq.records import VideoInput
 
 Video = str | Path | bytes | Clip
@@ -89,8 +89,20 @@ class CoefVQForVideoClassification(PreTrainedModel):
         A model of K issues gives [B,K,2] and takes labels [B,K], -100 where one is missing.
         """
         logits = self.network(**inputs)
-        loss = None if labels is None else masked_cross_entropy(logits, labels)
+        loss = None if labels is None else _mean_cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def _mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean over issues of each issue's mean over its labels, as in training; an issue without labels counts 0."""
+    each = zip(logits.reshape(len(labels), -1, 2).unbind(1), labels.reshape(len(labels), -1).unbind(1), strict=True)
+    losses = [
+        torch.nn.functional.cross_entropy(scores.float(), truth, ignore_index=MISSING_LABEL)
+        if (truth != MISSING_LABEL).any()
+        else 0.0 * scores.float().sum()
+        for scores, truth in each
+    ]
+    return torch.stack(losses).mean()
 
 
 class CoefVQProcessor:

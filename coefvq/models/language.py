@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,16 +14,23 @@ from coefvq.models.presets import LanguagePart
 
 _LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
+Pooling = Literal["last", "mean"]
+
 
 class LanguageBranch(nn.Module):
-    """H = lm([H_f; X_t]), hidden state of the final token (paper, section 2.1). No lm_head is computed."""
+    """H = lm([H_f; X_t]), hidden state of the final token (paper, section 2.1). No lm_head is computed.
 
-    def __init__(self, decoder: nn.Module, video_token: int, lora: Lora) -> None:
+    With ``pooling`` mean, which is not the paper's, H is the mean over the states of all tokens: a shallow decoder has
+    too few layers to bring what a title says to one position (docs/training.md).
+    """
+
+    def __init__(self, decoder: nn.Module, video_token: int, lora: Lora, pooling: Pooling = "last") -> None:
         super().__init__()
         self.output_size = int(decoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
         teach_last_layer(decoder)
         self.decoder: Any = with_lora(decoder, lora)
         self.video_token = video_token
+        self.pooling = pooling
 
     def forward(
         self,
@@ -48,10 +55,13 @@ class LanguageBranch(nn.Module):
             attention_mask=attention_mask,
             position_ids=positions_of(attention_mask),
             use_cache=False,
-            **{ASK: True},
+            **({ASK: True} if self.pooling == "last" else {}),
         )
-        final: torch.Tensor = output.last_hidden_state[:, -1]
-        return final
+        states: torch.Tensor = output.last_hidden_state
+        if self.pooling == "last":
+            return states[:, -1]
+        there = attention_mask.unsqueeze(-1).to(states.dtype)
+        return (states * there).sum(dim=1) / there.sum(dim=1)
 
 
 def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:

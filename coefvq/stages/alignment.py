@@ -27,7 +27,7 @@ from coefvq.stages.loading import opened
 from coefvq.training.arguments import use_bf16
 from coefvq.training.ranks import rank
 from coefvq.training.warmup import Batch, Inputs, WarmUpFolder, description_vocabulary, warm_up
-from coefvq.training.word_alignment import align_words, description_words
+from coefvq.training.word_alignment import align_projectors, description_words, teach_state
 
 
 def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
@@ -49,7 +49,7 @@ def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
         say(f"[{issue} warm-up] from {folder.path}")
         return
     bf16 = use_bf16(params.mllm[issue].training.bf16)
-    with opened(params, classifier, videos, settings.epochs + settings.word_epochs, f"{issue} warm-up") as inputs:
+    with opened(params, classifier, videos, settings.epochs + settings.projector_epochs, f"{issue} warm-up") as inputs:
         options = [told[at] for at in inputs.kept(videos)]
         batches = _Batches(inputs.dataset(videos), inputs.collator, network.norm.weight.device)
         job = _Job(network, text, batches, options, settings, params.seed, bf16)
@@ -75,21 +75,16 @@ class _Job:
     def run(self, report: Callable[[str, dict[str, float]], None]) -> list[dict[str, float]]:
         """``report`` hears the step and its row; the curve of the second."""
         network, text, settings = self.network, self.text, self.settings
-        if settings.word_epochs:
-            words = description_words(text, self.options)
-            align_words(
-                network,
-                self.batches,
-                words,
-                settings.word_epochs,
-                settings.learning_rate,
-                self.seed,
-                partial(report, "words"),
-            )
+        rate, size = settings.learning_rate, settings.per_device_train_batch_size
+        words = description_words(text, self.options)
+        done = partial(report, "projectors")
+        align_projectors(network, self.batches, words, settings.projector_epochs, rate, self.seed, done)
         if not settings.epochs:
             return []
-        vocabulary = description_vocabulary(network, text, self.batches, self.options, settings.max_tokens)
         done = partial(report, "warmup")
+        if settings.objective == "words":
+            return teach_state(network, self.batches, words, settings.epochs, size, rate, self.seed, done, self.bf16)
+        vocabulary = description_vocabulary(network, text, self.batches, self.options, settings.max_tokens)
         return warm_up(network, text, self.batches, self.options, vocabulary, settings, self.seed, done, self.bf16)
 
 

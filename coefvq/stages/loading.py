@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coefvq.config import Params
 from coefvq.data.clips import ClipStore, default_cache
-from coefvq.data.dataset import Collator, VideoDataset
+from coefvq.data.dataset import Collator, VideoDataset, text_of
 from coefvq.errors import DataError
 from coefvq.files import storage_errors
 from coefvq.models.classifier import Classifier
@@ -74,6 +74,8 @@ def opened(
         StorageError: the disk is full.
     """
     clips, model, store = clip_store(params, classifier), cached_model(classifier), feature_store(params)
+    if (text := classifier.text) is not None and (cut := text.count_cut([text_of(video) for video in videos])):
+        say(f"texts [{title}]: {cut} of {len(videos)} are longer than {text.max_tokens} tokens and are cut")
     if not model.parts or params.runtime.features == "off":
         reason = "off by runtime.features" if model.parts else "off, nothing in this model is frozen"
         say(f"features [{title}]: {reason}")

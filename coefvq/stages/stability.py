@@ -17,8 +17,7 @@ from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
-from coefvq.inference import Scores, score_batches
-from coefvq.models.classifier import load
+from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.records import VideoInput
 from coefvq.stages.common import media_root, say, split_manifest
 
@@ -39,7 +38,7 @@ def run(params: Params, issue: str) -> None:
     manifest = split_manifest(params).set_index("video_id", drop=False)
     videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
     path = _ScoringPath(
-        tuple(load(params.paths.model_dir(kind, issue)) for kind in ("base", "mllm")),
+        tuple(load_for_scoring(params.paths.model_dir(kind, issue), params.predict) for kind in ("base", "mllm")),
         ClipStore(default_cache(), params.media[issue]),
         videos,
         params.predict.batch_size,

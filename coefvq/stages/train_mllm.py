@@ -21,4 +21,5 @@ def job(params: Params, issue: str) -> TrainingJob:
         lora_dropout=settings.lora.dropout,
         logged_params=settings.model_dump(),
         warmup=settings.warmup,
+        description_weight=settings.description_weight,
     )

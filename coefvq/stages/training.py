@@ -13,6 +13,7 @@ import pandas as pd
 from coefvq.config import Params, Training, WarmUp
 from coefvq.data.clips import default_cache
 from coefvq.data.dataset import Collator, VideoDataset, text_of
+from coefvq.data.descriptions import read_descriptions
 from coefvq.errors import SplitError
 from coefvq.files import sha256_json, write_json
 from coefvq.models.assembly import device
@@ -27,6 +28,7 @@ from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import EpochListener, FitResult, fit, seed_everything
 from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.sampling import LengthGrouped
+from coefvq.training.word_alignment import Words, description_words
 
 _SAID = ("epoch", "loss", "val_loss", "val_average_precision")
 
@@ -40,6 +42,7 @@ class TrainingJob:
     lora_dropout: float
     logged_params: dict[str, Any]
     warmup: WarmUp | None = None
+    description_weight: float = 0.0
 
 
 def train_and_record(params: Params, job: TrainingJob) -> None:
@@ -51,7 +54,7 @@ def train_and_record(params: Params, job: TrainingJob) -> None:
     use_own_device()
     data = _data(params, job.config.issue)
     classifier = fresh_classifier(params, job, data.train[0])
-    if job.warmup is not None and job.warmup.epochs + job.warmup.word_epochs > 0:
+    if job.warmup is not None and job.warmup.epochs + job.warmup.projector_epochs > 0:
         align(params, classifier, job.warmup)
     checkpoints = checkpoint_folder(params, job)
     if rank() > 0:
@@ -127,6 +130,7 @@ def _fit(
             inputs.collator,
             checkpoints,
             _sampler(params, job, inputs.collator, train_set),
+            _described(params, job, classifier, inputs.kept(data.train[0])),
         )
         counts = {
             "train_videos": len(train_set),
@@ -134,6 +138,17 @@ def _fit(
             "skipped_videos": len(inputs.skipped),
         }
     return result, counts
+
+
+def _described(
+    params: Params, job: TrainingJob, classifier: Classifier, kept: Sequence[int]
+) -> tuple[Words, float] | None:
+    """Words of the training rows that are read, and their weight beside the labels."""
+    if job.description_weight == 0.0 or classifier.text is None:
+        return None
+    rows = labelled(split_manifest(params), job.config.issue, "train")
+    told = read_descriptions(rows, Path(params.paths.raw))
+    return description_words(classifier.text, [told[at] for at in kept]), job.description_weight
 
 
 def checkpoint_folder(params: Params, job: TrainingJob) -> CheckpointFolder:
@@ -149,6 +164,7 @@ def checkpoint_folder(params: Params, job: TrainingJob) -> CheckpointFolder:
         "group_by_length": params.loading.group_by_length,
         **flat_params({"seed": params.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
         **flat_params({"warmup": None if job.warmup is None else job.warmup.model_dump()}),
+        "description_weight": job.description_weight,
         **flat_params({"model": config.model_dump()}),
     }
     name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"

@@ -27,11 +27,20 @@ from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
 from coefvq.training.keeper import EpochListener, KeepBest
 from coefvq.training.losses import ClassificationLoss, LossSpec, class_prior
-from coefvq.training.objective import Collate, Indexed, IndexedCollate, Monitored, TrainingSet, WithLoss
+from coefvq.training.objective import (
+    Collate,
+    Indexed,
+    IndexedCollate,
+    Monitored,
+    TrainingSet,
+    WithDescriptions,
+    WithLoss,
+)
 from coefvq.training.parameters import optimizer_class
 from coefvq.training.ranks import from_first, rank
 from coefvq.training.resume import ResumableTrainer, Resume
 from coefvq.training.validation import ValidationMetrics
+from coefvq.training.word_alignment import Words
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
@@ -74,14 +83,15 @@ def fit(
     collator: Collate | None = None,
     checkpoints: CheckpointFolder | None = None,
     sampler: Sampler[int] | None = None,
+    described: tuple[Words, float] | None = None,
 ) -> FitResult:
     """Train in place and leave the weights of the epoch that is best on validation by ``metric_for_best_model``.
 
     Labels are [N], or [N,K] for a network with K heads; -100 is missing. ``val_weight`` [len(val_set)] are sampling
     weights for validation. The losses know none: where negatives were thinned on purpose, the model is meant to
     train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither it
-    nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one. With
-    ``checkpoints`` a killed training goes on where the newest one was written, and ``on_epoch`` hears the epochs
+    nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one;
+    ``described`` are the words of its rows and their weight beside the labels. With ``checkpoints`` a killed training goes on where the newest one was written, and ``on_epoch`` hears the epochs
     before it again; they are the caller's to remove once the result is safe.
 
     Raises:
@@ -90,8 +100,9 @@ def fit(
     """
     spec = LossSpec(params.loss, params.positive_weight, params.focal_gamma)
     prior = class_prior(train_set.labels or []) if params.loss == "logit_adjusted" else torch.full((1, 2), 0.5)
+    labelled = WithLoss(classifier.network, ClassificationLoss(spec, prior))
     return optimize(
-        WithLoss(classifier.network, ClassificationLoss(spec, prior)),
+        labelled if described is None else WithDescriptions(labelled, *described),
         train_set,
         val_set,
         collator or classifier.collator,

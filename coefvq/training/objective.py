@@ -12,9 +12,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from coefvq.errors import TrainingError
+from coefvq.models.mllm import MultimodalLLM
 from coefvq.training.cost import Meter
 from coefvq.training.losses import ClassificationLoss
 from coefvq.training.ranks import summed
+from coefvq.training.word_alignment import WordReader, Words, watched_state
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[Any]], Batch]
@@ -41,10 +43,36 @@ class WithLoss(nn.Module):
         super().__init__()
         self.network, self.loss = network, loss
 
-    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The network's inputs and ``labels`` [B] or [B,K] -> loss and logits."""
+    def forward(
+        self, labels: torch.Tensor, index: torch.Tensor | None = None, **inputs: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The network's inputs and ``labels`` [B] or [B,K] -> loss and logits; ``index`` is for other objectives."""
         logits = self.network(**inputs)
         return {"loss": self.loss(logits, labels), "logits": logits}
+
+
+class WithDescriptions(nn.Module):
+    """Beside the labels, H goes on telling the words of the descriptions, by a linear map that is thrown away.
+
+    ``words`` has a row for each row of the training set; validation knows labels only.
+    """
+
+    def __init__(self, labelled: WithLoss, words: Words, weight: float) -> None:
+        super().__init__()
+        if not isinstance(labelled.network, MultimodalLLM):
+            raise TypeError("only an MLLM has a state that can be asked for words")
+        self.labelled, self.weight = labelled, weight
+        device = labelled.network.norm.weight.device
+        self.reader = WordReader(labelled.network.language.output_size, words).to(device)
+
+    def forward(self, labels: torch.Tensor, index: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The network's inputs, ``labels`` [B] or [B,K] and the rows ``index`` [B] -> loss and logits."""
+        network = self.labelled.network
+        with watched_state(network) as seen:  # type: ignore[arg-type]
+            found: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
+        if self.training:
+            found["loss"] = found["loss"] + self.weight * self.reader.loss(seen[-1], index)
+        return found
 
 
 class Monitored(nn.Module):
@@ -69,7 +97,7 @@ class Monitored(nn.Module):
         Raises:
             TrainingError: the loss of a training batch is NaN or infinite.
         """
-        output: dict[str, torch.Tensor] = self.objective(**batch)
+        output: dict[str, torch.Tensor] = self.objective(index=index, **batch)
         if self.training:
             self._watch(output["loss"].detach(), index)
             self.meter.add(len(index), batch.get("attention_mask"))

@@ -18,7 +18,7 @@ def part_of(name: str) -> str:
     parts = name.split(".")
     if any("projector" in part for part in parts):
         return "projector"
-    top = next((part for part in parts if part not in ("objective", "network")), "")
+    top = next((part for part in parts if part not in ("objective", "labelled", "network")), "")
     return "head" if top in ("head", "norm") else "rest"
 
 

@@ -32,7 +32,7 @@ _FORMAT = 1
 _IGNORED = -100
 _SPREAD = 2.0
 #: parts that learn to describe; the head and its norm wait for labels
-_PARTS = ("vision.", "language.", "audio_projector.")
+PARTS = ("vision.", "language.", "audio_projector.")
 
 Batch = dict[str, torch.Tensor]
 #: row numbers -> the network's inputs for these rows, without labels
@@ -169,7 +169,7 @@ def warm_up(
         ModelError: nothing of the network can train, or the loss is not finite.
     """
     described = _described(descriptions)
-    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PARTS)]
+    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(PARTS)]
     if not trained:
         raise ModelError("alignment warm-up: projector and language model are frozen; set warmup.epochs to 0")
     size = params.per_device_train_batch_size
@@ -282,4 +282,4 @@ class WarmUpFolder:
 
 
 def _trained(network: MultimodalLLM) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PARTS)}
+    return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(PARTS)}

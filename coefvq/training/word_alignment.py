@@ -1,44 +1,33 @@
-"""Tokens that point at words: what a new projector learns before the decoder is asked anything.
+"""Descriptions as sets of words: what projectors and H are taught to tell, without a language-model loss.
 
-A decoder reads a token by where it lies among its word embeddings. So the projectors are first trained alone: the mean
+A decoder reads a token by where it lies among its word embeddings. So new projectors are first trained alone: the mean
 of a video's visual tokens, and its sound token with early fusion, should lie in the direction of the words of its
 description. That is a linear read-out by the decoder's own embedding, without the decoder: seconds instead of minutes.
-Words that picture and sound cannot tell are left to their frequency.
+Then H itself is asked for all of the words at once, by a linear map that is thrown away afterwards. A sentence asks H
+for its first word only, and adds its tokens to every row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from coefvq.data.text import TextEncoder
-from coefvq.errors import ModelError
+from coefvq.errors import DataError, ModelError
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.training.warmup import Inputs
+from coefvq.training.warmup import PARTS, Inputs
 
-_BATCH = 64
-_NAMES = ("vision.", "audio_projector.")
+_PROJECTOR_BATCH = 64
+_PROJECTORS = ("vision.", "audio_projector.")
 
-
-class WordEvidence(nn.Module):
-    """Log-odds of each word: token times embedding, scaled, plus what its frequency says."""
-
-    def __init__(self, embedding: torch.Tensor, frequency: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("embedding", embedding)
-        self.bias = nn.Parameter(torch.logit(frequency.clamp(1e-3, 1.0 - 1e-3)))
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, visual: torch.Tensor, sound: torch.Tensor | None) -> torch.Tensor:
-        """visual [B,T,D], sound [B,D] -> log-odds [B,V]."""
-        evidence = visual.mean(dim=1) if sound is None else visual.mean(dim=1) + sound
-        found: torch.Tensor = nn.functional.linear(evidence, self.embedding) * self.scale + self.bias  # type: ignore[arg-type]
-        return found
+Report = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -48,9 +37,27 @@ class Words:
     ids: torch.Tensor
     told: torch.Tensor
 
+    @property
+    def described(self) -> list[int]:
+        """Rows with any words."""
+        rows: list[int] = torch.nonzero(self.told.any(dim=1)).flatten().tolist()
+        return rows
+
+    @property
+    def log_odds(self) -> torch.Tensor:
+        """Of each word by its frequency in the described rows, float32 [V]."""
+        frequency = self.told[self.described].float().mean(dim=0)
+        return torch.logit(frequency.clamp(1e-3, 1.0 - 1e-3))
+
 
 def description_words(text: TextEncoder, descriptions: Sequence[Sequence[str]]) -> Words:
-    """The tokens of all of a row's descriptions, without their order."""
+    """The tokens of all of a row's descriptions, without their order.
+
+    Raises:
+        DataError: no row has a description.
+    """
+    if not any(option for row in descriptions for option in row):
+        raise DataError("no video has a description; add a column `caption`, or set warmup and description_weight to 0")
     rows = [
         {i for item in text.tokenizer.encode_batch(list(row), add_special_tokens=False) for i in item.ids}
         for row in descriptions
@@ -60,14 +67,30 @@ def description_words(text: TextEncoder, descriptions: Sequence[Sequence[str]]) 
     return Words(ids, told)
 
 
-def align_words(
+class WordEvidence(nn.Module):
+    """Log-odds of each word: token times embedding, scaled, plus what its frequency says."""
+
+    def __init__(self, embedding: torch.Tensor, log_odds: torch.Tensor) -> None:
+        super().__init__()
+        self.embedding: torch.Tensor
+        self.register_buffer("embedding", embedding)
+        self.bias = nn.Parameter(log_odds.clone())
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, visual: torch.Tensor, sound: torch.Tensor | None) -> torch.Tensor:
+        """visual [B,T,D], sound [B,D] -> log-odds [B,V]."""
+        evidence = visual.mean(dim=1) if sound is None else visual.mean(dim=1) + sound
+        return nn.functional.linear(evidence, self.embedding) * self.scale + self.bias
+
+
+def align_projectors(
     network: MultimodalLLM,
     inputs: Inputs,
     words: Words,
     epochs: int,
     learning_rate: float,
     seed: int,
-    on_epoch: Callable[[dict[str, float]], None] = lambda _: None,
+    on_epoch: Report = lambda _: None,
 ) -> list[dict[str, float]]:
     """Train the projectors in place; rows (epoch, loss), the loss in nats per row and word of the vocabulary.
 
@@ -76,25 +99,75 @@ def align_words(
     Raises:
         ModelError: a loss is not finite.
     """
-    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_NAMES)]
-    rows = torch.nonzero(words.told.any(dim=1)).flatten().numpy()
-    if not trained or epochs == 0:
+    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PROJECTORS)]
+    if not trained:
         return []
     table: torch.Tensor = network.language.decoder.get_input_embeddings().weight
     truth = words.told.float().to(table.device)
-    evidence = WordEvidence(table[words.ids].detach().float(), truth[rows].mean(dim=0)).to(table.device)
+    evidence = WordEvidence(table[words.ids].detach().float(), words.log_odds.to(table.device)).to(table.device)
+
+    def loss(rows: list[int]) -> torch.Tensor:
+        return binary_cross_entropy_with_logits(evidence(*network.tokens(**inputs(rows))), truth[rows])
+
+    network.train()
     parameters = [*trained, *evidence.parameters()]
+    return _descend(loss, parameters, words.described, epochs, _PROJECTOR_BATCH, learning_rate, seed, on_epoch)
+
+
+def teach_state(
+    network: MultimodalLLM,
+    inputs: Inputs,
+    words: Words,
+    epochs: int,
+    size: int,
+    learning_rate: float,
+    seed: int,
+    on_epoch: Report = lambda _: None,
+    bf16: bool = False,
+) -> list[dict[str, float]]:
+    """Train projectors and adapters in place until H tells the words; rows (epoch, loss), in nats per described word.
+
+    Raises:
+        ModelError: nothing of the network can train, or a loss is not finite.
+    """
+    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(PARTS)]
+    if not trained:
+        raise ModelError("alignment warm-up: projector and language model are frozen; set warmup.epochs to 0")
+    device = trained[0].device
+    reader = WordReader(network.language.output_size, words).to(device)
+
+    def loss(rows: list[int]) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            network(**inputs(rows))
+        return reader.loss(seen[-1], torch.tensor(rows, device=device))
+
+    network.train()
+    with watched_state(network) as seen:
+        parameters = [*trained, *reader.parameters()]
+        return _descend(loss, parameters, words.described, epochs, size, learning_rate, seed, on_epoch)
+
+
+def _descend(
+    loss_of: Callable[[list[int]], torch.Tensor],
+    parameters: Sequence[nn.Parameter],
+    rows: Sequence[int],
+    epochs: int,
+    size: int,
+    learning_rate: float,
+    seed: int,
+    on_epoch: Report,
+) -> list[dict[str, float]]:
+    """AdamW over shuffled batches: a short rise, then half a cosine."""
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    total = max(epochs * -(-len(rows) // size), 1)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=epochs * -(-len(rows) // _BATCH), pct_start=0.1, cycle_momentum=False
+        optimizer, learning_rate, total_steps=total, pct_start=0.1, cycle_momentum=False
     )
     random, curve = np.random.default_rng(seed), []
-    network.train()
     for epoch in range(epochs):
         losses = []
-        for batch in _batches(random.permutation(rows).tolist()):
-            logits = evidence(*network.tokens(**inputs(batch)))
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, truth[batch])
+        for batch in _batches(random.permutation(np.asarray(rows)).tolist(), size):
+            loss = loss_of(batch)
             if not math.isfinite(loss.item()):
                 raise ModelError(f"alignment warm-up: loss is not finite at rows {batch}; lower warmup.learning_rate")
             optimizer.zero_grad(set_to_none=True)
@@ -108,5 +181,69 @@ def align_words(
     return curve
 
 
-def _batches(order: list[int]) -> Iterator[list[int]]:
-    return (order[start : start + _BATCH] for start in range(0, len(order), _BATCH))
+def _batches(order: list[int], size: int) -> Iterable[list[int]]:
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+class RunningStandard(nn.Module):
+    """Zero mean and unit deviation by what was seen so far while training; no gradient through the statistics."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.variance: torch.Tensor
+        self.steps: torch.Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,D] -> [B,D]."""
+        if self.training:
+            with torch.no_grad():
+                self.steps += 1
+                share = (1.0 / self.steps).clamp(min=0.01)
+                self.mean.lerp_(x.mean(dim=0), share)
+                self.variance.lerp_((x - self.mean).square().mean(dim=0), share)
+        return (x - self.mean) / (self.variance.sqrt() + 1e-4)
+
+
+class WordReader(nn.Module):
+    """Log-odds of a description's words by a linear map of a state; not part of any model."""
+
+    def __init__(self, width: int, words: Words) -> None:
+        super().__init__()
+        self.level, self.map = RunningStandard(width), nn.Linear(width, len(words.ids))
+        with torch.no_grad():
+            nn.init.zeros_(self.map.weight)
+            self.map.bias.copy_(words.log_odds)
+        self.told: torch.Tensor
+        self.register_buffer("told", words.told.float(), persistent=False)
+        self.per_row = float(words.told[words.described].sum(dim=1).float().mean())
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """[B,D] -> [B,V]."""
+        found: torch.Tensor = self.map(self.level(states.float()))
+        return found
+
+    def loss(self, states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy in nats per described word; ``rows`` int64 [B] are the states' rows of the words."""
+        told = self.told[rows]
+        described = told.any(dim=1)
+        total = binary_cross_entropy_with_logits(self(states)[described], told[described], reduction="sum")
+        return total / (self.per_row * len(rows))
+
+
+@contextmanager
+def watched_state(network: MultimodalLLM) -> Iterator[list[torch.Tensor]]:
+    """Within the block, the list holds H (after its norm) of the network's last forward pass."""
+    seen: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _given: object, state: torch.Tensor) -> None:
+        seen[:] = [state]
+
+    hook = network.norm.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()

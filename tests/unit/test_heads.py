@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch.nn.functional import cross_entropy
 from transformers import AutoModelForVideoClassification
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
@@ -20,9 +19,10 @@ from coefvq.data.text import train_text_encoder
 from coefvq.errors import ModelError
 from coefvq.inference import score_batches
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
-from coefvq.models.heads import MISSING_LABEL, logits_of, masked_cross_entropy, probability_of
+from coefvq.models.heads import MISSING_LABEL, logits_of, probability_of
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, register
 from coefvq.records import VideoInput
+from coefvq.training.losses import ClassificationLoss, LossSpec
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
@@ -83,35 +83,18 @@ def test_one_issue_keeps_its_shape() -> None:
         probability_of(logits, ISSUES, "icd")
 
 
-@pytest.mark.parametrize("weight", [None, [1.0, 7.0]])
-def test_with_all_labels_the_loss_is_torchs(weight: list[float] | None) -> None:
-    torch.manual_seed(0)
-    logits, labels = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, MISSING_LABEL])
-    weights = None if weight is None else torch.tensor(weight)
-    expected = cross_entropy(logits, labels, weight=weights)
-    assert masked_cross_entropy(logits, labels, weights).item() == pytest.approx(expected.item(), abs=1e-6)
-    both, grid = torch.randn(6, 2, 2), torch.randint(0, 2, (6, 2))
-    expected = cross_entropy(both.transpose(1, 2), grid, weight=weights)
-    assert masked_cross_entropy(both, grid, weights).item() == pytest.approx(expected.item(), abs=1e-6)
-
-
-def test_each_issue_may_weigh_its_positives_differently() -> None:
-    torch.manual_seed(0)
-    logits, labels = torch.randn(4, 2, 2), torch.tensor([[1, 0], [0, 1], [1, MISSING_LABEL], [0, 0]])
-    weights = torch.tensor([[1.0, 3.0], [1.0, 9.0]])
-    apart = [cross_entropy(logits[:, k], labels[:, k], weight=weights[k], reduction="sum") for k in range(2)]
-    total = 3 + 1 + 3 + 1 + 1 + 9 + 1
-    assert masked_cross_entropy(logits, labels, weights).item() == pytest.approx(sum(apart).item() / total, rel=1e-5)
+def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return ClassificationLoss(LossSpec(), torch.full((2, 2), 0.5))(logits, labels)
 
 
 def test_a_missing_label_moves_no_head_and_keeps_every_gradient() -> None:
     model = classifier()
     network = model.network
-    masked_cross_entropy(network(**batch(model)), torch.tensor([[1, MISSING_LABEL]] * 3)).backward()
+    loss_of(network(**batch(model)), torch.tensor([[1, MISSING_LABEL]] * 3)).backward()
     assert network.head.weight.grad[:2].any()
     assert not network.head.weight.grad[2:].any()
     network.zero_grad()
-    loss = masked_cross_entropy(network(**batch(model)), torch.full((3, 2), MISSING_LABEL))
+    loss = loss_of(network(**batch(model)), torch.full((3, 2), MISSING_LABEL))
     loss.backward()
     assert loss.item() == 0.0
     gradients = [p.grad for p in network.parameters() if p.requires_grad and p is not None]
@@ -158,7 +141,7 @@ def test_transformers_sees_both_heads(tmp_path: Path) -> None:
         answer = again(**batch(made), labels=labels)
         expected = made.network(**batch(made))
     assert torch.equal(answer.logits, expected)
-    assert answer.loss.item() == pytest.approx(masked_cross_entropy(expected, labels).item())
+    assert answer.loss.item() == pytest.approx(loss_of(expected, labels).item())
 
 
 class _Grey(ClipStore):

@@ -56,7 +56,7 @@ def read_back(encoder: TextEncoder, text: str) -> str:
 
 def test_stickers_lose_their_middle_and_the_title_stays(encoder: TextEncoder, caplog: pytest.LogCaptureFixture) -> None:
     stickers = [f"word{n}" for n in range(40)]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         kept = read_back(encoder, text_of(video("my title of the clip", *stickers)))
     assert kept.startswith(" my title of the clip\n[word0]")
     assert kept.endswith("[word39]")
@@ -77,10 +77,11 @@ def test_a_batch_is_logged_once_and_a_text_that_fits_is_whole(
     encoder: TextEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     long = text_of(video("my title", *["word1"] * 40))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         batch = encoder.batch([long, "my title", long], 0)
         encoder.batch(["my title"], 0)
     assert caplog.messages == ["2 of 3 texts are longer than 24 tokens and were cut"]
+    assert encoder.count_cut([long, "my title", long]) == 2
     assert encoder.tokenizer.decode(batch["input_ids"][1].tolist()).strip() == "my title"
 
 

@@ -10,14 +10,14 @@ from coefvq.errors import ModelError
 from coefvq.models.assembly import freeze_module
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.training.warmup import Batch
-from coefvq.training.word_alignment import align_words, description_words
+from coefvq.training.word_alignment import align_projectors, description_words
 from tests.described_clips import DESCRIPTIONS, WORDS, batch, feed, network, text
 
 __all__ = ["batch", "text"]
 
 
 def aligned(made: MultimodalLLM, text: TextEncoder, batch: Batch, epochs: int = 100) -> list[dict[str, float]]:
-    return align_words(made, feed(batch), description_words(text, DESCRIPTIONS), epochs, 1e-2, 0)
+    return align_projectors(made, feed(batch), description_words(text, DESCRIPTIONS), epochs, 1e-2, 0)
 
 
 def test_words_are_those_of_any_of_the_descriptions(text: TextEncoder) -> None:
@@ -64,7 +64,7 @@ def test_a_row_without_words_and_frozen_projectors_are_left_alone(text: TextEnco
         return {k: v[rows] for k, v in batch.items()}
 
     some = [row if at != 3 else () for at, row in enumerate(DESCRIPTIONS)]
-    align_words(network(text), watched, description_words(text, some), 1, 1e-2, 0)  # type: ignore[arg-type]
+    align_projectors(network(text), watched, description_words(text, some), 1, 1e-2, 0)  # type: ignore[arg-type]
     assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7]
     made = network(text)
     freeze_module(made.vision)
@@ -76,4 +76,4 @@ def test_a_row_without_words_and_frozen_projectors_are_left_alone(text: TextEnco
 def test_a_loss_that_is_not_finite_stops_and_names_the_rows(text: TextEncoder, batch: Batch) -> None:
     broken = {**batch, "pixel_values": torch.full_like(batch["pixel_values"], float("nan"))}
     with pytest.raises(ModelError, match=r"not finite at rows \["):
-        align_words(network(text), feed(broken), description_words(text, DESCRIPTIONS), 1, 1e-2, 0)
+        align_projectors(network(text), feed(broken), description_words(text, DESCRIPTIONS), 1, 1e-2, 0)
