@@ -89,10 +89,11 @@ def fit(
 
     Labels are [N], or [N,K] for a network with K heads; -100 is missing. ``val_weight`` [len(val_set)] are sampling
     weights for validation. The losses know none: where negatives were thinned on purpose, the model is meant to
-    train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither it
-    nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one;
-    ``described`` are the words of its rows and their weight beside the labels. With ``checkpoints`` a killed training goes on where the newest one was written, and ``on_epoch`` hears the epochs
-    before it again; they are the caller's to remove once the result is safe.
+    train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither
+    it nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one;
+    ``described`` are the words of its rows and their weight beside the labels. With ``checkpoints`` a killed
+    training goes on where the newest one was written, and ``on_epoch`` hears the epochs before it again; they are
+    the caller's to remove once the result is safe.
 
     Raises:
         TrainingError: a loss or a validation score is not finite (the videos are named), or a checkpoint cannot be

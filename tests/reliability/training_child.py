@@ -32,6 +32,7 @@ from coefvq.training import checkpoints
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import fit, seed_everything
 from coefvq.training.objective import Monitored
+from coefvq.training.word_alignment import description_words
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
@@ -67,7 +68,8 @@ def train(folder: str | None, out: Path) -> None:
     model = build(mllm_config("ucc", params, MEDIA), train_text_encoder(WORDS, 512, 16), params.lora.dropout)
     # 27 rows: a short last batch and a short last accumulation
     kept = None if folder is None else CheckpointFolder(Path(folder), {"preset": "tiny"}, steps=2, limit=2)
-    result = fit(model, rows(0, 27), rows(100, 116), SETTINGS, 5, checkpoints=kept)
+    words = description_words(model.text, [(WORDS[i % 6],) if i % 9 else () for i in range(27)])
+    result = fit(model, rows(0, 27), rows(100, 116), SETTINGS, 5, checkpoints=kept, described=(words, 0.5))
     save_file({name: value.contiguous().clone() for name, value in model.network.state_dict().items()}, f"{out}.tmp")
     Path(f"{out}.json").write_text(json.dumps((*result.curve, {"best": result.best_epoch}), sort_keys=True))
     Path(f"{out}.tmp").rename(out)

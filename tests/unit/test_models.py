@@ -21,7 +21,7 @@ from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
 TRAINING = training_settings()
-KINDS = ["frames", "multitower", "siglip", "mllm", "mllm-silent", "mllm-early"]
+KINDS = ["frames", "multitower", "siglip", "mllm", "mllm-silent", "mllm-early", "mllm-mean"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,8 @@ def classifier(kind: str, text: TextEncoder, rank: int = 4) -> Classifier:
     if kind.startswith("mllm"):
         params = MLLMParams(
             preset="tiny",
-            fusion="early" if kind == "mllm-early" else "late",
+            fusion="early" if kind in ("mllm-early", "mllm-mean") else "late",
+            pooling="mean" if kind == "mllm-mean" else "last",
             text=True,
             audio=kind != "mllm-silent",
             motion=False,
@@ -90,7 +91,7 @@ def test_a_saved_folder_gives_the_same_logits(kind: str, text: TextEncoder, tmp_
     assert torch.equal(logits(model, rows), logits(load(tmp_path), rows))
 
 
-@pytest.mark.parametrize("kind", ["multitower", "siglip", "mllm", "mllm-early"])
+@pytest.mark.parametrize("kind", ["multitower", "siglip", "mllm", "mllm-early", "mllm-mean"])
 def test_each_modality_changes_the_answer(kind: str, text: TextEncoder) -> None:
     model = classifier(kind, text)
     one = example(1)

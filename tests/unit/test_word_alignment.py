@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from coefvq.data.text import TextEncoder
-from coefvq.errors import ModelError
+from coefvq.config import PARAMS_FILE, WarmUp, load_params
+from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.errors import DataError, ModelError
 from coefvq.models.assembly import freeze_module
+from coefvq.models.classifier import build, mllm_config
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.records import VideoInput
+from coefvq.stages.alignment import _facts
+from coefvq.training.losses import ClassificationLoss, LossSpec
+from coefvq.training.objective import WithDescriptions, WithLoss
 from coefvq.training.warmup import Batch
-from coefvq.training.word_alignment import align_projectors, description_words
-from tests.described_clips import DESCRIPTIONS, WORDS, batch, feed, network, text
+from coefvq.training.word_alignment import align_projectors, description_words, teach_state, watched_state
+from tests.described_clips import DESCRIPTIONS, MEDIA, WORDS, batch, feed, network, text
 
 __all__ = ["batch", "text"]
 
@@ -77,3 +85,52 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_rows(text: TextEncoder, b
     broken = {**batch, "pixel_values": torch.full_like(batch["pixel_values"], float("nan"))}
     with pytest.raises(ModelError, match=r"not finite at rows \["):
         align_projectors(network(text), feed(broken), description_words(text, DESCRIPTIONS), 1, 1e-2, 0)
+
+
+def test_h_comes_to_tell_the_words_and_the_head_waits(text: TextEncoder, batch: Batch) -> None:
+    words = description_words(text, DESCRIPTIONS)
+    one, other, before = network(text), network(text), network(text)
+    curves = [teach_state(made, feed(batch), words, 40, 4, 1e-2, 0) for made in (one, other)]
+    assert curves[0] == curves[1]
+    assert curves[0][-1]["loss"] < 0.5 * curves[0][0]["loss"]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(one.parameters(), other.parameters(), strict=True))
+    assert torch.equal(one.head.weight, before.head.weight)
+    assert not one.norm._forward_hooks
+
+
+def test_a_network_that_is_frozen_cannot_be_taught(text: TextEncoder, batch: Batch) -> None:
+    made = network(text).requires_grad_(False)
+    with pytest.raises(ModelError, match=r"warmup\.epochs to 0"):
+        teach_state(made, feed(batch), description_words(text, DESCRIPTIONS), 1, 4, 1e-2, 0)
+
+
+def test_without_any_description_it_is_said(text: TextEncoder) -> None:
+    with pytest.raises(DataError, match="no video has a description"):
+        description_words(text, [(), ("",)])
+
+
+def test_descriptions_weigh_in_training_only(text: TextEncoder, batch: Batch) -> None:
+    made = network(text)
+    labelled = WithLoss(made, ClassificationLoss(LossSpec(), torch.full((1, 2), 0.5)))
+    both = WithDescriptions(labelled, description_words(text, DESCRIPTIONS), 2.0)
+    labels, index = torch.tensor([0, 1] * 4), torch.arange(8)
+    made.norm.eval()
+    both.reader.level.eval()  # its statistics would move between the two calls
+    both.training = True
+    with watched_state(made) as seen, torch.no_grad():
+        plain = labelled(labels, **batch)["loss"]
+        told = both.reader.loss(seen[-1], index)
+        assert both(labels, index, **batch)["loss"].item() == pytest.approx((plain + 2.0 * told).item(), rel=1e-5)
+        both.eval()
+        assert both(labels, index, **batch)["loss"].item() == pytest.approx(labelled(labels, **batch)["loss"].item())
+
+
+def test_issues_with_equal_settings_share_a_warm_up() -> None:
+    params = load_params(Path(PARAMS_FILE))
+    settings = WarmUp(epochs=1, per_device_train_batch_size=4, learning_rate=1e-3, max_tokens=8)
+    found = []
+    for issue in ("icd", "ucc"):
+        chosen = params.mllm["ucc"].model_copy(update={"warmup": settings})
+        made = build(mllm_config(issue, chosen, MEDIA), train_text_encoder(["a b"], 512, 8))
+        found.append(_facts(params, made, settings, [VideoInput("v", Path("v"), sha256="0")], [("a",)]))
+    assert found[0] == found[1]
