@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-#: clips that fit the demo's quarter of an hour on two cores: `starter` costs about 0.3 CPU seconds for each
-VIDEOS = {"tiny": 2000, "starter": 1200}
+#: clips that fit the demo's quarter of an hour on two cores, set-up included
+VIDEOS = {"tiny": 2000, "starter": 1000}
 
 # frozen published towers: their outputs are cached, so that only heads, adapters and the projector train
 _STARTER_MEDIA = {"frames": 8, "frame_size": 160, "audio_seconds": 3.0}
@@ -14,11 +14,19 @@ _STARTER_BASE_TRAINING = {"num_train_epochs": 20, "learning_rate": 0.001}
 _STARTER_MLLM_TRAINING = {
     "num_train_epochs": 3,
     "per_device_train_batch_size": 8,
-    "learning_rate": 0.0004,
+    "learning_rate": 0.0005,
+    "bf16": "auto",
     "head_learning_rate": 0.001,
     "projector_learning_rate": 0.0002,
 }
-_STARTER_WARMUP = {"epochs": 2, "per_device_train_batch_size": 8, "learning_rate": 0.001, "max_tokens": 64}
+_STARTER_WARMUP = {
+    "projector_epochs": 8,
+    "objective": "words",
+    "epochs": 3,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 0.001,
+    "max_tokens": 64,
+}
 
 
 def preset_settings(preset: str, issues: Sequence[str], described: bool) -> dict[str, Any]:
@@ -35,6 +43,8 @@ def preset_settings(preset: str, issues: Sequence[str], described: bool) -> dict
         chosen |= {f"base.{name}.freeze_towers": True, f"base.{name}.motion": True}
         chosen |= {f"base.{name}.training.{key}": value for key, value in _STARTER_BASE_TRAINING.items()}
         chosen |= {f"mllm.{name}.audio": True, f"mllm.{name}.motion": True, f"mllm.{name}.fusion": "early"}
+        chosen |= {f"mllm.{name}.pooling": "mean", f"mllm.{name}.lora.rank": 32, f"mllm.{name}.lora.alpha": 64}
+        chosen[f"mllm.{name}.description_weight"] = 2.0 if described else 0.0
         chosen[f"mllm.{name}.warmup"] = _STARTER_WARMUP if described else None
         chosen |= {f"mllm.{name}.training.{key}": value for key, value in _STARTER_MLLM_TRAINING.items()}
     return chosen

@@ -194,7 +194,7 @@ _SIGLIP_LARGE = SiglipPair(
 
 _STARTER = Preset(
     name="starter",
-    summary="EfficientNet-Lite2 grid, SmolLM2-135M (first 12 layers), Whisper-base; base with e5-small",
+    summary="EfficientNet-Lite2 grid, SmolLM2-135M (first 4 layers), Whisper-base; base with e5-small",
     vision=_LITE2,
     language=LanguagePart(
         "llama",
@@ -206,7 +206,7 @@ _STARTER = Preset(
         vocab_size=49_152,
         rope_theta=100_000.0,
         rms_norm_eps=1e-5,
-        layers_used=12,
+        layers_used=4,
         tokens=SpecialTokens(pad="<|endoftext|>", video="<repo_name>", end="<|im_end|>"),
     ),
     audio=_WHISPER_BASE,

@@ -53,12 +53,12 @@ def training_arguments(params: Training, seed: int, scratch: Path) -> TrainingAr
 
 
 def use_bf16(wanted: bool | Literal["auto"]) -> bool:
-    """Whether to train in bf16; ``auto`` where the hardware multiplies it natively: CUDA devices, AMX processors."""
+    """Whether to train in bf16; ``auto`` where the hardware multiplies it natively: CUDA devices, AMX, AVX-512 BF16."""
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def deepspeed_config(name: str) -> dict[str, Any]:

@@ -294,7 +294,8 @@ def test_accumulated_batches_are_stepped_over_once(store: ClipStore) -> None:
 def test_bf16_is_on_where_asked_for() -> None:
     assert use_bf16(True)
     assert not use_bf16(False)
-    assert use_bf16("auto") == (torch.cuda.is_available() or torch.cpu._is_amx_tile_supported())
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    assert use_bf16("auto") == (torch.cuda.is_available() or native)
 
 
 class StopHereError(Exception):
