@@ -3,8 +3,8 @@
     python benchmarks/starter_world.py --folder DIR --stage features    render, decode, extract; resumable
     python benchmarks/starter_world.py --folder DIR --stage baselines   tuned on validation, then each seed
     python benchmarks/starter_world.py --folder DIR --stage mllm --seeds 1
-    python benchmarks/starter_world.py --folder DIR --stage mllm --name "no warm-up" \\
-        --recipe '{"warmup_epochs": 0, "epochs": 5, "description_weight": 0}'
+    python benchmarks/starter_world.py --folder DIR --stage mllm --name "labels only" \\
+        --recipe '{"projector_epochs": 0, "warmup_epochs": 0, "epochs": 4, "description_weight": 0}'
     python benchmarks/starter_world.py --folder DIR --stage mllm --name "MLLM, 25 %" --share 0.25
     python benchmarks/starter_world.py --folder DIR --stage table                   Markdown table, plot, last line JSON
 

@@ -128,7 +128,6 @@ def candidates(kind: Kind) -> Iterator[Settings]:
     if kind == "control":
         return
     yield Settings(kind, 1, 0.5, 3e-4, 0.05, 20, 0.0)
-    yield Settings(kind, 2, 0.5, 1e-3, 0.05, 8, 0.0)
 
 
 def val_figure(scores: Floats, split: Split) -> float:
