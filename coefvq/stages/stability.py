@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import Params
+from coefvq.config import Params, Scoring
 from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
@@ -37,8 +37,10 @@ def run(params: Params, issue: str) -> None:
     band = near_thresholds(policy, known[:, 0], known[:, 1], PER_THRESHOLD)
     manifest = split_manifest(params).set_index("video_id", drop=False)
     videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
+    half = params.predict.model_copy(update={"dtype": "bfloat16"})
     path = _ScoringPath(
-        tuple(load_for_scoring(params.paths.model_dir(kind, issue), params.predict) for kind in ("base", "mllm")),
+        _pair(params, issue, params.predict),
+        _pair(params, issue, half),
         ClipStore(default_cache(), params.media[issue]),
         videos,
         params.predict.batch_size,
@@ -48,11 +50,17 @@ def run(params: Params, issue: str) -> None:
     say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
 
 
+def _pair(params: Params, issue: str, scoring: Scoring) -> tuple[Classifier, ...]:
+    """Base model and MLLM as they are served."""
+    return tuple(load_for_scoring(params.paths.model_dir(kind, issue), scoring) for kind in ("base", "mllm"))
+
+
 @dataclass(frozen=True)
 class _ScoringPath:
     """Both models and the videos of the band; each method call scores all of them."""
 
     models: tuple[Classifier, ...]
+    in_half: tuple[Classifier, ...]
     store: ClipStore
     videos: Sequence[VideoInput]
     batch_size: int
@@ -81,19 +89,17 @@ class _ScoringPath:
         store: ClipStore | None = None,
         half: bool = False,
     ) -> list[Scores]:
-        import torch
-
         order = np.arange(len(self.videos)) if order is None else order
         size = batch_size or self.batch_size
-        found = [np.zeros(len(order)) for _ in self.models]
+        models = self.in_half if half else self.models
+        found = [np.zeros(len(order)) for _ in models]
         for start in range(0, len(order), size):
             part = order[start : start + size]
             batch = [self.videos[i] for i in part]
             # a neighbour with a long text makes every row of the batch be padded
             batch += [replace(batch[0], title=_LONG_TITLE)] if padding else []
-            for model, scores in zip(self.models, found, strict=True):
-                with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-                    scores[part] = score_batches(model, batch, store or self.store, len(batch))[: len(part)]
+            for model, scores in zip(models, found, strict=True):
+                scores[part] = score_batches(model, batch, store or self.store, len(batch))[: len(part)]
         return found
 
 
