@@ -86,7 +86,7 @@ def our_model(peer: Any) -> Classifier:
     network = MultimodalLLM(vision, language, None, fusion="none", visual_tokens=tokens).eval()
     media = MediaSpec(frames=FRAMES, frame_size=SIDE, audio_seconds=1.0)
     config = ModelConfig(
-        issue="icd", kind="mllm", preset=_PRESET.name, architecture="mllm", media=media, text=True, merged=True
+        issues=("icd",), kind="mllm", preset=_PRESET.name, architecture="mllm", media=media, text=True, merged=True
     )
     return Classifier(config, network, None)
 
