@@ -117,10 +117,16 @@ def our_runner(name: str, classifier: Classifier, peer: Any, switches: Any, dtyp
     network: Any = prepared.network
     batch = inputs(network.visual_tokens, prepared.config.media.frames, dtype)
     flags = ", ".join(item.name for item in report if item.kind == "approximate")
+
+    def state() -> torch.Tensor:
+        visual, sound = network.tokens(**batch)
+        hidden: torch.Tensor = network.hidden(visual, batch["input_ids"], batch["attention_mask"], sound)
+        return hidden
+
     return Runner(
         name,
         lambda: network(**batch),
-        lambda: peer.lm_head(network.hidden(**batch)),
+        lambda: peer.lm_head(state()),
         tuple(report),
         flags,
     )
