@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-#: clips that fit the demo's quarter of an hour on two cores, set-up included
+#: clips meant for a quarter of an hour on two cores; `starter` was not timed to its end (docs/training.md)
 VIDEOS = {"tiny": 2000, "starter": 1000}
 
 # frozen published towers: their outputs are cached, so that only heads, adapters and the projector train

@@ -1,8 +1,8 @@
 """Frozen linear layers whose weights lie as oneDNN wants them, forward and backward, while a block runs.
 
 LoRA leaves nearly all weights of a decoder as they are, and frozen towers all of theirs. PyTorch's CPU build hands a
-float32 product to MKL with the weight as it comes; oneDNN with a weight that was laid out once is about twice as fast
-on processors that are not Intel's (docs/performance.md). The product is the same to rounding.
+float32 product to MKL with the weight as it comes; oneDNN with a weight that was laid out once was faster where it
+was measured (docs/performance.md). The product is the same to rounding.
 """
 
 from __future__ import annotations

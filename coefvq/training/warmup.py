@@ -32,7 +32,7 @@ _FORMAT = 1
 _IGNORED = -100
 _SPREAD = 2.0
 #: parts that learn to describe; the head and its norm wait for labels
-PARTS = ("vision.", "language.", "audio_projector.")
+_PARTS = ("vision.", "language.", "audio_projector.")
 
 Batch = dict[str, torch.Tensor]
 #: row numbers -> the network's inputs for these rows, without labels
@@ -169,7 +169,7 @@ def warm_up(
         ModelError: nothing of the network can train, or the loss is not finite.
     """
     described = _described(descriptions)
-    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(PARTS)]
+    trained = list(trained_parts(network).values())
     if not trained:
         raise ModelError("alignment warm-up: projector and language model are frozen; set warmup.epochs to 0")
     size = params.per_device_train_batch_size
@@ -181,7 +181,7 @@ def warm_up(
     with describing(network, vocabulary) as decoder:
         for epoch in range(params.epochs):
             losses = []
-            for rows in _batches(random.permutation(described).tolist(), size):
+            for rows in batches(random.permutation(described).tolist(), size):
                 chosen = [_pick(random, descriptions[row]) for row in rows]
                 decoder.targets = description_targets(text, chosen, params.max_tokens)
                 with torch.autocast(trained[0].device.type, dtype=torch.bfloat16, enabled=bf16):
@@ -219,7 +219,8 @@ def _rate(step: int, total: int) -> float:
     return min((step + 1) / rise, 0.5 * (1.0 + math.cos(math.pi * min(step / max(total, 1), 1.0))))
 
 
-def _batches(order: list[int], size: int) -> Iterable[list[int]]:
+def batches(order: list[int], size: int) -> Iterable[list[int]]:
+    """``order`` cut into rows of ``size``, the last one shorter."""
     return (order[start : start + size] for start in range(0, len(order), size))
 
 
@@ -250,7 +251,7 @@ class WarmUpFolder:
         from safetensors.torch import save_file
 
         self.path.mkdir(parents=True, exist_ok=True)
-        tensors = {name: value.detach().contiguous().clone() for name, value in _trained(network).items()}
+        tensors = {name: value.detach().contiguous().clone() for name, value in trained_parts(network).items()}
         with atomic_path(self.path / _WEIGHTS) as temporary:
             save_file(tensors, temporary)
         write_json(
@@ -270,7 +271,7 @@ class WarmUpFolder:
             found = load_file(self.path / _WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{self.path / _WEIGHTS}: not readable ({error}); delete the folder") from error
-        wanted = _trained(network)
+        wanted = trained_parts(network)
         wrong = sorted(set(found) ^ set(wanted)) or [n for n in wanted if wanted[n].shape != found[n].shape]
         if wrong:
             raise ModelError(f"{self.path / _WEIGHTS}: not of this network ({wrong[0]}); delete the folder")
@@ -281,5 +282,6 @@ class WarmUpFolder:
         return curve
 
 
-def _trained(network: MultimodalLLM) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(PARTS)}
+def trained_parts(network: MultimodalLLM) -> dict[str, nn.Parameter]:
+    """Parameters that learn to describe, by name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PARTS)}

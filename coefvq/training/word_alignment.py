@@ -10,7 +10,7 @@ for its first word only, and adds its tokens to every row.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.training.warmup import PARTS, Inputs
+from coefvq.training.warmup import Inputs, batches, trained_parts
 
 _PROJECTOR_BATCH = 64
 _PROJECTORS = ("vision.", "audio_projector.")
@@ -130,7 +130,7 @@ def teach_state(
     Raises:
         ModelError: nothing of the network can train, or a loss is not finite.
     """
-    trained = [p for name, p in network.named_parameters() if p.requires_grad and name.startswith(PARTS)]
+    trained = list(trained_parts(network).values())
     if not trained:
         raise ModelError("alignment warm-up: projector and language model are frozen; set warmup.epochs to 0")
     device = trained[0].device
@@ -166,7 +166,7 @@ def _descend(
     random, curve = np.random.default_rng(seed), []
     for epoch in range(epochs):
         losses = []
-        for batch in _batches(random.permutation(np.asarray(rows)).tolist(), size):
+        for batch in batches(random.permutation(np.asarray(rows)).tolist(), size):
             loss = loss_of(batch)
             if not math.isfinite(loss.item()):
                 raise ModelError(f"alignment warm-up: loss is not finite at rows {batch}; lower warmup.learning_rate")
@@ -179,10 +179,6 @@ def _descend(
         curve.append({"epoch": float(epoch + 1), "loss": float(np.mean(losses))})
         on_epoch(curve[-1])
     return curve
-
-
-def _batches(order: list[int], size: int) -> Iterable[list[int]]:
-    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 class RunningStandard(nn.Module):
