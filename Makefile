@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= .demo
+DEMO_PRESET ?= starter
 
 .PHONY: help demo test lint unit integration reliability fuzz setup lock clean
 
@@ -18,8 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' -e '.[dev,deepspeed,ray,starter]'
 	@touch $@
 
-demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips
-	$(BIN)/coefvq demo --workspace $(DEMO_DIR)
+demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips; DEMO_PRESET=tiny for the wiring only
+	$(BIN)/coefvq demo --workspace $(DEMO_DIR) --preset $(DEMO_PRESET)
 
 # two test processes on two cores: more threads each would wait for one another
 test unit integration reliability: export OMP_NUM_THREADS ?= 1

@@ -5,7 +5,8 @@
     python benchmarks/starter_world.py --folder DIR --stage mllm --seeds 1
     python benchmarks/starter_world.py --folder DIR --stage mllm --name "labels only" \\
         --recipe '{"projector_epochs": 0, "warmup_epochs": 0, "epochs": 4, "description_weight": 0}'
-    python benchmarks/starter_world.py --folder DIR --stage mllm --name "MLLM, 25 %" --share 0.25
+    python benchmarks/starter_world.py --folder DIR --stage mllm --share 0.25              row "MLLM, 25 %"
+    python benchmarks/starter_world.py --folder DIR --stage baselines --share 0.25 --kinds control
     python benchmarks/starter_world.py --folder DIR --stage table                   Markdown table, plot, last line JSON
 
 A result (settings, curves, CPU seconds, scores of validation and test) is DIR/results/<row>-<seed>.json and is not made
@@ -35,6 +36,11 @@ from coefvq.files import write_json
 CONTROLS = ("vision only", "multi-tower", "control")
 
 
+def row_name(options: argparse.Namespace, model: str) -> str:
+    """A model on a part of the training clips is a row of its own."""
+    return model if options.share == 1.0 else f"{model}, {100 * options.share:g} %"
+
+
 def result_path(options: argparse.Namespace, row: str, seed: int) -> Path:
     """Where a row's result for one seed is kept."""
     name = re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
@@ -50,9 +56,12 @@ def run_features(options: argparse.Namespace, world: World) -> None:
 
 def run_baselines(options: argparse.Namespace, world: World) -> None:
     """Tune each baseline on validation, then train it with every seed."""
-    splits = {name: load(world, options.folder / "features", name) for name in ("train", "val", "test")}
-    for kind in CONTROLS:
-        if all(result_path(options, kind, seed).is_file() for seed in options.seeds):
+    folder = options.folder / "features"
+    splits = {"train": load(world, folder, "train", options.share)}
+    splits |= {name: load(world, folder, name) for name in ("val", "test")}
+    for kind in options.kinds:
+        row = row_name(options, kind)
+        if all(result_path(options, row, seed).is_file() for seed in options.seeds):
             continue
         tuned = baselines.tune(kind, splits["train"], splits["val"], say)
         settings = baselines.Settings(**tuned["best"]["settings"])
@@ -61,23 +70,23 @@ def run_baselines(options: argparse.Namespace, world: World) -> None:
             score = baselines.fit(settings, splits["train"], seed)
             scores = {name: score(splits[name]).tolist() for name in ("val", "test")}
             facts_ = {"settings": tuned["best"], "tried": tuned["tried"], "cpu_s": time.process_time() - start}
-            save(options, world, kind, seed, scores, {**facts_, "clips": len(splits["train"])})
+            save(options, world, row, seed, scores, {**facts_, "clips": len(splits["train"])})
 
 
 def run_mllm(options: argparse.Namespace, world: World) -> None:
     """Train one MLLM per seed."""
     recipe = replace(mllm.Recipe(), **json.loads(options.recipe))
-    features = options.folder / "features"
+    features, row = options.folder / "features", row_name(options, options.name)
     for seed in options.seeds:
-        if result_path(options, options.name, seed).is_file():
-            say(f"{options.name}, seed {seed}: there already")
+        if result_path(options, row, seed).is_file():
+            say(f"{row}, seed {seed}: there already")
             continue
         network, encoder, run = mllm.train(recipe, load(world, features, "train", options.share), seed, say)
         start = time.process_time()
         scores = {
             name: mllm.score(network, encoder, load(world, features, name), recipe).tolist() for name in ("val", "test")
         }
-        save(options, world, options.name, seed, scores, {**run, "scoring_cpu_s": time.process_time() - start})
+        save(options, world, row, seed, scores, {**run, "scoring_cpu_s": time.process_time() - start})
 
 
 def save(
@@ -103,6 +112,7 @@ def main() -> int:
     )
     parser.add_argument("--part", type=int, nargs=2, default=[0, 1], help="i n: features of every n-th shard only")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", choices=CONTROLS, default=list(CONTROLS), help="baselines to train")
     parser.add_argument("--name", default="MLLM", help="row of the MLLM's result")
     parser.add_argument("--recipe", default="{}", help="JSON that changes fields of starter_world_mllm.Recipe")
     parser.add_argument("--share", type=float, default=1.0, help="share of the training shards")

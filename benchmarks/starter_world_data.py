@@ -130,17 +130,16 @@ class Towers:
 
     def __init__(self) -> None:
         self.base = multitower()
-        self.network: Any = self.base.network.eval().to(memory_format=torch.channels_last)
+        self.network: Any = self.base.network.eval()
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """cells [B,11,5,1280] (8 frames and 3 motion images: mean, 2 x 2 grid), text [B,384], sound [B,512]."""
         batch = self.base.collator(examples)
         pixels = batch["pixel_values"]
         images = torch.cat([pixels, motion_images(pixels)], dim=1)
-        flat = lite_input(images.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        flat = lite_input(images.flatten(0, 1))
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            # clip by clip: eleven images fit the processor's cache, eighty-eight take 2.7 times as long each
-            grid = torch.cat([self.network.frames.encoder(clip).float() for clip in flat.split(images.shape[1])])
+            grid = self.network.frames.encoder(flat).float()
             cells = [torch.nn.functional.adaptive_avg_pool2d(grid, side).flatten(2) for side in (1, 2)]
             found = {
                 "cells": torch.cat(cells, dim=2).transpose(1, 2).unflatten(0, images.shape[:2]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,11 @@ _DRAWS = 1000
 _PAIRS = (
     ("MLLM", "control"),
     ("MLLM", "multi-tower"),
-    ("MLLM, 25 %", "labels only, 25 %"),
     ("control", "multi-tower"),
+    ("MLLM", "labels only"),
+    ("MLLM, 50 %", "control, 50 %"),
+    ("MLLM, 25 %", "control, 25 %"),
+    ("MLLM, 25 %", "labels only, 25 %"),
 )
 _ORDER = ("vision only", "multi-tower", "control", "MLLM")
 
@@ -162,20 +166,43 @@ def _minutes(run: Mapping[str, Any]) -> float:
 
 
 def size_curve(found: Mapping[str, Row], posteriors: Mapping[str, Floats], path: Path) -> None:
-    """AUC and F1 over the number of training clips (the paper's Table 5 in this world)."""
+    """F1 and AUC over the number of training clips (the paper's Table 5 in this world); a dot per seed."""
     import matplotlib.pyplot as plt
 
-    sizes = sorted((row.runs[0]["clips"], row) for name, row in found.items() if name.startswith("MLLM"))
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharex=True, layout="constrained")
-    for axis, place in zip(axes, (0, 3), strict=True):
-        for color, issue in zip(("#1f6f8b", "#c8553d"), ISSUES, strict=True):
-            values = [_each(row.test, posteriors, issue)[:, place] for _, row in sizes]
-            means = [v.mean() for v in values]
-            axis.plot([n for n, _ in sizes], means, "o-", color=color, label=f"MLLM, {issue}")
-            control = _each(found["control"].test, posteriors, issue)[:, place].mean()
-            axis.plot(found["control"].runs[0]["clips"], control, "x", color=color, label=f"control, {issue}")
-        axis.set_xlabel("training clips")
-        axis.set_ylabel(f"{FIGURES[place]}, %")
-    axes[0].legend(fontsize=8)
+    figure, axes = plt.subplots(2, 2, figsize=(8, 5.5), sharex=True, layout="constrained")
+    for column, issue in enumerate(ISSUES):
+        for axis, place in zip(axes[:, column], (0, 3), strict=True):
+            for color, model in (("#1f6f8b", "MLLM"), ("#c8553d", "control"), ("#8a8a8a", "labels only")):
+                _draw_model(axis, _sizes(found, model), posteriors, issue, place, color, model)
+            axis.axhline(_bayes(posteriors, issue, place), color="black", lw=0.8, ls=":", label="Bayes")
+            axis.set_ylabel(f"{FIGURES[place]}, %")
+        axes[0, column].set_title(issue)
+        axes[1, column].set_xlabel("training clips")
+    axes[0, 0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _sizes(found: Mapping[str, Row], model: str) -> list[tuple[int, Row]]:
+    """(training clips, row) of a model's rows, ascending."""
+    rows = [row for name, row in found.items() if name == model or re.fullmatch(re.escape(model) + r", [\d.]+ %", name)]
+    return sorted(((int(row.runs[0]["clips"]), row) for row in rows), key=lambda pair: pair[0])
+
+
+def _draw_model(
+    axis: Any,
+    rows: list[tuple[int, Row]],
+    posteriors: Mapping[str, Floats],
+    issue: str,
+    place: int,
+    color: str,
+    label: str,
+) -> None:
+    values = [(clips, _each(row.test, posteriors, issue)[:, place]) for clips, row in rows]
+    axis.plot([clips for clips, _ in values], [v.mean() for _, v in values], "-", color=color, label=label)
+    for clips, v in values:
+        axis.plot([clips] * len(v), v, "o", ms=4, color=color)
+
+
+def _bayes(posteriors: Mapping[str, Floats], issue: str, place: int) -> float:
+    return float(figures(posteriors[issue], posteriors[issue])[place])

@@ -322,6 +322,12 @@ class Thresholds(_Section):
         return self
 
 
+class Stability(_Section):
+    """How many videos next to a threshold are scored again in other ways."""
+
+    videos_per_threshold: Annotated[int, Field(ge=1)]
+
+
 class Gate(_Section):
     """Conditions before a person is asked to approve."""
 
@@ -355,6 +361,7 @@ class Params(_Section):
     predict: Predict
     evaluate: Evaluate
     thresholds: dict[IssueName, Thresholds]
+    stability: Stability
     gate: Gate
     tracking: Tracking
 

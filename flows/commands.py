@@ -104,18 +104,18 @@ def demo(
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
     label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
     preset: Annotated[
-        str, typer.Option(help="Models: starter (small published parts) or tiny (random, for the wiring).")
-    ] = "tiny",
+        str, typer.Option(help="Models: starter (small published parts) or tiny (random, for the wiring; 4 minutes).")
+    ] = "starter",
     videos: Annotated[
         int | None,
-        typer.Option(min=60, help="Synthetic clips; default: 1,200 with starter, 2,000 with tiny."),
+        typer.Option(min=60, help="Synthetic clips; default: 1,000 with starter, 2,000 with tiny."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips and splits.")] = 7,
 ) -> None:
     """From labelled clips to an approved pair and its decisions, in one go; run it again and it finds its work done.
 
     Example: coefvq demo --workspace demo
-    Example: coefvq demo --workspace demo --preset starter
+    Example: coefvq demo --workspace wiring --preset tiny
     Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
     """
     from flows.demo import DemoRequest, run_demo

@@ -24,6 +24,8 @@ _STAGES = (
     (1, 3, 1, 6, 320),
 )
 _STEM, _HEAD = 32, 1280
+#: pixels that go through at once without a gradient: the activations of more leave the processor's cache
+_CHUNK_PIXELS = 16 * 160 * 160
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,19 @@ class EfficientNetLite(nn.Module):
         self.head = _conv(channels, _HEAD, 1)
         self.classifier = nn.Linear(_HEAD, classes) if classes else None
         self.output_size = _HEAD
+        # depthwise layers read their neighbours in this layout without being laid out anew
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,3,H,W] -> [B,1280,ceil(H/32),ceil(W/32)]."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        at_once = max(1, _CHUNK_PIXELS // (x.shape[-2] * x.shape[-1]))
+        # a gradient keeps the activations anyway, and batch statistics are those of the whole batch
+        if x.device.type != "cpu" or self.training or torch.is_grad_enabled() or len(x) <= at_once:
+            return self._grid(x)
+        return torch.cat([self._grid(part) for part in torch.split(x, at_once)])
+
+    def _grid(self, x: torch.Tensor) -> torch.Tensor:
         grid: torch.Tensor = self.head(self.blocks(self.stem(x)))
         return grid
 

@@ -24,8 +24,6 @@ from coefvq.stages.common import media_root, say, split_manifest
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
 
-#: videos per threshold: enough that one flip is 1 % or less, few enough to cost seconds
-PER_THRESHOLD = 64
 _LONG_TITLE = "what a long title this is " * 100
 
 
@@ -34,7 +32,7 @@ def run(params: Params, issue: str) -> None:
     scores = read_table(params.paths.report(issue, "scores.parquet"))
     policy = CascadePolicy.from_dict(read_json(params.paths.report(issue, "policy.json")))
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
-    band = near_thresholds(policy, known[:, 0], known[:, 1], PER_THRESHOLD)
+    band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
     manifest = split_manifest(params).set_index("video_id", drop=False)
     videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
     half = params.predict.model_copy(update={"dtype": "bfloat16"})

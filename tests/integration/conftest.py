@@ -101,9 +101,9 @@ def silence(path: Path) -> None:
 
 def demo(root: Path, data: Path) -> subprocess.CompletedProcess[str]:
     """`coefvq demo` on somebody's own folder."""
-    return Workspace(data.parent).coefvq(
-        "demo", "--workspace", str(root), "--data", str(data), "--issue", "icd", "--positive", "bad", "--seed", "5"
-    )
+    options = {"workspace": root, "data": data, "issue": "icd", "positive": "bad", "seed": 5, "preset": "tiny"}
+    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return Workspace(data.parent).coefvq("demo", *given)
 
 
 @dataclass(frozen=True)

@@ -298,6 +298,16 @@ def test_bf16_is_on_where_asked_for() -> None:
     assert use_bf16("auto") == (torch.cuda.is_available() or native)
 
 
+def test_a_run_in_bf16_learns_on_a_cpu_too(store: ClipStore) -> None:
+    """Autocast: other weights than in fp32, kept in fp32, and what was to be learnt is learnt."""
+    model, result = trained(store, training(bf16=True))
+    plain, _ = trained(store, training())
+    weights, others = model.network.state_dict(), plain.network.state_dict()
+    assert result.best_average_precision > 0.95
+    assert all(value.dtype != torch.bfloat16 for value in weights.values())
+    assert not torch.equal(weights["head.weight"], others["head.weight"])
+
+
 class StopHereError(Exception):
     """Ends a training in the middle."""
 

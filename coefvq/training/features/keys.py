@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
 
 #: raise it when the code between a clip and its features changes their values
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,15 @@ class CachedModel:
     keys: dict[str, PartKey]
     collator: Collator
     device: torch.device
-    autocast: torch.dtype | None = None
 
     def compute(self, parts: Sequence[FrozenPart], batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Features of the one video in ``batch``, on the CPU, without the batch dimension."""
-        with torch.no_grad(), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+        with torch.no_grad():
             return {part.name: part.compute(*(batch[name] for name in part.reads))[0].cpu() for part in parts}
 
     def packed(self) -> AbstractContextManager[int]:
         """Within this the towers compute with packed weights, where their arithmetic stays the same."""
-        modules = (module for part in self.parts for module in part.modules if isinstance(module, nn.Module))
-        return packed_frozen(modules if self.autocast is None else ())
+        return packed_frozen(module for part in self.parts for module in part.modules if isinstance(module, nn.Module))
 
     @property
     def reads_media(self) -> bool:
@@ -88,20 +86,20 @@ class CachedModel:
         return video.sha256 or sha256_file(video.path)
 
 
-def cached_model(classifier: Classifier, autocast: torch.dtype | None = None) -> CachedModel:
+def cached_model(classifier: Classifier) -> CachedModel:
     """What can be kept of a classifier; no parts if everything trains.
 
-    ``autocast`` is the training loop's, so that the towers compute as they would in the loop.
+    The towers compute in their weights' own precision, also for a training in bf16: one entry serves training and
+    scoring, and is the more exact one.
     """
     network: Any = classifier.network
     parts: tuple[FrozenPart, ...] = network.frozen_parts()
     device = next(classifier.network.parameters()).device
-    facts = {"device": device.type, "autocast": None if autocast is None else _name(autocast)}
-    keys = {part.name: _key(part, classifier.config.media, classifier.collator, facts) for part in parts}
-    return CachedModel(parts, keys, classifier.collator, device, autocast)
+    keys = {part.name: _key(part, classifier.config.media, classifier.collator, device) for part in parts}
+    return CachedModel(parts, keys, classifier.collator, device)
 
 
-def _key(part: FrozenPart, media: MediaSpec, collator: Collator, arithmetic: dict[str, Any]) -> PartKey:
+def _key(part: FrozenPart, media: MediaSpec, collator: Collator, device: torch.device) -> PartKey:
     from transformers import __version__ as transformers_version
 
     facts = {
@@ -109,7 +107,7 @@ def _key(part: FrozenPart, media: MediaSpec, collator: Collator, arithmetic: dic
         "settings": part.settings,
         "input": _input_facts(part.reads, media, collator),
         "dtype": _dtype(part.modules),
-        **arithmetic,
+        "device": device.type,
         # towers are transformers' code: another version may round differently
         "code": [CODE_VERSION, FORMAT_VERSION, transformers_version],
     }
