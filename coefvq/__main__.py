@@ -17,6 +17,7 @@ import typer
 from coefvq import __version__
 from coefvq.cli import audit, cascade, data, features, models, registry, report, score, stages, vmp
 from coefvq.errors import CoefVQError
+from coefvq.freed_memory import keep_freed_memory
 from coefvq.stages import STAGES
 
 # telemetry of every library is off unless the user has said otherwise
@@ -81,6 +82,7 @@ def main() -> None:
     """Run a command; user errors are one line on stderr and the exit code of their class."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    keep_freed_memory()
     # where DeepSpeed is installed, accelerate imports it, and it would tell stdout that there is no GPU
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
     _assemble()

@@ -108,7 +108,7 @@ def demo(
     ] = "starter",
     videos: Annotated[
         int | None,
-        typer.Option(min=60, help="Synthetic clips; default: 1,000 with starter, 2,000 with tiny."),
+        typer.Option(min=60, help="Synthetic clips; default: 900 with starter, 2,000 with tiny."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips and splits.")] = 7,
 ) -> None:

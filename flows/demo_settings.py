@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 #: clips for a quarter of an hour on two cores
-VIDEOS = {"tiny": 2000, "starter": 1000}
+VIDEOS = {"tiny": 2000, "starter": 900}
 
 # frozen published towers: their outputs are cached, so that only heads, adapters and the projector train
 _STARTER_MEDIA = {"frames": 8, "frame_size": 160, "audio_seconds": 3.0}
@@ -39,7 +39,7 @@ def preset_settings(preset: str, issues: Sequence[str], described: bool) -> dict
     if preset != "starter":
         return chosen
     # its towers take a tenth of a second per clip, and stability asks them six times
-    chosen["stability.videos_per_threshold"] = 12
+    chosen["stability.videos_per_threshold"] = 8
     for name in issues:
         chosen[f"media.{name}"] = _STARTER_MEDIA
         chosen |= {f"base.{name}.freeze_towers": True, f"base.{name}.motion": True}

@@ -70,7 +70,7 @@ STAGES = (
     ),
     StageSpec(
         "stability",
-        ("seed", "media.{issue}", "predict"),
+        ("seed", "media.{issue}", "predict", "stability"),
         True,
         "Score videos near the thresholds in other ways and count who changes sides.",
     ),
