@@ -113,7 +113,7 @@ def print_table(world: World, folder: Path, plot: Path | None) -> int:
         run = found[name].runs[0]
         minutes = np.mean([_minutes(r) for r in found[name].runs])
         cells = [_cell(values) for values in each]
-        print(f"| {name} ({len(each[0])} seeds) | {cells[0]} | {cells[1]} | {run['clips']:,} | {minutes:.1f} |")
+        print(f"| {name} ({_count(each[0])}) | {cells[0]} | {cells[1]} | {run['clips']:,} | {minutes:.1f} |")
         out["rows"][name] = {i: values.round(2).tolist() for i, values in zip(ISSUES, each, strict=True)}
     _cascade_rows(found, posteriors, val.labels.numpy().astype(float), out)
     passed = _differences(found, posteriors, out)
@@ -161,6 +161,10 @@ def _cell(values: Floats) -> str:
     return " / ".join(f"{v:.1f}" for v in values.mean(axis=0))
 
 
+def _count(values: Floats) -> str:
+    return f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+
+
 def _minutes(run: Mapping[str, Any]) -> float:
     return sum(float(v) for k, v in run.items() if k.endswith("cpu_s") and isinstance(v, int | float)) / 60.0
 
@@ -173,7 +177,8 @@ def size_curve(found: Mapping[str, Row], posteriors: Mapping[str, Floats], path:
     for column, issue in enumerate(ISSUES):
         for axis, place in zip(axes[:, column], (0, 3), strict=True):
             for color, model in (("#1f6f8b", "MLLM"), ("#c8553d", "control"), ("#8a8a8a", "labels only")):
-                _draw_model(axis, _sizes(found, model), posteriors, issue, place, color, model)
+                if rows := _sizes(found, model):
+                    _draw_model(axis, rows, posteriors, issue, place, color, model)
             axis.axhline(_bayes(posteriors, issue, place), color="black", lw=0.8, ls=":", label="Bayes")
             axis.set_ylabel(f"{FIGURES[place]}, %")
         axes[0, column].set_title(issue)
@@ -185,8 +190,9 @@ def size_curve(found: Mapping[str, Row], posteriors: Mapping[str, Floats], path:
 
 def _sizes(found: Mapping[str, Row], model: str) -> list[tuple[int, Row]]:
     """(training clips, row) of a model's rows, ascending."""
-    rows = [row for name, row in found.items() if name == model or re.fullmatch(re.escape(model) + r", [\d.]+ %", name)]
-    return sorted(((int(row.runs[0]["clips"]), row) for row in rows), key=lambda pair: pair[0])
+    named = re.compile(re.escape(model) + r"(, [\d.]+ %)?")
+    sizes = [(int(row.runs[0]["clips"]), row) for name, row in found.items() if named.fullmatch(name)]
+    return sorted(sizes, key=lambda pair: pair[0])
 
 
 def _draw_model(
