@@ -104,7 +104,7 @@ def demo(
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
     label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
     preset: Annotated[
-        str, typer.Option(help="Models: starter (small published parts) or tiny (random, for the wiring; 4 minutes).")
+        str, typer.Option(help="Models: starter (small published parts) or tiny (random, for the wiring).")
     ] = "starter",
     videos: Annotated[
         int | None,
