@@ -3,8 +3,8 @@
     python benchmarks/lite_tower.py                  clips of 11 images of 160 px; 1 and 8 clips at once
     python benchmarks/lite_tower.py --threads 1 --rounds 9
 
-Wall seconds of interleaved rounds without a gradient; a ratio is the median over rounds of peer / ours in
-wall time. One JSON line per number of clips and type; the last one is 8 clips in float32. Exit code 1: that is below
+Wall seconds of interleaved rounds without a gradient; a ratio is the median over rounds of peer / ours.
+One JSON line per number of clips and type; the last one is 8 clips in float32. Exit code 1: that is below
 its target, or the outputs differ by more than rounding.
 """
 
