@@ -36,10 +36,10 @@ def preset_settings(preset: str, issues: Sequence[str], described: bool) -> dict
     issues let them share the warm-up.
     """
     chosen: dict[str, Any] = {f"{kind}.{name}.preset": preset for kind in ("base", "mllm") for name in issues}
+    # stability scores each in six other ways: a quarter of an hour has no room for the 64 of params.yaml
+    chosen["stability.videos_per_threshold"] = 8
     if preset != "starter":
         return chosen
-    # its towers take a tenth of a second per clip, and stability asks them six times
-    chosen["stability.videos_per_threshold"] = 8
     for name in issues:
         chosen[f"media.{name}"] = _STARTER_MEDIA
         chosen |= {f"base.{name}.freeze_towers": True, f"base.{name}.motion": True}
