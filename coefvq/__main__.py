@@ -16,6 +16,7 @@ import typer
 
 from coefvq import __version__
 from coefvq.cli import audit, cascade, data, features, models, registry, report, score, stages, vmp
+from coefvq.collection import collect_rarely
 from coefvq.errors import CoefVQError
 from coefvq.freed_memory import keep_freed_memory
 from coefvq.stages import STAGES
@@ -83,6 +84,7 @@ def main() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     keep_freed_memory()
+    collect_rarely()
     # where DeepSpeed is installed, accelerate imports it, and it would tell stdout that there is no GPU
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
     _assemble()
