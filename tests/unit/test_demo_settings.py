@@ -31,5 +31,6 @@ def test_params_take_them(tmp_path: Path, preset: str, described: bool) -> None:
 
 def test_tiny_changes_no_more_than_the_presets() -> None:
     assert set(preset_settings("tiny", ISSUES, True)) == {
-        f"{kind}.{i}.preset" for kind in ("base", "mllm") for i in ISSUES
+        "stability.videos_per_threshold",
+        *(f"{kind}.{i}.preset" for kind in ("base", "mllm") for i in ISSUES),
     }
