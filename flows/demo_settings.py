@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-#: clips for a quarter of an hour on two cores
+#: clips for four minutes, and for a quarter of an hour, on two cores
 VIDEOS = {"tiny": 2000, "starter": 900}
 
 # frozen published towers: their outputs are cached, so that only heads, adapters and the projector train
@@ -38,7 +38,7 @@ def preset_settings(preset: str, issues: Sequence[str], described: bool) -> dict
     issues let them share the warm-up.
     """
     chosen: dict[str, Any] = {f"{kind}.{name}.preset": preset for kind in ("base", "mllm") for name in issues}
-    # stability scores each in six other ways: a quarter of an hour has no room for the 64 of params.yaml
+    # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
     chosen["stability.videos_per_threshold"] = 8
     if preset != "starter":
         return chosen

@@ -29,7 +29,7 @@ def test_params_take_them(tmp_path: Path, preset: str, described: bool) -> None:
     assert preset == "tiny" or icd.model_dump() == ucc.model_dump()
 
 
-def test_tiny_changes_no_more_than_the_presets() -> None:
+def test_tiny_changes_no_more_than_the_presets_and_the_length_of_the_stability_check() -> None:
     assert set(preset_settings("tiny", ISSUES, True)) == {
         "stability.videos_per_threshold",
         *(f"{kind}.{i}.preset" for kind in ("base", "mllm") for i in ISSUES),
