@@ -6,34 +6,66 @@ walked. What may still crash or hang runs in a limited process (``workers``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.config import MediaLimits
+from coefvq.data.colour import Colours
+from coefvq.data.streams import AUDIO_CODECS, VIDEO_CODECS, audio_stream, video_stream
+from coefvq.data.timeline import is_break
 from coefvq.errors import MediaError
 
 if TYPE_CHECKING:
-    from av import Packet
+    from av import AudioStream, Packet, VideoStream
     from av.container import InputContainer
+    from av.stream import Stream
 
 # container formats a short-video platform receives; "file" is the only protocol, so playlists that
 # point at other files or hosts are refused by the demuxer list and the protocol list alike
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
-_VIDEO_CODECS = "h264,hevc,av1,vp8,vp9,mpeg4,mpeg1video,mpeg2video,h263,mjpeg,theora,flv1,msmpeg4v3"
-_AUDIO_CODECS = (
-    "aac,aac_latm,mp3,mp2,mp1,opus,vorbis,flac,alac,ac3,eac3,amr_nb,amr_wb,speex,wmav2,nellymoser,pcm_s16le,"
-    "pcm_s16be,pcm_s24le,pcm_s32le,pcm_f32le,pcm_u8,pcm_mulaw,pcm_alaw,adpcm_ima_wav,adpcm_ms"
-)
 # decoders whose name is not their codec's; FFmpeg opens decoders already to find out what a stream is
 _DECODERS = "libdav1d,flv,msmpeg4,mp3float,mp2float,mp1float,amrnb,amrwb"
-# Hz; resampling a stream that claims less would make memory out of nothing
-_SAMPLE_RATES = range(4_000, 384_001)
+# seconds; a longer step of the clock is a break of it, unless the packet says that its frame lasts so long.
+# MPEG allows breaks in the middle of a stream (ISO/IEC 13818-1, 2.7); a still screen may last a minute elsewhere
+_LONGEST_STEP, _LONGEST_STEP_MPEG = 60, 10
+_MPEG = ("mpegts", "mpeg")
+# formats whose header states the duration; for the others FFmpeg estimates one, which says nothing
+_STATED = ("mov", "matroska", "avi")
+# bytes: as broadcast, with a time stamp (M2TS), with error correction
+_TS_PACKETS = (188, 192, 204)
+# how much a file may be shorter than its header says: seconds, share
+_SLACK_SECONDS, _SLACK = 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """An open file and the stream in it that shows the clip."""
+
+    path: Path
+    limits: MediaLimits
+    container: InputContainer
+    video: VideoStream
+    colours: Colours
+
+    @property
+    def sound(self) -> AudioStream | None:
+        """The stream that is heard; None where there is none, or none that can be read."""
+        return audio_stream(self.container, partial(_opened, self.path, self.limits))
+
+    def longest_step(self, stream: Stream) -> int:
+        """Ticks of a stream after which a step of its clock is a break."""
+        seconds = _LONGEST_STEP_MPEG if self.container.format.name in _MPEG else _LONGEST_STEP
+        return round(seconds / stream.time_base) if stream.time_base else sys.maxsize
 
 
 @contextmanager
-def opened(path: Path, limits: MediaLimits) -> Iterator[InputContainer]:
+def opened(path: Path, limits: MediaLimits) -> Iterator[OpenClip]:
     """The file as a container that holds an accepted video stream and stays within what headers can tell.
 
     Raises:
@@ -43,16 +75,35 @@ def opened(path: Path, limits: MediaLimits) -> Iterator[InputContainer]:
 
     _check_file(path, limits)
     try:
-        with av.open(str(path), options=_options(limits)) as container:
-            _check_header(container, path, limits)
-            yield container
+        with _opened(path, limits) as container:
+            if len(container.streams) > limits.streams:
+                raise above("too_many_streams", path, f"more than {limits.streams} streams", "streams")
+            video = video_stream(container, path, partial(_opened, path, limits))
+            check_pixels(video.width, video.height, path, limits)
+            yield OpenClip(path, limits, container, video, _colours(video))
     except (av.error.FFmpegError, UnicodeDecodeError, ValueError, OSError, OverflowError, ZeroDivisionError) as error:
         if isinstance(error, MemoryError):
             raise
-        first = (str(error).splitlines() or [type(error).__name__])[0].replace(f": {str(path)!r}", "")
+        first = (str(error).splitlines() or [type(error).__name__])[0].replace(f": {_address(path)!r}", "")
         raise MediaError(
             "undecodable", f"{path}: cannot be decoded ({first}); re-encode it or delete the row"
         ) from error
+
+
+def _colours(stream: VideoStream) -> Colours:
+    codec = stream.codec_context
+    return Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
+
+
+def _opened(path: Path, limits: MediaLimits) -> InputContainer:
+    import av
+
+    return av.open(_address(path), options=_options(limits))
+
+
+def _address(path: Path) -> str:
+    # a name may look like a URL (12:30.mp4, http:x.mp4); what follows "file:" is a path, to the letter
+    return f"file:{os.path.abspath(path)}"  # noqa: PTH100 - resolve() would follow links
 
 
 def above(reason: str, path: Path, found: str, key: str) -> MediaError:
@@ -66,35 +117,108 @@ def check_pixels(width: int, height: int, path: Path, limits: MediaLimits) -> No
         raise above("too_many_pixels", path, f"{width} x {height} pixels", "megapixels")
 
 
-def duration(container: InputContainer) -> float:
-    """Seconds of the video stream, or of the file where the stream does not say; 0 where neither does."""
-    stream = container.streams.video[0]
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1_000_000
-
-
-def video_decoder(container: InputContainer, limits: MediaLimits) -> Any:
+def video_decoder(clip: OpenClip) -> Any:
     """Codec context of the video stream, on one thread; frames far above the limit are an error to it."""
-    codec = container.streams.video[0].codec_context
+    codec = clip.video.codec_context
     codec.thread_count = 1
-    codec.options = {"max_pixels": _max_pixels(limits)}
+    codec.options = {"max_pixels": _max_pixels(clip.limits)}
     return codec
 
 
-def packets(container: InputContainer, stream: Any, path: Path, limits: MediaLimits) -> Iterator[Packet]:
-    """Packets of a stream that carry data, as long as their number and the span of their times are within limits."""
+def decode_or_none(codec: Any, packet: Packet | None) -> list[Any] | None:
+    """Frames that a packet completes (None: the last ones); None where FFmpeg cannot decode it.
+
+    Players leave such a packet out and go on, and so do we: one bad packet in a file does not make it useless.
+    """
+    import av
+
+    try:
+        return list(codec.decode(packet))
+    except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        return None
+
+
+def video_packets(clip: OpenClip) -> Iterator[Packet]:
+    """Packets of the video stream that carry data; their number and their time are held to the limits.
+
+    Raises:
+        MediaError: above a limit, or, after the last packet, ``truncated``: the file breaks off.
+    """
+    ends = _Ends(clip)
+    yield from _within_limits(clip, clip.video, ends.watched(clip.container.demux()))
+    ends.check()
+
+
+def sound_packets(clip: OpenClip, stream: AudioStream) -> Iterator[Packet]:
+    """Packets of a sound stream that carry data; their number and their time are held to the limits."""
+    yield from _within_limits(clip, stream, clip.container.demux(stream))
+
+
+def _within_limits(clip: OpenClip, stream: Stream, packets: Iterable[Packet]) -> Iterator[Packet]:
+    limits, step = clip.limits, clip.longest_step(stream)
     longest = limits.seconds / float(stream.time_base) if stream.time_base else float("inf")
-    first, last = float("inf"), float("-inf")
-    for number, packet in enumerate(container.demux(stream)):
-        if number >= limits.frames:
-            raise above("too_many_frames", path, f"more than {limits.frames} packets of {stream.type}", "frames")
-        if packet.pts is not None:
-            first, last = min(first, packet.pts), max(last, packet.pts)
-            if last - first > longest:
-                raise above("too_long", path, f"the span of its {stream.type} packets", "seconds")
+    number, lasted, clock, stated = 0, 0, None, 0
+    for packet in packets:
+        if packet.stream_index != stream.index:
+            continue
+        number += 1
+        if number > limits.frames:
+            raise above("too_many_frames", clip.path, f"more than {limits.frames} packets of {stream.type}", "frames")
+        now = packet.pts if packet.dts is None else packet.dts
+        if now is not None:
+            if clock is not None and not is_break(now - clock, stated, step):
+                lasted += now - clock
+            clock, stated = now, packet.duration or 0
+            if lasted > longest:
+                raise above("too_long", clip.path, f"the time of its {stream.type} packets", "seconds")
         if packet.size:
             yield packet
+
+
+class _Ends:
+    """How far the packets of a file reach, against what its header says."""
+
+    def __init__(self, clip: OpenClip) -> None:
+        self._clip = clip
+        self._first, self._last, self._step = float("inf"), 0.0, 0.0
+
+    def watched(self, packets: Iterable[Packet]) -> Iterator[Packet]:
+        """Pass packets on, and remember where they end."""
+        index = self._clip.video.index
+        ticks = {stream.index: float(stream.time_base or 0) for stream in self._clip.container.streams}
+        before = None
+        for packet in packets:
+            if packet.pts is not None:
+                tick = ticks[packet.stream_index]
+                start = packet.pts * tick
+                self._first = min(self._first, start)
+                self._last = max(self._last, start + (packet.duration or 0) * tick)
+                if packet.stream_index == index:
+                    self._step = max(self._step, abs(start - before) if before is not None else 0.0)
+                    before = start
+            yield packet
+
+    def check(self) -> None:
+        """Raise ``truncated`` where the file ends long before its header says."""
+        path, name = self._clip.path, self._clip.container.format.name
+        if name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKETS):
+            raise _truncated(path, "the file ends within a transport packet")
+        stated = self._stated() if any(word in name for word in _STATED) else 0.0
+        reached = max(self._last, self._last - self._first)
+        if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, self._step):
+            raise _truncated(path, f"the header says {stated:.1f} s, the data end after {reached:.1f} s")
+
+    def _stated(self) -> float:
+        stream = self._clip.video
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return (self._clip.container.duration or 0) / 1_000_000
+
+
+def _truncated(path: Path, found: str) -> MediaError:
+    return MediaError("truncated", f"{path}: breaks off ({found}); copy the clip again or delete the row")
 
 
 def _check_file(path: Path, limits: MediaLimits) -> None:
@@ -111,7 +235,7 @@ def _options(limits: MediaLimits) -> dict[str, str]:
     return {
         "protocol_whitelist": "file",
         "format_whitelist": _FORMATS,
-        "codec_whitelist": ",".join([_VIDEO_CODECS, _AUDIO_CODECS, _DECODERS]),
+        "codec_whitelist": ",".join([VIDEO_CODECS, AUDIO_CODECS, _DECODERS]),
         # FFmpeg reports a stream too many as a lack of memory, so its own bound lies above ours
         "max_streams": str(max(1000, limits.streams + 1)),
         "max_pixels": _max_pixels(limits),
@@ -121,25 +245,3 @@ def _options(limits: MediaLimits) -> dict[str, str]:
 def _max_pixels(limits: MediaLimits) -> str:
     # twice the limit: a frame in between gets its proper reason from check_pixels, beyond it the decoder gives up
     return str(round(2e6 * limits.megapixels))
-
-
-def _check_header(container: InputContainer, path: Path, limits: MediaLimits) -> None:
-    if len(container.streams) > limits.streams:
-        raise above("too_many_streams", path, f"more than {limits.streams} streams", "streams")
-    if not container.streams.video:
-        raise MediaError("no_video", f"{path}: holds no video stream; delete the row")
-    video = container.streams.video[0]
-    _check_codec(video, _VIDEO_CODECS, path)
-    check_pixels(video.width, video.height, path, limits)
-    for audio in container.streams.audio[:1]:
-        _check_codec(audio, _AUDIO_CODECS, path)
-        if audio.rate not in _SAMPLE_RATES:
-            raise MediaError("unsupported", f"{path}: sound at {audio.rate} Hz is not accepted; re-encode it")
-    if duration(container) > limits.seconds:
-        raise above("too_long", path, f"{duration(container):.0f} s", "seconds")
-
-
-def _check_codec(stream: Any, known: str, path: Path) -> None:
-    name = "unknown" if stream.codec_context is None else stream.codec_context.codec.canonical_name
-    if name not in known.split(","):
-        raise MediaError("unsupported", f"{path}: codec {name} is not accepted; re-encode it as H.264 + AAC")

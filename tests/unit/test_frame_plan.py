@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coefvq.data.bitstream import describe
-from coefvq.data.frames import PacketInfo, plan, uniform_indices
+from coefvq.data.frames import plan
+from coefvq.data.timeline import PacketInfo, uniform_indices
 
 
 def packets(order: str) -> list[PacketInfo]:
