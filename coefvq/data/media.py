@@ -64,7 +64,7 @@ class StreamInfo:
 
 
 def stream_info(path: Path, limits: MediaLimits = DEFAULT_LIMITS) -> StreamInfo:
-    """Facts of a clip, from its headers and packets; nothing is decoded.
+    """Facts of a clip, from its headers and packets.
 
     Raises:
         MediaError: not a readable video, broken off, or above a limit.
@@ -80,8 +80,23 @@ def stream_info(path: Path, limits: MediaLimits = DEFAULT_LIMITS) -> StreamInfo:
             width=int(stream.width),
             height=int(stream.height),
             has_audio=bool(clip.container.streams.audio),
-            hdr=clip.colours.hdr,
+            hdr=clip.colours.hdr or _hdr_of_a_frame(path, limits) if _is_deep(clip) else None,
         )
+
+
+def _is_deep(clip: OpenClip) -> bool:
+    form = clip.video.codec_context.format
+    return form is not None and form.components[0].bits > 8
+
+
+def _hdr_of_a_frame(path: Path, limits: MediaLimits) -> Literal["pq", "hlg"] | None:
+    """What the first frame says; broadcasts tell HLG in a message (SEI) that only a decoder reads."""
+    with opened(path, limits) as clip:
+        codec = video_decoder(clip)
+        for packet in video_packets(clip):
+            for frame in decode_or_none(codec, packet) or []:
+                return clip.colours.of(frame).hdr
+    return None
 
 
 def decode_clip(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -49,16 +50,17 @@ def timeline(packets: Sequence[PacketInfo], longest: int) -> Timeline:
 
     A step of the clock above ``longest`` ticks is no frame's time on the screen, unless its packet says so.
     """
-    parts = [_presented(packets, part) for part in _parts(packets, longest)]
+    parts = [shown for part in _parts(packets, longest) if (shown := [i for i in part if packets[i].shown])]
+    for clock in (_by_presentation, _by_decoding):
+        told = [clock(packets, part) for part in parts]
+        if None not in told:
+            pairs = [pair for part in told for pair in part or ()]
+            order, times = [index for index, _ in pairs], [time for _, time in pairs]
+            starts, end = _continuous(times, [packets[index].duration for index in order], longest)
+            return Timeline(tuple(order), starts, end, len(parts))
     order = [index for part in parts for index in part]
-    times = [_time(packets[index]) for index in order]
-    known = all(time is not None for time in times)
-    starts, end = _continuous(
-        [time or 0 for time in times] if known else [0] * len(times),
-        [packets[index].duration for index in order],
-        longest,
-    )
-    return Timeline(tuple(order), starts, end, sum(bool(part) for part in parts) if known else 0)
+    ends = np.cumsum([0, *(packets[index].duration for index in order)], dtype=np.int64)
+    return Timeline(tuple(order), ends[:-1], int(ends[-1]), 0)
 
 
 def is_break(step: int, stated: int, longest: int) -> bool:
@@ -96,10 +98,6 @@ def _is_constant(starts: Ticks, last: int) -> bool:
     return bool(strayed <= max(rate, 2.0) and 0.1 * rate <= last <= max(2 * rate, 2.0))
 
 
-def _time(packet: PacketInfo) -> int | None:
-    return packet.dts if packet.pts is None else packet.pts
-
-
 def _parts(packets: Sequence[PacketInfo], longest: int) -> list[list[int]]:
     """Numbers of the packets, cut where the decoding clock breaks."""
     parts: list[list[int]] = [[]]
@@ -113,13 +111,20 @@ def _parts(packets: Sequence[PacketInfo], longest: int) -> list[list[int]]:
     return parts
 
 
-def _presented(packets: Sequence[PacketInfo], part: Sequence[int]) -> list[int]:
-    """The shown packets of a part, by time where the times tell; else as they are stored."""
-    shown = [index for index in part if packets[index].shown]
-    times = {index: packets[index].pts for index in shown}
-    if None in times.values() or len(set(times.values())) < len(shown):
-        return shown
-    return sorted(shown, key=lambda index: times[index] or 0)
+def _by_presentation(packets: Sequence[PacketInfo], part: Sequence[int]) -> list[tuple[int, int]] | None:
+    """(packet, time) in the order of presentation; None where the times do not tell it."""
+    pairs = [(index, pts) for index in part if (pts := packets[index].pts) is not None]
+    if len(pairs) < len(part):
+        return None
+    if len({pts for _, pts in pairs}) == len(pairs):
+        return sorted(pairs, key=itemgetter(1))
+    # two frames of one time: fine as long as the stored order is that of the times
+    return pairs if all(before[1] <= after[1] for before, after in pairwise(pairs)) else None
+
+
+def _by_decoding(packets: Sequence[PacketInfo], part: Sequence[int]) -> list[tuple[int, int]] | None:
+    pairs = [(index, dts) for index in part if (dts := packets[index].dts) is not None]
+    return pairs if len(pairs) == len(part) else None
 
 
 def _continuous(times: Sequence[int], stated: Sequence[int], longest: int) -> tuple[Ticks, int]:
