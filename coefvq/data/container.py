@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ _DECODERS = "libdav1d,flv,msmpeg4,mp3float,mp2float,mp1float,amrnb,amrwb"
 _LONGEST_STEP, _LONGEST_STEP_MPEG = 60, 10
 _MPEG = ("mpegts", "mpeg")
 # formats whose header states the duration; for the others FFmpeg estimates one, which says nothing
-_STATED = ("mov", "matroska", "avi")
+_STATED = ("mov", "matroska")
 # bytes: as broadcast, with a time stamp (M2TS), with error correction
 _TS_PACKETS = (188, 192, 204)
 # how much a file may be shorter than its header says: seconds, share
@@ -182,32 +183,42 @@ class _Ends:
 
     def __init__(self, clip: OpenClip) -> None:
         self._clip = clip
-        self._first, self._last, self._step = float("inf"), 0.0, 0.0
+        self._first, self._last = float("inf"), 0.0
+        # how long the last packet of a stream may last without saying so: as long as any before it
+        self._steps: dict[int, float] = {}
+        self._starts: dict[int, float] = {}
 
     def watched(self, packets: Iterable[Packet]) -> Iterator[Packet]:
         """Pass packets on, and remember where they end."""
-        index = self._clip.video.index
-        ticks = {stream.index: float(stream.time_base or 0) for stream in self._clip.container.streams}
-        before = None
+        streams = self._clip.container.streams
+        ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
+        timed = {stream.index for stream in (self._clip.video, *streams.audio)}
         for packet in packets:
             if packet.pts is not None:
-                tick = ticks[packet.stream_index]
-                start = packet.pts * tick
-                self._first = min(self._first, start)
-                self._last = max(self._last, start + (packet.duration or 0) * tick)
-                if packet.stream_index == index:
-                    self._step = max(self._step, abs(start - before) if before is not None else 0.0)
-                    before = start
+                index, tick = packet.stream_index, ticks[packet.stream_index]
+                start, lasts = packet.pts * tick, (packet.duration or 0) * tick
+                self._first, self._last = min(self._first, start), max(self._last, start + lasts)
+                if index in timed:
+                    self._steps[index] = self._step(index, start, lasts)
+                    self._starts[index] = start
             yield packet
+
+    def _step(self, index: int, start: float, lasts: float) -> float:
+        if index not in self._starts:
+            return lasts or float("inf")
+        known = self._steps[index] if isfinite(self._steps[index]) else 0.0
+        return max(known, abs(start - self._starts[index]))
 
     def check(self) -> None:
         """Raise ``truncated`` where the file ends long before its header says."""
         path, name = self._clip.path, self._clip.container.format.name
         if name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKETS):
             raise _truncated(path, "the file ends within a transport packet")
+        if name == "avi" and path.stat().st_size < _riff_size(path):
+            raise _truncated(path, "the header says that the file is larger")
         stated = self._stated() if any(word in name for word in _STATED) else 0.0
         reached = max(self._last, self._last - self._first)
-        if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, self._step):
+        if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, *self._steps.values()):
             raise _truncated(path, f"the header says {stated:.1f} s, the data end after {reached:.1f} s")
 
     def _stated(self) -> float:
@@ -215,6 +226,12 @@ class _Ends:
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         return (self._clip.container.duration or 0) / 1_000_000
+
+
+def _riff_size(path: Path) -> int:
+    """Bytes that the outermost chunk of an AVI file claims, itself included."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8)[4:], "little") + 8
 
 
 def _truncated(path: Path, found: str) -> MediaError:

@@ -103,11 +103,13 @@ def test_facts_of_a_good_clip(folder: Path) -> None:
     assert (found.width, found.height, found.fps, found.duration_s) == (160, 160, 8.0, 3.0)
     assert found.size_bytes == (folder / "a.mp4").stat().st_size
     assert len(found.phash) == 4 * 64
+    assert (found.audio_ok, found.hdr) == (True, None)
 
 
 def test_sound_that_does_not_decode(folder: Path) -> None:
     with_broken_sound(folder / "a.mp4", folder / "noise.mp4")
-    assert probe_clip("noise.mp4", folder, DEFAULT_LIMITS).reason == "undecodable"
+    found = probe_clip("noise.mp4", folder, DEFAULT_LIMITS)
+    assert (found.reason, found.has_audio, found.audio_ok) == ("ok", True, False)
 
 
 def test_limits(folder: Path) -> None:
