@@ -7,6 +7,7 @@ walked. What may still crash or hang runs in a limited process (``workers``).
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coefvq.config import MediaLimits
 from coefvq.data.colour import Colours
@@ -36,7 +37,7 @@ _DECODERS = "libdav1d,flv,msmpeg4,mp3float,mp2float,mp1float,amrnb,amrwb"
 # MPEG allows breaks in the middle of a stream (ISO/IEC 13818-1, 2.7); a still screen may last a minute elsewhere
 _LONGEST_STEP, _LONGEST_STEP_MPEG = 60, 10
 _MPEG = ("mpegts", "mpeg")
-# formats whose header states the duration; for the others FFmpeg estimates one, which says nothing
+# formats whose header states a duration that FFmpeg reads
 _STATED = ("mov", "matroska")
 # bytes: as broadcast, with a time stamp (M2TS), with error correction
 _TS_PACKETS = (188, 192, 204)
@@ -54,8 +55,7 @@ class OpenClip:
     video: VideoStream
     colours: Colours
 
-    @property
-    def sound(self) -> AudioStream | None:
+    def choose_sound(self) -> AudioStream | None:
         """The stream that is heard; None where there is none, or none that can be read."""
         return audio_stream(self.container, partial(_opened, self.path, self.limits))
 
@@ -99,7 +99,13 @@ def _colours(stream: VideoStream) -> Colours:
 def _opened(path: Path, limits: MediaLimits) -> InputContainer:
     import av
 
-    return av.open(_address(path), options=_options(limits))
+    container = av.open(_address(path), options=_options(limits))
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.thread_count = 1
+            # frames far above the limit are an error to the decoder
+            stream.codec_context.options = {"max_pixels": _max_pixels(limits)}
+    return container
 
 
 def _address(path: Path) -> str:
@@ -116,29 +122,6 @@ def check_pixels(width: int, height: int, path: Path, limits: MediaLimits) -> No
     """Refuse a frame that is too large."""
     if width * height > limits.megapixels * 1e6:
         raise above("too_many_pixels", path, f"{width} x {height} pixels", "megapixels")
-
-
-def video_decoder(clip: OpenClip) -> Any:
-    """Codec context of the video stream, on one thread; frames far above the limit are an error to it."""
-    codec = clip.video.codec_context
-    codec.thread_count = 1
-    codec.options = {"max_pixels": _max_pixels(clip.limits)}
-    return codec
-
-
-def decode_or_none(codec: Any, packet: Packet | None) -> list[Any] | None:
-    """Frames that a packet completes (None: the last ones); None where FFmpeg cannot decode it.
-
-    Players leave such a packet out and go on, and so do we: one bad packet in a file does not make it useless.
-    """
-    import av
-
-    try:
-        return list(codec.decode(packet))
-    except av.error.FFmpegError as error:
-        if isinstance(error, MemoryError):
-            raise
-        return None
 
 
 def video_packets(clip: OpenClip) -> Iterator[Packet]:
@@ -216,16 +199,29 @@ class _Ends:
             raise _truncated(path, "the file ends within a transport packet")
         if name == "avi" and path.stat().st_size < _riff_size(path):
             raise _truncated(path, "the header says that the file is larger")
-        stated = self._stated() if any(word in name for word in _STATED) else 0.0
+        stated = self._stated()
         reached = max(self._last, self._last - self._first)
         if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, *self._steps.values()):
             raise _truncated(path, f"the header says {stated:.1f} s, the data end after {reached:.1f} s")
 
     def _stated(self) -> float:
-        stream = self._clip.video
+        """Seconds that the header states; 0 where it does not. FFmpeg's own estimates say nothing."""
+        name, stream = self._clip.container.format.name, self._clip.video
+        if name == "flv":
+            return _flv_duration(self._clip.path)
+        if not any(word in name for word in _STATED):
+            return 0.0
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         return (self._clip.container.duration or 0) / 1_000_000
+
+
+def _flv_duration(path: Path) -> float:
+    """The number called "duration" in the first tag of an FLV file, or 0."""
+    with path.open("rb") as file:
+        _, name, rest = file.read(4096).partition(b"\0\x08duration\0")
+    value = float(struct.unpack(">d", rest[:8])[0]) if name and len(rest) >= 8 else 0.0
+    return value if isfinite(value) else 0.0
 
 
 def _riff_size(path: Path) -> int:

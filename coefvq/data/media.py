@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from coefvq.config import MediaLimits
 from coefvq.data.bitstream import describe, packet_info
-from coefvq.data.container import OpenClip, check_pixels, decode_or_none, opened, video_decoder, video_packets
+from coefvq.data.container import OpenClip, check_pixels, opened, video_packets
 from coefvq.data.frames import decode_planned, plan
 from coefvq.data.pictures import Picture, Scaler
 from coefvq.data.sound import SAMPLE_RATE as SAMPLE_RATE
 from coefvq.data.sound import read_sound
+from coefvq.data.streams import decode_or_none
 from coefvq.data.timeline import PacketInfo, Timeline, timeline, uniform_in_time
 from coefvq.errors import MediaError
 
@@ -92,7 +93,7 @@ def _is_deep(clip: OpenClip) -> bool:
 def _hdr_of_a_frame(path: Path, limits: MediaLimits) -> Literal["pq", "hlg"] | None:
     """What the first frame says; broadcasts tell HLG in a message (SEI) that only a decoder reads."""
     with opened(path, limits) as clip:
-        codec = video_decoder(clip)
+        codec = clip.video.codec_context
         for packet in video_packets(clip):
             for frame in decode_or_none(codec, packet) or []:
                 return clip.colours.of(frame).hdr
@@ -140,7 +141,7 @@ def planned_frames(
     import av
 
     with opened(path, limits) as clip:
-        codec = video_decoder(clip)
+        codec = clip.video.codec_context
         stored = list(video_packets(clip))
         described = describe(codec.codec.canonical_name, codec.extradata, stored)
         chosen = None if described is None else plan(described, frames, clip.longest_step(clip.video))
@@ -172,7 +173,7 @@ def _decode_all(
     Where nothing is ``wanted`` in particular, the packets say which frames are most likely to be.
     """
     with opened(path, limits) as clip:
-        codec, scale, longest = video_decoder(clip), _scaler(clip, size), clip.longest_step(clip.video)
+        codec, scale, longest = clip.video.codec_context, _scaler(clip, size), clip.longest_step(clip.video)
         stored = list(video_packets(clip))
         expected = timeline([packet_info(packet) for packet in stored], longest)
         if wanted is None:

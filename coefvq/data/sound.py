@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from coefvq.config import MediaLimits
-from coefvq.data.container import decode_or_none, opened, sound_packets
-from coefvq.data.streams import is_sane_rate
+from coefvq.data.container import opened, sound_packets
+from coefvq.data.streams import decode_or_none, is_sane_rate
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -31,7 +31,7 @@ def read_sound(path: Path, seconds: float, limits: MediaLimits) -> Samples:
     wanted, mixer = round(seconds * SAMPLE_RATE), _Mixer()
     heard = lost = 0
     with opened(path, limits) as clip:
-        stream = clip.sound
+        stream = clip.choose_sound()
         if stream is None:
             return np.zeros(0, np.int16)
         for packet in chain(sound_packets(clip, stream), [None]):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from coefvq.errors import MediaError
 
 if TYPE_CHECKING:
-    from av import AudioStream, VideoStream
+    from av import AudioStream, Packet, VideoStream
     from av.container import InputContainer
     from av.stream import Stream
 
@@ -72,6 +72,21 @@ def codec_name(stream: Any) -> str:
     return "unknown" if stream.codec_context is None else str(stream.codec_context.codec.canonical_name)
 
 
+def decode_or_none(codec: Any, packet: Packet | None) -> list[Any] | None:
+    """Frames that a packet completes (None: the last ones); None where FFmpeg cannot decode it.
+
+    Players leave such a packet out and go on, and so do we: one bad packet in a file does not make it useless.
+    """
+    from av.error import FFmpegError
+
+    try:
+        return list(codec.decode(packet))
+    except FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        return None
+
+
 def _accepted(streams: Sequence[_AnyStream], known: str) -> list[_AnyStream]:
     return [stream for stream in streams if codec_name(stream) in known.split(",")]
 
@@ -99,18 +114,13 @@ def _best(ranked: Sequence[_AnyStream], reopen: Opener) -> Any:
 
 def _trial(container: InputContainer, ranked: Sequence[int]) -> tuple[Counter[int], Counter[int]]:
     """Packets and decoded frames by stream index; ends as soon as the first of ``ranked`` has shown itself."""
-    from av.error import FFmpegError
-
     packets: Counter[int] = Counter()
     frames: Counter[int] = Counter()
     for packet in container.demux([container.streams[index] for index in ranked]):
         index = packet.stream_index
         packets[index] += packet.size > 0
         if not frames[index] and packets[index] <= _TRIAL_PACKETS:
-            try:
-                frames[index] += len(packet.decode())
-            except FFmpegError:
-                continue
+            frames[index] += len(decode_or_none(packet.stream.codec_context, packet) or [])
         if frames[ranked[0]] and packets[ranked[0]] > 1:
             break
     return packets, frames

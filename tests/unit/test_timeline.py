@@ -171,7 +171,7 @@ def test_a_recorder_that_states_no_duration(tmp_path: Path) -> None:
     assert (probe.reason, probe.duration_s) == ("ok", pytest.approx(3.0, abs=0.01))
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi", "flv"])
 @pytest.mark.parametrize("share", [0.4, 0.8])
 def test_a_download_that_broke_off(tmp_path: Path, suffix: str, share: float) -> None:
     import av
