@@ -11,6 +11,7 @@ from av.stream import Disposition
 from coefvq.data.media import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
 from coefvq.data.probe import probe_clip
 from coefvq.errors import MediaError
+from tests.fuzz.formats import boxes
 from tests.unit.media_files import BLUE, RED, YELLOW, Track, loudness, tone, write_tracks
 
 NONE = Disposition(0)
@@ -43,9 +44,23 @@ def colour(path: Path) -> list[int]:
 )
 def test_the_picture_is_the_one_a_player_shows(tmp_path: Path, suffix: str, tracks: list[Track]) -> None:
     path = write_tracks(tmp_path / f"v.{suffix}", *tracks)
+    if tracks[0].disposition == Disposition.attached_pic:
+        _cover_first(path)
     assert colour(path) == list(RED)
     info = stream_info(path)
     assert (info.duration_s, info.fps) == (pytest.approx(2.0, abs=0.01), pytest.approx(10.0, abs=0.01))
+
+
+def _cover_first(path: Path) -> None:
+    """Move a tagger's box before the tracks of an MP4, so that the attached picture is the first stream."""
+    import av
+
+    data = path.read_bytes()
+    at = {kind: (offset, size) for kind, offset, size in reversed([*boxes(data)])}
+    (track, _), (tags, size) = at[b"trak"], at[b"udta"]
+    path.write_bytes(data[:track] + data[tags : tags + size] + data[track:tags] + data[tags + size :])
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition & Disposition.attached_pic
 
 
 def test_a_track_that_does_not_decode_is_passed_over(tmp_path: Path) -> None:
