@@ -6,7 +6,6 @@ walked. What may still crash or hang runs in a limited process (``workers``).
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 from collections.abc import Iterable, Iterator
@@ -110,7 +109,7 @@ def _opened(path: Path, limits: MediaLimits) -> InputContainer:
 
 def _address(path: Path) -> str:
     # a name may look like a URL (12:30.mp4, http:x.mp4); what follows "file:" is a path, to the letter
-    return f"file:{os.path.abspath(path)}"  # noqa: PTH100 - resolve() would follow links
+    return f"file:{path.absolute()}"
 
 
 def above(reason: str, path: Path, found: str, key: str) -> MediaError:

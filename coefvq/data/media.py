@@ -198,10 +198,10 @@ def _decode_all(
 
 
 def _scaler(clip: OpenClip, size: int) -> Callable[[Any], Picture]:
-    scaler = Scaler(size, clip.colours)
+    scaler = Scaler(clip.colours)
 
     def scale(frame: Any) -> Picture:
         check_pixels(frame.width, frame.height, clip.path, clip.limits)
-        return scaler(frame)
+        return np.ascontiguousarray(scaler.picture(frame, size, size).transpose(2, 0, 1))
 
     return scale

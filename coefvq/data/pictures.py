@@ -24,22 +24,20 @@ _UNSPECIFIED, _BT2020 = 2, 9
 
 @dataclass(frozen=True)
 class Scaler:
-    """Makes pictures uint8 [3, ``size``, ``size``] RGB of the frames of one clip; bicubic, aspect not kept."""
+    """Makes pictures of the frames of one clip; bicubic. ``container``: what holds for frames without tags."""
 
-    size: int
     container: Colours
 
-    def __call__(self, frame: Any) -> Picture:
-        """The picture of an ``av.VideoFrame``."""
+    def picture(self, frame: Any, width: int, height: int) -> Picture:
+        """An ``av.VideoFrame`` as RGB uint8 [height, width, 3] and then upright, which may swap the sides."""
         colours = self.container.of(frame)
         matrix = _MATRIX_INSTEAD.get(colours.matrix, colours.matrix)
         frame.colorspace = _BT2020 if colours.needs_mapping and matrix == _UNSPECIFIED else matrix
         form = "rgb48le" if colours.needs_mapping else "rgb24"
-        scaled = self._reformatter.reformat(frame, self.size, self.size, form, interpolation="BICUBIC", threads=1)
-        image = scaled.to_ndarray()
+        image = self._reformatter.reformat(frame, width, height, form, interpolation="BICUBIC", threads=1).to_ndarray()
         if colours.needs_mapping:
             image = to_sdr(image, colours)
-        return np.ascontiguousarray(upright(image, _display_matrix(frame)).transpose(2, 0, 1))
+        return upright(image, _display_matrix(frame))
 
     @cached_property
     def _reformatter(self) -> VideoReformatter:
@@ -50,10 +48,10 @@ class Scaler:
 
 
 def upright(image: Picture, matrix: tuple[int, ...] | None) -> Picture:
-    """A square image [S, S, 3] turned and mirrored as a display matrix says (ISO/IEC 14496-12, 6.2.2).
+    """An image [H, W, 3] turned and mirrored as a display matrix says (ISO/IEC 14496-12, 6.2.2).
 
     ``matrix`` holds a, b, u, c, d, v, x, y, w. The eight ways to lay a picture on a screen are exact; any other
-    angle counts as the nearest quarter turn.
+    angle counts as the nearest quarter turn. The result is a view.
     """
     if matrix is None:
         return image

@@ -183,5 +183,5 @@ def filled(form: str, values: tuple[int, int, int], matrix: int, colour_range: i
 def test_tags_of_matrix_and_range_count(
     form: str, values: tuple[int, int, int], matrix: int, colour_range: int, rgb: tuple[int, int, int]
 ) -> None:
-    found = Scaler(16, Colours())(filled(form, values, matrix, colour_range))
-    assert np.abs(found[:, 4, 4].astype(int) - rgb).max() <= 2
+    found = Scaler(Colours()).picture(filled(form, values, matrix, colour_range), 16, 16)
+    assert np.abs(found[4, 4].astype(int) - rgb).max() <= 2

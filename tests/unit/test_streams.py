@@ -10,6 +10,7 @@ from av.stream import Disposition
 
 from coefvq.data.media import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
 from coefvq.data.probe import probe_clip
+from coefvq.data.reupload.encode import read_sound, write_clip
 from coefvq.errors import MediaError
 from tests.fuzz.formats import boxes
 from tests.unit.media_files import BLUE, RED, YELLOW, Track, loudness, tone, write_tracks
@@ -175,3 +176,10 @@ def test_a_name_is_never_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     Path("text:1.mp4").write_text("no video")
     with pytest.raises(MediaError, match=r"^text:1\.mp4: cannot be decoded \(\[Errno \d+\] [^/]*\); "):
         decode_frames(Path("text:1.mp4"), 2, 16)
+
+
+def test_clips_of_our_own_may_be_named_like_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("12:30.mp4")
+    write_clip(path, [np.zeros((48, 64, 3), np.uint8)] * 8, 8, np.zeros(16_000, np.float32), 30.0)
+    assert (stream_info(path).fps, read_sound(path).size >= 16_000) == (8.0, True)
