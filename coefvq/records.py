@@ -23,6 +23,7 @@ REASONS = (
     "no_video",
     "undecodable",
     "unsupported",
+    "truncated",
     "too_large",
     "too_long",
     "too_many_pixels",
@@ -36,7 +37,8 @@ REASONS = (
 #: a short description of what a clip shows, for the alignment warm-up; a manifest may have it
 CAPTION = "caption"
 
-#: columns every manifest has, in order; ``label_<issue>``, ``posterior_<issue>`` and ``caption`` may follow
+#: columns every manifest has, in order; ``LATER_COLUMNS``, ``label_<issue>``, ``posterior_<issue>`` and
+#: ``caption`` may follow
 MANIFEST_COLUMNS = (
     "video_id",
     "uri",
@@ -59,6 +61,8 @@ MANIFEST_COLUMNS = (
     "height",
     "has_audio",
 )
+#: columns that ``ingest`` writes beside those, and that manifests of earlier versions lack
+LATER_COLUMNS = ("audio_ok", "hdr")
 
 #: columns of scores.parquet that every evaluation needs
 REQUIRED_SCORE_COLUMNS = ("video_id", "split", "label", "weight", "views", "posterior", "base", "mllm")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from coefvq.data.frames import PacketInfo
+from coefvq.data.timeline import PacketInfo
 
 # in other codecs of old files a packet may hold two frames or none
 _ONE_FRAME_PER_PACKET = frozenset(["h264", "hevc", "vp9", "av1"])
@@ -36,7 +36,12 @@ def describe(codec: str, extradata: bytes | None, packets: Sequence[Any]) -> lis
         return None
     if codec == "vp9" and any(_vp9_is_hidden(bytes(packet)) for packet in packets):
         return None
-    return [PacketInfo(p.pts, p.is_keyframe and _is_entry(codec, p, length), not p.is_discard) for p in packets]
+    return [packet_info(packet, entry=packet.is_keyframe and _is_entry(codec, packet, length)) for packet in packets]
+
+
+def packet_info(packet: Any, *, entry: bool = False) -> PacketInfo:
+    """Times of a packet; ``entry``: decoding may start here."""
+    return PacketInfo(packet.pts, entry, not packet.is_discard, packet.dts, packet.duration or 0)
 
 
 def _is_entry(codec: str, packet: Any, length: int) -> bool:

@@ -24,7 +24,7 @@ from coefvq.files import atomic_path, sha256_file, sha256_json, storage_errors
 from coefvq.records import VideoInput
 
 #: raise it when decoding gives other values
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _Failure = tuple[str, str]
 
 

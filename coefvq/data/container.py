@@ -6,34 +6,66 @@ walked. What may still crash or hang runs in a limited process (``workers``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coefvq.config import MediaLimits
+from coefvq.data.colour import Colours
+from coefvq.data.streams import AUDIO_CODECS, VIDEO_CODECS, audio_stream, video_stream
+from coefvq.data.timeline import is_break
 from coefvq.errors import MediaError
 
 if TYPE_CHECKING:
-    from av import Packet
+    from av import AudioStream, Packet, VideoStream
     from av.container import InputContainer
+    from av.stream import Stream
 
 # container formats a short-video platform receives; "file" is the only protocol, so playlists that
 # point at other files or hosts are refused by the demuxer list and the protocol list alike
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
-_VIDEO_CODECS = "h264,hevc,av1,vp8,vp9,mpeg4,mpeg1video,mpeg2video,h263,mjpeg,theora,flv1,msmpeg4v3"
-_AUDIO_CODECS = (
-    "aac,aac_latm,mp3,mp2,mp1,opus,vorbis,flac,alac,ac3,eac3,amr_nb,amr_wb,speex,wmav2,nellymoser,pcm_s16le,"
-    "pcm_s16be,pcm_s24le,pcm_s32le,pcm_f32le,pcm_u8,pcm_mulaw,pcm_alaw,adpcm_ima_wav,adpcm_ms"
-)
 # decoders whose name is not their codec's; FFmpeg opens decoders already to find out what a stream is
 _DECODERS = "libdav1d,flv,msmpeg4,mp3float,mp2float,mp1float,amrnb,amrwb"
-# Hz; resampling a stream that claims less would make memory out of nothing
-_SAMPLE_RATES = range(4_000, 384_001)
+# seconds; a longer step of the clock is a break of it, unless the packet says that its frame lasts so long.
+# MPEG allows breaks in the middle of a stream (ISO/IEC 13818-1, 2.7); a still screen may last a minute elsewhere
+_LONGEST_STEP, _LONGEST_STEP_MPEG = 60, 10
+_MPEG = ("mpegts", "mpeg")
+# formats whose header states a duration that FFmpeg reads
+_STATED = ("mov", "matroska")
+# bytes: as broadcast, with a time stamp (M2TS), with error correction
+_TS_PACKETS = (188, 192, 204)
+# how much a file may be shorter than its header says: seconds, share
+_SLACK_SECONDS, _SLACK = 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """An open file and the stream in it that shows the clip."""
+
+    path: Path
+    limits: MediaLimits
+    container: InputContainer
+    video: VideoStream
+    colours: Colours
+
+    def choose_sound(self) -> AudioStream | None:
+        """The stream that is heard; None where there is none, or none that can be read."""
+        return audio_stream(self.container, partial(_opened, self.path, self.limits))
+
+    def longest_step(self, stream: Stream) -> int:
+        """Ticks of a stream after which a step of its clock is a break."""
+        seconds = _LONGEST_STEP_MPEG if self.container.format.name in _MPEG else _LONGEST_STEP
+        return round(seconds / stream.time_base) if stream.time_base else sys.maxsize
 
 
 @contextmanager
-def opened(path: Path, limits: MediaLimits) -> Iterator[InputContainer]:
+def opened(path: Path, limits: MediaLimits) -> Iterator[OpenClip]:
     """The file as a container that holds an accepted video stream and stays within what headers can tell.
 
     Raises:
@@ -43,16 +75,41 @@ def opened(path: Path, limits: MediaLimits) -> Iterator[InputContainer]:
 
     _check_file(path, limits)
     try:
-        with av.open(str(path), options=_options(limits)) as container:
-            _check_header(container, path, limits)
-            yield container
+        with _opened(path, limits) as container:
+            if len(container.streams) > limits.streams:
+                raise above("too_many_streams", path, f"more than {limits.streams} streams", "streams")
+            video = video_stream(container, path, partial(_opened, path, limits))
+            check_pixels(video.width, video.height, path, limits)
+            yield OpenClip(path, limits, container, video, _colours(video))
     except (av.error.FFmpegError, UnicodeDecodeError, ValueError, OSError, OverflowError, ZeroDivisionError) as error:
         if isinstance(error, MemoryError):
             raise
-        first = (str(error).splitlines() or [type(error).__name__])[0].replace(f": {str(path)!r}", "")
+        first = (str(error).splitlines() or [type(error).__name__])[0].replace(f": {_address(path)!r}", "")
         raise MediaError(
             "undecodable", f"{path}: cannot be decoded ({first}); re-encode it or delete the row"
         ) from error
+
+
+def _colours(stream: VideoStream) -> Colours:
+    codec = stream.codec_context
+    return Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
+
+
+def _opened(path: Path, limits: MediaLimits) -> InputContainer:
+    import av
+
+    container = av.open(_address(path), options=_options(limits))
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            stream.codec_context.thread_count = 1
+            # frames far above the limit are an error to the decoder
+            stream.codec_context.options = {"max_pixels": _max_pixels(limits)}
+    return container
+
+
+def _address(path: Path) -> str:
+    # a name may look like a URL (12:30.mp4, http:x.mp4); what follows "file:" is a path, to the letter
+    return f"file:{path.absolute()}"
 
 
 def above(reason: str, path: Path, found: str, key: str) -> MediaError:
@@ -66,35 +123,114 @@ def check_pixels(width: int, height: int, path: Path, limits: MediaLimits) -> No
         raise above("too_many_pixels", path, f"{width} x {height} pixels", "megapixels")
 
 
-def duration(container: InputContainer) -> float:
-    """Seconds of the video stream, or of the file where the stream does not say; 0 where neither does."""
-    stream = container.streams.video[0]
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1_000_000
+def video_packets(clip: OpenClip) -> Iterator[Packet]:
+    """Packets of the video stream that carry data; their number and their time are held to the limits.
+
+    Raises:
+        MediaError: above a limit, or, after the last packet, ``truncated``: the file breaks off.
+    """
+    ends = _Ends(clip)
+    yield from _within_limits(clip, clip.video, ends.watched(clip.container.demux()))
+    ends.check()
 
 
-def video_decoder(container: InputContainer, limits: MediaLimits) -> Any:
-    """Codec context of the video stream, on one thread; frames far above the limit are an error to it."""
-    codec = container.streams.video[0].codec_context
-    codec.thread_count = 1
-    codec.options = {"max_pixels": _max_pixels(limits)}
-    return codec
+def sound_packets(clip: OpenClip, stream: AudioStream) -> Iterator[Packet]:
+    """Packets of a sound stream that carry data; their number and their time are held to the limits."""
+    yield from _within_limits(clip, stream, clip.container.demux(stream))
 
 
-def packets(container: InputContainer, stream: Any, path: Path, limits: MediaLimits) -> Iterator[Packet]:
-    """Packets of a stream that carry data, as long as their number and the span of their times are within limits."""
+def _within_limits(clip: OpenClip, stream: Stream, packets: Iterable[Packet]) -> Iterator[Packet]:
+    limits, step = clip.limits, clip.longest_step(stream)
     longest = limits.seconds / float(stream.time_base) if stream.time_base else float("inf")
-    first, last = float("inf"), float("-inf")
-    for number, packet in enumerate(container.demux(stream)):
-        if number >= limits.frames:
-            raise above("too_many_frames", path, f"more than {limits.frames} packets of {stream.type}", "frames")
-        if packet.pts is not None:
-            first, last = min(first, packet.pts), max(last, packet.pts)
-            if last - first > longest:
-                raise above("too_long", path, f"the span of its {stream.type} packets", "seconds")
+    number, lasted, clock, stated = 0, 0, None, 0
+    for packet in packets:
+        if packet.stream_index != stream.index:
+            continue
+        number += 1
+        if number > limits.frames:
+            raise above("too_many_frames", clip.path, f"more than {limits.frames} packets of {stream.type}", "frames")
+        now = packet.pts if packet.dts is None else packet.dts
+        if now is not None:
+            if clock is not None and not is_break(now - clock, stated, step):
+                lasted += now - clock
+            clock, stated = now, packet.duration or 0
+            if lasted > longest:
+                raise above("too_long", clip.path, f"the time of its {stream.type} packets", "seconds")
         if packet.size:
             yield packet
+
+
+class _Ends:
+    """How far the packets of a file reach, against what its header says."""
+
+    def __init__(self, clip: OpenClip) -> None:
+        self._clip = clip
+        self._first, self._last = float("inf"), 0.0
+        # how long the last packet of a stream may last without saying so: as long as any before it
+        self._steps: dict[int, float] = {}
+        self._starts: dict[int, float] = {}
+
+    def watched(self, packets: Iterable[Packet]) -> Iterator[Packet]:
+        """Pass packets on, and remember where they end."""
+        streams = self._clip.container.streams
+        ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
+        timed = {stream.index for stream in (self._clip.video, *streams.audio)}
+        for packet in packets:
+            if packet.pts is not None:
+                index, tick = packet.stream_index, ticks[packet.stream_index]
+                start, lasts = packet.pts * tick, (packet.duration or 0) * tick
+                self._first, self._last = min(self._first, start), max(self._last, start + lasts)
+                if index in timed:
+                    self._steps[index] = self._step(index, start, lasts)
+                    self._starts[index] = start
+            yield packet
+
+    def _step(self, index: int, start: float, lasts: float) -> float:
+        if index not in self._starts:
+            return lasts or float("inf")
+        known = self._steps[index] if isfinite(self._steps[index]) else 0.0
+        return max(known, abs(start - self._starts[index]))
+
+    def check(self) -> None:
+        """Raise ``truncated`` where the file ends long before its header says."""
+        path, name = self._clip.path, self._clip.container.format.name
+        if name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKETS):
+            raise _truncated(path, "the file ends within a transport packet")
+        if name == "avi" and path.stat().st_size < _riff_size(path):
+            raise _truncated(path, "the header says that the file is larger")
+        stated = self._stated()
+        reached = max(self._last, self._last - self._first)
+        if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, *self._steps.values()):
+            raise _truncated(path, f"the header says {stated:.1f} s, the data end after {reached:.1f} s")
+
+    def _stated(self) -> float:
+        """Seconds that the header states; 0 where it does not. FFmpeg's own estimates say nothing."""
+        name, stream = self._clip.container.format.name, self._clip.video
+        if name == "flv":
+            return _flv_duration(self._clip.path)
+        if not any(word in name for word in _STATED):
+            return 0.0
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return (self._clip.container.duration or 0) / 1_000_000
+
+
+def _flv_duration(path: Path) -> float:
+    """The number called "duration" in the first tag of an FLV file, or 0."""
+    with path.open("rb") as file:
+        _, name, rest = file.read(4096).partition(b"\0\x08duration\0")
+    value = float(struct.unpack(">d", rest[:8])[0]) if name and len(rest) >= 8 else 0.0
+    return value if isfinite(value) else 0.0
+
+
+def _riff_size(path: Path) -> int:
+    """Bytes that the outermost chunk of an AVI file claims, itself included."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8)[4:], "little") + 8
+
+
+def _truncated(path: Path, found: str) -> MediaError:
+    return MediaError("truncated", f"{path}: breaks off ({found}); copy the clip again or delete the row")
 
 
 def _check_file(path: Path, limits: MediaLimits) -> None:
@@ -111,7 +247,7 @@ def _options(limits: MediaLimits) -> dict[str, str]:
     return {
         "protocol_whitelist": "file",
         "format_whitelist": _FORMATS,
-        "codec_whitelist": ",".join([_VIDEO_CODECS, _AUDIO_CODECS, _DECODERS]),
+        "codec_whitelist": ",".join([VIDEO_CODECS, AUDIO_CODECS, _DECODERS]),
         # FFmpeg reports a stream too many as a lack of memory, so its own bound lies above ours
         "max_streams": str(max(1000, limits.streams + 1)),
         "max_pixels": _max_pixels(limits),
@@ -121,25 +257,3 @@ def _options(limits: MediaLimits) -> dict[str, str]:
 def _max_pixels(limits: MediaLimits) -> str:
     # twice the limit: a frame in between gets its proper reason from check_pixels, beyond it the decoder gives up
     return str(round(2e6 * limits.megapixels))
-
-
-def _check_header(container: InputContainer, path: Path, limits: MediaLimits) -> None:
-    if len(container.streams) > limits.streams:
-        raise above("too_many_streams", path, f"more than {limits.streams} streams", "streams")
-    if not container.streams.video:
-        raise MediaError("no_video", f"{path}: holds no video stream; delete the row")
-    video = container.streams.video[0]
-    _check_codec(video, _VIDEO_CODECS, path)
-    check_pixels(video.width, video.height, path, limits)
-    for audio in container.streams.audio[:1]:
-        _check_codec(audio, _AUDIO_CODECS, path)
-        if audio.rate not in _SAMPLE_RATES:
-            raise MediaError("unsupported", f"{path}: sound at {audio.rate} Hz is not accepted; re-encode it")
-    if duration(container) > limits.seconds:
-        raise above("too_long", path, f"{duration(container):.0f} s", "seconds")
-
-
-def _check_codec(stream: Any, known: str, path: Path) -> None:
-    name = "unknown" if stream.codec_context is None else stream.codec_context.codec.canonical_name
-    if name not in known.split(","):
-        raise MediaError("unsupported", f"{path}: codec {name} is not accepted; re-encode it as H.264 + AAC")

@@ -14,28 +14,18 @@ the whole clip fall back to a full decode. ``bitstream`` looks at what would not
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from coefvq.data.pictures import Picture
+from coefvq.data.timeline import PacketInfo, timeline, uniform_in_time
 
 if TYPE_CHECKING:
     from av import Packet
-
-Picture = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class PacketInfo:
-    """One packet; ``pts`` in the stream's time base, None if unknown; ``keyframe``: decoding may start here."""
-
-    pts: int | None
-    keyframe: bool
-    shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,15 +50,10 @@ class Plan:
         return sum(step.target - step.start + 1 for step in self.steps)
 
 
-def uniform_indices(count: int, frames: int) -> list[int]:
-    """``frames`` indices spread over ``0 … count - 1``, both ends included."""
-    return [int(i) for i in np.linspace(0, count - 1, frames).round()]
+def plan(packets: Sequence[PacketInfo], frames: int, longest: int = sys.maxsize) -> Plan | None:
+    """Which packets to send for ``frames`` frames spread evenly in time; None where the times do not tell.
 
-
-def plan(packets: Sequence[PacketInfo], frames: int) -> Plan | None:
-    """Which packets to send for ``frames`` uniform frames; None where the times do not tell.
-
-    ``packets`` are in decoding order.
+    ``packets`` are in decoding order; ``longest`` as in ``timeline``.
     """
     times = [packet.pts for packet in packets if packet.pts is not None]
     place = {packet.pts: index for index, packet in enumerate(packets) if packet.shown and packet.pts is not None}
@@ -76,10 +61,10 @@ def plan(packets: Sequence[PacketInfo], frames: int) -> Plan | None:
         return None
     keys = [index for index, packet in enumerate(packets) if packet.keyframe]
     key_times = [times[index] for index in keys]
-    if not keys or key_times != sorted(key_times):
+    shown = timeline(packets, longest)
+    if not keys or key_times != sorted(key_times) or shown.parts != 1:
         return None
-    ordered = sorted(place)
-    wanted = tuple(ordered[i] for i in uniform_indices(len(ordered), frames))
+    wanted = tuple(times[shown.order[i]] for i in uniform_in_time(shown.starts, shown.end, frames))
     targets = sorted(place[pts] for pts in set(wanted))
     return Plan(wanted, tuple(_steps(targets, times, keys, key_times)))
 

@@ -13,7 +13,7 @@ from coefvq.data.clips import default_cache
 from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError
 from coefvq.files import atomic_path, inside
-from coefvq.records import CAPTION, MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
+from coefvq.records import CAPTION, LATER_COLUMNS, MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,7 @@ _DTYPES: dict[str, str] = {
     "decode_ok": "bool",
     "has_audio": "bool",
 }
+_LATER_DTYPES = {"audio_ok": "boolean", "hdr": "str"}
 
 
 def normalise(frame: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
@@ -56,9 +57,11 @@ def normalise(frame: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
     possible = [posterior_column(issue) + view for issue in issues for view in _VIEWS]
     posteriors = [name for name in dict.fromkeys(possible) if name in frame.columns]
     captions = [CAPTION] if CAPTION in frame.columns else []
-    result = frame.loc[:, [*MANIFEST_COLUMNS, *labels, *posteriors, *captions]].copy()
+    later = [name for name in LATER_COLUMNS if name in frame.columns]
+    result = frame.loc[:, [*MANIFEST_COLUMNS, *later, *labels, *posteriors, *captions]].copy()
     types = {
         **_DTYPES,
+        **{name: _LATER_DTYPES[name] for name in later},
         **dict.fromkeys(captions, "str"),
         **dict.fromkeys(labels, "Int8"),
         **dict.fromkeys(posteriors, "float64"),

@@ -37,10 +37,10 @@ _TYPES = {
 }
 _COLUMN_TYPES = {
     **dict.fromkeys(("video_id", "uri", "sha256", "title", "published_at", "creator_id", "source_id"), "text"),
-    **dict.fromkeys(("split", "reason", "phash"), "text"),
+    **dict.fromkeys(("split", "reason", "phash", "hdr"), "text"),
     **dict.fromkeys(("views", "size_bytes", "width", "height"), "whole number"),
     **dict.fromkeys(("weight", "duration_s", "fps"), "number"),
-    **dict.fromkeys(("decode_ok", "has_audio"), "yes or no"),
+    **dict.fromkeys(("decode_ok", "has_audio", "audio_ok"), "yes or no"),
     "stickers": "list",
 }
 

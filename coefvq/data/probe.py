@@ -26,13 +26,14 @@ from coefvq.errors import MediaError
 from coefvq.files import sha256_file, sha256_json
 
 #: raise it when the same bytes and limits would give another Probe
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 # uniform frames include the first and the last, so a clip that breaks off is noticed; 128 px is what PDQ wants
 _PROBE_FRAMES, _PROBE_SIZE = 4, 128
-_PROBE_AUDIO_SECONDS = 1.0
+# all that an issue may listen to (config.MediaSpec.audio_seconds)
+_PROBE_AUDIO_SECONDS = 30.0
 #: reasons that follow from the bytes and the limits, and from nothing else
 _LASTING = frozenset(
-    {"ok", "empty", "no_video", "undecodable", "unsupported", "too_large", "too_long"}
+    {"ok", "empty", "no_video", "undecodable", "unsupported", "truncated", "too_large", "too_long"}
     | {"too_many_pixels", "too_many_streams", "too_many_frames"}
 )
 # a pool of workers lives for one window; a window ends when it has this many clips to probe, or rows
@@ -43,7 +44,10 @@ Engine = Literal["local", "ray"]
 
 @dataclass(frozen=True)
 class Probe:
-    """One clip's facts; ``reason`` is from records.REASONS."""
+    """One clip's facts; ``reason`` is from records.REASONS.
+
+    ``audio_ok``: whether its sound can be read; None without sound. ``hdr``: "pq", "hlg" or None.
+    """
 
     sha256: str
     decode_ok: bool
@@ -55,6 +59,8 @@ class Probe:
     width: int | None = None
     height: int | None = None
     has_audio: bool = False
+    audio_ok: bool | None = None
+    hdr: str | None = None
 
 
 @dataclass(frozen=True)
@@ -259,10 +265,9 @@ def _look(path: Path, place: str, settings: _Settings) -> Probe:
 
 def _decoded(path: Path, limits: MediaLimits) -> Probe:
     info = stream_info(path, limits)
-    facts = Probe("", True, "ok", None, "", info.duration_s, info.fps, info.width, info.height, info.has_audio)
+    facts = Probe("", True, "ok", **asdict(info))
     if info.duration_s > limits.seconds:
         return replace(facts, decode_ok=False, reason="too_long")
     frames = decode_frames(path, _PROBE_FRAMES, _PROBE_SIZE, limits)
-    if info.has_audio:
-        decode_audio(path, _PROBE_AUDIO_SECONDS, limits)
-    return replace(facts, phash=video_hash(frames))
+    heard = decode_audio(path, _PROBE_AUDIO_SECONDS, limits).size > 0 if info.has_audio else None
+    return replace(facts, phash=video_hash(frames), audio_ok=heard)

@@ -85,7 +85,7 @@ class _Tally:
 
     def __init__(self, issues: Sequence[str]) -> None:
         self._reasons: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-        self._audio = 0
+        self._audio = self._unreadable_audio = self._hdr = 0
         self._seconds = 0.0
         self._labelled: Counter[str] = Counter(dict.fromkeys(issues, 0))
         self._positive: Counter[str] = Counter(dict.fromkeys(issues, 0))
@@ -94,6 +94,8 @@ class _Tally:
         """Count normalised manifest rows."""
         self._reasons.update(frame["reason"])
         self._audio += int(frame["has_audio"].sum())
+        self._unreadable_audio += int(frame["audio_ok"].eq(False).sum())
+        self._hdr += int(frame["hdr"].notna().sum())
         self._seconds += float(frame["duration_s"].sum())
         for issue in self._labelled:
             labels = frame[label_column(issue)]
@@ -106,6 +108,8 @@ class _Tally:
             "videos": self._reasons.total(),
             "decodable": self._reasons["ok"],
             "with_audio": self._audio,
+            "unreadable_audio": self._unreadable_audio,
+            "hdr": self._hdr,
             "hours": round(self._seconds / 3600, 4),
             "rejected": {reason: count for reason, count in self._reasons.items() if count and reason != "ok"},
             "reasons": dict(self._reasons),

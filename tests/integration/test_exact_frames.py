@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from coefvq.data.bitstream import describe
-from coefvq.data.container import opened
+from coefvq.data.container import opened, video_packets
 from coefvq.data.frames import plan
 from coefvq.data.media import DEFAULT_LIMITS, decode_frames, planned_frames
 from tests.integration.encoded_clips import HEIGHT, SIDE, Recipe, naive, write, x264, x265
@@ -115,9 +115,8 @@ def test_a_quarter_turn(tmp_path: Path) -> None:
 
 
 def jumps(path: Path, count: int) -> int:
-    with opened(path, DEFAULT_LIMITS) as container:
-        stream = container.streams.video[0]
-        packets = [packet for packet in container.demux(stream) if packet.size]
+    with opened(path, DEFAULT_LIMITS) as clip:
+        stream, packets = clip.video, list(video_packets(clip))
         described = describe(stream.codec_context.codec.canonical_name, stream.codec_context.extradata, packets)
         chosen = plan(described or [], count)
     return sum(step.jump for step in chosen.steps) if chosen else -1

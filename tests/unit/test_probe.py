@@ -8,16 +8,21 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 
+from coefvq.data.manifest import normalise
+from coefvq.data.manifest_rules import type_table
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.probe import Probe, expect, probe_all, probe_clip
 from coefvq.data.probe_cache import open_cache
 from coefvq.errors import DataError
+from coefvq.records import LATER_COLUMNS, MANIFEST_COLUMNS
 from tests.unit.clip_server import ClipServer, serving
 
 
@@ -103,11 +108,25 @@ def test_facts_of_a_good_clip(folder: Path) -> None:
     assert (found.width, found.height, found.fps, found.duration_s) == (160, 160, 8.0, 3.0)
     assert found.size_bytes == (folder / "a.mp4").stat().st_size
     assert len(found.phash) == 4 * 64
+    assert (found.audio_ok, found.hdr) == (True, None)
 
 
 def test_sound_that_does_not_decode(folder: Path) -> None:
     with_broken_sound(folder / "a.mp4", folder / "noise.mp4")
-    assert probe_clip("noise.mp4", folder, DEFAULT_LIMITS).reason == "undecodable"
+    found = probe_clip("noise.mp4", folder, DEFAULT_LIMITS)
+    assert (found.reason, found.has_audio, found.audio_ok) == ("ok", True, False)
+
+
+def test_manifests_hold_what_was_found_and_those_of_before_still_load(folder: Path) -> None:
+    found = asdict(probe_clip("a.mp4", folder, DEFAULT_LIMITS))
+    row = dict.fromkeys(MANIFEST_COLUMNS, "") | {"stickers": [], "views": None, "weight": 1.0, **found}
+    now = normalise(pd.DataFrame([{**row, "label_icd": 1}, {**row, "label_icd": 0, "audio_ok": None}]), ["icd"])
+    assert [str(now[name].dtype) for name in LATER_COLUMNS] == ["boolean", "str"]
+    assert now["audio_ok"].isna().tolist() == [False, True]
+    assert now["hdr"].isna().all()
+    before = normalise(now.drop(columns=[*LATER_COLUMNS]), ["icd"])
+    assert [*before] == [*MANIFEST_COLUMNS, "label_icd"]
+    assert type_table(now, ["icd"])["fits"].all()
 
 
 def test_limits(folder: Path) -> None:

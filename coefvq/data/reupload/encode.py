@@ -40,7 +40,7 @@ def write_clip(path: Path, frames: Iterable[Frame | av.VideoFrame], fps: int, sa
     """
     options = {"preset": "ultrafast", "crf": f"{crf:.3f}", "threads": "1", "g": str(2 * fps)}
     video_bytes, number = 0, -1
-    with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path.absolute()), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=fps, options=options)
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options={"b": str(AUDIO_BITS)})
@@ -100,14 +100,14 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
 
 def _decoded(path: Path) -> Iterator[av.VideoFrame]:
-    with av.open(str(path)) as container:
+    with av.open(str(path.absolute())) as container:
         container.streams.video[0].codec_context.thread_count = 1
         yield from container.decode(video=0)
 
 
 def read_sound(path: Path) -> Samples:
     """The sound of a clip of our own, ``float32 [S]`` at 16 kHz."""
-    with av.open(str(path)) as container:
+    with av.open(str(path.absolute())) as container:
         parts = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
 

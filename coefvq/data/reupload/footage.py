@@ -22,12 +22,11 @@ from coefvq.files import atomic_path, inside
 
 if TYPE_CHECKING:
     from coefvq.config import MediaLimits
+    from coefvq.data.container import OpenClip
 
 Picture = NDArray[np.uint8]
 Item = TypeVar("Item")
 
-# the containers of coefvq.data.media
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
 _CRF = 18.0  # of the first of three encodings: nearly as the input
 _ASPECT = 4.0  # a picture more than this many times longer than wide is squeezed
 _LEAST_SECONDS = 0.5
@@ -151,32 +150,30 @@ class _Counted:
 
 def _pictures(path: Path, wanted: Frames, limits: MediaLimits) -> Iterator[Picture]:
     """Upright RGB pictures ``uint8 [H,W,3]`` of one size at a constant rate, both sides even."""
+    from coefvq.data.container import opened
+    from coefvq.data.pictures import Scaler
+
     size, last, picture = None, None, None
-    for aspect, frame in _at_constant_rate(_timed(path, limits), wanted):
-        size = size or _size(frame.width * aspect, frame.height, wanted.size)
-        if frame is not last or picture is None:
-            flat = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="BICUBIC").to_ndarray()
-            # phones store portrait clips lying, with a turn to be applied
-            picture, last = np.ascontiguousarray(np.rot90(flat, k=round(frame.rotation / 90) % 4)), frame
-        yield picture
+    with opened(path, limits) as clip:
+        scaler = Scaler(clip.colours)
+        for aspect, frame in _at_constant_rate(_timed(clip), wanted):
+            size = size or _size(frame.width * aspect, frame.height, wanted.size)
+            if frame is not last or picture is None:
+                picture, last = np.ascontiguousarray(scaler.picture(frame, *size)), frame
+            yield picture
 
 
-def _timed(path: Path, limits: MediaLimits) -> Iterator[tuple[float, tuple[float, Any]]]:
+def _timed(clip: OpenClip) -> Iterator[tuple[float, tuple[float, Any]]]:
     """Seconds since the first frame, and the frame with the aspect of its pixels."""
-    import av
-
-    options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-    with av.open(str(path), options=options) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        rate = float(stream.average_rate or 25)
-        aspect = float(stream.sample_aspect_ratio or 1)
-        first = None
-        for number, frame in enumerate(container.decode(stream)):
-            _check_frame(path, number, frame.width * frame.height, limits)
-            time = number / rate if frame.time is None else float(frame.time)
-            first = time if first is None else first
-            yield time - first, (aspect, frame)
+    stream = clip.video
+    rate = float(stream.average_rate or 25)
+    aspect = float(stream.sample_aspect_ratio or 1)
+    first = None
+    for number, frame in enumerate(clip.container.decode(stream)):
+        _check_frame(clip.path, number, frame.width * frame.height, clip.limits)
+        time = number / rate if frame.time is None else float(frame.time)
+        first = time if first is None else first
+        yield time - first, (aspect, frame)
 
 
 def _check_frame(path: Path, number: int, pixels: int, limits: MediaLimits) -> None:

@@ -26,7 +26,7 @@ def write_mp4(
 
     ``frames``: RGB ``uint8 [H,W,3]``, H and W even; ``samples``: mono ``float32 [S]`` in [-1, 1].
     """
-    with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path.absolute()), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=fps, options=_VIDEO_OPTIONS)
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=sample_rate, layout="mono", options=_AUDIO_OPTIONS)
