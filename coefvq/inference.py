@@ -3,53 +3,67 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Approximate, MediaLimits, Scoring
 from coefvq.data.clips import ClipStore, default_cache
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.workers import LimitedPool
-from coefvq.errors import MediaError, MLLMUnavailableError, ModelError
-from coefvq.files import sha256_file
+from coefvq.data.limits import kept_limits
+from coefvq.data.workers import shared_pool
+from coefvq.errors import CoefVQError, MediaError, MLLMUnavailableError, ModelError
 from coefvq.records import ScoredVideo, VideoInput
 
 if TYPE_CHECKING:
     import torch
 
-    from coefvq.data.dataset import Collator, VideoDataset
+    from coefvq.data.dataset import Collator, Example, VideoDataset
     from coefvq.models.classifier import Classifier
 
 Scores = npt.NDArray[np.float64]
-
+Section = TypeVar("Section", bound=BaseModel)
+#: told of a video that got no score, by index, and why
+Failed = Callable[[int, CoefVQError], None]
 
 NOTHING = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
 EXACT = Scoring(dtype="float32", savings="exact", approximate=NOTHING)
 
 
-def recorded(preprocessing: Mapping[str, Any]) -> Scoring:
-    """The settings that a released pair was made with; exact where it says nothing.
+@dataclass(frozen=True)
+class Recorded:
+    """How a released pair is scored, as its ``preprocessing`` says: what is computed how, and what a clip may cost."""
+
+    scoring: Scoring
+    limits: MediaLimits
+
+
+def recorded(preprocessing: Mapping[str, Any]) -> Recorded:
+    """The settings that a released pair was made with; exact and ``kept_limits(None)`` where it says nothing.
 
     Raises:
         ModelError: this version does not know the settings.
     """
-    if "scoring" not in preprocessing:
-        return EXACT
+    scoring, limits = (
+        _section(preprocessing, name, kind) for name, kind in (("scoring", Scoring), ("limits", MediaLimits))
+    )
+    return Recorded(scoring or EXACT, kept_limits(limits))
+
+
+def _section(preprocessing: Mapping[str, Any], name: str, kind: type[Section]) -> Section | None:
+    if name not in preprocessing:
+        return None
     try:
-        return Scoring.model_validate_json(json.dumps(preprocessing["scoring"]))
+        return kind.model_validate_json(json.dumps(preprocessing[name]))
     except ValueError as error:
         raise ModelError(
-            f"preprocessing.scoring of the released pair: not known here ({error}); update coefvq"
+            f"preprocessing.{name} of the released pair: not known here ({error}); update coefvq"
         ) from error
 
 
@@ -82,8 +96,11 @@ def score_batches(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda _: None,
     issue: str | None = None,
+    failed: Failed | None = None,
 ) -> Scores:
     """P(positive) of each video, float64 [n], in the order given; ``issue`` picks the head of a model with several.
+
+    Without ``failed`` the first video that cannot be scored ends it; with it, that video's score is NaN.
 
     Raises:
         MediaError: a clip does not decode.
@@ -91,7 +108,8 @@ def score_batches(
     """
     from coefvq.data.dataset import VideoDataset
 
-    return score_dataset(classifier, VideoDataset(videos, store), classifier.collator, batch_size, progress, issue)
+    dataset = VideoDataset(videos, store)
+    return score_dataset(classifier, dataset, classifier.collator, batch_size, progress, issue, failed)
 
 
 def score_dataset(
@@ -101,21 +119,38 @@ def score_dataset(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda _: None,
     issue: str | None = None,
+    failed: Failed | None = None,
 ) -> Scores:
     """As ``score_batches``, of examples that may carry cached features; ``collate`` makes batches of them."""
     import torch
 
     device = next(classifier.network.parameters()).device
-    scores, video_ids = np.zeros(len(dataset), np.float64), dataset.video_ids
+    scores, video_ids = np.full(len(dataset), np.nan), dataset.video_ids
     classifier.network.eval()
     with torch.inference_mode():
-        for chosen in plan_batches(collate.lengths(dataset.texts), batch_size):
-            batch = collate([dataset[i] for i in chosen])
-            logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
-            _check_finite(logits, [video_ids[i] for i in chosen], classifier)
-            scores[chosen] = classifier.probabilities(logits, issue).numpy()
-            progress(len(chosen))
+        for planned in plan_batches(collate.lengths(dataset.texts), batch_size):
+            chosen, examples = _readable(dataset, planned, failed)
+            if chosen:
+                batch = collate(examples)
+                logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
+                finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
+                found = classifier.probabilities(logits, issue).numpy()
+                scores[chosen] = np.where(finite, found, np.nan)
+            progress(len(planned))
     return scores
+
+
+def _readable(dataset: VideoDataset, planned: Sequence[int], failed: Failed | None) -> tuple[list[int], list[Example]]:
+    """Those of a batch whose clips can be read."""
+    examples: dict[int, Example] = {}
+    for index in planned:
+        try:
+            examples[index] = dataset[index]
+        except MediaError as error:
+            if failed is None:
+                raise
+            failed(index, error)
+    return list(examples), list(examples.values())
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -125,15 +160,61 @@ def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def _check_finite(logits: torch.Tensor, video_ids: Sequence[str], classifier: Classifier) -> None:
-    finite = logits.isfinite().flatten(1).all(dim=1)
-    if not finite.all():
-        bad = [name for name, fine in zip(video_ids, finite.tolist(), strict=True) if not fine]
-        config = classifier.config
-        raise ModelError(
-            f"video {bad[0]}: the {config.kind} model of {config.issue} gives logits that are not finite "
+def _finite(
+    logits: torch.Tensor,
+    video_ids: Sequence[str],
+    indices: Sequence[int],
+    classifier: Classifier,
+    failed: Failed | None,
+) -> npt.NDArray[np.bool_]:
+    """Which rows have finite logits; of each other one ``failed`` is told, or it ends the run."""
+    finite: npt.NDArray[np.bool_] = logits.isfinite().flatten(1).all(dim=1).numpy()
+    bad, config = np.flatnonzero(~finite).tolist(), classifier.config
+    for row in bad:
+        error = ModelError(
+            f"video {video_ids[row]}: the {config.kind} model of {config.issue} gives logits that are not finite "
             f"({len(bad)} of {len(video_ids)} videos of its batch); look at its pixels and sound, or train again"
         )
+        if failed is None:
+            raise error
+        failed(indices[row], error)
+    return finite
+
+
+def decode(store: ClipStore, videos: Sequence[VideoInput]) -> dict[int, MediaError]:
+    """Decode what the store lacks; what went wrong by index. No process is started if nothing is missing."""
+    with shared_pool(store.limits) as pool:
+        return store.try_fill(videos, pool.workers, pool=pool)
+
+
+def score_clips(
+    classifier: Classifier,
+    videos: Sequence[VideoInput],
+    store: ClipStore,
+    failed: Failed,
+    batch_size: int = 32,
+    issue: str | None = None,
+) -> Scores:
+    """As ``score_batches`` for clips that may never have been decoded; ``failed`` is told before the model is asked.
+
+    Raises:
+        ModelError: no head answers for ``issue``.
+        StorageError: the clip store cannot be written.
+    """
+    errors = decode(store, videos)
+    for index, error in errors.items():
+        failed(index, error)
+    good = [index for index in range(len(videos)) if index not in errors]
+    scores = np.full(len(videos), np.nan)
+    scores[good] = score_batches(
+        classifier,
+        [videos[index] for index in good],
+        store,
+        batch_size,
+        issue=issue,
+        failed=lambda at, error: failed(good[at], error),
+    )
+    return scores
 
 
 @dataclass(frozen=True)
@@ -146,8 +227,8 @@ class PairScorer:
     mllm: Classifier
     policy: CascadePolicy
     cache: Path
+    limits: MediaLimits
     batch_size: int = 32
-    limits: MediaLimits = DEFAULT_LIMITS
     audit: AuditSample | None = None
 
     @classmethod
@@ -158,11 +239,10 @@ class PairScorer:
         policy: Mapping[str, Any],
         issue: str,
         bundle_version: str,
+        how: Recorded,
         cache: Path | None = None,
-        limits: MediaLimits = DEFAULT_LIMITS,
-        scoring: Scoring = EXACT,
     ) -> PairScorer:
-        """Load both models (safetensors and JSON only); ``limits`` bound what decoding a clip may cost.
+        """Load both models (safetensors and JSON only); ``how`` is what the pair's preprocessing says.
 
         Raises:
             ModelError: a folder is incomplete or does not fit.
@@ -171,11 +251,11 @@ class PairScorer:
         return cls(
             issue=issue,
             bundle_version=bundle_version,
-            base=load_for_scoring(base_dir, scoring),
-            mllm=load_for_scoring(mllm_dir, scoring),
+            base=load_for_scoring(base_dir, how.scoring),
+            mllm=load_for_scoring(mllm_dir, how.scoring),
             policy=CascadePolicy.from_dict(policy),
             cache=cache or default_cache(),
-            limits=limits,
+            limits=how.limits,
         )
 
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
@@ -184,38 +264,43 @@ class PairScorer:
         Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
         """
         store = ClipStore(self.cache, self.base.config.media, self.limits)
-        videos = [_with_hash(video, store) for video in inputs]
-        rows = {index: self._failed(videos[index], error) for index, error in _decode(store, videos).items()}
+        videos = [store.hashed(video) for video in inputs]
+        errors: dict[int, CoefVQError] = {}
+        base = score_clips(self.base, videos, store, errors.__setitem__, self.batch_size)
+        rows = {index: self._failed(videos[index], error) for index, error in errors.items()}
         good = [index for index in range(len(videos)) if index not in rows]
-        rows.update(zip(good, self._cascade([videos[index] for index in good], store), strict=True))
+        rows.update(zip(good, self._cascade([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
 
     __call__ = score
 
-    def _cascade(self, videos: Sequence[VideoInput], store: ClipStore) -> list[ScoredVideo]:
-        base = score_batches(self.base, videos, store, self.batch_size)
+    def _cascade(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
         views = np.array([np.nan if v.views is None else v.views for v in videos], np.float64)
         escalated, silence = self.policy.escalates(base, views), ""
         filtered = ~escalated & ~self.policy.accepts(base, views)
         audited, logged = filtered & self._drawn(videos), filtered.copy()
-        mllm_store = replace(store, spec=self.mllm.config.media)
         # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
-        chosen = [int(i) for i in np.flatnonzero(escalated | audited)]
-        failed = {chosen[k]: error for k, error in _decode(mllm_store, [videos[i] for i in chosen]).items()}
+        mllm_store = replace(store, spec=self.mllm.config.media)
+        chosen: list[int] = np.flatnonzero(escalated | audited).tolist()
+        mllm, down, failed = np.full(len(videos), np.nan), np.zeros(len(videos), bool), dict[int, CoefVQError]()
+        try:
+            mllm[chosen] = score_clips(
+                self.mllm,
+                [videos[i] for i in chosen],
+                mllm_store,
+                lambda at, error: failed.update({chosen[at]: error}),
+                self.batch_size,
+                self.issue,
+            )
+        except MLLMUnavailableError as error:
+            # nobody of this batch could be audited, so no probability is logged
+            silence, down, audited, logged = str(error), escalated.copy(), audited & False, logged & False
+            down[list(failed)] = False
         # where an audit fails, what the base model said still stands
         bad = {i: error for i, error in failed.items() if escalated[i]}
         answered = np.array([i not in failed for i in range(len(videos))], bool)
         audited, logged = audited & answered, logged & answered
         good = np.array([i not in bad for i in range(len(videos))], bool)
-        mllm, down = np.full(len(videos), np.nan), np.zeros(len(videos), bool)
-        asked = [videos[i] for i in chosen if i not in failed]
-        try:
-            mllm[(escalated & good) | audited] = score_batches(
-                self.mllm, asked, mllm_store, self.batch_size, issue=self.issue
-            )
-        except MLLMUnavailableError as error:
-            # nobody of this batch could be audited, so no probability is logged
-            silence, down, audited, logged = str(error), escalated & good, audited & False, logged & False
         final = np.full(len(videos), np.nan)
         final[good] = self.policy.final_score(base[good], mllm[good], views[good], down[good])
         final[audited] = mllm[audited]
@@ -261,7 +346,7 @@ class PairScorer:
             error=f"held until the MLLM answers: {error}",
         )
 
-    def _failed(self, video: VideoInput, error: MediaError) -> ScoredVideo:
+    def _failed(self, video: VideoInput, error: CoefVQError) -> ScoredVideo:
         return ScoredVideo(
             video_id=video.video_id,
             issue=self.issue,
@@ -282,31 +367,3 @@ class MultiIssueScorer:
 
     def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         return [row for pair in self.pairs for row in pair.score(inputs)]
-
-
-_decoding = threading.Lock()
-_DECODERS = 4
-
-
-def _decode(store: ClipStore, videos: Sequence[VideoInput]) -> dict[int, MediaError]:
-    """Decode what the store lacks; what went wrong by index. No process is started if nothing is missing."""
-    with _decoding:
-        pool = _decoders(store.limits, os.getpid())
-        return store.try_fill(videos, pool.workers, pool=pool)
-
-
-@cache
-def _decoders(limits: MediaLimits, _owner: int) -> LimitedPool:
-    """Workers for the life of this process (a forked one needs its own), as calls bring a few clips each."""
-    return LimitedPool(limits, min(_DECODERS, os.cpu_count() or 1))
-
-
-def _with_hash(video: VideoInput, store: ClipStore) -> VideoInput:
-    """Hash a local clip once, not at each look into the store; what is no plain file of fair size is left alone."""
-    if video.sha256 is not None or video.url is not None:
-        return video
-    try:
-        fair = video.path.is_file() and video.path.stat().st_size <= store.limits.megabytes * 2**20
-        return replace(video, sha256=sha256_file(video.path)) if fair else video
-    except (OSError, ValueError):
-        return video  # the store will say what is wrong

@@ -90,7 +90,7 @@ def test_playlists_lead_nowhere(tmp_path: Path) -> None:
             names.append(name + suffix)
             (tmp_path / names[-1]).write_bytes(data)
         reasons = probed(tmp_path, names)
-        store = ClipStore(tmp_path / "cache", MEDIA)
+        store = ClipStore(tmp_path / "cache", MEDIA, DEFAULT_LIMITS)
         failures = store.try_fill([VideoInput(name, tmp_path / name) for name in names], 2)
     assert calls == []
     # a QuickTime file with a reference elsewhere holds data of its own as well, and that is what is read
@@ -136,7 +136,7 @@ def scorer(tmp_path: Path) -> PairScorer:
     )
     base, mllm = (build(base_config("icd", params, MEDIA.model_copy(update={"frames": n})), None) for n in (2, 4))
     policy = CascadePolicy(issue="icd", base_threshold=0.0, decision_threshold=0.5, p_base=None, views_trigger=None)
-    return PairScorer("icd", "1-abc", base, mllm, policy, tmp_path / "cache", limits=HARSH)
+    return PairScorer("icd", "1-abc", base, mllm, policy, tmp_path / "cache", HARSH)
 
 
 def test_a_hostile_clip_costs_the_scorer_one_row(scorer: PairScorer, slow_clip: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_clip_that_only_the_mllm_cannot_decode_gets_an_error_row(scorer: PairS
     for name in ("mp4", "mkv"):
         inputs.append(VideoInput(name, tmp_path / name))
         inputs[-1].path.write_bytes(seed(name))
-    store = ClipStore(scorer.cache, scorer.base.config.media)
+    store = ClipStore(scorer.cache, scorer.base.config.media, HARSH)
     hashed = [replace(video, sha256=sha256_file(video.path)) for video in inputs]
     store.fill(hashed, 1)
     inputs[0].path.write_bytes(b"no video any more")  # but still known by its hash, as a prober would pass it
@@ -176,7 +176,7 @@ def test_clips_that_are_known_start_no_process(
     (tmp_path / "good.mp4").write_bytes(seed("mp4"))
     video = VideoInput("a", tmp_path / "good.mp4")
     for model in (scorer.base, scorer.mllm):
-        ClipStore(scorer.cache, model.config.media).get(video)
+        ClipStore(scorer.cache, model.config.media, HARSH).get(video)
     # limits of its own are a pool of its own: none that another test left at work
     own = replace(scorer, limits=HARSH.model_copy(update={"cpu_seconds": 2}))
     monkeypatch.setattr("coefvq.data.workers.LimitedPool._start", None)

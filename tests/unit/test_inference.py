@@ -12,9 +12,10 @@ import torch
 from coefvq.config import Approximate, MediaSpec, Scoring
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import text_of
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.text import train_text_encoder
 from coefvq.errors import ModelError
-from coefvq.inference import EXACT, load_for_scoring, plan_batches, recorded, score_batches
+from coefvq.inference import EXACT, Recorded, load_for_scoring, plan_batches, recorded, score_batches
 from coefvq.models.classifier import ModelConfig, build, load
 from coefvq.records import VideoInput
 from coefvq.stages.bulk import from_json, to_json
@@ -56,7 +57,7 @@ def videos(clips: Path) -> list[VideoInput]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    return ClipStore(tmp_path_factory.mktemp("cache"), MEDIA)
+    return ClipStore(tmp_path_factory.mktemp("cache"), MEDIA, DEFAULT_LIMITS)
 
 
 def test_batches_hold_texts_of_like_length_and_every_video_once(folder: Path, videos: list[VideoInput]) -> None:
@@ -110,8 +111,12 @@ def test_settings_travel_with_a_released_pair() -> None:
         savings="exact",
         approximate=Approximate(int8=True, frames=2, pool_tokens=2, audio_seconds=0.5),
     )
-    assert recorded({"frames": 4, "scoring": asked.model_dump()}) == asked
-    assert recorded({"frames": 4}) == EXACT
+    assert recorded({"frames": 4, "scoring": asked.model_dump()}) == Recorded(asked, DEFAULT_LIMITS)
+    assert recorded({"frames": 4}) == Recorded(EXACT, DEFAULT_LIMITS)
+    tight = DEFAULT_LIMITS.model_copy(update={"seconds": 3.0})
+    assert recorded({"limits": tight.model_dump()}).limits == tight
+    with pytest.raises(ModelError, match=r"preprocessing\.limits"):
+        recorded({"limits": {"seconds": 3.0}})
     with pytest.raises(ModelError, match=r"preprocessing\.scoring"):
         recorded({"scoring": {"dtype": "float7"}})
 

@@ -74,7 +74,7 @@ def clip(tmp_path: Path) -> str:
 def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str) -> None:
     import mlflow
 
-    from coefvq.inference import PairScorer
+    from coefvq.inference import PairScorer, recorded
     from coefvq.records import VideoInput
 
     model = mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
@@ -83,7 +83,9 @@ def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str)
     )
     answer = model.predict(frame)
     bundle = pairs.resolve("icd")
-    scorer = PairScorer.from_folders(bundle.base_dir, bundle.mllm_dir, bundle.policy, "icd", bundle.bundle_version)
+    scorer = PairScorer.from_folders(
+        bundle.base_dir, bundle.mllm_dir, bundle.policy, "icd", bundle.bundle_version, recorded({})
+    )
     expected = scorer.score([VideoInput(clip, Path(clip), "dinner", ("SALE",), 3)])[0]
     assert list(answer.columns) == COLUMNS
     first, second = answer.to_dict("records")
