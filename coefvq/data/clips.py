@@ -136,12 +136,8 @@ class ClipStore:
             progress(1)
             yield index, filled
 
-    def source(self, video: VideoInput) -> tuple[Path, str]:
-        """A local file with the clip's bytes, and their hash.
-
-        Raises:
-            MediaError: there is none, or it is not what the manifest says.
-        """
+    def _source(self, video: VideoInput) -> tuple[Path, str]:
+        """A local file with the clip's bytes, and their hash."""
         path = video.path
         if video.url is not None:
             path = remote.fetch(video.url, self.root, self.limits, video.sha256)
@@ -205,7 +201,7 @@ def _fill(store: ClipStore, video: VideoInput) -> _Filled:
     """Runs in a limited worker, the only place where a store's clips are decoded."""
     spec = store.spec
     try:
-        source, digest = store.source(video)
+        source, digest = store._source(video)
         path = store.path(digest)
         if not is_entry(path, spec):
             _write(path, _decoded(source, spec, store.limits), store.root)

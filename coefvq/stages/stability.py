@@ -41,7 +41,7 @@ def run(params: Params, issue: str) -> None:
     half = _pair(params, issue, params.predict.model_copy(update={"dtype": "bfloat16"}))
     with TemporaryDirectory() as folder:
         anew = ClipStore(Path(folder), params.media[issue], params.ingest.limits)
-        kept = _decodable(params, [_of(model, anew) for model in models], videos, issue)
+        kept = decodable(params, [_of(model, anew) for model in models], videos, issue)
         band = band[kept]
         store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
         path = _ScoringPath(models, half, store, anew, chosen, params.predict.batch_size)
@@ -56,8 +56,8 @@ def _of(model: Classifier, store: ClipStore) -> ClipStore:
     return replace(store, spec=model.config.media)
 
 
-def _decodable(params: Params, stores: Sequence[ClipStore], videos: Sequence[VideoInput], issue: str) -> list[int]:
-    """Decode the band for all models; which clips still decode."""
+def decodable(params: Params, stores: Sequence[ClipStore], videos: Sequence[VideoInput], issue: str) -> list[int]:
+    """Decode the band for all models, within limits; which clips still decode, the others are named."""
     failed: dict[int, MediaError] = {}
     for store in stores:
         failed |= store.try_fill(videos, params.runtime.workers)

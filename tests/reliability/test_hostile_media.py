@@ -17,9 +17,11 @@ from coefvq.data.clips import ClipStore
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.probe import probe_all
 from coefvq.files import sha256_file
-from coefvq.inference import PairScorer
+from coefvq.inference import MultiIssueScorer, PairScorer
 from coefvq.models.classifier import base_config, build
 from coefvq.records import VideoInput
+from coefvq.vmp.records import Event
+from coefvq.vmp.retriever import retrieve
 from tests.fuzz import bombs
 from tests.fuzz.corpus import Case, make
 from tests.fuzz.run import nobody_should_call
@@ -154,6 +156,33 @@ def test_a_hostile_clip_costs_the_scorer_one_row(scorer: PairScorer, slow_clip: 
     assert [row.error is None for row in rows] == [True, False, False, True]
     assert "timeout" in str(rows[1].error)
     assert rows[0].mllm_score is not None
+
+
+def test_what_is_no_clip_costs_the_stream_one_row_each(scorer: PairScorer, tmp_path: Path) -> None:
+    (tmp_path / "good.mp4").write_bytes(seed("mp4"))
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    places = ["good.mp4", "x" * 300 + ".mp4", "loop.mp4", "good.mp4/a.mp4", ".", "a\0b.mp4", "\ud800.mp4", "good.mp4"]
+    events = [Event(str(at), uri=str(tmp_path / place), offset=at) for at, place in enumerate(places)]
+    events.append(Event("hash", uri=str(tmp_path / "good.mp4"), sha256="../../../good", offset=len(places)))
+    candidates = retrieve(events, MultiIssueScorer((scorer,)))
+    assert [candidate.error is None for candidate in candidates] == [True, *[False] * 6, True, False]
+    assert "File name too long" in str(candidates[1].error)
+    assert "its bytes are not those" in str(candidates[-1].error)
+
+
+def test_damaged_entries_are_made_again_or_cost_one_row(scorer: PairScorer, tmp_path: Path) -> None:
+    for name in ("mp4", "mkv"):
+        (tmp_path / name).write_bytes(seed(name))
+    videos = [VideoInput(name, tmp_path / name, sha256=sha256_file(tmp_path / name)) for name in ("mp4", "mkv")]
+    before = scorer.score(videos)
+    entries = list(scorer.cache.rglob("*.safetensors"))
+    assert len(entries) == 4
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:-9])
+    (tmp_path / "mkv").unlink()
+    first, second = scorer.score(videos)
+    assert first == before[0]
+    assert "no such file" in str(second.error)
 
 
 def test_a_clip_that_only_the_mllm_cannot_decode_gets_an_error_row(scorer: PairScorer, tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_a_logit_that_is_not_finite_names_its_video(folder: Path, videos: list[V
         ModelError, match=f"^video {videos[2].video_id}: the mllm model of ucc gives logits that are not finite"
     ):
         score_batches(broken, videos, store, 4)
+    # where rows may fail, it costs its own
+    failed: dict[int, Exception] = {}
+    scores = score_batches(broken, videos, store, 4, failed=failed.__setitem__)
+    assert list(failed) == [2]
+    assert "not finite" in str(failed[2])
+    expected = score_batches(load(folder), videos, store, 4)
+    assert np.array_equal(np.delete(scores, 2), np.delete(expected, 2))
+    assert np.isnan(scores[2])
 
 
 def test_settings_travel_with_a_released_pair() -> None:
