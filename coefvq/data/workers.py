@@ -21,9 +21,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
@@ -142,10 +142,13 @@ class LimitedPool:
                 taken.append(item)
                 yield request
 
-        for outcome in self.exchange(pickled(work), requests(), partial(read_answer, kind=answer)):
-            yield result(outcome, taken.popleft(), failed)
+        with closing(self.exchange(pickled(work), requests(), partial(read_answer, kind=answer))) as outcomes:
+            for outcome in outcomes:
+                yield result(outcome, taken.popleft(), failed)
 
-    def exchange(self, order: bytes, items: Iterable[bytes], read: Callable[[bytes], Outcome]) -> Iterator[Outcome]:
+    def exchange(
+        self, order: bytes, items: Iterable[bytes], read: Callable[[bytes], Outcome]
+    ) -> Generator[Outcome, None, None]:
         """Outcomes in order; ``order`` and ``items`` are ``pickled``, ``read`` judges an answer by a ValueError."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("this pool is at work for another caller; use one pool per thread")

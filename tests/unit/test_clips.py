@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from coefvq.config import MediaSpec
-from coefvq.data.clips import ClipStore
+from coefvq.data.clips import ClipStore, _fill
 from coefvq.data.manifest import to_inputs
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.remote import copy_path
@@ -252,6 +254,24 @@ def test_a_path_that_is_no_clip_costs_one_row(folder: Path, tmp_path: Path) -> N
         assert failures[index].reason == "missing"
     with pytest.raises(MediaError, match="File name too long"):
         store.get(rows[0])
+
+
+def test_a_clip_without_rights_is_a_bad_clip(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root no right is missing, so the kernel's answer is given by hand; in this process, as a worker would."""
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
+    for place in ("pathlib.Path.stat", "coefvq.data.clips.sha256_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, denied)
+            assert store.hashed(VideoInput("a", folder / "a.mp4")).sha256 is None
+            filled = _fill(store, VideoInput("a", folder / "a.mp4"))
+        assert (filled.reason, filled.message) == (
+            "missing",
+            f"{folder / 'a.mp4'}: Permission denied; correct the path or delete the row",
+        )
+
+
+def denied(*_: object, **__: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def test_what_the_cache_holds_is_for_its_owner_alone(folder: Path, tmp_path: Path) -> None:
