@@ -29,6 +29,7 @@ import yaml
 
 from coefvq.config import Approximate, Params, Scoring, parse_params
 from coefvq.data.clips import ClipStore
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.evaluation.metrics import average_precision, classification_summary
 from coefvq.inference import Scores, load_for_scoring, score_batches
@@ -78,7 +79,7 @@ def load_ways(params: Params, issue: str, cache: Path) -> tuple[list[Way], list[
         except ModelError as error:
             refused.append({"name": f"approximations/{name}", "ratio": None, "refused": str(error)})
             continue
-        found.append(Way(name, classifier, ClipStore(cache, classifier.config.media)))
+        found.append(Way(name, classifier, ClipStore(cache, classifier.config.media, DEFAULT_LIMITS)))
     return found, refused
 
 

@@ -51,6 +51,7 @@ from transformers import (
 from coefvq.config import Lora, MediaSpec
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import Collator, VideoDataset
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.models.assembly import freeze_module
 from coefvq.models.classifier import Classifier, ModelConfig
@@ -199,12 +200,12 @@ def with_same_lora(theirs: nn.Module, mine: MultimodalLLM) -> nn.Module:
 
 def videos(root: Path, count: int) -> tuple[list[VideoInput], list[int], ClipStore]:
     """Decoded clips of random pixels with titles of 4 to 16 words, labels by turns."""
-    store = ClipStore(root, MediaSpec(frames=_FRAMES, frame_size=_FRAME_SIZE, audio_seconds=1.0))
+    store = ClipStore(root, MediaSpec(frames=_FRAMES, frame_size=_FRAME_SIZE, audio_seconds=1.0), DEFAULT_LIMITS)
     made = []
     for number in range(count):
         random = np.random.default_rng(number)
         frames = random.integers(0, 255, (_FRAMES, 3, _FRAME_SIZE, _FRAME_SIZE)).astype(np.uint8)
-        path = store._path(f"{number:064x}")
+        path = store.path(f"{number:064x}")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"frames": frames, "waveform": np.zeros(0, np.int16)}, path)
         title = " ".join(random.choice(_WORDS, int(random.integers(4, 17))))

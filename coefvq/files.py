@@ -6,36 +6,41 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError, StorageError
 
-_STORAGE_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM))
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)  # e.g. a file for a folder
+_STORAGE_ERRNOS = frozenset((*_FULL, *_MISPLACED))
 
 
 @contextmanager
-def atomic_path(target: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_path(target: Path, *, durable: bool = False, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it replaces ``target`` in one step.
 
     A reader sees the old file or the new one, never half of either; a crash leaves the old one. ``durable``
     also holds when the machine loses power: the bytes reach the disk before the name, and the name before this
-    returns.
+    returns. A ``private`` file is 0600, and folders made for it 0700; any other gets what the umask leaves.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    # mkstemp gives 0600; the file should carry the rights any other new file gets
-    umask = os.umask(0)
-    os.umask(umask)
+    if private:
+        private_folder(target.parent, tighten=False)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    # the kernel applies the umask: reading it means setting it, for all threads
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600 if private else 0o666)
     try:
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
         yield temporary
         # after the writer, which may have put a file of its own (with rights of its own) in this place
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(mode)
         if durable:
             _sync(temporary)
         temporary.replace(target)
@@ -43,6 +48,17 @@ def atomic_path(target: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def private_folder(folder: Path, *, tighten: bool = True) -> None:
+    """Make a folder that only its owner may enter, parents included; ``tighten`` closes one that is there already."""
+    if not folder.is_dir():
+        if folder.parent != folder:
+            private_folder(folder.parent, tighten=False)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    elif tighten and stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        with suppress(PermissionError):  # another user's: theirs to close
+            folder.chmod(0o700)
 
 
 def _sync(path: Path) -> None:

@@ -26,13 +26,14 @@ def reupload(
 
     Example: coefvq data reupload --from clips/ --out data/raw --copies 1.0 --own-edits 0.3
     """
+    from coefvq.data.media import DEFAULT_LIMITS
     from coefvq.data.reupload.generate import Settings, count_videos
     from coefvq.data.reupload.generate import reupload as make
     from coefvq.stages.common import progress, say
 
     settings = Settings(seed=seed, copies=copies, own_edits=own_edits, size=size, fps=fps, seconds=seconds)
     with progress("making re-uploads", count_videos(source, settings)) as advance:
-        summary = make(source, out, settings, workers=workers, progress=advance)
+        summary = make(source, out, settings, workers=workers, limits=DEFAULT_LIMITS, progress=advance)
     if as_json:
         print(json.dumps({"out": str(out), **asdict(summary)}, ensure_ascii=False))
         return

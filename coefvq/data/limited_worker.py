@@ -9,22 +9,19 @@ import multiprocessing
 import os
 import pickle
 import signal
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal, NoReturn
 
-from coefvq.errors import DataError
+from coefvq.data.answers import READY, error_bytes, value_bytes
+from coefvq.data.worker_pipe import read_frame, write_frame
 
 #: why a worker gave no answer; all three are in records.REASONS
 FailureReason = Literal["timeout", "out_of_memory", "crashed"]
-#: what the pool sends, pickled: the function first, then its arguments one by one
-Request = tuple[Literal["work", "item"], bytes]
-#: what a worker sends back; an error is the work's own and belongs to the caller
-Reply = tuple[Literal["ready", "value", "error"], Any]
+#: a request begins with one of these and goes on with a pickle: the function first, then its arguments one by one
+WORK, ITEM = b"w", b"i"
 
 _OUT_OF_MEMORY = 77  # exit code; after a MemoryError a fresh process is the only one in a known state
 _NICENESS = 5  # the process that trains or serves goes first
@@ -76,14 +73,14 @@ def end_with_parent() -> None:
 def _answer_all(pipe: Connection, cpu_seconds: int) -> NoReturn:
     work: Callable[[Any], Any] = str
     while True:
-        request: Request = pipe.recv()
-        kind, payload = request
+        request = read_frame(pipe)
+        kind, payload = request[:1], request[1:]
         _limit_cpu(cpu_seconds)
-        if kind == "work":
-            work, reply = _loaded(payload), ForkingPickler.dumps(("ready", None))
+        if kind == WORK:
+            work, answer = _loaded(payload), READY
         else:
-            reply = _answer(work, payload)
-        pipe.send_bytes(reply)
+            answer = _answer(work, payload)
+        write_frame(pipe, answer)
 
 
 def _loaded(payload: bytes) -> Callable[[Any], Any]:
@@ -102,30 +99,14 @@ def _fail(error: Exception, _: object) -> NoReturn:
     raise error
 
 
-def _answer(work: Callable[[Any], Any], payload: bytes) -> Any:
-    """The pickled reply to one item; only a lack of memory is raised."""
+def _answer(work: Callable[[Any], Any], payload: bytes) -> bytes:
+    """The answer to one item; only a lack of memory is raised."""
     try:
-        value = work(pickle.loads(payload))  # noqa: S301 - from the process that started this one
-        return ForkingPickler.dumps(("value", value))
+        return value_bytes(work(pickle.loads(payload)))  # noqa: S301 - from the process that started this one
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - the caller's to judge, SystemExit included
-        return _error(error)
-
-
-def _error(error: BaseException) -> Any:
-    """The error as it travels: itself with the worker's traceback, or a description where it does not pickle."""
-    story = "".join(traceback.format_exception(error))
-    if isinstance(error, ImportError) and "failed to map segment" in str(error):
-        error = DataError(f"a worker has too little memory to start ({error}); raise worker_mib of ingest.limits")
-    plain = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__} in a worker: {error}")
-    plain.add_note(f"in a worker process:\n{story}")
-    try:
-        reply = ForkingPickler.dumps(("error", plain))
-        pickle.loads(reply)  # noqa: S301 - some exceptions pickle and then do not load
-    except Exception:  # noqa: BLE001 - whatever its __reduce__ raises
-        return ForkingPickler.dumps(("error", RuntimeError(f"{type(error).__name__} in a worker: {story}")))
-    return reply
+        return error_bytes(error)
 
 
 def _limit_process(worker_mib: int) -> None:

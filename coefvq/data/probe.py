@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from coefvq.config import MediaLimits
 from coefvq.data import remote
 from coefvq.data.media import decode_audio, decode_frames, stream_info
@@ -78,6 +80,9 @@ class _Answer:
 
     probe: Probe
     stamp: str
+
+
+_ANSWER = TypeAdapter(_Answer)
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,9 @@ def _stream(
         tasks = [plan for plan in window if isinstance(plan, _Task)]
         answers: Iterator[_Answer] = iter(())
         if tasks:
-            answers = limited_map(work, tasks, failed=_failed, limits=settings.limits, workers=workers, engine=engine)
+            answers = limited_map(
+                work, tasks, answer=_ANSWER, failed=_failed, limits=settings.limits, workers=workers, engine=engine
+            )
         for plan in window:
             probe = plan if isinstance(plan, Probe) else _remembered(plan, next(answers), cache)
             progress(1)

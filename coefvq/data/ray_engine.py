@@ -3,23 +3,27 @@
 Each Ray actor keeps one limited worker process, so a hostile file costs one item there as well. Without
 ``RAY_ADDRESS`` a Ray of our own is started for this process, reachable from this machine only; with it the
 running cluster is used, whose machines need coefvq installed and the clips at the same paths or URLs.
+
+An actor opens no clip: it hands a worker's answer on as the bytes that came (``answers``), unread, and the driver
+reads them as JSON. Ray unpickles its own messages between driver and actors, none of which holds what a worker sent
+in any other form than these bytes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import islice
-from multiprocessing.reduction import ForkingPickler
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from coefvq.config import MediaLimits
-from coefvq.data.workers import LimitedPool
+from coefvq.data.answers import Outcome, error_bytes, read_answer
+from coefvq.data.workers import LimitedPool, pickled, result
 from coefvq.errors import DataError
 
 T = TypeVar("T")
@@ -41,13 +45,13 @@ _OWN_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_BACKEND_LOG_LEVEL": "
 _EXPOSED = "Ray was imported before coefvq could confine it to this machine: import it later, or set RAY_ADDRESS"
 _NO_RAY = "runtime.engine is ray, but Ray cannot be reached or started; see RAY_ADDRESS and Ray's token settings"
 _MISSING = "runtime.engine is ray, but Ray is not installed: pip install 'coefvq[ray]', or set it to local"
-Outcome = tuple[Literal["value", "error", "lost"], Any]
 
 
 def ray_map(
     work: Callable[[T], R],
     items: Iterable[T],
     *,
+    answer: TypeAdapter[R],
     failed: Callable[[T, str], R],
     limits: MediaLimits,
     workers: int,
@@ -59,12 +63,10 @@ def ray_map(
     """
     connect(workers)
     source = iter(items)
-    order = bytes(ForkingPickler.dumps(work))
+    order = pickled(work)
     while chunk := list(islice(source, _CHUNK)):
-        for item, (kind, payload) in zip(chunk, _run(order, chunk, limits, workers), strict=True):
-            if kind == "error":
-                raise payload
-            yield failed(item, payload) if kind == "lost" else payload
+        for item, row in zip(chunk, _run(order, chunk, limits, workers), strict=True):
+            yield result(_outcome(row, answer), item, failed)
 
 
 def connect(workers: int) -> None:
@@ -106,12 +108,22 @@ def _check_reachable(address: str) -> None:
         raise DataError(f"{_NO_RAY} (RAY_ADDRESS={address}: {error.strerror or error})") from error
 
 
-def _run(order: bytes, chunk: Sequence[Any], limits: MediaLimits, workers: int) -> Iterator[Outcome]:
+def _outcome(row: dict[str, Any], answer: TypeAdapter[R]) -> Outcome:
+    if row["lost"]:
+        return "lost", row["lost"]
+    try:
+        return read_answer(row["answer"], answer)
+    except ValueError:
+        return "lost", "crashed"
+
+
+def _run(order: bytes, chunk: Sequence[Any], limits: MediaLimits, workers: int) -> Iterator[dict[str, Any]]:
+    """A row per item: ``answer`` as the worker sent it, or why it was ``lost``."""
     import ray
     import ray.data
 
-    # Arrow knows no Python objects: rows carry them as bytes, from this program to this program
-    rows = [{"item": bytes(ForkingPickler.dumps(item))} for item in chunk]
+    # Arrow knows no Python objects: rows carry them as bytes, which only the limited worker unpacks
+    rows = [{"item": pickled(item)} for item in chunk]
     # the cluster may be smaller than asked for, and one CPU has to stay free (see connect)
     team = max(1, min(workers, len(rows), int(ray.cluster_resources().get("CPU", 1)) - 1))
     blocks = max(team, -(-len(rows) // _BLOCK))
@@ -124,31 +136,22 @@ def _run(order: bytes, chunk: Sequence[Any], limits: MediaLimits, workers: int) 
         compute=ray.data.ActorPoolStrategy(size=team),
         num_cpus=_ACTOR_CPUS,
     )
-    for row in done.iter_rows():
-        outcome: Outcome = pickle.loads(row["outcome"])  # noqa: S301 - from our own actor
-        yield outcome
-
-
-@dataclass(frozen=True)
-class _Lost:
-    """Stands for the result of an item that killed its worker."""
-
-    reason: str
+    yield from done.iter_rows()
 
 
 class _LimitedActor:
-    """One limited worker process in a Ray actor; rows in, rows out."""
+    """One limited worker process in a Ray actor; bytes in, bytes out."""
 
     def __init__(self, order: bytes, limits: dict[str, Any]) -> None:
-        self._work: Callable[[Any], Any] = pickle.loads(order)  # noqa: S301 - from our own driver
-        self._pool = LimitedPool(MediaLimits(**limits))
+        self._order, self._pool = order, LimitedPool(MediaLimits(**limits))
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        item = pickle.loads(row["item"])  # noqa: S301 - from our own driver
-        outcome: Outcome
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            [result] = self._pool.map(self._work, [item], lambda _, reason: _Lost(reason))
-            outcome = ("lost", result.reason) if isinstance(result, _Lost) else ("value", result)
-        except Exception as error:  # noqa: BLE001 - raised again where the caller is
-            outcome = ("error", error)
-        return {"outcome": bytes(ForkingPickler.dumps(outcome))}
+            [(kind, payload)] = self._pool.exchange(self._order, [row["item"]], _unread)
+        except DataError as error:  # raised again where the caller is
+            kind, payload = "value", error_bytes(error)
+        return {"answer": b"", "lost": payload} if kind == "lost" else {"answer": payload, "lost": ""}
+
+
+def _unread(answer: bytes) -> Outcome:
+    return "value", answer

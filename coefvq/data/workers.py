@@ -9,27 +9,36 @@ code that takes over the decoder, which would run with the user's rights.
 Each worker has a pipe of its own and one item at a time, so it is always known which item killed it.
 Pebble and concurrent.futures share one queue among all workers: there a worker that dies right after it took
 an item may break the pool (measured with pebble 5.2.3: after 7 crashes).
+
+A worker that opened a stranger's file is not trusted any more: its answers are JSON of a type that the caller states
+(``answers``), of bounded length, and a worker that sends anything else is ended and its item counts as ``crashed``.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import islice
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
+
+from pydantic import TypeAdapter
 
 from coefvq.config import MediaLimits
-from coefvq.data.limited_worker import FailureReason, Reply, Request, end_with_parent, reason_of_exit, serve
+from coefvq.data.answers import READY, Outcome, read_answer
+from coefvq.data.limited_worker import ITEM, WORK, FailureReason, end_with_parent, reason_of_exit, serve
+from coefvq.data.worker_pipe import ParentEnd
 from coefvq.errors import DataError
 
 T = TypeVar("T")
@@ -38,13 +47,15 @@ R = TypeVar("R")
 # items taken ahead of the one whose result is awaited, per worker: one slow clip does not idle the others
 _AHEAD = 16
 _START_SECONDS = 120.0  # for a process to start and import; generous, as a shared disk may be slow
-_GRACE_SECONDS = 10.0  # for a killed process to go; one stuck in the kernel is left to it
+_GRACE_SECONDS = 10.0  # for a killed process to go, or a live one to take a request; one stuck is left to the kernel
+_SHARED = 4  # workers of the pool that occasional callers share, at most
 
 
 def limited_map(
     work: Callable[[T], R],
     items: Iterable[T],
     *,
+    answer: TypeAdapter[R],
     failed: Callable[[T, str], R],
     limits: MediaLimits,
     workers: int,
@@ -56,8 +67,9 @@ def limited_map(
     reason)`` takes the result's place. An exception of ``work`` itself ends the map when its turn comes.
 
     Args:
-        work: a module-level function or a ``partial`` of one; it and its results must pickle.
-        items: what to work on.
+        work: a module-level function or a ``partial`` of one, which must pickle; its results travel as JSON.
+        items: what to work on; they must pickle.
+        answer: the type of a result; a worker that sends another is ended, and its item is ``crashed``.
         failed: makes a result of an item and a ``FailureReason``.
         limits: ``worker_mib``, ``cpu_seconds`` and ``wall_seconds`` are used here.
         workers: processes side by side.
@@ -69,41 +81,38 @@ def limited_map(
     if engine == "ray":
         from coefvq.data.ray_engine import ray_map
 
-        yield from ray_map(work, items, failed=failed, limits=limits, workers=workers)
+        yield from ray_map(work, items, answer=answer, failed=failed, limits=limits, workers=workers)
         return
     with LimitedPool(limits, workers) as pool:
-        yield from pool.map(work, items, failed)
+        yield from pool.map(work, items, answer, failed)
 
 
 @dataclass
-class _Job(Generic[T]):
-    """An item that was taken, until its result is handed over."""
+class _Job:
+    """An item that was taken, as it is sent, until its outcome is handed over."""
 
-    item: T
-    outcome: tuple[Literal["value", "error", "lost"], Any] | None = None
+    request: bytes
+    outcome: Outcome | None = None
 
 
 @dataclass
 class _Worker:
-    """A process, our end of its pipe, and what it is at; ``ready`` once it has answered."""
+    """A process, our end of its pipe, and what it is at; ``loading`` counts the works it has not said it loaded."""
 
     process: SpawnProcess
-    pipe: Connection
+    pipe: ParentEnd
     deadline: float
     ready: bool = False
-    job: _Job[Any] | None = None
+    loading: int = 0
+    job: _Job | None = None
 
-    def send(self, request: Any) -> bool:
-        """Whether there was still somebody at the other end."""
-        try:
-            self.pipe.send_bytes(request)
-        except OSError:
-            return False
-        return True
+    def load(self, order: bytes) -> None:
+        """Send the work; one that died meanwhile is noticed when it is to be given an item."""
+        self.loading += self.pipe.send(WORK + order, _GRACE_SECONDS)
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
-        self.pipe.close()
+        self.pipe.pipe.close()
         self.process.kill()
         self.process.join(_GRACE_SECONDS)
 
@@ -121,15 +130,32 @@ class LimitedPool:
     _team: list[_Worker] = field(default_factory=list, init=False, repr=False)
     _busy: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
-    def map(self, work: Callable[[T], R], items: Iterable[T], failed: Callable[[T, str], R]) -> Iterator[R]:
+    def map(
+        self, work: Callable[[T], R], items: Iterable[T], answer: TypeAdapter[R], failed: Callable[[T, str], R]
+    ) -> Iterator[R]:
         """As ``limited_map``."""
+        taken: deque[T] = deque()
+
+        def requests() -> Iterator[bytes]:
+            for item in items:
+                request = pickled(item)
+                taken.append(item)
+                yield request
+
+        with closing(self.exchange(pickled(work), requests(), partial(read_answer, kind=answer))) as outcomes:
+            for outcome in outcomes:
+                yield result(outcome, taken.popleft(), failed)
+
+    def exchange(
+        self, order: bytes, items: Iterable[bytes], read: Callable[[bytes], Outcome]
+    ) -> Generator[Outcome, None, None]:
+        """Outcomes in order; ``order`` and ``items`` are ``pickled``, ``read`` judges an answer by a ValueError."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("this pool is at work for another caller; use one pool per thread")
         try:
-            order = _request("work", work)
             for worker in self._team:
-                worker.send(order)  # one that died meanwhile is noticed when it is to be given an item
-            yield from self._run(order, iter(items), failed)
+                worker.load(order)
+            yield from self._run(order, iter(items), read)
         finally:
             for worker in [worker for worker in self._team if worker.job is not None]:
                 self._dismiss(worker)  # its item is of no interest any more
@@ -146,45 +172,46 @@ class LimitedPool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def _run(self, order: Any, items: Iterator[T], failed: Callable[[T, str], R]) -> Iterator[R]:
-        taken: deque[_Job[T]] = deque()  # in order, until handed over
-        waiting: deque[_Job[T]] = deque()  # those that no worker has yet
+    def _run(self, order: bytes, items: Iterator[bytes], read: Callable[[bytes], Outcome]) -> Iterator[Outcome]:
+        taken: deque[_Job] = deque()  # in order, until handed over
+        waiting: deque[_Job] = deque()  # those that no worker has yet
         while True:
-            done = bool(taken) and taken[0].outcome is not None
-            self._listen(patient=not done)
+            done = taken[0].outcome if taken else None
+            self._listen(read, patient=done is None)
             for item in islice(items, min(_AHEAD * self.workers - len(taken), self.workers - len(waiting))):
-                taken.append(_Job(item))
+                taken.append(_Job(ITEM + item))
                 waiting.append(taken[-1])
             while waiting and (worker := self._free(order)):
                 if self._give(worker, waiting[0]):
                     waiting.popleft()
-            if done:
-                yield _result(taken.popleft(), failed)
+            if done is not None:
+                taken.popleft()
+                yield done
             elif not taken:
                 return
 
-    def _free(self, order: Any) -> _Worker | None:
+    def _free(self, order: bytes) -> _Worker | None:
         """A worker without an item, a new one if there is room."""
         for worker in self._team:
             if worker.job is None:
                 return worker
         return self._start(order) if len(self._team) < self.workers else None
 
-    def _start(self, order: Any) -> _Worker:
+    def _start(self, order: bytes) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         arguments = (theirs, self.limits.worker_mib, self.limits.cpu_seconds)
         process = context.Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()  # the process has its own: when that one closes, we see the end
-        worker = _Worker(process, ours, time.monotonic() + _START_SECONDS)
+        worker = _Worker(process, ParentEnd(ours), time.monotonic() + _START_SECONDS)
         self._team.append(worker)
-        worker.send(order)
+        worker.load(order)
         return worker
 
-    def _give(self, worker: _Worker, job: _Job[Any]) -> bool:
+    def _give(self, worker: _Worker, job: _Job) -> bool:
         """Whether the worker took the item; one that died idle is let go."""
-        if not worker.send(_request("item", job.item)):
+        if not worker.pipe.send(job.request, _GRACE_SECONDS):
             self._lose(worker, None)
             return False
         worker.job = job
@@ -192,33 +219,47 @@ class LimitedPool:
             worker.deadline = time.monotonic() + self.limits.wall_seconds
         return True
 
-    def _listen(self, *, patient: bool) -> None:
+    def _listen(self, read: Callable[[bytes], Outcome], *, patient: bool) -> None:
         """Take the answers that came; if ``patient``, wait for the next answer, death or deadline."""
         at_work = [worker for worker in self._team if worker.job is not None]
         if not at_work:
             return
         rest = min(worker.deadline for worker in at_work) - time.monotonic()
-        handles: list[Any] = [handle for worker in at_work for handle in (worker.pipe, worker.process.sentinel)]
+        handles: list[Any] = [handle for worker in at_work for handle in (worker.pipe.pipe, worker.process.sentinel)]
         heard = wait(handles, max(0.0, rest) if patient else 0.0)
         for worker in at_work:
-            if worker.pipe in heard or worker.process.sentinel in heard:
-                self._hear(worker)
-            elif worker.deadline <= time.monotonic():
-                self._lose(worker, "timeout")
+            lost: FailureReason | None = None
+            if worker.pipe.pipe in heard or worker.process.sentinel in heard:
+                lost = self._hear(worker, read)
+            # also of one that speaks all the time and says nothing
+            if lost is None and worker.job is not None and worker.deadline <= time.monotonic():
+                lost = "timeout"
+            if lost is not None:
+                self._lose(worker, lost)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: _Worker, read: Callable[[bytes], Outcome]) -> FailureReason | None:
+        """Take what a worker says; why it is of no use any more, if it is not."""
         try:
             # what a worker said before it died counts
-            reply: Reply | None = worker.pipe.recv() if worker.pipe.poll() else None
-        except (EOFError, OSError):
-            reply = None
-        if reply is None:
+            heard = worker.pipe.receive()
+            for frame in worker.pipe.frames():
+                self._take(worker, frame, read)
+            if heard or worker.process.is_alive():
+                return None
+        except EOFError:
             worker.process.join(_GRACE_SECONDS)
-            self._lose(worker, reason_of_exit(worker.process.exitcode))
-        elif reply[0] == "ready":
+        except ValueError:
+            return "crashed"
+        return reason_of_exit(worker.process.exitcode)
+
+    def _take(self, worker: _Worker, frame: bytes, read: Callable[[bytes], Outcome]) -> None:
+        if frame == READY and worker.loading > 0:
+            worker.loading -= 1
             worker.ready, worker.deadline = True, time.monotonic() + self.limits.wall_seconds
-        elif worker.job is not None:
-            worker.job.outcome, worker.job = (reply[0], reply[1]), None
+        elif worker.job is not None and worker.ready and worker.loading == 0:
+            worker.job.outcome, worker.job = read(frame), None
+        else:
+            raise ValueError("an answer that nobody asked for")
 
     def _lose(self, worker: _Worker, reason: FailureReason | None) -> None:
         """End a worker that is dead or late; its item, if it has one, gets ``reason`` for a result."""
@@ -236,20 +277,34 @@ class LimitedPool:
         self._team.remove(worker)
 
 
-def _request(kind: Literal["work", "item"], payload: Any) -> Any:
-    # the payload is wrapped so that a worker can tell which kind it cannot load
-    request: Request = (kind, bytes(ForkingPickler.dumps(payload)))
-    return ForkingPickler.dumps(request)
+def pickled(value: object) -> bytes:
+    """What a worker is sent: it trusts the process that started it."""
+    return bytes(ForkingPickler.dumps(value))
 
 
-def _result(job: _Job[T], failed: Callable[[T, str], R]) -> R:
-    if job.outcome is None:
-        raise RuntimeError("a job was handed over before it was done")
-    kind, payload = job.outcome
+def result(outcome: Outcome, item: T, failed: Callable[[T, str], R]) -> R:
+    """The value of an outcome, or what ``failed`` makes of a lost one; the work's own error is raised."""
+    kind, payload = outcome
     if kind == "error":
         raise payload
-    result: R = failed(job.item, payload) if kind == "lost" else payload
-    return result
+    value: R = failed(item, payload) if kind == "lost" else payload
+    return value
+
+
+_sharing = threading.Lock()
+
+
+@contextmanager
+def shared_pool(limits: MediaLimits) -> Iterator[LimitedPool]:
+    """The pool that stays for the life of this process, for calls that bring a few items each; one call at a time."""
+    with _sharing:
+        yield _shared(limits, os.getpid())
+
+
+@cache
+def _shared(limits: MediaLimits, _owner: int) -> LimitedPool:
+    # a forked process needs its own
+    return LimitedPool(limits, min(_SHARED, os.cpu_count() or 1))
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
+from coefvq.config import BaseModelParams, Lora, MediaLimits, MediaSpec, MLLMParams
 from coefvq.data.dataset import Collator
+from coefvq.data.limits import kept_limits
 from coefvq.data.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
 from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
@@ -33,7 +34,8 @@ _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 class ModelConfig(BaseModel):
     """config.json of a trained model; ``id2label`` as everywhere in transformers.
 
-    ``issues`` are in the order of the heads; only an MLLM may have several.
+    ``issues`` are in the order of the heads; only an MLLM may have several. ``limits`` are the ``ingest.limits`` that
+    it was trained under, for whoever decodes a clip for this model alone; a pair has its own in its preprocessing.
     """
 
     # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
@@ -46,6 +48,7 @@ class ModelConfig(BaseModel):
     preset: str
     architecture: Literal["frames", "multitower", "siglip", "mllm"]
     media: MediaSpec
+    limits: MediaLimits | None = None  # None: trained before they were kept
     fusion: Literal["late", "early", "none"] = "none"
     pooling: Literal["last", "mean"] = "last"
     text: bool = False
@@ -99,6 +102,11 @@ class Classifier:
             audio_seconds=self.config.media.audio_seconds if self.config.hears else None,
             use_text=self.config.text,
         )
+
+    @property
+    def limits(self) -> MediaLimits:
+        """What decoding a clip for this model may cost."""
+        return kept_limits(self.config.limits)
 
     def probabilities(self, logits: torch.Tensor, issue: str | None = None) -> torch.Tensor:
         """The network's logits [B,2] or [B,K,2] -> P(positive), float64 [B]; a model of one issue needs no name.

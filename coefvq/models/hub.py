@@ -26,7 +26,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from coefvq.config import MediaLimits
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import Collator, Example, text_of
-from coefvq.data.media import DEFAULT_LIMITS, Clip
+from coefvq.data.limits import kept_limits
+from coefvq.data.media import Clip
 from coefvq.data.workers import LimitedPool
 from coefvq.errors import DataError
 from coefvq.files import write_text
@@ -108,11 +109,13 @@ def _mean_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 class CoefVQProcessor:
     """Files, bytes or decoded clips and their texts -> a batch of tensors.
 
-    Files are decoded in a process of their own under ``limits``: what a hostile one may cost is bounded.
+    Files are decoded in a process of their own: what a hostile one may cost is bounded by the limits that the model
+    was trained under, or by the caller's ``limits``.
     """
 
-    def __init__(self, collator: Collator, config: ModelConfig, limits: MediaLimits = DEFAULT_LIMITS) -> None:
-        self._collator, self._media, self._limits = collator, config.media, limits
+    def __init__(self, collator: Collator, config: ModelConfig, limits: MediaLimits | None = None) -> None:
+        self._collator, self._media = collator, config.media
+        self._limits = kept_limits(config.limits) if limits is None else limits
 
     @cached_property
     def _pool(self) -> LimitedPool:
@@ -123,7 +126,7 @@ class CoefVQProcessor:
         cls,
         pretrained_model_name_or_path: str | Path,
         revision: str | None = None,
-        limits: MediaLimits = DEFAULT_LIMITS,
+        limits: MediaLimits | None = None,
     ) -> Self:
         """The processor of a saved model."""
         classifier = load(_local(pretrained_model_name_or_path, revision))
@@ -155,7 +158,9 @@ class CoefVQProcessor:
         with tempfile.TemporaryDirectory(prefix="coefvq-processor-") as scratch:
             store = ClipStore(Path(scratch), self._media, self._limits)
             given = [(i, video) for i, video in enumerate(videos) if not isinstance(video, Clip)]
-            files = [VideoInput(f"video {i}", _file(video, Path(scratch, f"video-{i}"))) for i, video in given]
+            files = [
+                store.hashed(VideoInput(f"video {i}", _file(video, Path(scratch, f"video-{i}")))) for i, video in given
+            ]
             for error in store.try_fill(files, 1, pool=self._pool).values() if files else ():
                 raise error
             decoded = iter([store.get(file) for file in files])

@@ -57,5 +57,5 @@ def _load(issue: str, version: str) -> PairScorer:
         bundle.policy,
         issue,
         bundle.bundle_version,
-        scoring=recorded(bundle.candidate.preprocessing),
+        recorded(bundle.candidate.preprocessing),
     )

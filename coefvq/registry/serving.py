@@ -2,7 +2,8 @@
 
 Input columns: ``path`` (text), optionally ``video_id`` (default: the path), ``title``, ``stickers`` (a JSON
 list of texts) and ``views``. The pair answers with ``video_id, base_score, mllm_score, positive,
-decided_by, error``; a single model with ``video_id, score``.
+decided_by, error``; a single model with ``video_id, score, error``. A clip that cannot be scored has an error and no
+score. Clips are decoded under the limits that the pair's preprocessing, or the model's config.json, carries.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.errors import DataError
+from coefvq.errors import CoefVQError, DataError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.registry.bundle import bundle_version, read_candidate
 
@@ -42,26 +43,32 @@ def _open_pair(pair_json: Path) -> Predict:
     # the registry gives a version later than this artifact was made; 0 marks that it is not known here
     stamp = bundle_version("0", candidate.content_hash)
     how = recorded(candidate.preprocessing)
-    scorer = PairScorer.from_folders(
-        folders["base"], folders["mllm"], candidate.policy, candidate.issue, stamp, scoring=how
-    )
+    scorer = PairScorer.from_folders(folders["base"], folders["mllm"], candidate.policy, candidate.issue, stamp, how)
     return lambda frame: pair_frame(scorer.score(videos(frame)))
 
 
 def _open_single(folder: Path) -> Predict:
     from coefvq.data.clips import ClipStore, default_cache
-    from coefvq.inference import score_batches
+    from coefvq.inference import score_clips
     from coefvq.models.classifier import load
 
     classifier = load(folder)
-    store = ClipStore(default_cache(), classifier.config.media)
+    store = ClipStore(default_cache(), classifier.config.media, classifier.limits)
 
     def predict(frame: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
 
-        rows = videos(frame)
-        scores = score_batches(classifier, rows, store)
-        return pd.DataFrame({"video_id": [row.video_id for row in rows], "score": scores})
+        rows = [store.hashed(video) for video in videos(frame)]
+        errors: dict[int, CoefVQError] = {}
+        scores = score_clips(classifier, rows, store, errors.__setitem__)
+        told = [str(errors[at]) if at in errors else None for at in range(len(rows))]
+        return pd.DataFrame(
+            {
+                "video_id": [row.video_id for row in rows],
+                "score": scores,
+                "error": pd.Series(told, dtype="object"),
+            }
+        )
 
     return predict
 

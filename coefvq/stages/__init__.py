@@ -70,13 +70,13 @@ STAGES = (
     ),
     StageSpec(
         "stability",
-        ("seed", "media.{issue}", "predict", "stability"),
+        ("seed", "media.{issue}", "ingest.limits", "loading", "predict", "stability"),
         True,
         "Score videos near the thresholds in other ways and count who changes sides.",
     ),
     StageSpec(
         "candidate",
-        ("seed", "media.{issue}", "predict"),
+        ("seed", "media.{issue}", "ingest.limits", "predict"),
         True,
         "Bind models, policy and data hashes into one candidate.",
     ),

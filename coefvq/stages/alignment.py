@@ -109,7 +109,7 @@ def _facts(
     told: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
     """Everything the warmed-up weights depend on; not the issue's name, so that equal issues share a folder."""
-    model = classifier.config.model_dump(exclude={"issues", "id2label"})
+    model = classifier.config.model_dump(exclude={"issues", "id2label", "limits"})
     rows = [
         [video.sha256 or video.video_id, text_of(video), *options] for video, options in zip(videos, told, strict=True)
     ]

@@ -2,7 +2,8 @@
 
 The batches are those of the local engine and go through the same ``score_batches``, so that the scores are the same.
 Each actor takes one CPU and computes on one thread; on a cluster the model's folder, the clips and the settings must
-be found at the same paths on every machine.
+be found at the same paths on every machine. An actor decodes in a limited worker of its own (``clips``); what it sends
+back is numbers and text.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ from typing import Any
 
 import numpy as np
 
-from coefvq.config import Predict
-from coefvq.errors import CoefVQError, DataError, ModelError
+from coefvq.config import MediaLimits, Predict
+from coefvq.data.workers import LimitedPool
+from coefvq.errors import CoefVQError, DataError, ModelError, StorageError
 from coefvq.inference import Scores, load_for_scoring, plan_batches, score_batches
 from coefvq.records import VideoInput
 
 _ACTOR_CPUS = 1.0
-_ERRORS: dict[str, type[CoefVQError]] = {"ModelError": ModelError}
+_ERRORS: dict[str, type[CoefVQError]] = {"ModelError": ModelError, "StorageError": StorageError}
 
 
 def score_on_ray(
     folder: Path,
     videos: Sequence[VideoInput],
     predict: Predict,
+    limits: MediaLimits,
     workers: int,
     progress: Callable[[int], None] = lambda _: None,
-) -> Scores:
+) -> tuple[Scores, dict[int, str]]:
     """P(positive) of each video, float64 [n], in the order given; at most ``workers`` actors.
 
+    Also why a clip does not decode, by index; its score is NaN.
+
     Raises:
-        DataError: Ray is not installed or cannot be reached; a clip does not decode.
+        DataError: Ray is not installed or cannot be reached.
         ModelError: the folder does not fit, or a logit is not finite.
     """
     from coefvq.data.clips import default_cache
@@ -42,9 +47,9 @@ def score_on_ray(
     from coefvq.data.ray_engine import connect
     from coefvq.models.classifier import read_description
 
-    scores = np.zeros(len(videos), np.float64)
+    scores, failed = np.full(len(videos), np.nan), dict[int, str]()
     if not videos:
-        return scores
+        return scores, failed
     config, text = read_description(folder)
     lengths = Collator(text, 0, None, config.text).lengths([text_of(video) for video in videos])
     plan = plan_batches(lengths, predict.batch_size)
@@ -59,7 +64,12 @@ def score_on_ray(
     data.context.enable_progress_bars = False
     done = data.map(
         _Scorer,
-        fn_constructor_args=(str(folder.resolve()), predict.model_dump_json(), str(default_cache().resolve())),
+        fn_constructor_args=(
+            str(folder.resolve()),
+            predict.model_dump_json(),
+            limits.model_dump_json(),
+            str(default_cache().resolve()),
+        ),
         compute=ray.data.ActorPoolStrategy(size=team),
         num_cpus=_ACTOR_CPUS,
     )
@@ -68,8 +78,9 @@ def score_on_ray(
             raise _ERRORS.get(row["kind"], DataError)(row["error"])
         chosen = plan[row["batch"]]
         scores[chosen] = row["scores"]
+        failed |= {chosen[int(at)]: why for at, why in json.loads(row["failed"]).items()}
         progress(len(chosen))
-    return scores
+    return scores, failed
 
 
 def to_json(videos: Sequence[VideoInput]) -> str:
@@ -88,20 +99,24 @@ def from_json(text: str) -> list[VideoInput]:
 class _Scorer:
     """A prepared model in a Ray actor; one batch in, its scores out."""
 
-    def __init__(self, folder: str, predict: str, cache: str) -> None:
+    def __init__(self, folder: str, predict: str, limits: str, cache: str) -> None:
         import torch
 
         from coefvq.data.clips import ClipStore
 
         torch.set_num_threads(1)
         self._classifier = load_for_scoring(Path(folder), Predict.model_validate_json(predict))
-        self._store = ClipStore(Path(cache), self._classifier.config.media)
+        bounds = MediaLimits.model_validate_json(limits)
+        self._store, self._pool = ClipStore(Path(cache), self._classifier.config.media, bounds), LimitedPool(bounds)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        answer = {"batch": row["batch"], "scores": np.zeros(0), "kind": "", "error": ""}
+        answer = {"batch": row["batch"], "scores": np.zeros(0), "failed": "{}", "kind": "", "error": ""}
         try:
-            videos = from_json(row["videos"])
-            answer["scores"] = score_batches(self._classifier, videos, self._store, len(videos))
+            videos = [self._store.hashed(video) for video in from_json(row["videos"])]
+            scores, failed = np.full(len(videos), np.nan), self._store.try_fill(videos, 1, pool=self._pool)
+            good = [at for at in range(len(videos)) if at not in failed]
+            scores[good] = score_batches(self._classifier, [videos[at] for at in good], self._store, len(videos))
+            answer |= {"scores": scores, "failed": json.dumps({at: str(error) for at, error in failed.items()})}
         except CoefVQError as error:
             answer |= {"kind": type(error).__name__, "error": str(error)}
         return answer

@@ -23,8 +23,7 @@ def run(params: Params, issue: str) -> None:
         base=_model(params, "base", issue),
         mllm=_model(params, "mllm", issue),
         policy=read_json(params.paths.report(issue, "policy.json")),
-        # served as it was scored: thresholds hold for these settings only
-        preprocessing=params.media[issue].model_dump() | {"scoring": params.predict.model_dump(exclude={"batch_size"})},
+        preprocessing=_preprocessing(params, issue),
         data=data_ref(params).model_copy(update={"profile": _profile(params, issue)}),
         params={"seed": params.seed},
         metrics={
@@ -36,6 +35,12 @@ def run(params: Params, issue: str) -> None:
     )
     write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
     write_json(params.paths.report(issue, "metrics.json"), _headline(candidate.metrics))
+
+
+def _preprocessing(params: Params, issue: str) -> dict[str, Any]:
+    """Served as it was scored: thresholds hold for these settings only, and for clips within these limits."""
+    scoring, limits = params.predict.model_dump(exclude={"batch_size"}), params.ingest.limits.model_dump()
+    return params.media[issue].model_dump() | {"scoring": scoring, "limits": limits}
 
 
 def _profile(params: Params, issue: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from coefvq.records import VideoInput
 from coefvq.stages.common import progress, say
 from coefvq.training.features.build import Builder
 from coefvq.training.features.cost import Plan, free_bytes, measure
-from coefvq.training.features.keys import CachedModel, cached_model
+from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import FeatureReader, feature_collator, reader
 from coefvq.training.features.store import FeatureStore
 
@@ -79,7 +79,7 @@ def opened(
     if not model.parts or params.runtime.features == "off":
         reason = "off by runtime.features" if model.parts else "off, nothing in this model is frozen"
         say(f"features [{title}]: {reason}")
-        yield _from_clips(params, clips, model, videos, title)
+        yield _from_clips(params, clips, model.collator, videos, title)
         return
     with store.lease() as lease:
         builder = Builder(model, store, clips, lease, params.runtime.workers)
@@ -88,7 +88,7 @@ def opened(
         if use:
             yield _from_features(params, builder, videos, title)
         else:
-            yield _from_clips(params, clips, model, videos, title)
+            yield _from_clips(params, clips, model.collator, videos, title)
 
 
 def decide(params: Params, builder: Builder, videos: Sequence[VideoInput], passes: float) -> tuple[bool, str]:
@@ -107,13 +107,23 @@ def decide(params: Params, builder: Builder, videos: Sequence[VideoInput], passe
     return plan.decide(params.runtime.features)
 
 
+def decoded(params: Params, classifier: Classifier, videos: Sequence[VideoInput], title: str) -> Inputs:
+    """As ``opened`` without features: for a model that sees other clips than the one that was trained.
+
+    Raises:
+        DataError: more clips than ``loading.max_bad_share`` cannot be read.
+        StorageError: the disk is full.
+    """
+    return _from_clips(params, clip_store(params, classifier), classifier.collator, videos, title)
+
+
 def _from_clips(
-    params: Params, clips: ClipStore, model: CachedModel, videos: Sequence[VideoInput], title: str
+    params: Params, clips: ClipStore, collator: Collator, videos: Sequence[VideoInput], title: str
 ) -> Inputs:
     with progress(f"decoding [{title}]", len(videos)) as advance:
         failed = clips.try_fill(videos, params.runtime.workers, advance)
     skipped = {videos[at].video_id: str(error) for at, error in failed.items()}
-    return Inputs(clips, model.collator, skipped=_checked(params, skipped, len(videos), title))
+    return Inputs(clips, collator, skipped=checked(params, skipped, len(videos), title))
 
 
 def _from_features(params: Params, builder: Builder, videos: Sequence[VideoInput], title: str) -> Inputs:
@@ -128,12 +138,12 @@ def _from_features(params: Params, builder: Builder, videos: Sequence[VideoInput
         feature_collator(builder.model),
         found,
         builder.model.reads_clips,
-        _checked(params, skipped, len(videos), title),
+        checked(params, skipped, len(videos), title),
     )
 
 
-def _checked(params: Params, skipped: dict[str, str], total: int, title: str) -> dict[str, str]:
-    """Name what is left out.
+def checked(params: Params, skipped: dict[str, str], total: int, title: str) -> dict[str, str]:
+    """Name what is left out, by video.
 
     Raises:
         DataError: the share is above the limit.

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 
 from coefvq.config import Params
-from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
 from coefvq.files import write_json
-from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_batches, score_dataset
+from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_dataset
 from coefvq.models.classifier import load
 from coefvq.records import SCORE_COLUMNS, VideoInput, label_column, posterior_column
 from coefvq.stages.bulk import score_on_ray
 from coefvq.stages.common import Advance, media_root, progress, split_manifest
-from coefvq.stages.loading import opened
+from coefvq.stages.loading import checked, decoded, opened
 
 _SCORED = ("val", "test", "traffic")
 _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}
@@ -46,20 +45,26 @@ def _score(
 ) -> tuple[Scores, dict[str, str]]:
     """Scores [n], NaN where a clip could not be read, and why it could not, by video."""
     batch_size = params.predict.batch_size
+    scores = np.full(len(videos), np.nan)
     if params.runtime.engine == "ray":
-        return score_on_ray(folder, videos, params.predict, params.runtime.workers, advance), {}
+        scores, failed = score_on_ray(
+            folder, videos, params.predict, params.ingest.limits, params.runtime.workers, advance
+        )
+        named = {videos[index].video_id: error for index, error in failed.items()}
+        return scores, checked(params, named, len(videos), title)
     if params.predict.approximate != NOTHING:
         # what an approximation sees is not what the cache was filled for
-        classifier = load_for_scoring(folder, params.predict)
-        store = ClipStore(default_cache(), classifier.config.media, params.ingest.limits)
-        return score_batches(classifier, videos, store, batch_size, advance), {}
+        ready = load_for_scoring(folder, params.predict)
+        inputs = decoded(params, ready, videos, title)
+        kept = inputs.kept(videos)
+        scores[kept] = score_dataset(ready, inputs.dataset(videos), inputs.collator, batch_size, advance)
+        return scores, dict(inputs.skipped)
     classifier = load(folder)
-    scores = np.full(len(videos), np.nan)
     # features are those of the trained towers, so that training and scoring share them
     with opened(params, classifier, videos, 1, title) as inputs:
         ready = ready_for_scoring(classifier, params.predict)
-        dataset, kept = inputs.dataset(videos), inputs.kept(videos)
-        scores[kept] = score_dataset(ready, dataset, inputs.collator, batch_size, advance)
+        kept = inputs.kept(videos)
+        scores[kept] = score_dataset(ready, inputs.dataset(videos), inputs.collator, batch_size, advance)
     return scores, dict(inputs.skipped)
 
 

@@ -15,11 +15,13 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, Scoring
 from coefvq.data.clips import ClipStore, default_cache
 from coefvq.data.manifest import read_table, to_inputs
+from coefvq.errors import MediaError
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.records import VideoInput
 from coefvq.stages.common import media_root, say, split_manifest
+from coefvq.stages.loading import checked
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
@@ -35,17 +37,33 @@ def run(params: Params, issue: str) -> None:
     band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
     manifest = split_manifest(params).set_index("video_id", drop=False)
     videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
-    half = params.predict.model_copy(update={"dtype": "bfloat16"})
-    path = _ScoringPath(
-        _pair(params, issue, params.predict),
-        _pair(params, issue, half),
-        ClipStore(default_cache(), params.media[issue]),
-        videos,
-        params.predict.batch_size,
-    )
-    report = stability_report(policy, known[band, 0], known[band, 1], list(path.variants(params.seed)), len(scores))
+    models = _pair(params, issue, params.predict)
+    half = _pair(params, issue, params.predict.model_copy(update={"dtype": "bfloat16"}))
+    with TemporaryDirectory() as folder:
+        anew = ClipStore(Path(folder), params.media[issue], params.ingest.limits)
+        kept = decodable(params, [_of(model, anew) for model in models], videos, issue)
+        band = band[kept]
+        store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
+        path = _ScoringPath(models, half, store, anew, chosen, params.predict.batch_size)
+        variants = list(path.variants(params.seed))
+    report = stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
     write_json(params.paths.report(issue, "stability.json"), {"issue": issue, **report})
     say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
+
+
+def _of(model: Classifier, store: ClipStore) -> ClipStore:
+    """The store as the model sees clips; an approximation may see fewer frames than were trained on."""
+    return replace(store, spec=model.config.media)
+
+
+def decodable(params: Params, stores: Sequence[ClipStore], videos: Sequence[VideoInput], issue: str) -> list[int]:
+    """Decode the band for all models, within limits; which clips still decode, the others are named."""
+    failed: dict[int, MediaError] = {}
+    for store in stores:
+        failed |= store.try_fill(videos, params.runtime.workers)
+    named = {videos[at].video_id: str(error) for at, error in failed.items()}
+    checked(params, named, len(videos), f"{issue} stability")
+    return [at for at in range(len(videos)) if at not in failed]
 
 
 def _pair(params: Params, issue: str, scoring: Scoring) -> tuple[Classifier, ...]:
@@ -55,11 +73,15 @@ def _pair(params: Params, issue: str, scoring: Scoring) -> tuple[Classifier, ...
 
 @dataclass(frozen=True)
 class _ScoringPath:
-    """Both models and the videos of the band; each method call scores all of them."""
+    """Both models and the videos of the band; each method call scores all of them.
+
+    ``anew`` holds the same clips as ``store``, decoded just now.
+    """
 
     models: tuple[Classifier, ...]
     in_half: tuple[Classifier, ...]
     store: ClipStore
+    anew: ClipStore
     videos: Sequence[VideoInput]
     batch_size: int
 
@@ -71,8 +93,7 @@ class _ScoringPath:
         yield self._made("padded by a long text", True, self._scores(padding=True))
         with _threads(1):
             yield self._made("one thread", True, self._scores())
-        with TemporaryDirectory() as folder:
-            yield self._made("decoded anew", True, self._scores(store=replace(self.store, root=Path(folder))))
+        yield self._made("decoded anew", True, self._scores(store=self.anew))
         yield self._made("bfloat16", False, self._scores(half=True))
 
     @staticmethod
@@ -97,7 +118,7 @@ class _ScoringPath:
             # a neighbour with a long text makes every row of the batch be padded
             batch += [replace(batch[0], title=_LONG_TITLE)] if padding else []
             for model, scores in zip(models, found, strict=True):
-                scores[part] = score_batches(model, batch, store or self.store, len(batch))[: len(part)]
+                scores[part] = score_batches(model, batch, _of(model, store or self.store), len(batch))[: len(part)]
         return found
 
 

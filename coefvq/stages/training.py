@@ -165,7 +165,8 @@ def checkpoint_folder(params: Params, job: TrainingJob) -> CheckpointFolder:
         **flat_params({"seed": params.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
         **flat_params({"warmup": None if job.warmup is None else job.warmup.model_dump()}),
         "description_weight": job.description_weight,
-        **flat_params({"model": config.model_dump()}),
+        # what a clip may cost does not change what is learnt from it
+        **flat_params({"model": config.model_dump(exclude={"limits"})}),
     }
     name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"
     given = params.runtime.resume_from
@@ -182,7 +183,9 @@ def fresh_classifier(params: Params, job: TrainingJob, train_videos: Sequence[Vi
     """The model as training starts with it: seeded, on the device it will train on."""
     seed_everything(params.seed)
     text = text_encoder(job.config, (text_of(video) for video in train_videos))
-    classifier = build(job.config, text, job.lora_dropout)
+    # saved with the model, so that whoever loads it alone decodes clips under the limits it was trained under
+    config = job.config.model_copy(update={"limits": params.ingest.limits})
+    classifier = build(config, text, job.lora_dropout)
     classifier.network.to(device())
     return classifier
 

@@ -36,6 +36,7 @@ class Summary:
     worker_peak_mib: float
     parent_growth_mib: float
     decoded: Counter[str] = field(default_factory=Counter)
+    paths: dict[str, dict[str, float]] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
     @property
@@ -50,6 +51,7 @@ class Summary:
             "seconds": round(self.seconds, 1),
             "reasons": dict(total.most_common()),
             "decoded": dict(self.decoded.most_common()),
+            "paths": self.paths,
             "longest_wait_s": round(self.longest_wait, 1),
             "worker_peak_mib": round(self.worker_peak_mib),
             "parent_growth_mib": round(self.parent_growth_mib),
@@ -66,9 +68,20 @@ class Summary:
 
 
 def run(
-    folder: Path, files: int, seed: int, *, limits: MediaLimits = LIMITS, workers: int = 2, heavy: bool = True
+    folder: Path,
+    files: int,
+    seed: int,
+    *,
+    limits: MediaLimits = LIMITS,
+    workers: int = 2,
+    heavy: bool = True,
+    paths: Sequence[str] | None = None,
+    every: bool = False,
 ) -> Summary:
-    """Make a corpus in ``folder`` (empty) and put it through probing and decoding."""
+    """Make a corpus in ``folder`` (empty) and put it through probing and decoding.
+
+    Then through ``paths`` (all by default): each file through one of them in turn, or with ``every`` through each.
+    """
     root, outside = folder / "root", folder / "outside"
     root.mkdir()
     outside.mkdir()
@@ -76,6 +89,7 @@ def run(
         cases = make(root, outside, files, seed, address, heavy=heavy)
         summary = _judged(root, cases, limits, workers)
         _decode(folder, root, cases, summary, limits, workers)
+        _in_turn(folder / "paths", root, cases, summary, limits, paths, every)
     if calls:
         summary.violations.append(f"{len(calls)} connection(s) to a server that a file named")
     if summary.worker_peak_mib > limits.worker_mib:
@@ -151,6 +165,40 @@ def _decode(
     for index, error in failures.items():
         if error.reason not in REASONS:
             summary.violations.append(f"{videos[index].path!r}: {error.reason}")
+    summary.worker_peak_mib = max(summary.worker_peak_mib, _peak_mib(resource.RUSAGE_CHILDREN))
+
+
+def _in_turn(
+    folder: Path,
+    root: Path,
+    cases: Sequence[Case],
+    summary: Summary,
+    limits: MediaLimits,
+    wanted: Sequence[str] | None,
+    every: bool,
+) -> None:
+    """Each decoding path over its share of the files; whatever is raised is a violation, and so is silence."""
+    from tests.fuzz.paths import PATHS, Bench  # torch and transformers, which probing does without
+
+    names = list(PATHS if wanted is None else wanted)
+    for number, name in enumerate(names):
+        share = cases if every else cases[number :: len(names)]
+        videos = [VideoInput(case.uri, root / case.uri) for case in share]
+        start = time.monotonic()
+        try:
+            said = PATHS[name](Bench(folder / name, limits), videos)
+        except Exception as error:  # noqa: BLE001 - the finding
+            summary.violations.append(f"path {name}: {type(error).__name__}: {error}")
+            continue
+        seconds = time.monotonic() - start
+        for case in share:
+            why = said.get(case.uri, "no answer")
+            if why == "no answer" or (case.kind == "valid" and why not in ("", "left out")):
+                summary.violations.append(f"path {name}: {case.uri!r}: {why}")
+        if seconds > len(videos) * (limits.wall_seconds + _GRACE):
+            summary.violations.append(f"path {name}: {seconds:.0f} s for {len(videos)} files")
+        read = sum(not why for why in said.values())
+        summary.paths[name] = {"files": len(videos), "read": read, "seconds": round(seconds, 1)}
     summary.worker_peak_mib = max(summary.worker_peak_mib, _peak_mib(resource.RUSAGE_CHILDREN))
 
 

@@ -17,13 +17,13 @@ from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.probe import probe_all
 from coefvq.data.workers import limited_map
 from coefvq.errors import DataError
-from tests.unit.worker_tasks import LIMITS, lost, obey, raise_on, square
+from tests.unit.worker_tasks import ANY, LIMITS, lost, obey, raise_on, square
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
 
 
 def run(work: Callable[[Any], Any], items: Any, workers: int = 2) -> list[Any]:
-    return list(limited_map(work, items, failed=lost, limits=LIMITS, workers=workers, engine="ray"))
+    return list(limited_map(work, items, answer=ANY, failed=lost, limits=LIMITS, workers=workers, engine="ray"))
 
 
 # before the tests that start Ray: what is there already is used, whatever the address says

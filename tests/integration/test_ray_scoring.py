@@ -12,8 +12,9 @@ import torch
 
 from coefvq.config import Approximate, MediaSpec, Predict
 from coefvq.data.clips import ClipStore
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.text import train_text_encoder
-from coefvq.errors import DataError, ModelError
+from coefvq.errors import ModelError
 from coefvq.inference import load_for_scoring, score_batches
 from coefvq.models.classifier import ModelConfig, build
 from coefvq.records import VideoInput
@@ -67,24 +68,30 @@ class TestRay:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            local = score_batches(load_for_scoring(folder, PREDICT), inputs(clips), ClipStore(tmp_path, MEDIA), 3)
+            local = score_batches(
+                load_for_scoring(folder, PREDICT), inputs(clips), ClipStore(tmp_path, MEDIA, DEFAULT_LIMITS), 3
+            )
         finally:
             torch.set_num_threads(before)
         counted: list[int] = []
-        found = score_on_ray(folder, inputs(clips), PREDICT, 2, counted.append)
+        found, failed = score_on_ray(folder, inputs(clips), PREDICT, DEFAULT_LIMITS, 2, counted.append)
+        assert failed == {}
         assert np.array_equal(found, local)
         assert sum(counted) == len(local) == 8
         assert len(np.unique(local)) == 8
 
     def test_a_clip_that_does_not_decode_is_named(self, folder: Path, clips: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.mp4").write_bytes(b"no video at all")
-        with pytest.raises(DataError, match=r"bad\.mp4"):
-            score_on_ray(folder, [*inputs(clips), VideoInput("bad", tmp_path / "bad.mp4")], PREDICT, 2)
+        videos = [*inputs(clips), VideoInput("bad", tmp_path / "bad.mp4")]
+        scores, failed = score_on_ray(folder, videos, PREDICT, DEFAULT_LIMITS, 2)
+        assert list(failed) == [8]
+        assert "bad.mp4: cannot be decoded" in failed[8]
+        assert np.isnan(scores).tolist() == [False] * 8 + [True]
 
     def test_nothing_to_do_is_nothing(self, folder: Path) -> None:
-        assert score_on_ray(folder, [], PREDICT, 2).shape == (0,)
+        assert score_on_ray(folder, [], PREDICT, DEFAULT_LIMITS, 2)[0].shape == (0,)
 
 
 def test_a_folder_without_a_model_is_an_error_before_ray_starts(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no config\.json"):
-        score_on_ray(tmp_path, [VideoInput("a", tmp_path / "a.mp4")], PREDICT, 2)
+        score_on_ray(tmp_path, [VideoInput("a", tmp_path / "a.mp4")], PREDICT, DEFAULT_LIMITS, 2)

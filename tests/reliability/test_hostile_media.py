@@ -17,11 +17,14 @@ from coefvq.data.clips import ClipStore
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.probe import probe_all
 from coefvq.files import sha256_file
-from coefvq.inference import PairScorer
+from coefvq.inference import MultiIssueScorer, PairScorer
 from coefvq.models.classifier import base_config, build
 from coefvq.records import VideoInput
+from coefvq.vmp.records import Event
+from coefvq.vmp.retriever import retrieve
 from tests.fuzz import bombs
 from tests.fuzz.corpus import Case, make
+from tests.fuzz.paths import PATHS, Bench
 from tests.fuzz.run import nobody_should_call
 from tests.fuzz.seeds import repeated, seed
 from tests.settings import training_settings
@@ -37,13 +40,26 @@ def probed(root: Path, uris: list[str], limits: MediaLimits = DEFAULT_LIMITS) ->
 
 def test_a_short_fuzz_run_finds_nothing(repository: Path) -> None:
     # a process of its own: were it to crash or hang, the test would say so; its memory is its own too
-    command = [sys.executable, "-m", "tests.fuzz", "--files", "130", "--seed", "11", "--light"]
+    command = [sys.executable, "-m", "tests.fuzz", "--files", "130", "--seed", "11", "--light", "--paths", "none"]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["violations"] == []
     assert done.returncode == 0, done.stderr
     assert result["files"] >= 130
     assert result["parent_growth_mib"] < 200
+
+
+@pytest.mark.parametrize("name", sorted(set(PATHS) - {"ray"}))
+def test_every_decoding_path_survives_hostile_clips(name: str, tmp_path: Path) -> None:
+    claims = {kind: data for kind, _, data in bombs.claims()}
+    files = {"good": seed("mp4"), "claim": claims["cmov_claim"], "noise": b"\xff" * 5000, "empty": b""}
+    for kind, data in files.items():
+        (tmp_path / f"{kind}.mp4").write_bytes(data)
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    names = [*files, "loop", "x" * 300]
+    bench = Bench(tmp_path / "bench", HARSH)
+    said = PATHS[name](bench, [VideoInput(kind, tmp_path / f"{kind}.mp4") for kind in names])
+    assert {kind: bool(why) for kind, why in said.items()} == {kind: kind != "good" for kind in names}
 
 
 def test_a_corpus_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
@@ -90,7 +106,7 @@ def test_playlists_lead_nowhere(tmp_path: Path) -> None:
             names.append(name + suffix)
             (tmp_path / names[-1]).write_bytes(data)
         reasons = probed(tmp_path, names)
-        store = ClipStore(tmp_path / "cache", MEDIA)
+        store = ClipStore(tmp_path / "cache", MEDIA, DEFAULT_LIMITS)
         failures = store.try_fill([VideoInput(name, tmp_path / name) for name in names], 2)
     assert calls == []
     # a QuickTime file with a reference elsewhere holds data of its own as well, and that is what is read
@@ -136,7 +152,7 @@ def scorer(tmp_path: Path) -> PairScorer:
     )
     base, mllm = (build(base_config("icd", params, MEDIA.model_copy(update={"frames": n})), None) for n in (2, 4))
     policy = CascadePolicy(issue="icd", base_threshold=0.0, decision_threshold=0.5, p_base=None, views_trigger=None)
-    return PairScorer("icd", "1-abc", base, mllm, policy, tmp_path / "cache", limits=HARSH)
+    return PairScorer("icd", "1-abc", base, mllm, policy, tmp_path / "cache", HARSH)
 
 
 def test_a_hostile_clip_costs_the_scorer_one_row(scorer: PairScorer, slow_clip: Path, tmp_path: Path) -> None:
@@ -156,12 +172,41 @@ def test_a_hostile_clip_costs_the_scorer_one_row(scorer: PairScorer, slow_clip: 
     assert rows[0].mllm_score is not None
 
 
+def test_what_is_no_clip_costs_the_stream_one_row_each(scorer: PairScorer, tmp_path: Path) -> None:
+    (tmp_path / "good.mp4").write_bytes(seed("mp4"))
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    places = ["good.mp4", "x" * 300 + ".mp4", "loop.mp4", "good.mp4/a.mp4", ".", "a\0b.mp4", "\ud800.mp4", "good.mp4"]
+    events = [Event(str(at), uri=str(tmp_path / place), offset=at) for at, place in enumerate(places)]
+    events.append(Event("hash", uri=str(tmp_path / "good.mp4"), sha256="../../../good", offset=len(places)))
+    candidates = retrieve(events, MultiIssueScorer((scorer,)))
+    assert [candidate.error is None for candidate in candidates] == [True, *[False] * 6, True, False]
+    assert "File name too long" in str(candidates[1].error)
+    assert "its bytes are not those" in str(candidates[-1].error)
+
+
+def test_damaged_entries_are_made_again_or_cost_one_row(scorer: PairScorer, tmp_path: Path) -> None:
+    for name in ("mp4", "mkv"):
+        (tmp_path / name).write_bytes(seed(name))
+    videos = [VideoInput(name, tmp_path / name, sha256=sha256_file(tmp_path / name)) for name in ("mp4", "mkv")]
+    before = scorer.score(videos)
+    entries = list(scorer.cache.rglob("*.safetensors"))
+    assert len(entries) == 4
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:-9])
+    (tmp_path / "mkv").unlink()
+    first, second = scorer.score(videos)
+    assert first.error is None
+    assert first.base_score == pytest.approx(before[0].base_score, abs=1e-6)
+    assert first.mllm_score == pytest.approx(before[0].mllm_score, abs=1e-6)
+    assert "no such file" in str(second.error)
+
+
 def test_a_clip_that_only_the_mllm_cannot_decode_gets_an_error_row(scorer: PairScorer, tmp_path: Path) -> None:
     inputs = []
     for name in ("mp4", "mkv"):
         inputs.append(VideoInput(name, tmp_path / name))
         inputs[-1].path.write_bytes(seed(name))
-    store = ClipStore(scorer.cache, scorer.base.config.media)
+    store = ClipStore(scorer.cache, scorer.base.config.media, HARSH)
     hashed = [replace(video, sha256=sha256_file(video.path)) for video in inputs]
     store.fill(hashed, 1)
     inputs[0].path.write_bytes(b"no video any more")  # but still known by its hash, as a prober would pass it
@@ -176,7 +221,7 @@ def test_clips_that_are_known_start_no_process(
     (tmp_path / "good.mp4").write_bytes(seed("mp4"))
     video = VideoInput("a", tmp_path / "good.mp4")
     for model in (scorer.base, scorer.mllm):
-        ClipStore(scorer.cache, model.config.media).get(video)
+        ClipStore(scorer.cache, model.config.media, HARSH).get(video)
     # limits of its own are a pool of its own: none that another test left at work
     own = replace(scorer, limits=HARSH.model_copy(update={"cpu_seconds": 2}))
     monkeypatch.setattr("coefvq.data.workers.LimitedPool._start", None)

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import VideoDataset
-from coefvq.data.media import Clip
+from coefvq.data.media import DEFAULT_LIMITS, Clip
 from coefvq.data.text import train_text_encoder
 from coefvq.models.classifier import build, mllm_config
 from coefvq.records import VideoInput
@@ -55,7 +55,7 @@ class Noise(ClipStore):
 
 def rows(start: int, stop: int) -> VideoDataset:
     videos = [VideoInput(str(i), Path(str(i)), title=f"{WORDS[i % 6]} {WORDS[i % 5]}") for i in range(start, stop)]
-    return VideoDataset(videos, Noise(Path(), MEDIA), [i % 2 for i in range(start, stop)])
+    return VideoDataset(videos, Noise(Path(), MEDIA, DEFAULT_LIMITS), [i % 2 for i in range(start, stop)])
 
 
 def train(folder: str | None, out: Path) -> None:

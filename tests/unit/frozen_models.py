@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams, Training
 from coefvq.data.clips import ClipStore
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.models.assembly import Builder, TokenIds, freeze_module
 from coefvq.models.classifier import Classifier, base_config, build, mllm_config
@@ -90,12 +91,12 @@ _RANK0 = Lora(rank=0, alpha=0, dropout=0.0)
 def stored_clips(root: Path, count: int, frame_size: int = 64) -> tuple[list[VideoInput], ClipStore]:
     """Videos whose clips are decoded already, of random pixels; every third is silent."""
     media = MEDIA.model_copy(update={"frame_size": frame_size})
-    store = ClipStore(root, media)
+    store = ClipStore(root, media, DEFAULT_LIMITS)
     videos = []
     for number in range(count):
         random = np.random.default_rng(number)
         digest = f"{number:064x}"
-        path = store._path(digest)
+        path = store.path(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         wave = random.integers(-9000, 9000, 0 if number % 3 == 0 else 16_000).astype(np.int16)
         frames = random.integers(0, 255, (MEDIA.frames, 3, frame_size, frame_size)).astype(np.uint8)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save
 
 from coefvq.config import MediaSpec
-from coefvq.data.clips import ClipStore
+from coefvq.data.clips import ClipStore, _fill
 from coefvq.data.manifest import to_inputs
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.remote import copy_path
 from coefvq.data.workers import LimitedPool
-from coefvq.errors import MediaError
+from coefvq.errors import MediaError, StorageError
 from coefvq.files import sha256_file
 from coefvq.records import VideoInput
 from tests.unit.clip_server import ClipServer, serving
@@ -56,7 +61,7 @@ def remote(server: ClipServer, name: str, root: Path) -> VideoInput:
 
 
 def test_a_file_that_changed_since_ingest_is_not_decoded(folder: Path, tmp_path: Path) -> None:
-    store, known = ClipStore(tmp_path / "cache", SPEC), video(folder / "a.mp4")
+    store, known = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), video(folder / "a.mp4")
     shutil.copyfile(folder / "b.mp4", folder / "a.mp4")
     with pytest.raises(MediaError, match=r"a\.mp4: its bytes are not those that were ingested") as caught:
         store.get(known)
@@ -65,7 +70,7 @@ def test_a_file_that_changed_since_ingest_is_not_decoded(folder: Path, tmp_path:
 
 
 def test_a_stored_clip_needs_no_file(folder: Path, tmp_path: Path) -> None:
-    store, known = ClipStore(tmp_path / "cache", SPEC), video(folder / "a.mp4")
+    store, known = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), video(folder / "a.mp4")
     first = store.get(known)
     (folder / "a.mp4").unlink()
     assert np.array_equal(store.get(known).frames, first.frames)
@@ -75,10 +80,10 @@ def test_a_stored_clip_needs_no_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_remote_clip_is_fetched_once_and_checked(server: ClipServer, folder: Path, tmp_path: Path) -> None:
-    store = ClipStore(tmp_path / "cache", SPEC)
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
     clip = store.get(remote(server, "a.mp4", store.root))
     assert np.array_equal(clip.frames, store.get(video(folder / "a.mp4")).frames)
-    other_settings = ClipStore(store.root, SPEC.model_copy(update={"frames": 3}))
+    other_settings = ClipStore(store.root, SPEC.model_copy(update={"frames": 3}), DEFAULT_LIMITS)
     other_settings.get(remote(server, "a.mp4", store.root))
     assert server.hits == {"/a.mp4": 1}
     known = remote(server, "b.mp4", store.root)
@@ -89,7 +94,7 @@ def test_a_remote_clip_is_fetched_once_and_checked(server: ClipServer, folder: P
 
 
 def test_fill_names_the_first_bad_clip(folder: Path, tmp_path: Path) -> None:
-    store, done = ClipStore(tmp_path / "cache", SPEC), list[int]()
+    store, done = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), list[int]()
     videos = [video(folder / "a.mp4"), video(folder / "b.mp4")]
     store.fill(videos, 1, done.append)
     store.fill(videos, 1, done.append)
@@ -101,7 +106,7 @@ def test_fill_names_the_first_bad_clip(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("own_pool", [False, True])
 def test_try_fill_says_which_clips_are_bad(folder: Path, tmp_path: Path, own_pool: bool) -> None:
-    store, done = ClipStore(tmp_path / "cache", SPEC), list[int]()
+    store, done = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), list[int]()
     videos = [
         video(folder / "bad.mp4"),
         video(folder / "a.mp4"),
@@ -138,15 +143,16 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(folder: Path, tmp_path: 
 import resource, signal, sys
 from pathlib import Path
 from coefvq.config import MediaSpec
-from coefvq.data.clips import ClipStore
+from coefvq.data.clips import ClipStore, _fill
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.errors import StorageError
 from coefvq.records import VideoInput
 
-store = ClipStore(Path(sys.argv[1]), MediaSpec(frames=2, frame_size=32, audio_seconds=1.0))
+store = ClipStore(Path(sys.argv[1]), MediaSpec(frames=2, frame_size=32, audio_seconds=1.0), DEFAULT_LIMITS)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    store.get(VideoInput("a", Path(sys.argv[2])))
+    _fill(store, VideoInput("a", Path(sys.argv[2])))  # what a worker does
 except StorageError as error:
     print(error)
 """
@@ -154,3 +160,126 @@ except StorageError as error:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "File too large; free some space" in done.stdout
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_of_storage_and_no_bad_clip(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
+    for call in (store.get, lambda known: store.try_fill([known], 1)):
+        with pytest.raises(StorageError, match="Not a directory; free some space, or set COEFVQ_CACHE"):
+            call(video(folder / "a.mp4"))
+
+
+def _other(path: Path) -> bytes:
+    entry = load_file(path)
+    return save({"frames": entry["frames"][:1], "waveform": entry["waveform"]})
+
+
+DAMAGE: dict[str, Callable[[Path], bytes]] = {
+    "empty": lambda _: b"",
+    "cut": lambda path: path.read_bytes()[:-100],
+    "zeros": lambda path: bytes(path.stat().st_size),
+    "noise": lambda path: b"\xff" * 300,
+    "frames": _other,
+    "type": lambda path: save({"frames": load_file(path)["frames"], "waveform": np.zeros(9, np.float32)}),
+    "dimensions": lambda path: save({"frames": load_file(path)["frames"], "waveform": np.zeros((3, 3), np.int16)}),
+    "sound": lambda path: save({"frames": load_file(path)["frames"], "waveform": np.zeros(16_001, np.int16)}),
+    "names": lambda path: save({"frames": load_file(path)["frames"]}),
+}
+
+
+def test_a_damaged_entry_is_made_again(folder: Path, tmp_path: Path) -> None:
+    store, known = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), video(folder / "a.mp4")
+    expected = store.get(known)
+    [path] = (tmp_path / "cache").rglob("*.safetensors")
+    for name, damage in DAMAGE.items():
+        whole = path.read_bytes()
+        path.write_bytes(damage(path))
+        assert np.array_equal(store.get(known).frames, expected.frames), name
+        assert path.read_bytes() == whole
+    path.write_bytes(b"")
+    assert store.try_fill([known], 1) == {}
+    assert path.read_bytes() == whole
+
+
+def test_an_entry_that_cannot_be_made_again_is_a_bad_clip(folder: Path, tmp_path: Path) -> None:
+    store, known = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), video(folder / "a.mp4")
+    store.get(known)
+    [path] = (tmp_path / "cache").rglob("*.safetensors")
+    path.write_bytes(b"")
+    (folder / "a.mp4").unlink()
+    with pytest.raises(MediaError, match=r"a\.mp4: no such file"):
+        store.get(known)
+
+
+def test_a_hash_that_is_none_leads_nowhere(folder: Path, tmp_path: Path) -> None:
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
+    store.get(video(folder / "a.mp4"))
+    other = tmp_path / "model.safetensors"
+    other.write_bytes(b"somebody's weights")
+    away = os.path.relpath(other, store.path("0" * 64).parent).removesuffix(".safetensors")
+    for sha256 in (away, "", "0", f"/{other.with_suffix('')}"):
+        with pytest.raises(MediaError) as caught:
+            store.get(replace(video(folder / "a.mp4"), sha256=sha256))
+        assert caught.value.reason == "changed"
+    assert other.read_bytes() == b"somebody's weights"
+
+
+def awkward(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Paths that are no clip, and what is said of each."""
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "dangling.mp4").symlink_to("gone.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    return {
+        "long": (folder / ("x" * 300 + ".mp4"), "File name too long"),
+        "long path": (folder / "/".join(["y" * 200] * 30) / "a.mp4", "File name too long"),
+        "loop": (folder / "loop.mp4", "Too many levels of symbolic links"),
+        "below a file": (folder / "a.mp4" / "b.mp4", "Not a directory"),
+        "folder": (folder, "a folder, pipe or device"),
+        "pipe": (folder / "pipe.mp4", "a folder, pipe or device"),
+        "dangling": (folder / "dangling.mp4", "no such file"),
+        "zero": (folder / "a\0b.mp4", "no name that a file can have"),
+        "surrogate": (folder / "a\ud800.mp4", "no name that a file can have"),
+        "bytes": (folder / "a\udcff.mp4", "no such file"),
+    }
+
+
+def test_a_path_that_is_no_clip_costs_one_row(folder: Path, tmp_path: Path) -> None:
+    store, paths = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS), awkward(folder)
+    rows = [VideoInput(name, path) for name, (path, _) in paths.items()]
+    failures = store.try_fill([*rows, video(folder / "b.mp4")], 1)
+    assert sorted(failures) == list(range(len(rows)))
+    for index, (name, (_, said)) in enumerate(paths.items()):
+        assert said in str(failures[index]), name
+        assert failures[index].reason == "missing"
+    with pytest.raises(MediaError, match="File name too long"):
+        store.get(rows[0])
+
+
+def test_a_clip_without_rights_is_a_bad_clip(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root no right is missing, so the kernel's answer is given by hand; in this process, as a worker would."""
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
+    for place in ("pathlib.Path.stat", "coefvq.data.clips.sha256_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, denied)
+            assert store.hashed(VideoInput("a", folder / "a.mp4")).sha256 is None
+            filled = _fill(store, VideoInput("a", folder / "a.mp4"))
+        assert (filled.reason, filled.message) == (
+            "missing",
+            f"{folder / 'a.mp4'}: Permission denied; correct the path or delete the row",
+        )
+
+
+def denied(*_: object, **__: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_what_the_cache_holds_is_for_its_owner_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache" / "clips").mkdir(parents=True)  # as an earlier version left it
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
+    store.get(video(folder / "a.mp4"))
+    found = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "cache" / "clips").rglob("*")}
+    assert len(found) == 3
+    assert {mode for path, mode in found.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in found.items() if path.is_file()} == {0o600}
+    assert stat.S_IMODE((tmp_path / "cache" / "clips").stat().st_mode) == 0o700

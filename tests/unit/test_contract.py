@@ -116,6 +116,30 @@ def test_nothing_unpickles(repository: Path) -> None:
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in wanted]
                 called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr
+                receiver = ast.dump(node.func) if isinstance(node, ast.Call) else ""
                 found += [f"{path.name}: torch.load"] if called == "load" and "torch" in ast.dump(node.func) else []
-    # a worker answers through a pipe of our own, and Ray's actors through Ray's: no file is ever read so
-    assert not [name for name in found if name not in {"limited_worker.py: pickle", "ray_engine.py: pickle"}]
+                # a Connection's recv and a ForkingPickler's loads unpickle as well
+                found += [f"{path.name}: .recv"] if called == "recv" else []
+                found += [f"{path.name}: ForkingPickler.loads"] if called == "loads" and "json" not in receiver else []
+    # what a worker is asked, in the worker alone; what it answers is JSON
+    assert set(found) == {"limited_worker.py: pickle", "limited_worker.py: ForkingPickler.loads"}
+
+
+def test_a_stranger_s_clip_is_opened_in_limited_workers_only(repository: Path) -> None:
+    """Who calls a decoder: functions that limited workers run (each named where it is mapped), with limits given."""
+    decoders = {"decode_clip": 5, "decode_frames": 4, "decode_audio": 3, "stream_info": 2, "probe_clip": 3}
+    calls, defaults = set(), []
+    for path in (repository / "coefvq").rglob("*.py"):
+        if path.name == "media.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.defaults, *(value for value in node.args.kw_defaults if value)]
+                defaults += [f"{path.name}: {node.name}" for value in arguments if "DEFAULT_LIMITS" in ast.dump(value)]
+                for call in ast.walk(node):
+                    name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
+                    if isinstance(call, ast.Call) and name in decoders:
+                        assert len(call.args) == decoders[name], f"{path.name}: {node.name} gives no limits to {name}"
+                        calls.add(f"{path.name}: {node.name}")
+    assert calls == {"clips.py: _decoded", "footage.py: _prepared", "probe.py: _decoded", "thumbnails.py: _thumbnail"}
+    assert defaults == []

@@ -13,6 +13,7 @@ from torch import nn
 
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import Example, VideoDataset, text_of
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.errors import StorageError
 from coefvq.models.classifier import Classifier
 from coefvq.records import VideoInput
@@ -241,7 +242,9 @@ def test_a_bad_clip_is_skipped_and_named(tmp_path: Path, clips: Path) -> None:
     paths = [good[0], tmp_path / "bad.mp4", good[1]]
     videos = [VideoInput(f"v{n}", path, sha256=sha256_file(path)) for n, path in enumerate(paths)]
     model = frozen_model("frames")
-    built, _ = build_all(tmp_path / "features", model, videos, ClipStore(tmp_path / "c", model.config.media))
+    built, _ = build_all(
+        tmp_path / "features", model, videos, ClipStore(tmp_path / "c", model.config.media, DEFAULT_LIMITS)
+    )
     assert list(built.skipped) == ["v1"]
     assert "bad.mp4" in str(built.skipped["v1"])
     assert built.computed == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,33 @@ def test_a_new_file_has_the_usual_rights_whoever_wrote_it(tmp_path: Path) -> Non
         (tmp_path / "other").touch(mode=0o600)
         (tmp_path / "other").replace(temporary)
     assert (tmp_path / "swapped").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_umask_is_applied_and_never_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        # setting it to read it would be a moment in which another thread's files are open to all
+        monkeypatch.setattr(os, "umask", None)
+        write_json(tmp_path / "new" / "a.json", {})
+        with atomic_path(tmp_path / "cache" / "deep" / "a", private=True) as temporary:
+            temporary.write_bytes(b"a")
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes["a.json"] == 0o666 & ~umask
+    assert modes["new"] == 0o777 & ~umask
+    assert (modes["cache"], modes["deep"], modes["a"]) == (0o700, 0o700, 0o600)
+
+
+def test_a_temporary_is_never_another_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    (tmp_path / ".a.guessed.tmp").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError), atomic_path(tmp_path / "a"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / ".a.guessed.tmp").is_symlink()
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

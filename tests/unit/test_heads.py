@@ -14,7 +14,7 @@ from transformers import AutoModelForVideoClassification
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import Example
-from coefvq.data.media import Clip
+from coefvq.data.media import DEFAULT_LIMITS, Clip
 from coefvq.data.text import train_text_encoder
 from coefvq.errors import ModelError
 from coefvq.inference import score_batches
@@ -150,7 +150,7 @@ class _Grey(ClipStore):
 
 
 def test_scoring_takes_the_head_of_the_issue(tmp_path: Path) -> None:
-    model, store = classifier(), _Grey(tmp_path, MEDIA)
+    model, store = classifier(), _Grey(tmp_path, MEDIA, DEFAULT_LIMITS)
     videos = [VideoInput(str(number), Path(str(number))) for number in (10, 200)]
     scores = {issue: score_batches(model, videos, store, issue=issue) for issue in ISSUES}
     assert not np.allclose(scores["icd"], scores["ucc"])
@@ -159,7 +159,7 @@ def test_scoring_takes_the_head_of_the_issue(tmp_path: Path) -> None:
 
 
 def test_logits_that_are_not_finite_name_the_video(tmp_path: Path) -> None:
-    model, store = classifier("icd"), _Grey(tmp_path, MEDIA)
+    model, store = classifier("icd"), _Grey(tmp_path, MEDIA, DEFAULT_LIMITS)
     videos = [VideoInput(str(number), Path(str(number))) for number in (10, 200, 30)]
     score_batches(model, videos, store)
 

@@ -12,9 +12,10 @@ import torch
 from coefvq.config import Approximate, MediaSpec, Scoring
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import text_of
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.text import train_text_encoder
 from coefvq.errors import ModelError
-from coefvq.inference import EXACT, load_for_scoring, plan_batches, recorded, score_batches
+from coefvq.inference import EXACT, Recorded, load_for_scoring, plan_batches, recorded, score_batches
 from coefvq.models.classifier import ModelConfig, build, load
 from coefvq.records import VideoInput
 from coefvq.stages.bulk import from_json, to_json
@@ -56,7 +57,7 @@ def videos(clips: Path) -> list[VideoInput]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    return ClipStore(tmp_path_factory.mktemp("cache"), MEDIA)
+    return ClipStore(tmp_path_factory.mktemp("cache"), MEDIA, DEFAULT_LIMITS)
 
 
 def test_batches_hold_texts_of_like_length_and_every_video_once(folder: Path, videos: list[VideoInput]) -> None:
@@ -102,6 +103,14 @@ def test_a_logit_that_is_not_finite_names_its_video(folder: Path, videos: list[V
         ModelError, match=f"^video {videos[2].video_id}: the mllm model of ucc gives logits that are not finite"
     ):
         score_batches(broken, videos, store, 4)
+    # where rows may fail, it costs its own
+    failed: dict[int, Exception] = {}
+    scores = score_batches(broken, videos, store, 4, failed=failed.__setitem__)
+    assert list(failed) == [2]
+    assert "not finite" in str(failed[2])
+    expected = score_batches(load(folder), videos, store, 4)
+    assert np.array_equal(np.delete(scores, 2), np.delete(expected, 2))
+    assert np.isnan(scores[2])
 
 
 def test_settings_travel_with_a_released_pair() -> None:
@@ -110,8 +119,12 @@ def test_settings_travel_with_a_released_pair() -> None:
         savings="exact",
         approximate=Approximate(int8=True, frames=2, pool_tokens=2, audio_seconds=0.5),
     )
-    assert recorded({"frames": 4, "scoring": asked.model_dump()}) == asked
-    assert recorded({"frames": 4}) == EXACT
+    assert recorded({"frames": 4, "scoring": asked.model_dump()}) == Recorded(asked, DEFAULT_LIMITS)
+    assert recorded({"frames": 4}) == Recorded(EXACT, DEFAULT_LIMITS)
+    tight = DEFAULT_LIMITS.model_copy(update={"seconds": 3.0})
+    assert recorded({"limits": tight.model_dump()}).limits == tight
+    with pytest.raises(ModelError, match=r"preprocessing\.limits"):
+        recorded({"limits": {"seconds": 3.0}})
     with pytest.raises(ModelError, match=r"preprocessing\.scoring"):
         recorded({"scoring": {"dtype": "float7"}})
 

@@ -233,7 +233,7 @@ def test_probe_limits(tmp_path: Path) -> None:
 
 def test_clip_store_decodes_once_and_by_content(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", 12)
-    store = ClipStore(tmp_path / "cache", MediaSpec(frames=4, frame_size=32, audio_seconds=1.0))
+    store = ClipStore(tmp_path / "cache", MediaSpec(frames=4, frame_size=32, audio_seconds=1.0), LIMITS)
     first = store.get(VideoInput("v", path))
     files = list((tmp_path / "cache").rglob("*.safetensors"))
     assert len(files) == 1
@@ -241,14 +241,14 @@ def test_clip_store_decodes_once_and_by_content(tmp_path: Path) -> None:
     again = store.get(VideoInput("w", tmp_path / "renamed.mp4"))
     assert np.array_equal(first.frames, again.frames)
     assert list((tmp_path / "cache").rglob("*.safetensors")) == files
-    other = ClipStore(tmp_path / "cache", MediaSpec(frames=2, frame_size=32, audio_seconds=1.0))
+    other = ClipStore(tmp_path / "cache", MediaSpec(frames=2, frame_size=32, audio_seconds=1.0), LIMITS)
     assert other.get(VideoInput("w", tmp_path / "renamed.mp4")).frames.shape[0] == 2
 
 
 def test_filling_a_store_side_by_side_names_the_bad_clip(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", 12)
     (tmp_path / "bad.mp4").write_text("x")
-    store = ClipStore(tmp_path / "cache", MediaSpec(frames=4, frame_size=32, audio_seconds=1.0))
+    store = ClipStore(tmp_path / "cache", MediaSpec(frames=4, frame_size=32, audio_seconds=1.0), LIMITS)
     done: list[int] = []
     store.fill([VideoInput("v", tmp_path / "v.mp4")], 1, done.append)
     assert sum(done) == 1

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import coefvq.__main__ as main
 from coefvq.data.manifest import write_table
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.thumbnails import MAX_BYTES, thumbnails
 from coefvq.files import write_json
 from tests.unit.report_world import inputs
@@ -75,7 +76,7 @@ def test_thumbnails_are_small_jpegs(clips: Path, tmp_path: Path) -> None:
     good = next((clips / "videos").glob("*.mp4"))
     bad = tmp_path / "bad.mp4"
     bad.write_text("no video")
-    found = thumbnails({"good": good, "bad": bad, "gone": tmp_path / "gone.mp4"})
+    found = thumbnails({"good": good, "bad": bad, "gone": tmp_path / "gone.mp4"}, DEFAULT_LIMITS)
     assert list(found) == ["good"]
     assert len(found["good"]) <= MAX_BYTES
     image = Image.open(io.BytesIO(found["good"]))

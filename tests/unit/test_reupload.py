@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,19 @@ from typer.testing import CliRunner
 
 from coefvq.cli.reupload import reupload as command
 from coefvq.data.importers import read_table
-from coefvq.data.media import stream_info
+from coefvq.data.media import DEFAULT_LIMITS, stream_info
 from coefvq.data.reupload.edits import EVASION, PRESENTATION
 from coefvq.data.reupload.encode import SAMPLE_RATE, write_clip
 from coefvq.data.reupload.folder import COLUMNS, MARKER
-from coefvq.data.reupload.generate import Settings, Summary, count_videos, reupload
+from coefvq.data.reupload.generate import Settings, Summary, count_videos
+from coefvq.data.reupload.generate import reupload as make_reuploads
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import roc_auc
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, container_facts, shortcut_scores
 from coefvq.files import sha256_file, sha256_tree
 
 FPS = 10
+reupload = partial(make_reuploads, limits=DEFAULT_LIMITS)
 SMALL = Settings(seed=3, copies=1.2, own_edits=0.3, size=96, fps=FPS)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import VideoDataset, text_of
-from coefvq.data.media import Clip
+from coefvq.data.media import DEFAULT_LIMITS, Clip
 from coefvq.data.text import TextEncoder, shortened, train_text_encoder
 from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
@@ -167,7 +167,7 @@ class _Clips(ClipStore):
 
 def test_no_sound_is_a_zero_vector_in_training_as_in_serving(encoder: TextEncoder, tmp_path: Path) -> None:
     model = build(mllm_config("ucc", MLLM, MEDIA), encoder)
-    network, store = model.network, _Clips(tmp_path, MEDIA)
+    network, store = model.network, _Clips(tmp_path, MEDIA, DEFAULT_LIMITS)
     videos = [VideoInput(name, Path(name), "my title") for name in ("silent", "loud-1", "silent-2")]
     served = score_batches(model, videos, store)
     seen: list[torch.Tensor] = []

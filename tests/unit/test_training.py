@@ -17,9 +17,9 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import BaseModelParams, MediaSpec, Training
 from coefvq.data.clips import ClipStore
 from coefvq.data.dataset import Example, VideoDataset
-from coefvq.data.media import Clip
+from coefvq.data.media import DEFAULT_LIMITS, Clip
 from coefvq.errors import MLLMUnavailableError, TrainingError
-from coefvq.inference import PairScorer, score_batches
+from coefvq.inference import PairScorer, recorded, score_batches
 from coefvq.models.classifier import Classifier, base_config, build, load
 from coefvq.records import VideoInput
 from coefvq.training.arguments import use_bf16
@@ -49,7 +49,7 @@ class BrightAndDark(ClipStore):
 
 @pytest.fixture
 def store(tmp_path: Path) -> ClipStore:
-    return BrightAndDark(tmp_path, MEDIA)
+    return BrightAndDark(tmp_path, MEDIA, DEFAULT_LIMITS)
 
 
 def videos(start: int, stop: int) -> tuple[list[VideoInput], list[int]]:
@@ -110,7 +110,9 @@ def pair(store: ClipStore, base_threshold: float, tmp_path: Path) -> PairScorer:
     policy = CascadePolicy(
         issue="icd", base_threshold=base_threshold, decision_threshold=0.5, p_base=None, views_trigger=1000
     )
-    return PairScorer.from_folders(tmp_path / "m", tmp_path / "m", policy.to_dict(), "icd", "1-abc", tmp_path / "cache")
+    return PairScorer.from_folders(
+        tmp_path / "m", tmp_path / "m", policy.to_dict(), "icd", "1-abc", recorded({}), tmp_path / "cache"
+    )
 
 
 def test_a_bad_clip_costs_one_row(store: ClipStore, tmp_path: Path, clips: Path) -> None:

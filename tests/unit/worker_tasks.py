@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from coefvq.config import MediaLimits
 from coefvq.data.workers import limited_map, spawn_pool
@@ -25,6 +27,10 @@ LIMITS = MediaLimits(
     cpu_seconds=30,
     wall_seconds=60.0,
 )
+
+
+#: the answer of work that is ours: whatever it is
+ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class AwkwardError(Exception):
@@ -130,7 +136,7 @@ def main(kind: str) -> None:
     """A parent to be killed: its workers write their ids to the standard output and never end."""
     work = ("python", "wait", "c")
     if kind == "limited":
-        list(limited_map(never_end, work, failed=lambda _, __: None, limits=LIMITS, workers=3))
+        list(limited_map(never_end, work, answer=ANY, failed=lambda _, __: None, limits=LIMITS, workers=3))
     else:
         with spawn_pool(3) as pool:
             list(pool.map(never_end, work))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from coefvq.errors import DataError, MediaError
 from coefvq.files import atomic_path, inside
@@ -64,6 +65,10 @@ class Footage:
     def to_json(self) -> dict[str, Any]:
         """As originals.json holds it."""
         return asdict(self)
+
+
+#: what a worker answers
+FOOTAGE = TypeAdapter(Footage)
 
 
 def prepare(root: Path, work: Path, frames: Frames, limits: MediaLimits, item: tuple[str, str, str]) -> Footage:

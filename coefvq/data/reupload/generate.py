@@ -12,14 +12,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coefvq.config import MediaLimits
 from coefvq.data.importers import read_table
-from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.reupload.folder import (
     ORIGINALS,
     WORK,
@@ -32,7 +31,7 @@ from coefvq.data.reupload.folder import (
     remember,
     write_table,
 )
-from coefvq.data.reupload.footage import Footage, Frames, failed, prepare
+from coefvq.data.reupload.footage import FOOTAGE, Footage, Frames, failed, prepare
 from coefvq.data.reupload.plan import Plan, footage_name, originals, plans, settled
 from coefvq.data.workers import limited_map, spawn_pool
 from coefvq.errors import DataError
@@ -86,7 +85,7 @@ def reupload(
     settings: Settings,
     *,
     workers: int = 2,
-    limits: MediaLimits = DEFAULT_LIMITS,
+    limits: MediaLimits,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
     """Make originals and copies of the clips of ``source`` (any layout of ``importers.read_table``).
@@ -175,8 +174,10 @@ def _prepare(run: _Run, firsts: Sequence[Plan]) -> None:
         (plan.video_id, plan.original.uri, footage_name(plan.video_id)) for plan in firsts if plan.video_id not in known
     ]
     work = partial(prepare, run.root, run.out / WORK, run.frames, run.limits)
-    for footage in limited_map(work, items, failed=failed, limits=run.limits, workers=run.workers):
-        run.known[footage.video_id] = footage
+    found = limited_map(work, items, answer=FOOTAGE, failed=failed, limits=run.limits, workers=run.workers)
+    for (video_id, uri, _), footage in zip(items, found, strict=True):
+        # which clip it is about is for us to say, not for the worker
+        run.known[video_id] = replace(footage, video_id=video_id, uri=uri)
     remember(run.out, run.known)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from coefvq.errors import StorageError
-from coefvq.files import atomic_path, sha256_file, storage_errors, write_json
+from coefvq.files import atomic_path, private_folder, sha256_file, storage_errors, write_json
 from coefvq.training.features.keys import PartKey
 
 _SUFFIX = ".safetensors"
@@ -67,7 +67,7 @@ class FeatureStore:
             path = self._folder(key) / f"{sha256(content).hexdigest()}{_SUFFIX}"
             if not path.is_file():
                 self._make_room(len(content))
-                with atomic_path(path, durable=True) as temporary:
+                with atomic_path(path, durable=True, private=True) as temporary:
                     temporary.write_bytes(content)
             lease.protect([path])
         return path
@@ -99,7 +99,8 @@ class FeatureStore:
 
         name = self.root / "leases" / uuid.uuid4().hex
         with storage_errors(self.root, _REMEDY):
-            name.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self.root)
+            name.parent.mkdir(exist_ok=True)
             lock = FileLock(name.with_suffix(".lock"), thread_local=False)
             lock.acquire()
         return Lease(name.with_suffix(".txt"), lock)
@@ -184,7 +185,7 @@ class FeatureStore:
         from filelock import FileLock
 
         with storage_errors(self.root, _REMEDY):
-            self.root.mkdir(parents=True, exist_ok=True)
+            private_folder(self.root)
             with FileLock(self.root / "lock"):
                 yield
 

@@ -74,7 +74,7 @@ def clip(tmp_path: Path) -> str:
 def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str) -> None:
     import mlflow
 
-    from coefvq.inference import PairScorer
+    from coefvq.inference import PairScorer, recorded
     from coefvq.records import VideoInput
 
     model = mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
@@ -83,7 +83,9 @@ def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str)
     )
     answer = model.predict(frame)
     bundle = pairs.resolve("icd")
-    scorer = PairScorer.from_folders(bundle.base_dir, bundle.mllm_dir, bundle.policy, "icd", bundle.bundle_version)
+    scorer = PairScorer.from_folders(
+        bundle.base_dir, bundle.mllm_dir, bundle.policy, "icd", bundle.bundle_version, recorded({})
+    )
     expected = scorer.score([VideoInput(clip, Path(clip), "dinner", ("SALE",), 3)])[0]
     assert list(answer.columns) == COLUMNS
     first, second = answer.to_dict("records")
@@ -102,7 +104,55 @@ def test_a_single_model_answers_with_its_score(pair: Candidate, clip: str) -> No
         answer = model.predict(pd.DataFrame({"path": [clip], "video_id": ["v1"], "views": [7]}))
         # alone it is the model as trained, in the pair it is prepared for scoring: equal to rounding
         score = pytest.approx(whole[f"{kind}_score"][0], abs=1e-6)
-        assert answer.to_dict("records") == [{"video_id": "v1", "score": score}]
+        assert answer.to_dict("records") == [{"video_id": "v1", "score": score, "error": None}]
+
+
+def test_a_single_model_decodes_under_the_limits_it_was_trained_under(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coefvq.data.media import DEFAULT_LIMITS
+    from coefvq.models.classifier import base_config, build
+    from coefvq.registry.serving import open_model
+
+    monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))
+    settings = BaseModelParams(
+        preset="tiny", architecture="frames", audio=False, motion=False, freeze_towers=False, training=TRAINING
+    )
+    few = DEFAULT_LIMITS.model_copy(update={"frames": 3})
+    for limits in (None, few):
+        config = base_config("icd", settings, MEDIA).model_copy(update={"limits": limits})
+        build(config, None).save(tmp_path / "model")
+        frame = pd.DataFrame({"path": [clip, "missing.mp4"]})
+        [first, second] = open_model({"model": tmp_path / "model"})(frame).to_dict("records")
+        assert "no such file" in second["error"]
+        assert np.isnan(second["score"])
+        if limits is None:
+            assert first["error"] is None
+            Path(tmp_path / "cache" / "clips").rename(tmp_path / "away")  # what was decoded is not decoded again
+        else:
+            assert "above ingest.limits.frames" in first["error"]
+
+
+def test_a_pair_decodes_under_the_limits_it_was_released_with(
+    fresh: Workspace, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coefvq.data.media import DEFAULT_LIMITS
+    from coefvq.records import VideoInput
+    from coefvq.registry.champions import load_scorer
+
+    monkeypatch.setenv("COEFVQ_CACHE", str(fresh.root / "clips"))
+    few = DEFAULT_LIMITS.model_copy(update={"frames": 3})
+    policy = {"issue": "icd", "base_threshold": 0.0, "decision_threshold": 0.001, "p_base": None}
+    policy |= {"views_trigger": None, "filtered": "negative", "schema_version": 1}
+    models = _random_models(fresh.root)
+    preprocessing = {"frames": 2, "limits": few.model_dump()}
+    pairs.register_candidate(fresh.candidate(0, **models, policy=policy, preprocessing=preprocessing))
+    release.approve("icd", "ana", "for the test")
+    [row] = load_scorer(["icd"])([VideoInput("a", Path(clip))])
+    assert "above ingest.limits.frames" in str(row.error)
+    mlflow = pytest.importorskip("mlflow")
+    served = mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
+    assert "above ingest.limits.frames" in served.predict(pd.DataFrame({"path": [clip]}))["error"][0]
 
 
 def test_mlflow_does_not_load_a_pair_that_was_changed(pair: Candidate) -> None:

@@ -1,0 +1,175 @@
+"""A pair over many videos: base model, policy, MLLM; one row per video, whatever its clip is like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from coefvq.cascade.audit_sample import AuditSample
+from coefvq.cascade.policy import CascadePolicy
+from coefvq.config import MediaLimits
+from coefvq.data.clips import ClipStore, default_cache
+from coefvq.errors import CoefVQError, MLLMUnavailableError
+from coefvq.inference.scores import Scores, score_clips
+from coefvq.inference.settings import Recorded, load_for_scoring
+from coefvq.records import ScoredVideo, VideoInput
+
+if TYPE_CHECKING:
+    from coefvq.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class PairScorer:
+    """A loaded pair: base model, MLLM and the policy between them."""
+
+    issue: str
+    bundle_version: str
+    base: Classifier
+    mllm: Classifier
+    policy: CascadePolicy
+    cache: Path
+    limits: MediaLimits
+    batch_size: int = 32
+    audit: AuditSample | None = None
+
+    @classmethod
+    def from_folders(
+        cls,
+        base_dir: Path,
+        mllm_dir: Path,
+        policy: Mapping[str, Any],
+        issue: str,
+        bundle_version: str,
+        how: Recorded,
+        cache: Path | None = None,
+    ) -> PairScorer:
+        """Load both models (safetensors and JSON only); ``how`` is what the pair's preprocessing says.
+
+        Raises:
+            ModelError: a folder is incomplete or does not fit.
+            ConfigError: the policy is not one.
+        """
+        return cls(
+            issue=issue,
+            bundle_version=bundle_version,
+            base=load_for_scoring(base_dir, how.scoring),
+            mllm=load_for_scoring(mllm_dir, how.scoring),
+            policy=CascadePolicy.from_dict(policy),
+            cache=cache or default_cache(),
+            limits=how.limits,
+        )
+
+    def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """Base score for all, MLLM score for those the policy lets through; a bad clip gets an error row.
+
+        Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
+        """
+        store = ClipStore(self.cache, self.base.config.media, self.limits)
+        videos = [store.hashed(video) for video in inputs]
+        errors: dict[int, CoefVQError] = {}
+        base = score_clips(self.base, videos, store, errors.__setitem__, self.batch_size)
+        rows = {index: self._failed(videos[index], error) for index, error in errors.items()}
+        good = [index for index in range(len(videos)) if index not in rows]
+        rows.update(zip(good, self._cascade([videos[index] for index in good], base[good], store), strict=True))
+        return [rows[index] for index in range(len(videos))]
+
+    __call__ = score
+
+    def _cascade(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
+        views = np.array([np.nan if v.views is None else v.views for v in videos], np.float64)
+        escalated, silence = self.policy.escalates(base, views), ""
+        filtered = ~escalated & ~self.policy.accepts(base, views)
+        audited, logged = filtered & self._drawn(videos), filtered.copy()
+        # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
+        mllm_store = replace(store, spec=self.mllm.config.media)
+        chosen: list[int] = np.flatnonzero(escalated | audited).tolist()
+        mllm, down, failed = np.full(len(videos), np.nan), np.zeros(len(videos), bool), dict[int, CoefVQError]()
+        try:
+            mllm[chosen] = score_clips(
+                self.mllm,
+                [videos[i] for i in chosen],
+                mllm_store,
+                lambda at, error: failed.update({chosen[at]: error}),
+                self.batch_size,
+                self.issue,
+            )
+        except MLLMUnavailableError as error:
+            # nobody of this batch could be audited, so no probability is logged
+            silence, down, audited, logged = str(error), escalated.copy(), audited & False, logged & False
+            down[list(failed)] = False
+        # where an audit fails, what the base model said still stands
+        bad = {i: error for i, error in failed.items() if escalated[i]}
+        answered = np.array([i not in failed for i in range(len(videos))], bool)
+        audited, logged = audited & answered, logged & answered
+        good = np.array([i not in bad for i in range(len(videos))], bool)
+        final = np.full(len(videos), np.nan)
+        final[good] = self.policy.final_score(base[good], mllm[good], views[good], down[good])
+        final[audited] = mllm[audited]
+        return [
+            self._failed(video, bad[i])
+            if i in bad
+            else self._held(video, float(base[i]), silence)
+            if down[i] and self.policy.mllm_down == "hold"
+            else ScoredVideo(
+                video_id=video.video_id,
+                issue=self.issue,
+                base_score=float(base[i]),
+                mllm_score=None if np.isnan(mllm[i]) else float(mllm[i]),
+                positive=None if np.isnan(final[i]) else bool(final[i] >= self.policy.decision_threshold),
+                decided_by=self._decider(bool(escalated[i] or audited[i]), bool(down[i]), bool(np.isnan(final[i]))),
+                bundle_version=self.bundle_version,
+                audit_probability=self.audit.rate if self.audit is not None and logged[i] else None,
+            )
+            for i, video in enumerate(videos)
+        ]
+
+    def _drawn(self, videos: Sequence[VideoInput]) -> npt.NDArray[np.bool_]:
+        """Which videos the audit draws; a filtered-out one among them is escalated anyway."""
+        if self.audit is None:
+            return np.zeros(len(videos), bool)
+        return self.audit.selected([video.video_id for video in videos])
+
+    def _decider(self, escalated: bool, down: bool, undecided: bool) -> Literal["base", "mllm", "none"]:
+        if undecided or (down and self.policy.mllm_down == "ignore"):
+            return "none"
+        return "mllm" if escalated and not down else "base"
+
+    def _held(self, video: VideoInput, base: float, error: str) -> ScoredVideo:
+        """No decision yet: an error row, which the VMP keeps as a dead letter to be scored again."""
+        return ScoredVideo(
+            video_id=video.video_id,
+            issue=self.issue,
+            base_score=base,
+            mllm_score=None,
+            positive=None,
+            decided_by="none",
+            bundle_version=self.bundle_version,
+            error=f"held until the MLLM answers: {error}",
+        )
+
+    def _failed(self, video: VideoInput, error: CoefVQError) -> ScoredVideo:
+        return ScoredVideo(
+            video_id=video.video_id,
+            issue=self.issue,
+            base_score=None,
+            mllm_score=None,
+            positive=None,
+            decided_by="none",
+            bundle_version=self.bundle_version,
+            error=str(error),
+        )
+
+
+@dataclass(frozen=True)
+class MultiIssueScorer:
+    """Several pairs over the same videos; rows come issue by issue."""
+
+    pairs: tuple[PairScorer, ...]
+
+    def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+        return [row for pair in self.pairs for row in pair.score(inputs)]

@@ -1,0 +1,153 @@
+"""One model over many videos: batches, and what becomes of a video that cannot be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from coefvq.data.clips import ClipStore
+from coefvq.data.workers import shared_pool
+from coefvq.errors import CoefVQError, MediaError, ModelError
+from coefvq.records import VideoInput
+
+if TYPE_CHECKING:
+    import torch
+
+    from coefvq.data.dataset import Collator, Example, VideoDataset
+    from coefvq.models.classifier import Classifier
+
+#: P(positive) per video
+Scores = npt.NDArray[np.float64]
+#: told of a video that got no score, by index, and why
+Failed = Callable[[int, CoefVQError], None]
+
+
+def score_batches(
+    classifier: Classifier,
+    videos: Sequence[VideoInput],
+    store: ClipStore,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda _: None,
+    issue: str | None = None,
+    failed: Failed | None = None,
+) -> Scores:
+    """P(positive) of each video, float64 [n], in the order given; ``issue`` picks the head of a model with several.
+
+    Without ``failed`` the first video that cannot be scored ends it; with it, that video's score is NaN.
+
+    Raises:
+        MediaError: a clip does not decode.
+        ModelError: a video's logits are not finite, or no head answers for ``issue``.
+    """
+    from coefvq.data.dataset import VideoDataset
+
+    dataset = VideoDataset(videos, store)
+    return score_dataset(classifier, dataset, classifier.collator, batch_size, progress, issue, failed)
+
+
+def score_dataset(
+    classifier: Classifier,
+    dataset: VideoDataset,
+    collate: Collator,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda _: None,
+    issue: str | None = None,
+    failed: Failed | None = None,
+) -> Scores:
+    """As ``score_batches``, of examples that may carry cached features; ``collate`` makes batches of them."""
+    import torch
+
+    device = next(classifier.network.parameters()).device
+    scores, video_ids = np.full(len(dataset), np.nan), dataset.video_ids
+    classifier.network.eval()
+    with torch.inference_mode():
+        for planned in plan_batches(collate.lengths(dataset.texts), batch_size):
+            chosen, examples = _readable(dataset, planned, failed)
+            if chosen:
+                batch = collate(examples)
+                logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
+                finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
+                found = classifier.probabilities(logits, issue).numpy()
+                scores[chosen] = np.where(finite, found, np.nan)
+            progress(len(planned))
+    return scores
+
+
+def _readable(dataset: VideoDataset, planned: Sequence[int], failed: Failed | None) -> tuple[list[int], list[Example]]:
+    """Those of a batch whose clips can be read."""
+    examples: dict[int, Example] = {}
+    for index in planned:
+        try:
+            examples[index] = dataset[index]
+        except MediaError as error:
+            if failed is None:
+                raise
+            failed(index, error)
+    return list(examples), list(examples.values())
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices of each batch; rows of like length go together, so that little is padded."""
+    # stable, so the plan depends on the lengths alone
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _finite(
+    logits: torch.Tensor,
+    video_ids: Sequence[str],
+    indices: Sequence[int],
+    classifier: Classifier,
+    failed: Failed | None,
+) -> npt.NDArray[np.bool_]:
+    """Which rows have finite logits; of each other one ``failed`` is told, or it ends the run."""
+    finite: npt.NDArray[np.bool_] = logits.isfinite().flatten(1).all(dim=1).numpy()
+    bad, config = np.flatnonzero(~finite).tolist(), classifier.config
+    for row in bad:
+        error = ModelError(
+            f"video {video_ids[row]}: the {config.kind} model of {config.issue} gives logits that are not finite "
+            f"({len(bad)} of {len(video_ids)} videos of its batch); look at its pixels and sound, or train again"
+        )
+        if failed is None:
+            raise error
+        failed(indices[row], error)
+    return finite
+
+
+def decode(store: ClipStore, videos: Sequence[VideoInput]) -> dict[int, MediaError]:
+    """Decode what the store lacks; what went wrong by index. No process is started if nothing is missing."""
+    with shared_pool(store.limits) as pool:
+        return store.try_fill(videos, pool.workers, pool=pool)
+
+
+def score_clips(
+    classifier: Classifier,
+    videos: Sequence[VideoInput],
+    store: ClipStore,
+    failed: Failed,
+    batch_size: int = 32,
+    issue: str | None = None,
+) -> Scores:
+    """As ``score_batches`` for clips that may never have been decoded; ``failed`` is told before the model is asked.
+
+    Raises:
+        ModelError: no head answers for ``issue``.
+        StorageError: the clip store cannot be written.
+    """
+    errors = decode(store, videos)
+    for index, error in errors.items():
+        failed(index, error)
+    good = [index for index in range(len(videos)) if index not in errors]
+    scores = np.full(len(videos), np.nan)
+    scores[good] = score_batches(
+        classifier,
+        [videos[index] for index in good],
+        store,
+        batch_size,
+        issue=issue,
+        failed=lambda at, error: failed(good[at], error),
+    )
+    return scores

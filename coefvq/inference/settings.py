@@ -1,0 +1,76 @@
+"""How a model is computed when it scores, and what a released pair says of that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from coefvq.config import Approximate, MediaLimits, Scoring
+from coefvq.data.limits import kept_limits
+from coefvq.errors import ModelError
+
+if TYPE_CHECKING:
+    from coefvq.models.classifier import Classifier
+
+Section = TypeVar("Section", bound=BaseModel)
+
+NOTHING = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
+EXACT = Scoring(dtype="float32", savings="exact", approximate=NOTHING)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How a released pair is scored, as its ``preprocessing`` says: what is computed how, and what a clip may cost."""
+
+    scoring: Scoring
+    limits: MediaLimits
+
+
+def recorded(preprocessing: Mapping[str, Any]) -> Recorded:
+    """The settings that a released pair was made with; exact and ``kept_limits(None)`` where it says nothing.
+
+    Raises:
+        ModelError: this version does not know the settings.
+    """
+    scoring, limits = (
+        _section(preprocessing, name, kind) for name, kind in (("scoring", Scoring), ("limits", MediaLimits))
+    )
+    return Recorded(scoring or EXACT, kept_limits(limits))
+
+
+def _section(preprocessing: Mapping[str, Any], name: str, kind: type[Section]) -> Section | None:
+    if name not in preprocessing:
+        return None
+    try:
+        return kind.model_validate_json(json.dumps(preprocessing[name]))
+    except ValueError as error:
+        raise ModelError(
+            f"preprocessing.{name} of the released pair: not known here ({error}); update coefvq"
+        ) from error
+
+
+def load_for_scoring(folder: Path, scoring: Scoring = EXACT) -> Classifier:
+    """A trained model with the switches of ``scoring`` on (coefvq/models/fast); it cannot be trained or saved.
+
+    The base model, which sees every video, takes the exact savings only.
+
+    Raises:
+        ModelError: a file is missing or does not fit, or an approximation does not fit this model.
+    """
+    from coefvq.models.classifier import load
+
+    return ready_for_scoring(load(folder), scoring)
+
+
+def ready_for_scoring(classifier: Classifier, scoring: Scoring = EXACT) -> Classifier:
+    """``load_for_scoring`` of a model that is loaded; its network is changed in place."""
+    from coefvq.models.fast.switches import choose, prepare
+
+    base = classifier.config.kind == "base"
+    asked = scoring.model_copy(update={"dtype": "float32", "approximate": NOTHING}) if base else scoring
+    return prepare(classifier, choose(asked.savings, asked.dtype, asked.approximate))[0]
