@@ -158,5 +158,5 @@ def test_settings_are_checked_first(protocols: tuple[str, ...], prefix: str | No
     with pytest.raises(ConfigError) as caught:
         check_protocols(protocols, prefix)
     assert expected in str(caught.value)
-    check_protocols(("https", "memory"), "memory://bucket")
+    check_protocols(("https", "ftp"), "ftp://host")
     check_protocols((), "folder")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from coefvq.data.locations import CLIP_SUFFIXES, name_problem
 from coefvq.errors import DataError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".3gp"})
 #: folder name -> split, with the names Hugging Face uses
 SPLIT_FOLDERS = {
     "train": "train",
@@ -26,6 +27,8 @@ SPLIT_FOLDERS = {
 }
 Kind = Literal["csv", "jsonl", "parquet", "scan"]
 _TABLES: tuple[Kind, ...] = ("csv", "jsonl", "parquet")
+TABLE_SUFFIXES = frozenset(f".{kind}" for kind in _TABLES)
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """What to read, in order; ``origin`` is what messages name, ``root`` what file names are relative to."""
+    """What to read, in order; ``origin`` is what messages name, ``root`` what file names are relative to.
+
+    ``is_folder`` tells a folder of clips, with or without a table, from a table given by itself.
+    """
 
     origin: Path
     root: Path
     parts: tuple[Part, ...]
+    is_folder: bool = True
 
     @property
     def is_scan(self) -> bool:
@@ -63,10 +70,10 @@ def find_source(source: Path, format: str = "auto") -> Source:
     kind = next(
         (known for known in _TABLES if known == (source.suffix[1:].lower() if format == "auto" else format)), None
     )
-    if kind is None or not source.is_file():
+    if kind is None or not os.path.isfile(source):  # noqa: PTH113  Path raises where a name is too long
         found = "no such file" if kind else "neither a folder nor a known table"
         raise DataError(f"{source}: {found}; give a folder or a .csv, .jsonl or .parquet table")
-    return Source(source, source.parent, (Part(source, kind),))
+    return Source(source, source.parent, (Part(source, kind),), is_folder=False)
 
 
 def _folder(folder: Path) -> Source:
@@ -88,6 +95,9 @@ def _folder(folder: Path) -> Source:
 
 def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
     found = [(folder / f"metadata.{kind}", kind) for kind in _TABLES if (folder / f"metadata.{kind}").is_file()]
+    for path, _ in found:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{path}: a link that leads out of its folder; put the table itself there")
     if len(found) > 1:
         names = " and ".join(path.name for path, _ in found)
         raise DataError(f"{folder}: holds {names}; keep one of them")
@@ -96,7 +106,11 @@ def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
 
 def _scanned(folder: Path) -> Source:
     if next(clips_below(folder), None) is None:
-        raise DataError(f"{folder}: neither a metadata table nor video files; add one of them")
+        seen = ", ".join(path.name for path, _ in islice(files_below(folder), _SHOWN)) or "nothing"
+        raise DataError(
+            f"{folder}: neither a metadata table nor video files; add one of them (found: {seen}; suffixes of clips: "
+            f"{' '.join(sorted(CLIP_SUFFIXES))})"
+        )
     tops = [path for path in sorted(folder.iterdir()) if path.is_dir() and next(clips_below(path), None) is not None]
     split = [path for path in tops if path.name in SPLIT_FOLDERS]
     if split and len(split) < len(tops):
@@ -110,13 +124,52 @@ def _scanned(folder: Path) -> Source:
 
 def clips_below(folder: Path) -> Iterator[Path]:
     """Video files in the order of their names' parts; folders are listed one at a time, links to them not entered."""
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+    return (path for path, problem in files_below(folder) if problem is None)
+
+
+def files_below(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Everything in a folder in that order, and why it is not taken as a clip.
+
+    A link is taken by its name; whether it leads to a clip is checked where the clip is opened.
+
+    Raises:
+        DataError: the folder itself cannot be listed.
+    """
+    try:
+        entries = _listed(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; give a folder that you may read") from error
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from clips_below(Path(entry.path))
-        elif Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and (entry.is_symlink() or entry.is_file()):
-            yield Path(entry.path)
+        path, problem = Path(entry.path), _entry_problem(entry)
+        if problem is None and entry.is_dir(follow_symlinks=False):
+            try:
+                yield from files_below(path)
+            except DataError:
+                yield path, "a folder that cannot be read"
+        else:
+            yield path, problem
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as listing:
+        return sorted(listing, key=lambda entry: entry.name)
+
+
+def _entry_problem(entry: os.DirEntry[str]) -> str | None:
+    """None for a folder to enter or a clip to take."""
+    if entry.name.startswith("."):
+        return "hidden"
+    try:
+        entry.name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if entry.is_dir(follow_symlinks=False):
+        return None
+    if entry.is_symlink() and entry.is_dir():
+        return "a link to a folder"
+    if not entry.is_symlink() and not entry.is_file():
+        return "a pipe, socket or device"
+    return name_problem(entry.name)
 
 
 def scanned_row(folder: Path, clip: Path) -> dict[str, str | None]:
