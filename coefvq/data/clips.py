@@ -128,7 +128,7 @@ class ClipStore:
 
 def _check_file(path: Path, limits: MediaLimits) -> None:
     """Before any byte is read: opening a pipe may wait for ever, and a device may never end."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  Path raises where a name is too long
         raise MediaError("missing", f"{path}: no such file, or a folder, pipe or device; correct the path")
     if path.stat().st_size > limits.megabytes * 2**20:
         problem = "above ingest.limits.megabytes; raise the limit or delete the row"

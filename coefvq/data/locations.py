@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from coefvq.data import remote
 from coefvq.errors import MediaError
@@ -181,6 +182,10 @@ def sha256_regular(path: Path) -> str:
 
 
 def _check_url(url: str, protocols: tuple[str, ...]) -> None:
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise MediaError("outside_root", f"an address that cannot be read ({error}); correct the row") from error
     if remote.is_allowed(url, protocols):
         return
     allowed = ", ".join(protocols) or "local files only"

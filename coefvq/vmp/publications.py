@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 
 def read_events(
-    source: Path, root: Path | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    source: Path,
+    root: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
-    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total.
+    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total, ``note``
+    in a line what else lies in a folder without a table.
 
     Raises:
         DataError: a row does not fit, or no file at all is found below the root.
@@ -29,6 +33,8 @@ def read_events(
     from coefvq.data.importers import read_table  # pandas: half a second that `get` need not pay
 
     table = read_table(source)
+    if line := table.left_out.line():
+        note(line)
     return events_from_table(table, root or table.root, progress)
 
 

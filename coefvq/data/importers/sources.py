@@ -165,7 +165,7 @@ def _entry_problem(entry: os.DirEntry[str]) -> str | None:
         return "its name is not UTF-8"
     if entry.is_dir(follow_symlinks=False):
         return None
-    if entry.is_symlink() and entry.is_dir():
+    if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112  entry.is_dir raises on a circle of links
         return "a link to a folder"
     if not entry.is_symlink() and not entry.is_file():
         return "a pipe, socket or device"
