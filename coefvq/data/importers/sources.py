@@ -65,19 +65,20 @@ def find_source(source: Path, format: str = "auto") -> Source:
     Raises:
         DataError: nothing usable there.
     """
-    if format == "videofolder" or (format == "auto" and source.is_dir()):
+    # os.path: where Path raises, as for a name too long, it says no
+    if format == "videofolder" or (format == "auto" and os.path.isdir(source)):  # noqa: PTH112
         return _folder(source)
     kind = next(
         (known for known in _TABLES if known == (source.suffix[1:].lower() if format == "auto" else format)), None
     )
-    if kind is None or not os.path.isfile(source):  # noqa: PTH113  Path raises where a name is too long
+    if kind is None or not os.path.isfile(source):  # noqa: PTH113
         found = "no such file" if kind else "neither a folder nor a known table"
         raise DataError(f"{source}: {found}; give a folder or a .csv, .jsonl or .parquet table")
     return Source(source, source.parent, (Part(source, kind),), is_folder=False)
 
 
 def _folder(folder: Path) -> Source:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112
         raise DataError(f"{folder}: no such folder; put labelled clips there (docs/data.md shows the layout)")
     table = _metadata(folder, "", None)
     if table is not None:
