@@ -24,7 +24,7 @@ import pyarrow as pa
 from coefvq.config import Ingest, MediaLimits
 from coefvq.data import remote
 from coefvq.data.importers import CheckedTable
-from coefvq.data.locations import check_clip, locate, root_at, sha256_regular
+from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regular
 from coefvq.data.raw_table import Counts, Labels, Layout, Row, add_counts, canonical_rows, count_labels, same_facts
 from coefvq.errors import ConfigError, DataError, MediaError
 from coefvq.files import sha256_file
@@ -165,7 +165,7 @@ def location_sha256(place: str, limits: MediaLimits, scratch: Path) -> str:
 def _sha256(row: Mapping[str, Any], place: str, batch: Batch, ingest: Ingest) -> str:
     if remote.is_url(place):
         try:
-            locate(place, root_at(batch.source.parent, ingest.protocols))
+            locate(place, Root(batch.source.parent, ingest.protocols))
         except MediaError as error:
             raise ConfigError(f"{error} and commit") from error
     digest = location_sha256(place, ingest.limits, batch.store.parent / "fetched")

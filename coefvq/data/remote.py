@@ -12,6 +12,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -147,7 +148,8 @@ def _make_private(folder: Path) -> None:
     """Copies may come from a store that only this user may read."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o077:
-        folder.chmod(0o700)
+        with suppress(PermissionError):  # another user's: theirs to close
+            folder.chmod(0o700)
 
 
 def _chunks(url: str, limits: MediaLimits) -> Iterator[bytes]:

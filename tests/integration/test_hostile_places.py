@@ -162,11 +162,28 @@ def test_demo_copies_listed_clips_only(scene: Scene, tmp_path: Path) -> None:
     assert line.startswith(f"{len(scene.rows())} of {len(scene.rows()) + 3} clips not copied: ")
     assert copied(raw) == {*GOOD, "metadata.csv"}
     assert not any(path.is_symlink() for path in raw.rglob("*"))
-    assert [path.name for path in (tmp_path / "w").iterdir()] == ["dvc.yaml", "data"] or (
-        (tmp_path / "w" / "dvc.yaml").read_text() == "mine"
-    )
+    assert sorted(path.name for path in (tmp_path / "w").iterdir()) == ["data", "dvc.yaml"]
+    assert (tmp_path / "w" / "dvc.yaml").read_text() == "mine"
     assert (raw / "metadata.csv").read_bytes() == (scene.source / "metadata.csv").read_bytes()
     scene.check()
+
+
+@pytest.mark.parametrize("row", ["../../dvc.yaml", "../dvc.yaml", "/{w}/dvc.yaml", "data/../../dvc.yaml"])
+def test_demo_leaves_the_pipeline_alone(scene: Scene, tmp_path: Path, row: str) -> None:
+    """The audit's way to run code: a row whose place in the copy is the workspace's own dvc.yaml."""
+    workspace, table = tmp_path / "w", scene.source / "a" / "b" / "rows.csv"
+    for folder in (workspace / "data", table.parent):
+        folder.mkdir(parents=True)
+    for place in (workspace / "dvc.yaml", workspace / "data" / "dvc.yaml"):
+        place.write_text("mine")
+    for place in (scene.source / "dvc.yaml", scene.source / "a" / "dvc.yaml"):
+        place.write_text("stages: {evil: {cmd: touch /tmp/owned}}")
+    shutil.copyfile(scene.source / "good.mp4", table.parent / "good.mp4")
+    table.write_text(f"file_name,label\ngood.mp4,1\n{row.format(w=str(workspace).lstrip('/'))},0\n")
+    [line] = copy_data(table, workspace / "data" / "raw", ())
+    assert "1 of 2 clips not copied" in line
+    assert copied(workspace) == {"dvc.yaml", "data/dvc.yaml", "data/raw/good.mp4", "data/raw/metadata.csv"}
+    assert {place.read_text() for place in workspace.rglob("dvc.yaml")} == {"mine"}
 
 
 def test_demo_with_a_table_by_itself(scene: Scene, tmp_path: Path) -> None:
