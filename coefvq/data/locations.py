@@ -101,10 +101,10 @@ def locate(uri: str, root: Root) -> Location:
 
 
 def spelling(uri: str, root: Root) -> str:
-    r"""The path as the disk writes it: as given if that exists, else with other separators or accents.
+    r"""The path as the disk writes it: as given if that exists, else with other separators, accents or suffix.
 
-    ``\`` is tried as ``/``, and an accented letter as one character (NFC) and as two (NFD). A URL, a path that leaves
-    the root and one that exists in no spelling come back as they are.
+    ``\`` is tried as ``/``, an accented letter as one character (NFC) and as two (NFD), and a clip's suffix in small
+    and in capital letters. A URL, a path that leaves the root and one that is not there come back as they are.
     """
     if remote.is_url(uri) or not remote.is_below(uri) or os.path.lexists(root.base / uri):
         return uri
@@ -204,15 +204,23 @@ def _check_regular(path: Path, facts: os.stat_result) -> None:
 
 
 def _composed_as_on_disk(uri: str, base: Path) -> str | None:
-    """The path with each name as given, composed (NFC) or decomposed (NFD), whichever the disk has."""
+    """The path with each name as the disk has it, if it has one of its forms."""
     names: list[str] = []
     for name in uri.split("/"):
-        forms = dict.fromkeys([name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)])
-        found = next((form for form in forms if os.path.lexists(base.joinpath(*names, form))), None)
+        found = next((form for form in _forms(name) if os.path.lexists(base.joinpath(*names, form))), None)
         if found is None:
             return None
         names.append(found)
     return "/".join(names)
+
+
+def _forms(name: str) -> Iterator[str]:
+    """As given, then with a clip's suffix in small or capital letters, each composed (NFC) and decomposed (NFD)."""
+    stem, dot, suffix = name.rpartition(".")
+    clip = f".{suffix.lower()}" in CLIP_SUFFIXES
+    cased = [name, f"{stem}{dot}{suffix.lower()}", f"{stem}{dot}{suffix.upper()}"] if clip else [name]
+    yield name
+    yield from (unicodedata.normalize(form, written) for written in cased for form in ("NFC", "NFD"))
 
 
 def _is_bare(uri: str) -> bool:

@@ -288,6 +288,19 @@ def test_publish(scene: Scene) -> None:
     scene.check()
 
 
+def test_publish_names_what_it_does_not_take(scene: Scene) -> None:
+    lines: list[str] = []
+    events = read_events(as_scan(scene).source, note=lines.append)
+    assert {Path(event.uri).name: event.sha256 is None for event in events} == {
+        "good.mp4": False,
+        "TWO.MP4": False,
+        "red\x1b[31m\nok.mp4": False,
+        "loop.mp4": True,
+    }
+    assert lines[0].startswith("7 files not taken: device.mp4 (a link that leads outside), e.wmv (not an accepted")
+    scene.check()
+
+
 @pytest.mark.parametrize("how", ["folder", "table", "scan"])
 def test_score(scene: Scene, how: str) -> None:
     scene = as_scan(scene) if how == "scan" else scene
@@ -295,7 +308,7 @@ def test_score(scene: Scene, how: str) -> None:
     store = ClipStore(scene.top / "cache", MediaSpec(frames=2, frame_size=32, audio_seconds=1.0), DEFAULT_LIMITS)
     bad = {inputs[number].video_id: error.reason for number, error in store.try_fill(inputs, 1).items()}
     if how == "scan":
-        assert bad == dict.fromkeys(("device", "link", "pipelink"), "outside_root") | {"loop": "missing"}
+        assert bad == {"loop": "missing"}
     else:
         assert len(bad) == len(scene.rows())
         assert set(bad.values()) == {"outside_root", "missing"}

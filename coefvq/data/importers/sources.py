@@ -83,19 +83,36 @@ def _folder(folder: Path) -> Source:
     table = _metadata(folder, "", None)
     if table is not None:
         return Source(table.path, folder, (table,))
-    split_folders = [path for path in sorted(folder.iterdir()) if path.name in SPLIT_FOLDERS and path.is_dir()]
+    split_folders = [path for path in _folders(folder) if path.name in SPLIT_FOLDERS]
     tables = [_metadata(path, path.name, SPLIT_FOLDERS[path.name]) for path in split_folders]
     found = tuple(part for part in tables if part is not None)
     if not found:
         return _scanned(folder)
     for path, part in zip(split_folders, tables, strict=True):
-        if part is None and next(clips_below(path), None) is not None:
+        if part is None and next(clips_below(path, folder), None) is not None:
             raise DataError(f"{path}: holds clips but no metadata table, as {found[0].path} is one; add one")
     return Source(folder, folder, found)
 
 
+def _holds_clips(folder: Path, root: Path) -> bool:
+    try:
+        return next(clips_below(folder, root), None) is not None
+    except DataError:  # not readable; the scan names it
+        return False
+
+
+def _folders(folder: Path) -> list[Path]:
+    base = folder.resolve()
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and path.resolve().is_relative_to(base)]
+
+
 def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
-    found = [(folder / f"metadata.{kind}", kind) for kind in _TABLES if (folder / f"metadata.{kind}").is_file()]
+    # os.path: a folder that may not be entered has no table
+    found = [
+        (folder / f"metadata.{kind}", kind)
+        for kind in _TABLES
+        if os.path.isfile(folder / f"metadata.{kind}")  # noqa: PTH113
+    ]
     for path, _ in found:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{path}: a link that leads out of its folder; put the table itself there")
@@ -112,7 +129,7 @@ def _scanned(folder: Path) -> Source:
             f"{folder}: neither a metadata table nor video files; add one of them (found: {seen}; suffixes of clips: "
             f"{' '.join(sorted(CLIP_SUFFIXES))})"
         )
-    tops = [path for path in sorted(folder.iterdir()) if path.is_dir() and next(clips_below(path), None) is not None]
+    tops = [path for path in _folders(folder) if _holds_clips(path, folder)]
     split = [path for path in tops if path.name in SPLIT_FOLDERS]
     if split and len(split) < len(tops):
         other = next(path for path in tops if path not in split)
@@ -123,28 +140,30 @@ def _scanned(folder: Path) -> Source:
     return Source(folder, folder, (Part(folder, "scan"),))
 
 
-def clips_below(folder: Path) -> Iterator[Path]:
-    """Video files in the order of their names' parts; folders are listed one at a time, links to them not entered."""
-    return (path for path, problem in files_below(folder) if problem is None)
+def clips_below(folder: Path, root: Path | None = None) -> Iterator[Path]:
+    """Video files in the order of their names' parts; folders are listed one at a time, links to them not entered.
+
+    Links to clips lead to a place below ``root`` (by default the folder), if only to one where nothing is.
+    """
+    return (path for path, problem in files_below(folder, root) if problem is None)
 
 
-def files_below(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def files_below(folder: Path, root: Path | None = None) -> Iterator[tuple[Path, str | None]]:
     """Everything in a folder in that order, and why it is not taken as a clip.
-
-    A link is taken by its name; whether it leads to a clip is checked where the clip is opened.
 
     Raises:
         DataError: the folder itself cannot be listed.
     """
+    base = (root or folder).resolve()
     try:
         entries = _listed(folder)
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; give a folder that you may read") from error
     for entry in entries:
-        path, problem = Path(entry.path), _entry_problem(entry)
+        path, problem = Path(entry.path), _entry_problem(entry, base)
         if problem is None and entry.is_dir(follow_symlinks=False):
             try:
-                yield from files_below(path)
+                yield from files_below(path, base)
             except DataError:
                 yield path, "a folder that cannot be read"
         else:
@@ -156,7 +175,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(listing, key=lambda entry: entry.name)
 
 
-def _entry_problem(entry: os.DirEntry[str]) -> str | None:
+def _entry_problem(entry: os.DirEntry[str], base: Path) -> str | None:
     """None for a folder to enter or a clip to take."""
     if entry.name.startswith("."):
         return "hidden"
@@ -168,7 +187,10 @@ def _entry_problem(entry: os.DirEntry[str]) -> str | None:
         return None
     if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112  entry.is_dir raises on a circle of links
         return "a link to a folder"
-    if not entry.is_symlink() and not entry.is_file():
+    if entry.is_symlink():
+        if not Path(os.path.realpath(entry.path)).is_relative_to(base):
+            return "a link that leads outside"
+    elif not entry.is_file():
         return "a pipe, socket or device"
     return name_problem(entry.name)
 
