@@ -86,7 +86,8 @@ def posterior_column(issue: str) -> str:
 class VideoInput:
     """One video as the models take it: a file and the text that came with it.
 
-    ``url`` is set where the clip lies in a remote store; ``path`` is then where its copy will be.
+    ``url`` is set where the clip lies in a remote store; ``path`` is then where its copy will be. ``refusal`` says
+    why the clip must not be opened; ``path`` then leads nowhere.
     """
 
     video_id: str
@@ -96,6 +97,7 @@ class VideoInput:
     views: int | None = None
     sha256: str | None = None
     url: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)

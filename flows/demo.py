@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
 from flows.demo_settings import preset_settings
 from tasks import pipeline, workspace
+from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
 
 #: prevalence of the synthetic demo: higher than in the wild, so that a small set holds enough positives
@@ -100,32 +99,14 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
     if request.data is not None:
         if not raw.exists():
             console.print(f"copying {request.data} to {raw}")
-            _copy(request.data, raw)
+            for line in copy_data(request.data, raw, params.ingest.protocols):
+                console.print(line, markup=False, highlight=False)
         return
     from coefvq.data.synthetic.generate import generate
     from coefvq.stages.common import progress
 
     with progress("rendering clips", request.videos) as advance:
         generate(raw, request.videos, request.seed, PREVALENCE, params.runtime.workers, progress=advance)
-
-
-def _copy(source: Path, raw: Path) -> None:
-    """Copy what the importer can read, in one step as far as a reader can tell."""
-    table = read_table(source)
-    partial = raw.with_name(raw.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    if source.is_dir():
-        shutil.copytree(source, partial)
-    else:
-        for uri in table.frame["uri"]:
-            target = partial / uri
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(table.root / uri, target)
-        shutil.copy2(source, partial / f"metadata{source.suffix}")
-    for path in (partial, *partial.rglob("*")):
-        # the copy is the workspace's own, also where the original is read-only: clips will be added to it
-        path.chmod(path.stat().st_mode | stat.S_IWUSR)
-    partial.rename(raw)
 
 
 def _version_data(root: Path, params: Params) -> str:
@@ -175,7 +156,7 @@ def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) 
         generate(folder, _UNSEEN, request.seed, PREVALENCE, workers=1, first_index=request.videos)
         console.print("three clips rendered after training:")
         table = read_table(folder)
-        return to_inputs(table.frame.assign(sha256=None), table.root)
+        return to_inputs(table.frame.assign(sha256=None), table.root, ())
     console.print("three clips of the test split, which no model was trained on:")
     splits = read_parquet(root / params.paths.splits)[["video_id", "split"]]
     rows = read_parquet(root / params.paths.manifest).drop(columns="split").merge(splits, on="video_id")
@@ -184,7 +165,7 @@ def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) 
         .sort_values("video_id")
         .iloc[:: max(1, (rows["split"] == "test").sum() // _UNSEEN)]
     )
-    return to_inputs(chosen.head(_UNSEEN), root / params.paths.raw)
+    return to_inputs(chosen.head(_UNSEEN), root / params.paths.raw, params.ingest.protocols)
 
 
 def _show_decisions(videos: Sequence[VideoInput], console: Console) -> None:

@@ -11,11 +11,14 @@ from itertools import chain, count
 from pathlib import Path
 
 from coefvq.data.batches import Batch, Survey, in_threads
+from coefvq.data.locations import open_regular
 from coefvq.data.raw_table import READABLE, Labels, read_chunks, to_chunks, write_table
 from coefvq.errors import CoefVQError, DataError
 from coefvq.files import sha256_file
 from tasks.isolation import RemoteError
 from tasks.workspace import dvc
+
+_BUFFER = 2**20
 
 
 def bring_table(clone: Path, raw: str, remote: str | None) -> frozenset[str]:
@@ -108,8 +111,10 @@ def _copy(source: Path, target: Path) -> None:
     from dvc_objects.fs.system import reflink
 
     partial = target.with_name(target.name + ".partial")
-    try:
-        reflink(str(source), str(partial))  # type: ignore[no-untyped-call]
-    except OSError:
-        shutil.copyfile(source, partial)
+    with open_regular(source) as stream:
+        try:
+            reflink(str(source), str(partial))  # type: ignore[no-untyped-call]
+        except OSError:
+            with partial.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, _BUFFER)
     partial.replace(target)

@@ -16,11 +16,12 @@ from typing import Any
 from coefvq.config import Params, load_params
 from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
 from coefvq.data.importers import open_table
+from coefvq.data.importers.left_out import not_taken
 from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read_chunks, to_chunks
 from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.files import read_json, sha256_file, write_json
-from coefvq.stages.common import progress
+from coefvq.stages.common import progress, say
 from tasks.isolation import RemoteError, Target, find_target, make_clone, push, refs, reset, run_folder, share_dvc
 from tasks.raw_folder import add_batch, bring_table
 from tasks.workspace import dvc, git
@@ -160,6 +161,8 @@ def collect(run: Run) -> Batch:
             f"(edits in {run.raw} itself are versioned by `dvc add {run.raw}` and a commit)"
         )
     table = open_table(source)
+    if line := not_taken(table.source).line():
+        say(line)
     name, store = batch_name(source, run.request.name), run.folder / "batch.sqlite"
     batch = Batch(name, _layout(run), table.source.origin, store, table.count)
     media = run.params.paths.media

@@ -189,9 +189,9 @@ def _thumbnails(settings: Params, manifest: pd.DataFrame, wanted: Sequence[str])
     from coefvq.stages.common import media_root
 
     rows = manifest[manifest["video_id"].isin(wanted)]
-    videos = to_inputs(rows, media_root(settings))
+    videos = to_inputs(rows, media_root(settings), settings.ingest.protocols)
     # a clip in a remote store is not fetched for a picture
-    local = {video.video_id: video.path for video in videos if video.url is None}
+    local = {video.video_id: video.path for video in videos if video.url is None and video.refusal is None}
     return thumbnails(local, settings.ingest.limits)
 
 

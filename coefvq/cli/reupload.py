@@ -26,11 +26,15 @@ def reupload(
 
     Example: coefvq data reupload --from clips/ --out data/raw --copies 1.0 --own-edits 0.3
     """
+    from coefvq.data.importers.left_out import not_taken
+    from coefvq.data.importers.sources import find_source
     from coefvq.data.media import DEFAULT_LIMITS
     from coefvq.data.reupload.generate import Settings, count_videos
     from coefvq.data.reupload.generate import reupload as make
     from coefvq.stages.common import progress, say
 
+    if line := not_taken(find_source(source)).line():
+        say(line)
     settings = Settings(seed=seed, copies=copies, own_edits=own_edits, size=size, fps=fps, seconds=seconds)
     with progress("making re-uploads", count_videos(source, settings)) as advance:
         summary = make(source, out, settings, workers=workers, limits=DEFAULT_LIMITS, progress=advance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coefvq.config import load_params
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+# the shell's text has become a path by now, which has lost one of the slashes
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def score(
@@ -35,7 +41,7 @@ def score(
     from coefvq.cli.registry import connect
     from coefvq.registry.champions import load_scorer
 
-    inputs = collect(videos, title, tuple(sticker or ()))
+    inputs = collect(videos, title, tuple(sticker or ()), load_params(params).ingest.protocols)
     connect(params)
     rows = load_scorer(issue, version)(inputs)
     if as_json:
@@ -48,31 +54,40 @@ def score(
         raise DataError(f"{len(failed)} of {len(rows)} not scored; first: {failed[0].error}")
 
 
-def collect(sources: Sequence[Path], title: str, stickers: tuple[str, ...]) -> list[VideoInput]:
-    """Files as they are; folders and tables through the importer.
+def collect(
+    sources: Sequence[Path], title: str, stickers: tuple[str, ...], protocols: Sequence[str] = ()
+) -> list[VideoInput]:
+    """Files as they are; folders and tables through the importer, whose rows stay below them or in ``protocols``.
 
     Raises:
-        DataError: a source does not exist.
+        DataError: a source does not exist, or is neither clip, folder nor table.
     """
-    from coefvq.data.importers import VIDEO_SUFFIXES
+    from coefvq.data.importers.sources import TABLE_SUFFIXES
+    from coefvq.data.locations import Location, check_clip, person_file
 
     inputs: list[VideoInput] = []
     for source in sources:
-        if source.is_file() and source.suffix.lower() in VIDEO_SUFFIXES:
-            inputs.append(VideoInput(source.stem, source, title, stickers))
-        elif source.exists():
-            inputs.extend(_from_table(source))
+        # os.path: where Path raises, as for a name too long, it says no
+        if os.path.isdir(source) or source.suffix.lower() in TABLE_SUFFIXES:  # noqa: PTH112
+            inputs.extend(_from_table(source, protocols))
+        elif not os.path.lexists(source) and _ADDRESS.match(str(source)):
+            raise DataError(f"{source}: no such file; to score what lies at an address, list it in a table")
         else:
-            raise DataError(f"{source}: no such file or folder; check the path")
+            path = person_file(source)
+            check_clip(Location(source.name.lstrip("."), path))  # a person may name a hidden file
+            inputs.append(VideoInput(source.stem, path, title, stickers))
     return inputs
 
 
-def _from_table(source: Path) -> list[VideoInput]:
+def _from_table(source: Path, protocols: Sequence[str]) -> list[VideoInput]:
     from coefvq.data.importers import read_table
     from coefvq.data.manifest import to_inputs
+    from coefvq.stages.common import say
 
     table = read_table(source)
-    return to_inputs(table.frame.assign(sha256=None), table.root)
+    if line := table.left_out.line():
+        say(line)
+    return to_inputs(table.frame.assign(sha256=None), table.root, protocols)
 
 
 def _print(rows: Sequence[ScoredVideo]) -> None:

@@ -237,11 +237,12 @@ def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | No
 
 
 def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
+    from coefvq.stages.common import say
     from coefvq.vmp.publications import read_events
 
     with _progress() as progress:
         task = progress.add_task("reading", total=None)
-        return read_events(source, root, lambda done, total: progress.update(task, completed=done, total=total))
+        return read_events(source, root, lambda done, total: progress.update(task, completed=done, total=total), say)
 
 
 @contextmanager

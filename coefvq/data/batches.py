@@ -24,9 +24,10 @@ import pyarrow as pa
 from coefvq.config import Ingest, MediaLimits
 from coefvq.data import remote
 from coefvq.data.importers import CheckedTable
+from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regular
 from coefvq.data.raw_table import Counts, Labels, Layout, Row, add_counts, canonical_rows, count_labels, same_facts
 from coefvq.errors import ConfigError, DataError, MediaError
-from coefvq.files import inside, sha256_file
+from coefvq.files import sha256_file
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -158,18 +159,15 @@ def location_sha256(place: str, limits: MediaLimits, scratch: Path) -> str:
             return sha256_file(copy)
         finally:
             copy.unlink()
-    try:
-        return sha256_file(Path(place))
-    except OSError as error:
-        raise MediaError("missing", f"{place}: {error.strerror}; add the clip or delete its row") from error
+    return sha256_regular(Path(place))
 
 
 def _sha256(row: Mapping[str, Any], place: str, batch: Batch, ingest: Ingest) -> str:
-    if remote.is_url(place) and not remote.is_allowed(place, ingest.protocols):
-        allowed = ", ".join(ingest.protocols) or "local files only"
-        raise ConfigError(
-            f"{remote.redacted(place)}: ingest.protocols allows {allowed}; add the scheme there and commit"
-        )
+    if remote.is_url(place):
+        try:
+            locate(place, Root(batch.source.parent, ingest.protocols))
+        except MediaError as error:
+            raise ConfigError(f"{error} and commit") from error
     digest = location_sha256(place, ingest.limits, batch.store.parent / "fetched")
     if row.get("sha256", digest) != digest:
         raise DataError(
@@ -239,5 +237,6 @@ def _places(table: CheckedTable, uri: str, layout: Layout, media: str | None) ->
 
 def _below(root: Path, base: Path, uri: str) -> tuple[str, str]:
     path = os.path.normpath(base.resolve() / uri)
-    relative = os.path.relpath(path, root.resolve())
-    return Path(relative).as_posix(), str(inside(root, relative))
+    found = locate(Path(os.path.relpath(path, root.resolve())).as_posix(), root_at(root))
+    check_clip(found)
+    return found.uri, str(found.file)

@@ -138,6 +138,8 @@ class ClipStore:
 
     def _source(self, video: VideoInput) -> tuple[Path, str]:
         """A local file with the clip's bytes, and their hash."""
+        if video.refusal is not None:
+            raise MediaError("outside_root", video.refusal)
         path = video.path
         if video.url is not None:
             path = remote.fetch(video.url, self.root, self.limits, video.sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from coefvq.data.clips import default_cache
+from coefvq.data.locations import Root, locate, root_at
 from coefvq.data.remote import copy_path, is_url
-from coefvq.errors import DataError
-from coefvq.files import atomic_path, inside
+from coefvq.errors import DataError, MediaError
+from coefvq.files import atomic_path
 from coefvq.records import CAPTION, LATER_COLUMNS, MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
 
 if TYPE_CHECKING:
@@ -120,23 +122,40 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: not a Parquet table ({first}); delete it and run its stage again") from error
 
 
-def to_inputs(rows: pd.DataFrame, media_root: Path) -> list[VideoInput]:
-    """Manifest rows as model inputs; paths are resolved and stay below ``media_root``, URLs stay URLs."""
-    cache = default_cache()
-    return [_to_input(row, media_root, cache) for row in rows.to_dict("records")]
+def to_inputs(rows: pd.DataFrame, media_root: Path, protocols: Iterable[str]) -> list[VideoInput]:
+    """Manifest rows as model inputs; paths are resolved and stay below ``media_root``, URLs stay URLs.
+
+    A row that leads elsewhere, or to a scheme that is not one of ``protocols``, becomes an input that cannot be read.
+    """
+    cache, root = default_cache(), root_at(media_root, protocols)
+    return [_to_input(row, root, cache) for row in rows.to_dict("records")]
 
 
-def _to_input(row: Mapping[Hashable, Any], media_root: Path, cache: Path) -> VideoInput:
+def _to_input(row: Mapping[Hashable, Any], root: Root, cache: Path) -> VideoInput:
     uri = str(row["uri"])
+    path, refusal = _path(uri, root, cache)
     return VideoInput(
         video_id=str(row["video_id"]),
-        path=copy_path(uri, cache) if is_url(uri) else inside(media_root, uri),
+        path=path,
         title=_text(row["title"]),
         stickers=tuple(_texts(row["stickers"])),
         views=None if pd.isna(row["views"]) else int(row["views"]),
-        sha256=_text(row["sha256"]) or None,
-        url=uri if is_url(uri) else None,
+        sha256=_text(row["sha256"]) or None if refusal is None else None,
+        url=uri if is_url(uri) and refusal is None else None,
+        refusal=refusal,
     )
+
+
+def _path(uri: str, root: Root, cache: Path) -> tuple[Path, str | None]:
+    """Where the bytes are or will be, and why they must not be read."""
+    try:
+        found = locate(uri, root)
+    except MediaError as error:
+        if error.reason == "outside_root":
+            return Path(os.devnull), str(error)
+        # what is missing may still lie decoded in the cache, and otherwise gets its reason from there
+        return root.base / uri, None
+    return copy_path(uri, cache) if found.path is None else found.path, None
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,6 @@ A bad clip gives a row with its reason, never an exception. What a clip's bytes 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from pydantic import TypeAdapter
 
 from coefvq.config import MediaLimits
 from coefvq.data import remote
+from coefvq.data.locations import Root, locate
 from coefvq.data.media import decode_audio, decode_frames, stream_info
 from coefvq.data.near_duplicates import video_hash
 from coefvq.data.probe_cache import ProbeCache, open_cache, peek
@@ -182,21 +182,15 @@ def _plan(
     uri: str, base: Path, limits: MediaLimits, protocols: tuple[str, ...], cache: ProbeCache | None
 ) -> Probe | _Task:
     """What can be said at once, or what has to be looked at."""
-    if remote.is_url(uri):
-        if not remote.is_allowed(uri, protocols):
-            return rejected("outside_root")
-        return _Task(uri, "", _recall(cache, uri))
-    if "\0" in uri:
-        return rejected("missing")  # no file system has such names
-    place = os.path.realpath(base / uri)
-    if not remote.is_below(uri) or not Path(place).is_relative_to(base):
-        return rejected("outside_root")
+    if not remote.is_url(uri) and not remote.is_below(uri):
+        return rejected("outside_root")  # even where it comes back in: a manifest's paths are plain
     try:
-        facts = Path(place).stat()
-    except OSError:
-        return rejected("missing")
-    if not stat.S_ISREG(facts.st_mode):
-        return rejected("unsupported")  # a folder, pipe or device
+        found = locate(uri, Root(base, protocols))
+    except MediaError as error:
+        return rejected(error.reason)
+    if found.path is None or found.facts is None:
+        return _Task(uri, "", _recall(cache, uri))
+    place, facts = str(found.path), found.facts
     if facts.st_size > limits.megabytes * 2**20:
         return rejected("too_large", size=facts.st_size)
     stamp = _stamp(facts)

@@ -1,7 +1,7 @@
 """Clips in remote stores, by fsspec URL: copied once into the local cache, with limits.
 
 Only URL schemes that the user listed in ``ingest.protocols`` are opened at ingest; what the manifest
-calls decodable came through that gate. Over http(s) a redirect may not leave the host it began at, so
+calls decodable came through that gate. Over http(s) a redirect may not leave the server it began at (``web``), so
 an allowed server cannot send us to another one. Messages never hold the user part or the query of a
 URL, nor the text of a library's exception, which may quote them.
 """
@@ -12,6 +12,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +26,11 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 _CHUNK = 2**20
 _LOCAL = frozenset({"file", "local", "dir", "data"})
+# fsspec has more schemes, but they read this machine (memory, reference, zip, the caches: a second address hides in
+# what they open), show the user's keys to a host that a table names (ssh, smb), or follow redirects of their own
+_STORES = frozenset(
+    {"http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "hdfs", "hf", "ftp"}
+)
 _WEB = frozenset({"http", "https"})
 _CONNECT_SECONDS = 15.0
 
@@ -35,9 +41,10 @@ def is_url(uri: str) -> bool:
 
 
 def is_allowed(url: str, protocols: Iterable[str]) -> bool:
-    """Whether a URL's scheme is listed; fsspec's chains (``a::b``) hide a second URL and never are."""
+    """Whether a URL's scheme is listed and a store's; fsspec's chains (``a::b``) hide a second URL and never are."""
     found = _URL.match(url)
-    return found is not None and found[1].lower() in protocols and "::" not in url
+    scheme = "" if found is None else found[1].lower()
+    return scheme in _STORES and scheme in protocols and "::" not in url
 
 
 def redacted(url: str) -> str:
@@ -50,7 +57,7 @@ def check_protocols(protocols: Iterable[str], prefix: str | None) -> None:
     """Check the settings before the first clip: a driver for each scheme, and an allowed ``paths.media``.
 
     Raises:
-        ConfigError: a scheme is local, unknown or lacks its package, or the prefix's is not listed.
+        ConfigError: a scheme is local, no store's or lacks its package, or the prefix's is not listed.
     """
     import fsspec
 
@@ -58,6 +65,9 @@ def check_protocols(protocols: Iterable[str], prefix: str | None) -> None:
     for name in allowed:
         if name in _LOCAL:
             raise ConfigError(f"ingest.protocols: {name} is not remote; set paths.media to the folder instead")
+        if name not in _STORES:
+            stores = ", ".join(sorted(_STORES))
+            raise ConfigError(f"ingest.protocols: {name} cannot be used: expected some of {stores}; remove it")
         try:
             fsspec.get_filesystem_class(name)
         except (ImportError, ValueError) as error:
@@ -122,14 +132,24 @@ def fetch(url: str, cache: Path, limits: MediaLimits, sha256: str | None = None)
     """
     target = copy_path(url, cache)
     try:
+        _make_private(target.parent)
         if sha256 is not None and target.is_file() and sha256_file(target) == sha256:
             return target
         with atomic_path(target) as temporary, temporary.open("wb") as stream:
             for chunk in _chunks(url, limits):
                 stream.write(chunk)
+        target.chmod(0o600)
     except OSError as error:
         raise DataError(f"{target.parent}: cannot hold copies of clips ({error.strerror}); make room there") from error
     return target
+
+
+def _make_private(folder: Path) -> None:
+    """Copies may come from a store that only this user may read."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        with suppress(PermissionError):  # another user's: theirs to close
+            folder.chmod(0o700)
 
 
 def _chunks(url: str, limits: MediaLimits) -> Iterator[bytes]:
@@ -172,24 +192,10 @@ def _client(scheme: str, seconds: float) -> Any:
     if scheme in _WEB:
         import aiohttp
 
+        from coefvq.data.web import open_session
+
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS))
-        options |= {"get_client": _web_session, "client_kwargs": {"timeout": timeout}}
+        options |= {"get_client": open_session, "client_kwargs": {"timeout": timeout}}
     if scheme in {"s3", "s3a"}:
         options["config_kwargs"] = {"connect_timeout": min(seconds, _CONNECT_SECONDS), "read_timeout": seconds}
     return fsspec.filesystem(scheme, skip_instance_cache=True, **options)
-
-
-async def _web_session(**options: Any) -> Any:
-    import aiohttp
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(_stay_on_host)
-    return aiohttp.ClientSession(trace_configs=[trace], **options)
-
-
-async def _stay_on_host(_session: Any, _context: Any, redirect: Any) -> None:
-    asked = redirect.url
-    target = asked.join(type(asked)(redirect.response.headers.get("Location", "")))
-    if target.host != asked.host or (asked.scheme == "https" and target.scheme != "https"):
-        redirect.response.close()
-        raise PermissionError("redirect to another host")

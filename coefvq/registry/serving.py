@@ -1,7 +1,8 @@
 """What a logged model answers when MLflow loads it: DataFrame in, DataFrame out.
 
 Input columns: ``path`` (text), optionally ``video_id`` (default: the path), ``title``, ``stickers`` (a JSON
-list of texts) and ``views``. The pair answers with ``video_id, base_score, mllm_score, positive,
+list of texts) and ``views``. A path is the caller's own: any regular file of this machine; a URL is refused, since a
+served model has no settings that allow one. The pair answers with ``video_id, base_score, mllm_score, positive,
 decided_by, error``; a single model with ``video_id, score, error``. A clip that cannot be scored has an error and no
 score. Clips are decoded under the limits that the pair's preprocessing, or the model's config.json, carries.
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.errors import CoefVQError, DataError
+from coefvq.data.locations import person_file
+from coefvq.data.remote import is_url, redacted
+from coefvq.errors import CoefVQError, DataError, MediaError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.registry.bundle import bundle_version, read_candidate
 
@@ -88,13 +92,25 @@ def _video(row: Mapping[Any, Any], number: int) -> VideoInput:
     given = {str(name): value for name, value in row.items() if not _is_missing(value)}
     if "path" not in given:
         raise DataError(f"input row {number}: path is empty; give a file")
+    path, refusal = _local(str(given["path"]))
     return VideoInput(
         video_id=str(given.get("video_id", given["path"])),
-        path=Path(given["path"]),
+        path=path,
+        refusal=refusal,
         title=str(given.get("title", "")),
         stickers=_stickers(given.get("stickers", "[]"), number),
         views=_views(given.get("views"), number),
     )
+
+
+def _local(path: str) -> tuple[Path, str | None]:
+    """The file, or why it is not opened."""
+    if is_url(path):
+        return Path(os.devnull), f"{redacted(path)}: expected a local file; download it and give the copy's path"
+    try:
+        return person_file(Path(path)), None
+    except MediaError:
+        return Path(path), None  # the reader says what is wrong with it
 
 
 def _views(value: Any, number: int) -> int | None:

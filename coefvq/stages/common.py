@@ -113,4 +113,4 @@ def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:
 
 def inputs_and_labels(rows: pd.DataFrame, params: Params, issue: str) -> tuple[list[VideoInput], list[int]]:
     """Model inputs and 0/1 labels of labelled rows, in order."""
-    return to_inputs(rows, media_root(params)), [int(v) for v in rows[label_column(issue)]]
+    return to_inputs(rows, media_root(params), params.ingest.protocols), [int(v) for v in rows[label_column(issue)]]

@@ -61,4 +61,6 @@ def build_features(
 
 def _of_splits(params: Params, splits: Sequence[str]) -> list[VideoInput]:
     rows = split_manifest(params)
-    return to_inputs(rows[rows["split"].isin(splits)].reset_index(drop=True), media_root(params))
+    return to_inputs(
+        rows[rows["split"].isin(splits)].reset_index(drop=True), media_root(params), params.ingest.protocols
+    )

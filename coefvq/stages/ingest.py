@@ -15,12 +15,14 @@ from coefvq.config import Params
 from coefvq.data import remote
 from coefvq.data.clips import default_cache
 from coefvq.data.importers import CheckedTable, open_table
+from coefvq.data.importers.left_out import LeftOut, ListedNames, not_listed, not_taken
+from coefvq.data.locations import root_at, spelling
 from coefvq.data.manifest import manifest_writer, normalise
 from coefvq.data.probe import expect, probe_all
 from coefvq.errors import ConfigError
 from coefvq.files import write_json
 from coefvq.records import REASONS, label_column
-from coefvq.stages.common import media_root, progress
+from coefvq.stages.common import media_root, progress, say
 
 _ROW_GROUP = 8192
 Row = dict[str, Any]
@@ -29,17 +31,21 @@ Row = dict[str, Any]
 def run(params: Params) -> None:
     """Check the whole table first, then probe its clips and write them as the answers come."""
     table = _open(params)
-    tally = _Tally(params.issues)
+    tally, listed = _Tally(params.issues), ListedNames()
     with (
         progress("probing clips", table.count) as advance,
         manifest_writer(Path(params.paths.manifest)) as write,
     ):
-        rows = _probed(table, params, advance)
+        rows = _probed(table, params, listed, advance)
         while group := list(islice(rows, _ROW_GROUP)):
             frame = normalise(pd.DataFrame(group), params.issues)
             write(frame)
             tally.add(frame)
-    write_json(Path(params.paths.reports) / "ingest.json", tally.metrics())
+    left_out = not_taken(table.source) if table.source.is_scan else _not_listed(table, params, listed)
+    write_json(Path(params.paths.reports) / "ingest.json", {**tally.metrics(), "not_taken": left_out.record()})
+    for line in (tally.line(), left_out.line()):
+        if line:
+            say(line)
 
 
 def _open(params: Params) -> CheckedTable:
@@ -54,15 +60,23 @@ def _open(params: Params) -> CheckedTable:
     return table
 
 
-def _probed(table: CheckedTable, params: Params, advance: Callable[[int], None]) -> Iterator[Row]:
+def _not_listed(table: CheckedTable, params: Params, listed: ListedNames) -> LeftOut:
+    # clips in another place than the table are a store, of which a table may name any part
+    return not_listed(table.source, listed) if params.paths.media is None else LeftOut()
+
+
+def _probed(table: CheckedTable, params: Params, listed: ListedNames, advance: Callable[[int], None]) -> Iterator[Row]:
     """Rows with what their clips turned out to be; answers come in order but later than questions."""
     media, settings = params.paths.media, params.ingest
     prefix = media if media is not None and remote.is_url(media) else None
+    root = root_at(media_root(params))
     waiting: deque[Row] = deque()
 
     def uris() -> Iterator[str]:
         for row in table.rows():
-            waiting.append({**row, "uri": remote.address(row["uri"], prefix)})
+            uri = spelling(row["uri"], root) if prefix is None else remote.address(row["uri"], prefix)
+            listed.add(uri)
+            waiting.append({**row, "uri": uri})
             yield waiting[-1]["uri"]
 
     probes = probe_all(
@@ -80,11 +94,16 @@ def _probed(table: CheckedTable, params: Params, advance: Callable[[int], None])
         yield {**row, **asdict(expect(probe, row["sha256"]))}
 
 
+def _shown(uri: str) -> str:
+    return remote.redacted(uri) if remote.is_url(uri) else uri
+
+
 class _Tally:
     """Running counts for reports/ingest.json."""
 
     def __init__(self, issues: Sequence[str]) -> None:
         self._reasons: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self._first: dict[str, str] = {}
         self._audio = self._unreadable_audio = self._hdr = 0
         self._seconds = 0.0
         self._labelled: Counter[str] = Counter(dict.fromkeys(issues, 0))
@@ -93,6 +112,8 @@ class _Tally:
     def add(self, frame: pd.DataFrame) -> None:
         """Count normalised manifest rows."""
         self._reasons.update(frame["reason"])
+        rejected = frame[frame["reason"] != "ok"].drop_duplicates("reason")
+        self._first = {**dict(zip(rejected["reason"], rejected["uri"], strict=True)), **self._first}
         self._audio += int(frame["has_audio"].sum())
         self._unreadable_audio += int(frame["audio_ok"].eq(False).sum())
         self._hdr += int(frame["hdr"].notna().sum())
@@ -101,6 +122,11 @@ class _Tally:
             labels = frame[label_column(issue)]
             self._labelled[issue] += int(labels.notna().sum())
             self._positive[issue] += int(labels.fillna(0).sum())
+
+    def line(self) -> str:
+        """How many clips were rejected and why, each reason with its first clip; empty if none was."""
+        found = [f"{self._reasons[reason]} {reason} (first: {_shown(uri)})" for reason, uri in self._first.items()]
+        return f"rejected: {', '.join(found)}; each row's reason is in the manifest" if found else ""
 
     def metrics(self) -> dict[str, object]:
         """``reasons`` counts every reason there is, ``rejected`` those that occur."""

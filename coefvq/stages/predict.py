@@ -26,7 +26,7 @@ def run(params: Params, issue: str) -> None:
     """Score every video that thresholds, figures or traffic shares are computed on."""
     manifest = split_manifest(params)
     rows = manifest[manifest["split"].isin(_SCORED)].reset_index(drop=True)
-    videos = to_inputs(rows, media_root(params))
+    videos = to_inputs(rows, media_root(params), params.ingest.protocols)
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     for kind in ("base", "mllm"):

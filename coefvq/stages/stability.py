@@ -36,7 +36,8 @@ def run(params: Params, issue: str) -> None:
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
     band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
     manifest = split_manifest(params).set_index("video_id", drop=False)
-    videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
+    rows = manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True)
+    videos = to_inputs(rows, media_root(params), params.ingest.protocols)
     models = _pair(params, issue, params.predict)
     half = _pair(params, issue, params.predict.model_copy(update={"dtype": "bfloat16"}))
     with TemporaryDirectory() as folder:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.errors import DataError
-from coefvq.files import inside, sha256_file
+from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regular
+from coefvq.data.remote import is_url, redacted
+from coefvq.errors import DataError, MediaError
 from coefvq.vmp.records import Event
 
 if TYPE_CHECKING:
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 
 
 def read_events(
-    source: Path, root: Path | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+    source: Path,
+    root: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
-    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total.
+    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total, ``note``
+    in a line what else lies in a folder without a table.
 
     Raises:
         DataError: a row does not fit, or no file at all is found below the root.
@@ -28,6 +33,8 @@ def read_events(
     from coefvq.data.importers import read_table  # pandas: half a second that `get` need not pay
 
     table = read_table(source)
+    if line := table.left_out.line():
+        note(line)
     return events_from_table(table, root or table.root, progress)
 
 
@@ -39,11 +46,11 @@ def events_from_table(
     Raises:
         DataError: a row does not fit, or no file at all is found below ``root``.
     """
-    records = table.frame.to_dict("records")
+    records, below = table.frame.to_dict("records"), root_at(root)
     events = []
     for done, record in enumerate(records, start=1):
         # rows as a person counts them in an editor: the header is line 1
-        events.append(_event({str(key): value for key, value in record.items()}, root, f"row {done + 1}"))
+        events.append(_event({str(key): value for key, value in record.items()}, below, f"row {done + 1}"))
         progress(done, len(records))
     if all(event.sha256 is None for event in events):
         raise DataError(
@@ -53,11 +60,8 @@ def events_from_table(
     return events
 
 
-def _event(record: dict[str, Any], root: Path, row: str) -> Event:
-    uri = str(record["uri"])
-    if "://" in uri:
-        raise DataError(f"{row}: {uri}: expected a local file; download it and publish the copy")
-    path = inside(root, uri)
+def _event(record: dict[str, Any], root: Root, row: str) -> Event:
+    path, sha256 = _content(str(record["uri"]), root, row)
     return Event(
         video_id=str(record["video_id"]),
         uri=str(path),
@@ -65,9 +69,29 @@ def _event(record: dict[str, Any], root: Path, row: str) -> Event:
         stickers=tuple(record["stickers"]),
         views=_views(record["views"]),
         # hashed here rather than taken from the table: it decides whether the content changed
-        sha256=sha256_file(path) if path.is_file() else None,
+        sha256=sha256,
         published_at=_utc(record["published_at"], row),
     )
+
+
+def _content(uri: str, root: Root, row: str) -> tuple[Path, str | None]:
+    """The clip and its hash; a file that is not there, or is a pipe or folder, has none."""
+    if is_url(uri):
+        raise DataError(f"{row}: {redacted(uri)}: expected a local file; download it and publish the copy")
+    try:
+        found = locate(uri, root)
+    except MediaError as error:
+        if error.reason == "outside_root":
+            raise DataError(f"{row}: {error}") from error
+        return root.base / uri, None
+    try:
+        check_clip(found)
+    except MediaError as error:
+        raise DataError(f"{row}: {error}") from error
+    try:
+        return found.file, sha256_regular(found.file)
+    except MediaError:  # not readable, or gone meanwhile
+        return found.file, None
 
 
 def _views(value: Any) -> int | None:

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import unicodedata
 from pathlib import Path
 
 import fsspec
@@ -18,6 +19,7 @@ import pandas as pd
 import pytest
 
 from coefvq.config import Params, load_params
+from coefvq.data.presence import files_exist
 from coefvq.errors import ConfigError, DataError
 from coefvq.stages import ingest
 from tests.unit.clip_server import serving
@@ -195,3 +197,66 @@ def test_row_groups_have_one_schema(root: Path, repository: Path, monkeypatch: p
     assert rows["views"].tolist() == [pd.NA, pd.NA, 7, pd.NA]
     assert str(rows["views"].dtype) == "Int64"
     assert rows["creator_id"].isna().tolist() == [True, True, False, True]
+
+
+def report(root: Path) -> dict[str, object]:
+    return dict(json.loads((root / "reports" / "ingest.json").read_text()))
+
+
+def test_what_is_not_taken_from_a_folder_is_counted_and_named(
+    root: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "raw" / "metadata.csv").unlink()
+    clip = root / "raw" / "clips" / "00.mp4"
+    (root / "raw" / "clips").rename(root / "raw" / "1")
+    clip = root / "raw" / "1" / "00.mp4"
+    for name in ("a.MPG", "b.flv", "c.mts", "d.3G2"):  # the bytes are MP4's, as FFmpeg looks at those
+        shutil.copyfile(clip, clip.with_name(name))
+    for name in ("e.wmv", "f.gif", ".hidden.mp4", "README"):
+        shutil.copyfile(clip, clip.with_name(name))
+    os.mkfifo(clip.with_name("pipe.mp4"))
+    shutil.copyfile(clip, os.fsencode(clip.with_name("g")) + b"\xff.mp4")
+    ingest.run(settings(root, repository))
+    taken = {Path(uri).name for uri in manifest(root)["uri"]}
+    assert taken == {f"{number:02}.mp4" for number in range(12)} | {"a.MPG", "b.flv", "c.mts", "d.3G2"}
+    assert report(root)["not_taken"] == {
+        "files": 6,
+        "reasons": {
+            "hidden": 1,
+            "not an accepted container": 3,
+            "its name is not UTF-8": 1,
+            "a pipe, socket or device": 1,
+        },
+        "first": [
+            "1/.hidden.mp4 (hidden)",
+            "1/README (not an accepted container)",
+            "1/e.wmv (not an accepted container)",
+            "1/f.gif (not an accepted container)",
+            "1/g\\xff.mp4 (its name is not UTF-8)",
+            "1/pipe.mp4 (a pipe, socket or device)",
+        ],
+    }
+    assert "6 files not taken: 1/.hidden.mp4 (hidden), 1/README" in capsys.readouterr().err
+
+
+def test_clips_that_no_row_names_are_counted_and_named(root: Path, repository: Path) -> None:
+    write_table(root, ["clips/00.mp4", "clips\\01.mp4"])
+    (root / "raw" / "clips" / "notes.txt").touch()
+    ingest.run(settings(root, repository))
+    found = report(root)["not_taken"]
+    assert isinstance(found, dict)
+    assert (found["files"], found["reasons"]) == (10, {"no row names it": 10})
+    assert found["first"][0] == "clips/02.mp4 (no row names it)"
+
+
+def test_names_are_found_as_the_disk_writes_them(root: Path, repository: Path) -> None:
+    """Written on Windows, and with accents in two pieces: the manifest holds the names that validation will list."""
+    composed, decomposed = (unicodedata.normalize(form, "kampf-\u00fcben.mp4") for form in ("NFC", "NFD"))
+    (root / "raw" / "clips" / "00.mp4").rename(root / "raw" / "clips" / decomposed)
+    (root / "raw" / "clips" / "01.mp4").rename(root / "raw" / "clips" / "12:30 fight.mp4")
+    write_table(root, [f"clips\\{composed}", "clips\\12:30 fight.mp4", "clips\\none.mp4"])
+    ingest.run(settings(root, repository))
+    rows = manifest(root)
+    assert rows["uri"].tolist() == [f"clips/{decomposed}", "clips/12:30 fight.mp4", "clips\\none.mp4"]
+    assert rows["reason"].tolist() == ["ok", "ok", "missing"]
+    assert files_exist(rows["uri"], root / "raw").tolist() == [True, True, False]

@@ -14,10 +14,15 @@ from pathlib import Path
 
 @dataclass
 class ClipServer:
-    """``hits`` counts GETs by path; a path in ``held`` is answered once its event is set."""
+    """``hits`` counts GETs by path, ``requests`` all; a path in ``held`` is answered once its event is set.
+
+    ``answers`` gives a path a status and headers of its own.
+    """
 
     folder: Path
     hits: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     held: dict[str, threading.Event] = field(default_factory=dict)
     waiting: threading.Event = field(default_factory=threading.Event)
     port: int = 0
@@ -39,12 +44,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
+        self.state.requests[f"{self.command} {self.path}"] += 1
         path = self.path.split("?")[0].removeprefix("/")
         if path in self.state.held and body:
             self.state.waiting.set()
             self.state.held[path].wait(60)
         file = self.state.folder / path.removeprefix("cut/")
-        if path.startswith("to/"):
+        if path in self.state.answers:
+            status, headers = self.state.answers[path]
+            self._head(status, b"", headers)
+        elif path.startswith("to/"):
             self._head(302, b"", {"Location": path.removeprefix("to/")})
         elif path.isdigit():
             self._head(int(path), b"")

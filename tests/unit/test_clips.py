@@ -128,9 +128,23 @@ def test_manifest_rows_as_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path))
     row = {"video_id": "v", "title": "t", "stickers": ["s"], "views": pd.NA, "sha256": "0" * 64}
     rows = pd.DataFrame([{**row, "uri": "a.mp4"}, {**row, "uri": "s3://bucket/b.mp4"}])
-    local, far = to_inputs(rows, tmp_path)
-    assert (local.path, local.url) == (tmp_path / "a.mp4", None)
+    local, far = to_inputs(rows, tmp_path, ("s3",))
+    assert (local.path, local.url, local.sha256) == (tmp_path / "a.mp4", None, "0" * 64)
     assert (far.path, far.url) == (copy_path("s3://bucket/b.mp4", tmp_path), "s3://bucket/b.mp4")
+
+
+@pytest.mark.parametrize("uri", ["../secret.mp4", "/etc/passwd", "http://127.0.0.1:9/a.mp4", "file:///etc/passwd"])
+def test_a_row_that_leads_elsewhere_cannot_be_read(tmp_path: Path, folder: Path, uri: str) -> None:
+    (tmp_path / "secret.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    (tmp_path / "root").mkdir()
+    row = {"video_id": "v", "title": "t", "stickers": [], "views": pd.NA, "sha256": video(folder / "a.mp4").sha256}
+    store = ClipStore(tmp_path / "cache", SPEC)
+    store.get(video(folder / "a.mp4"))  # not even where the cache knows the hash that the row claims
+    [refused] = to_inputs(pd.DataFrame([{**row, "uri": uri}]), tmp_path / "root", ("s3",))
+    assert (refused.url, refused.path.is_file()) == (None, False)
+    with pytest.raises(MediaError) as caught:
+        store.get(refused)
+    assert caught.value.reason == "outside_root"
 
 
 def test_workers_need_no_torch() -> None:

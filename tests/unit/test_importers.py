@@ -6,6 +6,7 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -195,12 +196,44 @@ def test_two_tables_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert "holds metadata.csv and metadata.jsonl; keep one" in refusal(tmp_path)
 
 
-def test_links_are_listed_and_pipes_are_not(tmp_path: Path) -> None:
+def test_links_that_stay_are_listed_and_others_and_pipes_are_not(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    (tmp_path / "b.mp4").symlink_to("/nowhere/b.mp4")
+    (tmp_path / "b.mp4").symlink_to("nowhere/b.mp4")
+    (tmp_path / "b2.mp4").symlink_to("/nowhere/b.mp4")
     os.mkfifo(tmp_path / "c.mp4")
     (tmp_path / "d").symlink_to(tmp_path)
     assert [row["uri"] for row in rows_of(tmp_path)] == ["a.mp4", "b.mp4"]
+
+
+def test_tables_and_folders_behind_links_that_lead_outside_are_not_read(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    for folder in (outside, inside):
+        folder.mkdir()
+    write_csv(outside, ROWS)
+    (inside / "metadata.csv").symlink_to(outside / "metadata.csv")
+    assert "metadata.csv: a link that leads out of its folder" in refusal(inside)
+    (inside / "metadata.csv").unlink()
+    (inside / "train").symlink_to(outside)
+    assert "neither a metadata table nor video files; add one of them (found: train;" in refusal(inside)
+
+
+def test_a_folder_without_rights_costs_only_its_clips() -> None:
+    own = os.geteuid()
+    with TemporaryDirectory() as top:
+        folder = Path(top)
+        folder.chmod(0o755)
+        for name in ("1", "2"):
+            (folder / name).mkdir()
+            (folder / name / "a.mp4").touch()
+        (folder / "2").chmod(0)
+        if own == 0:  # root may read everything
+            os.seteuid(65534)
+        try:
+            table = read_table(folder)
+        finally:
+            os.seteuid(own)
+    assert table.frame["uri"].tolist() == ["1/a.mp4"]
+    assert table.left_out.first == ("2 (a folder that cannot be read)",)
 
 
 # ---- ms-swift

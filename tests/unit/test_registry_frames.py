@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from coefvq.config import MediaSpec
+from coefvq.data.clips import ClipStore
+from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.registry.serving import pair_frame, videos
@@ -61,3 +65,18 @@ def test_the_answer_keeps_what_is_unknown_unknown() -> None:
     assert math.isnan(frame["mllm_score"][0])
     assert frame["error"].tolist() == [None, None, "c: no such file"]
     assert len(pair_frame([])) == 0
+
+
+def test_paths_are_local_files_that_the_caller_picks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30 fight.mp4").touch()
+    Path("link.mp4").symlink_to("12:30 fight.mp4")
+    os.mkfifo("pipe.mp4")
+    given = ["12:30 fight.mp4", "link.mp4", "pipe.mp4", "none.mp4", "n" * 300, "http://127.0.0.1:9/a.mp4?key=secret"]
+    *local, web = videos(pd.DataFrame({"path": given}))
+    assert [row.video_id for row in local] == given[:-1]
+    assert [row.path for row in local[:2]] == [tmp_path / "12:30 fight.mp4"] * 2
+    assert web.refusal == "http://127.0.0.1:9/a.mp4: expected a local file; download it and give the copy's path"
+    store = ClipStore(tmp_path / "cache", MediaSpec(frames=2, frame_size=32, audio_seconds=1.0), DEFAULT_LIMITS)
+    bad = {index: error.reason for index, error in store.try_fill([*local[2:], web], 1).items()}
+    assert bad == {0: "missing", 1: "missing", 2: "missing", 3: "outside_root"}

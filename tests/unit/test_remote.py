@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 import threading
 import traceback
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from yarl import URL
 
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.data.remote import address, check_protocols, copy_path, fetch, is_allowed, redacted, version
+from coefvq.data.web import redirect_target
 from coefvq.errors import ConfigError, DataError, MediaError
 from tests.unit.clip_server import ClipServer, serving
 
@@ -158,5 +161,83 @@ def test_settings_are_checked_first(protocols: tuple[str, ...], prefix: str | No
     with pytest.raises(ConfigError) as caught:
         check_protocols(protocols, prefix)
     assert expected in str(caught.value)
-    check_protocols(("https", "memory"), "memory://bucket")
+    check_protocols(("https", "ftp"), "ftp://host")
     check_protocols((), "folder")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[ClipServer]:
+    """A second server on another port, which nobody must be sent to."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.mp4").write_bytes(b"not yours")
+    with serving(tmp_path / "other") as state:
+        yield state
+
+
+REDIRECTS = {
+    "port": {"Location": "{other}"},
+    "the header URI": {"URI": "{other}"},
+    "both headers": {"Location": "/a.mp4", "URI": "{other}"},
+    "both headers, turned": {"URI": "/a.mp4", "Location": "{other}"},
+    "no scheme": {"Location": "//127.0.0.1:{port}/a.mp4"},
+    "a name of the host": {"Location": "http://localhost:{own}/a.mp4"},
+    "another scheme": {"Location": "https://127.0.0.1:{own}/a.mp4"},
+    "a file": {"Location": "file:///etc/passwd"},
+    "an account": {"Location": "http://me:secret@127.0.0.1:{own}/a.mp4"},
+    "no address": {"Location": "http://[oops/a.mp4"},
+    "nowhere": {},
+    "itself": {"Location": "/start"},
+    "two hops": {"Location": "/to/{other}"},
+}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("kind", REDIRECTS)
+def test_a_redirect_elsewhere_sends_no_request(
+    server: ClipServer, other: ClipServer, tmp_path: Path, kind: str, status: int
+) -> None:
+    facts = {"other": other.url("a.mp4"), "port": other.port, "own": server.port}
+    server.answers["start"] = (status, {name: text.format(**facts) for name, text in REDIRECTS[kind].items()})
+    with pytest.raises(MediaError) as caught:
+        fetch(server.url("start"), tmp_path / "cache", DEFAULT_LIMITS)
+    assert caught.value.reason == "unreachable"
+    with pytest.raises(MediaError):
+        version(server.url("start"), DEFAULT_LIMITS)
+    assert not other.requests
+    assert server.hits["/a.mp4"] == 0
+    assert sum(server.requests.values()) <= 3 * 6  # a GET, a HEAD, and the GET that fsspec tries after it
+
+
+def test_five_redirects_on_one_server_are_followed(server: ClipServer, tmp_path: Path) -> None:
+    places = [f"hop{number}" for number in range(6)]
+    for place, following in zip(places, [*places[1:], "a.mp4"], strict=True):
+        server.answers[place] = (302, {"Location": f"../{following}"})
+    assert fetch(server.url("hop1"), tmp_path, DEFAULT_LIMITS).read_bytes() == BYTES
+    assert version(server.url("hop1"), DEFAULT_LIMITS) == version(server.url("a.mp4"), DEFAULT_LIMITS)
+    with pytest.raises(MediaError, match="PermissionError"):
+        fetch(server.url("hop0"), tmp_path, DEFAULT_LIMITS)
+
+
+def test_the_same_account_is_used_after_a_redirect() -> None:
+    asked = URL("http://me:pw@h/a.mp4")
+    for target in ("/b.mp4", "HTTP://H:80/b.mp4"):
+        assert str(redirect_target(asked, [target])) == "http://me:pw@h/b.mp4"
+    with pytest.raises(PermissionError):
+        redirect_target(URL("https://h/a.mp4"), ["http://h/a.mp4"])
+
+
+def test_copies_are_for_their_owner_alone(server: ClipServer, tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir(mode=0o755)  # as an earlier release made it
+    path = fetch(server.url("a.mp4"), tmp_path, DEFAULT_LIMITS)
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (path, path.parent)] == [0o600, 0o700]
+
+
+NO_STORES = """reference simplecache filecache blockcache cached zip tar libarchive memory dask jupyter git github
+    sftp ssh smb generic webhdfs asyncwrapper"""
+
+
+@pytest.mark.parametrize("name", NO_STORES.split())
+def test_schemes_that_are_no_stores(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"ingest.protocols: {name} cannot be used: expected some of"):
+        check_protocols((name,), None)
+    assert not is_allowed(f"{name}://h/a.mp4", (name,))

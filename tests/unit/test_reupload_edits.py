@@ -190,10 +190,18 @@ def test_a_clip_whose_frames_do_not_decode_is_undecodable(tmp_path: Path, limits
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("uri", ["a\0b.mp4", "n" * 5000, "loop", "s3://bucket/a.mp4", ".", ""])
-def test_names_that_lead_nowhere_are_missing(tmp_path: Path, limits, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        *((name, "missing") for name in ("a\0b.mp4", "n" * 5000, "loop")),
+        ("s3://bucket/a.mp4", "outside_root"),
+        (".", "unsupported"),
+        ("", "unsupported"),
+    ],
+)
+def test_names_that_lead_to_no_file(tmp_path: Path, limits, uri: str, reason: str) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert prepare(tmp_path, tmp_path, Frames(64, 8, 9.0), limits, ("a", uri, "out.mp4")).reason == "missing"
+    assert prepare(tmp_path, tmp_path, Frames(64, 8, 9.0), limits, ("a", uri, "out.mp4")).reason == reason
     assert prepare(tmp_path, tmp_path, Frames(64, 8, 9.0), limits, ("a", "../x", "out.mp4")).reason == "outside_root"
 
 

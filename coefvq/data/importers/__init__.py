@@ -7,7 +7,7 @@ touched; ``CheckedTable.rows`` then streams them. ``read_table`` is the short wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import pandas as pd
 
 from coefvq.config import LabelSource
 from coefvq.data.importers.labels import LabelCheck, to_label
+from coefvq.data.importers.left_out import LeftOut, not_taken
 from coefvq.data.importers.rows import read_rows
-from coefvq.data.importers.sources import VIDEO_SUFFIXES, Source, find_source, stamp
+from coefvq.data.importers.sources import Part, Source, find_source, stamp
 from coefvq.data.importers.survey import Survey, id_from_path
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, label_column, posterior_column
 
-__all__ = ["VIDEO_SUFFIXES", "CheckedTable", "ImportedTable", "apply_labels", "open_table", "read_table"]
+__all__ = ["CheckedTable", "ImportedTable", "apply_labels", "open_table", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,16 @@ def open_table(source: Path, format: str = "auto", labels: Mapping[str, LabelSou
 
 @dataclass(frozen=True)
 class ImportedTable:
-    """All rows, the user's columns and manifest words; ``frame.uri`` is relative to ``root``."""
+    """All rows, the user's columns and manifest words; ``frame.uri`` is relative to ``root``.
+
+    ``parts`` is what was read, ``left_out`` what a scanned folder holds beside clips.
+    """
 
     frame: pd.DataFrame
     root: Path
     source: Path
+    parts: tuple[Part, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def read_table(source: Path, format: str = "auto") -> ImportedTable:
@@ -105,7 +111,8 @@ def read_table(source: Path, format: str = "auto") -> ImportedTable:
     nothing = dict.fromkeys(table.columns)
     rows = [{**nothing, **raw, **words} for raw, words in table.raw_rows()]
     numbers = {"views": "Int64", "weight": "float64", **dict.fromkeys(table.posteriors, "float64")}
-    return ImportedTable(pd.DataFrame(rows, dtype=object).astype(numbers), table.source.root, table.source.origin)
+    found, frame = table.source, pd.DataFrame(rows, dtype=object).astype(numbers)
+    return ImportedTable(frame, found.root, found.origin, found.parts, not_taken(found))
 
 
 def apply_labels(table: ImportedTable, labels: Mapping[str, LabelSource]) -> pd.DataFrame:

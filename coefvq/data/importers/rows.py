@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from coefvq.data.importers import swift, values
 from coefvq.data.importers.labels import Labels, to_label
@@ -104,8 +105,17 @@ def _uri(place: str, raw: Mapping[str, Any], folder: str) -> str:
     uri = values.text(place, column, raw[column])
     if uri is None:
         raise DataError(f"{place}: empty file name ({column}); give the clip's path or delete the row")
+    if is_url(uri):
+        _check_address(place, column, uri)
     # an absolute path stays one: probing rejects it, and a prefix would hide that
     return uri if not folder or is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
+
+
+def _check_address(place: str, column: str, url: str) -> None:
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"{place}: {column} is no address ({error}); correct it or delete the row") from error
 
 
 def _split(place: str, value: Any, part: Part) -> str | None:

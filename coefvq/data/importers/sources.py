@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from coefvq.data.locations import CLIP_SUFFIXES, name_problem
 from coefvq.errors import DataError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".3gp"})
 #: folder name -> split, with the names Hugging Face uses
 SPLIT_FOLDERS = {
     "train": "train",
@@ -26,6 +27,8 @@ SPLIT_FOLDERS = {
 }
 Kind = Literal["csv", "jsonl", "parquet", "scan"]
 _TABLES: tuple[Kind, ...] = ("csv", "jsonl", "parquet")
+TABLE_SUFFIXES = frozenset(f".{kind}" for kind in _TABLES)
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """What to read, in order; ``origin`` is what messages name, ``root`` what file names are relative to."""
+    """What to read, in order; ``origin`` is what messages name, ``root`` what file names are relative to.
+
+    ``is_folder`` tells a folder of clips, with or without a table, from a table given by itself.
+    """
 
     origin: Path
     root: Path
     parts: tuple[Part, ...]
+    is_folder: bool = True
 
     @property
     def is_scan(self) -> bool:
@@ -58,36 +65,57 @@ def find_source(source: Path, format: str = "auto") -> Source:
     Raises:
         DataError: nothing usable there.
     """
-    if format == "videofolder" or (format == "auto" and source.is_dir()):
+    # os.path: where Path raises, as for a name too long, it says no
+    if format == "videofolder" or (format == "auto" and os.path.isdir(source)):  # noqa: PTH112
         return _folder(source)
     kind = next(
         (known for known in _TABLES if known == (source.suffix[1:].lower() if format == "auto" else format)), None
     )
-    if kind is None or not source.is_file():
+    if kind is None or not os.path.isfile(source):  # noqa: PTH113
         found = "no such file" if kind else "neither a folder nor a known table"
         raise DataError(f"{source}: {found}; give a folder or a .csv, .jsonl or .parquet table")
-    return Source(source, source.parent, (Part(source, kind),))
+    return Source(source, source.parent, (Part(source, kind),), is_folder=False)
 
 
 def _folder(folder: Path) -> Source:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112
         raise DataError(f"{folder}: no such folder; put labelled clips there (docs/data.md shows the layout)")
     table = _metadata(folder, "", None)
     if table is not None:
         return Source(table.path, folder, (table,))
-    split_folders = [path for path in sorted(folder.iterdir()) if path.name in SPLIT_FOLDERS and path.is_dir()]
+    split_folders = [path for path in _folders(folder) if path.name in SPLIT_FOLDERS]
     tables = [_metadata(path, path.name, SPLIT_FOLDERS[path.name]) for path in split_folders]
     found = tuple(part for part in tables if part is not None)
     if not found:
         return _scanned(folder)
     for path, part in zip(split_folders, tables, strict=True):
-        if part is None and next(clips_below(path), None) is not None:
+        if part is None and next(clips_below(path, folder), None) is not None:
             raise DataError(f"{path}: holds clips but no metadata table, as {found[0].path} is one; add one")
     return Source(folder, folder, found)
 
 
+def _holds_clips(folder: Path, root: Path) -> bool:
+    try:
+        return next(clips_below(folder, root), None) is not None
+    except DataError:  # not readable; the scan names it
+        return False
+
+
+def _folders(folder: Path) -> list[Path]:
+    base = folder.resolve()
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and path.resolve().is_relative_to(base)]
+
+
 def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
-    found = [(folder / f"metadata.{kind}", kind) for kind in _TABLES if (folder / f"metadata.{kind}").is_file()]
+    # os.path: a folder that may not be entered has no table
+    found = [
+        (folder / f"metadata.{kind}", kind)
+        for kind in _TABLES
+        if os.path.isfile(folder / f"metadata.{kind}")  # noqa: PTH113
+    ]
+    for path, _ in found:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{path}: a link that leads out of its folder; put the table itself there")
     if len(found) > 1:
         names = " and ".join(path.name for path, _ in found)
         raise DataError(f"{folder}: holds {names}; keep one of them")
@@ -96,8 +124,12 @@ def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
 
 def _scanned(folder: Path) -> Source:
     if next(clips_below(folder), None) is None:
-        raise DataError(f"{folder}: neither a metadata table nor video files; add one of them")
-    tops = [path for path in sorted(folder.iterdir()) if path.is_dir() and next(clips_below(path), None) is not None]
+        seen = ", ".join(path.name for path, _ in islice(files_below(folder), _SHOWN)) or "nothing"
+        raise DataError(
+            f"{folder}: neither a metadata table nor video files; add one of them (found: {seen}; suffixes of clips: "
+            f"{' '.join(sorted(CLIP_SUFFIXES))})"
+        )
+    tops = [path for path in _folders(folder) if _holds_clips(path, folder)]
     split = [path for path in tops if path.name in SPLIT_FOLDERS]
     if split and len(split) < len(tops):
         other = next(path for path in tops if path not in split)
@@ -108,15 +140,59 @@ def _scanned(folder: Path) -> Source:
     return Source(folder, folder, (Part(folder, "scan"),))
 
 
-def clips_below(folder: Path) -> Iterator[Path]:
-    """Video files in the order of their names' parts; folders are listed one at a time, links to them not entered."""
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+def clips_below(folder: Path, root: Path | None = None) -> Iterator[Path]:
+    """Video files in the order of their names' parts; folders are listed one at a time, links to them not entered.
+
+    Links to clips lead to a place below ``root`` (by default the folder), if only to one where nothing is.
+    """
+    return (path for path, problem in files_below(folder, root) if problem is None)
+
+
+def files_below(folder: Path, root: Path | None = None) -> Iterator[tuple[Path, str | None]]:
+    """Everything in a folder in that order, and why it is not taken as a clip.
+
+    Raises:
+        DataError: the folder itself cannot be listed.
+    """
+    base = (root or folder).resolve()
+    try:
+        entries = _listed(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}; give a folder that you may read") from error
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from clips_below(Path(entry.path))
-        elif Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and (entry.is_symlink() or entry.is_file()):
-            yield Path(entry.path)
+        path, problem = Path(entry.path), _entry_problem(entry, base)
+        if problem is None and entry.is_dir(follow_symlinks=False):
+            try:
+                yield from files_below(path, base)
+            except DataError:
+                yield path, "a folder that cannot be read"
+        else:
+            yield path, problem
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as listing:
+        return sorted(listing, key=lambda entry: entry.name)
+
+
+def _entry_problem(entry: os.DirEntry[str], base: Path) -> str | None:
+    """None for a folder to enter or a clip to take."""
+    if entry.name.startswith("."):
+        return "hidden"
+    try:
+        entry.name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if entry.is_dir(follow_symlinks=False):
+        return None
+    if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112  entry.is_dir raises on a circle of links
+        return "a link to a folder"
+    if entry.is_symlink():
+        if not Path(os.path.realpath(entry.path)).is_relative_to(base):
+            return "a link that leads outside"
+    elif not entry.is_file():
+        return "a pipe, socket or device"
+    return name_problem(entry.name)
 
 
 def scanned_row(folder: Path, clip: Path) -> dict[str, str | None]:

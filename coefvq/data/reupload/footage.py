@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from coefvq.errors import DataError, MediaError
-from coefvq.files import atomic_path, inside
+from coefvq.data.locations import locate, root_at
+from coefvq.errors import MediaError
+from coefvq.files import atomic_path
 
 if TYPE_CHECKING:
     from coefvq.config import MediaLimits
@@ -86,17 +87,9 @@ def located(root: Path, uri: str) -> Path:
     """The file ``uri`` names below ``root``.
 
     Raises:
-        MediaError: it lies elsewhere, or there is no such file.
+        MediaError: it lies elsewhere, or there is no such file, or it is none.
     """
-    try:
-        path = inside(root, uri)
-        if path.is_file():
-            return path
-    except DataError as error:
-        raise MediaError("outside_root", str(error)) from error
-    except (ValueError, OSError, RuntimeError):  # a zero byte, an endless name, a circle of links
-        pass
-    raise MediaError("missing", f"{uri!r}: no such file below {root}; correct the path or delete the row")
+    return locate(uri, root_at(root)).file
 
 
 @contextmanager

@@ -1,0 +1,243 @@
+"""The one door to clips: from what a row or a person wrote to a checked local file, an allowed URL, or a refusal.
+
+Rows are a stranger's. A row's path leads to a regular file below the row's root, links resolved, or to nothing; a
+URL needs its scheme in ``ingest.protocols``. Paths that a person gives on the command line or in a call are the
+person's own: they may lie anywhere and be links, but have to be regular files too.
+
+Not covered: a hard link is the file itself, so one to a file outside cannot be told apart; and who may write to the
+root can exchange a folder between the check and the opening (the last name of a path is not followed if it became
+a link, see ``open_regular``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from coefvq.data import remote
+from coefvq.errors import MediaError
+
+#: how the files of the containers that ``container`` opens are called, small letters
+CLIP_SUFFIXES = frozenset(
+    # MP4 and QuickTime, Matroska, AVI
+    {".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".f4v", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mj2"}
+    | {".mkv", ".mk3d", ".webm", ".avi", ".divx"}
+    # MPEG transport and program streams, Flash
+    | {".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".flv"}
+)
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+# the longest of the signatures below: three transport packets of 192 bytes
+_HEAD = 4 + 2 * 192 + 1
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where relative paths start, and what URLs may be opened; ``base`` has no links in it."""
+
+    base: Path
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A clip's place: ``uri`` as it is written below the root, or the URL.
+
+    A local one also has its file, links resolved, and the file's facts.
+    """
+
+    uri: str
+    path: Path | None = None
+    facts: os.stat_result | None = None
+
+    @property
+    def file(self) -> Path:
+        """The local file.
+
+        Raises:
+            MediaError: ``outside_root``, it is a URL.
+        """
+        if self.path is None:
+            raise MediaError("outside_root", f"{remote.redacted(self.uri)}: expected a local file; download it first")
+        return self.path
+
+
+def root_at(folder: Path, protocols: Iterable[str] = ()) -> Root:
+    """The root of rows whose paths start in ``folder``."""
+    return Root(folder.resolve(), tuple(protocols))
+
+
+def locate(uri: str, root: Root) -> Location:
+    """Check the place that a row names; no byte of it is read and no request is sent.
+
+    Raises:
+        MediaError: ``outside_root``, ``missing`` or ``unsupported`` (a folder, pipe, socket or device).
+    """
+    if remote.is_url(uri):
+        _check_url(uri, root.protocols)
+        return Location(uri)
+    name = spelling(uri, root)
+    place = root.base / name
+    try:
+        resolved = Path(os.path.realpath(place))
+        if not resolved.is_relative_to(root.base):
+            raise _outside(uri, root)
+        facts = resolved.stat()
+    except (OSError, ValueError) as error:  # a name too long, a zero byte, half a character, a circle of links
+        if _WINDOWS.match(uri):
+            raise _outside(uri, root) from error
+        told = (error.strerror or "not readable") if isinstance(error, OSError) else "no file can have this name"
+        raise MediaError("missing", f"{place}: {told}; correct the path or delete the row") from error
+    _check_regular(resolved, facts)
+    return Location(name if remote.is_below(name) else os.path.relpath(resolved, root.base), resolved, facts)
+
+
+def spelling(uri: str, root: Root) -> str:
+    r"""The path as the disk writes it: as given if that exists, else with other separators, accents or suffix.
+
+    ``\`` is tried as ``/``, an accented letter as one character (NFC) and as two (NFD), and a clip's suffix in small
+    and in capital letters. A URL, a path that leaves the root and one that is not there come back as they are.
+    """
+    if remote.is_url(uri) or not remote.is_below(uri) or os.path.lexists(root.base / uri):
+        return uri
+    for written in dict.fromkeys([uri, uri.replace("\\", "/")]):
+        found = _composed_as_on_disk(written, root.base) if remote.is_below(written) else None
+        if found is not None:
+            return found
+    return uri
+
+
+def person_file(path: Path) -> Path:
+    """The file that a person named: anywhere, links followed, absolute so that no name reads as a protocol.
+
+    Raises:
+        MediaError: ``missing`` or ``unsupported``.
+    """
+    resolved = Path(os.path.realpath(path))
+    try:
+        facts = resolved.stat()
+    except (OSError, ValueError) as error:
+        raise MediaError("missing", f"{path}: no such file; check the path") from error
+    _check_regular(path, facts)
+    return resolved
+
+
+def check_clip(place: Location) -> None:
+    """Refuse a local file that is no clip by its name, before it is copied or published as one.
+
+    A file without suffix is one if it begins like an accepted container.
+
+    Raises:
+        MediaError: ``unsupported``.
+    """
+    problem = name_problem(place.uri)
+    if problem is not None and not (_is_bare(place.uri) and _begins_like_a_clip(place.file)):
+        raise MediaError("unsupported", f"{place.uri}: {problem}; rename or re-encode the clip, or delete the row")
+
+
+def name_problem(uri: str) -> str | None:
+    """Why a path is not a clip's, as far as its name tells; None where it is."""
+    parts = PurePosixPath(uri).parts
+    if any(part.startswith(".") for part in parts):
+        return "hidden"
+    return None if PurePosixPath(uri).suffix.lower() in CLIP_SUFFIXES else "not an accepted container"
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a located file for reading: a link, pipe or device put there meanwhile is refused and never waited for.
+
+    Raises:
+        MediaError: ``missing`` or ``unsupported``.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        raise MediaError("missing", f"{path}: {error.strerror}; add the clip or delete its row") from error
+    with os.fdopen(handle, "rb") as stream:
+        _check_regular(path, os.fstat(handle))
+        yield stream
+
+
+def sha256_regular(path: Path) -> str:
+    """Hex SHA-256 of a located file.
+
+    Raises:
+        MediaError: as ``open_regular``.
+    """
+    with open_regular(path) as stream:
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise MediaError("missing", f"{path}: {error.strerror}; copy the clip again") from error
+
+
+def _check_url(url: str, protocols: tuple[str, ...]) -> None:
+    try:
+        urlsplit(url)
+    except ValueError as error:
+        raise MediaError("outside_root", f"an address that cannot be read ({error}); correct the row") from error
+    if remote.is_allowed(url, protocols):
+        return
+    allowed = ", ".join(protocols) or "local files only"
+    remedy = "write a file's path without its scheme" if url[:5].lower() == "file:" else "add the scheme there"
+    raise MediaError("outside_root", f"{remote.redacted(url)}: ingest.protocols allows {allowed}; {remedy}")
+
+
+def _outside(uri: str, root: Root) -> MediaError:
+    why = "is a path of Windows and" if _WINDOWS.match(uri) else "points"
+    return MediaError("outside_root", f"{uri}: {why} outside the data root {root.base}; use a path below it")
+
+
+def _check_regular(path: Path, facts: os.stat_result) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise MediaError("unsupported", f"{path}: a folder, pipe, socket or device; expected a file")
+
+
+def _composed_as_on_disk(uri: str, base: Path) -> str | None:
+    """The path with each name as the disk has it, if it has one of its forms."""
+    names: list[str] = []
+    for name in uri.split("/"):
+        found = next((form for form in _forms(name) if os.path.lexists(base.joinpath(*names, form))), None)
+        if found is None:
+            return None
+        names.append(found)
+    return "/".join(names)
+
+
+def _forms(name: str) -> Iterator[str]:
+    """As given, then with a clip's suffix in small or capital letters, each composed (NFC) and decomposed (NFD)."""
+    stem, dot, suffix = name.rpartition(".")
+    clip = f".{suffix.lower()}" in CLIP_SUFFIXES
+    cased = [name, f"{stem}{dot}{suffix.lower()}", f"{stem}{dot}{suffix.upper()}"] if clip else [name]
+    yield name
+    yield from (unicodedata.normalize(form, written) for written in cased for form in ("NFC", "NFD"))
+
+
+def _is_bare(uri: str) -> bool:
+    parts = PurePosixPath(uri).parts
+    return not any(part.startswith(".") for part in parts) and "." not in parts[-1]
+
+
+def _begins_like_a_clip(path: Path) -> bool:
+    with open_regular(path) as stream:
+        head = stream.read(_HEAD)
+    packets = any(
+        len(head) > start + 2 * size and all(head[start + n * size] == 0x47 for n in range(3))
+        for start, size in ((0, 188), (4, 192))
+    )
+    return (
+        packets
+        or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+        or head.startswith((b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
+    )
