@@ -205,7 +205,7 @@ def test_overlapping_splits_and_other_bad_files_are_refused(scores, tmp_path) ->
     table.assign(video_id="x").to_parquet(tmp_path / "same.parquet")
     assert "in 'val' and in 'test', first x" in str(run(tmp_path / "same.parquet").exception)
     (tmp_path / "broken.parquet").write_text("no")
-    assert "not readable as parquet" in str(run(tmp_path / "broken.parquet").exception)
+    assert "not a readable Parquet table" in str(run(tmp_path / "broken.parquet").exception)
     assert "no such file" in str(run(tmp_path / "none.csv").exception)
     assert "no column 'nope'" in str(run(scores, "--base-col", "nope").exception)
     assert "expected a share" in str(run(scores, "--precision", 80).exception)

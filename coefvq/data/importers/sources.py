@@ -1,6 +1,6 @@
 """Where a user's rows come from: one table, a VideoFolder with tables, or a folder of clips.
 
-VideoFolder is the Hugging Face layout: ``metadata.csv|jsonl|parquet`` at the top or in each split folder,
+VideoFolder is the Hugging Face layout: ``metadata.csv|tsv|jsonl|parquet`` at the top or in each split folder,
 with ``file_name`` relative to that folder; or clips in ``label/`` or ``split/label/``.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from coefvq.data.importers.tables import TABLE_SUFFIXES
 from coefvq.errors import DataError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".3gp"})
@@ -25,7 +26,6 @@ SPLIT_FOLDERS = {
     "traffic": "traffic",
 }
 Kind = Literal["csv", "jsonl", "parquet", "scan"]
-_TABLES: tuple[Kind, ...] = ("csv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,10 @@ def find_source(source: Path, format: str = "auto") -> Source:
     """
     if format == "videofolder" or (format == "auto" and source.is_dir()):
         return _folder(source)
-    kind = next(
-        (known for known in _TABLES if known == (source.suffix[1:].lower() if format == "auto" else format)), None
-    )
+    kind = TABLE_SUFFIXES.get(source.suffix.lower() if format == "auto" else f".{format}")
     if kind is None or not source.is_file():
         found = "no such file" if kind else "neither a folder nor a known table"
-        raise DataError(f"{source}: {found}; give a folder or a .csv, .jsonl or .parquet table")
+        raise DataError(f"{source}: {found}; give a folder or a .csv, .tsv, .jsonl or .parquet table")
     return Source(source, source.parent, (Part(source, kind),))
 
 
@@ -87,7 +85,8 @@ def _folder(folder: Path) -> Source:
 
 
 def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
-    found = [(folder / f"metadata.{kind}", kind) for kind in _TABLES if (folder / f"metadata.{kind}").is_file()]
+    tables = ((folder / f"metadata{suffix}", kind) for suffix, kind in TABLE_SUFFIXES.items())
+    found = [(path, kind) for path, kind in tables if path.is_file()]
     if len(found) > 1:
         names = " and ".join(path.name for path, _ in found)
         raise DataError(f"{folder}: holds {names}; keep one of them")
