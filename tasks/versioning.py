@@ -16,7 +16,7 @@ from typing import Any
 from coefvq.config import Params, load_params
 from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
 from coefvq.data.importers import open_table
-from coefvq.data.importers.ids import EarlierIds
+from coefvq.data.importers.ids import KnownIds, manifest_ids
 from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read_chunks, to_chunks
 from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, ConfigError, DataError
@@ -218,13 +218,13 @@ def _commit_version(run: Run, batch: Batch, number: int) -> int:
     return int(record["batch"]["clips"])
 
 
-def _earlier_ids(run: Run) -> EarlierIds:
+def _earlier_ids(run: Run) -> KnownIds:
     """Ids of rows that have none yet: the workspace's manifest knows them, and the version makes them explicit."""
     paths = run.params.paths
     media, lock = paths.media, run.clone / "dvc.lock"
     made = lock.is_file() and paths.manifest in lock.read_text(encoding="utf-8")
     prefix = media if media is not None and is_url(media) else None
-    return EarlierIds(run.root / paths.manifest, lock if made else run.root / paths.splits, prefix)
+    return manifest_ids(run.root / paths.manifest, lock if made else run.root / paths.splits, prefix)
 
 
 def _push_data(run: Run) -> None:

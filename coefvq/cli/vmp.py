@@ -55,7 +55,7 @@ def publish(
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
-    events = [] if source is None else _read_with_progress(source, root)
+    events = [] if source is None else _read_with_progress(source, root, state / "log.sqlite")
     events += [Event(video_id, "delete") for video_id in delete or []]
     with open_log(state / "log.sqlite") as log:
         appended = log.publish(events)
@@ -219,12 +219,23 @@ def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | No
     return load_scorer(chosen or None, audit=audit)
 
 
-def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
+def _read_with_progress(source: Path, root: Path | None, log: Path) -> list[Event]:
     from coefvq.vmp.publications import read_events
 
     with _progress() as progress:
         task = progress.add_task("reading", total=None)
-        return read_events(source, root, lambda done, total: progress.update(task, completed=done, total=total))
+        advance = partial(progress.update, task)
+        return read_events(
+            source, root, lambda done, total: advance(completed=done, total=total), partial(_published, log)
+        )
+
+
+def _published(log: Path) -> list[tuple[str, str]]:
+    """Id and path of what the log holds; a log that is not there yet is not made."""
+    if not log.is_file():
+        return []
+    with open_log(log, create=False) as source:
+        return source.places()
 
 
 @contextmanager

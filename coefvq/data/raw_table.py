@@ -184,11 +184,14 @@ def _write_parquet(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table]) ->
 
 def _write_csv(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow("file_name" if name == "uri" else name for name in schema.names)
+        plain = csv.writer(stream, lineterminator="\n")
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow("file_name" if name == "uri" else name for name in schema.names)
         for chunk in chunks:
             for row in chunk.to_pylist():
-                writer.writerow(_cell(row[name]) for name in schema.names)
+                cells = [_cell(row[name]) for name in schema.names]
+                # the csv module leaves a lone CR unquoted, and readers take it for the end of the line
+                (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
 
 
 def _cell(value: Any) -> Any:

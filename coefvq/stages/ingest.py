@@ -15,7 +15,7 @@ from coefvq.config import Params
 from coefvq.data import remote
 from coefvq.data.clips import default_cache
 from coefvq.data.importers import CheckedTable, open_table
-from coefvq.data.importers.ids import EarlierIds
+from coefvq.data.importers.ids import manifest_ids
 from coefvq.data.manifest import manifest_writer, normalise
 from coefvq.data.probe import expect, probe_all
 from coefvq.errors import ConfigError
@@ -48,7 +48,7 @@ def _open(params: Params) -> CheckedTable:
     remote.check_protocols(settings.protocols, media)
     labels = {issue: settings.labels[issue] for issue in params.issues}
     prefix = media if media is not None and remote.is_url(media) else None
-    ids = EarlierIds(Path(params.paths.manifest), Path(params.paths.splits), prefix)
+    ids = manifest_ids(Path(params.paths.manifest), Path(params.paths.splits), prefix)
     table = open_table(Path(params.paths.raw), settings.format, labels, ids)
     if media is not None and table.source.is_scan:
         raise ConfigError(

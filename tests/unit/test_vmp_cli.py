@@ -19,6 +19,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from coefvq.cli.vmp import app
+from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.publications import read_events
@@ -219,7 +220,7 @@ def test_folder_without_table(tmp_path: Path) -> None:
     (tmp_path / "sub" / "y.webm").write_bytes(b"y")
     events = read_events(tmp_path)
     assert {(e.video_id, Path(e.uri).name, e.views, e.published_at) for e in events} == {
-        ("x", "x.mp4", None, None), ("y", "y.webm", None, None),
+        ("x", "x.mp4", None, None), (id_from_path("sub/y.webm"), "y.webm", None, None),
     }  # fmt: skip
     assert len({event.sha256 for event in events}) == 2
 

@@ -22,7 +22,7 @@ from coefvq.data.importers.survey import Survey
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, label_column, posterior_column
 
-__all__ = ["VIDEO_SUFFIXES", "CheckedTable", "ImportedTable", "apply_labels", "open_table", "read_table"]
+__all__ = ["VIDEO_SUFFIXES", "CheckedTable", "ImportedTable", "apply_labels", "find_source", "open_table", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,15 @@ class ImportedTable:
     source: Path
 
 
-def read_table(source: Path, format: str = "auto") -> ImportedTable:
+def read_table(source: Path, format: str = "auto", id_of: IdRule = id_from_path) -> ImportedTable:
     """Read a folder or table of clips into memory; the user's own columns stay beside the manifest words.
+
+    ``id_of`` gives rows without a ``video_id`` theirs.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
     """
-    table = open_table(source, format)
+    table = open_table(source, format, id_of=id_of)
     nothing = dict.fromkeys(table.columns)
     rows = [{**nothing, **raw, **words} for raw, words in table.raw_rows()]
     numbers = {"views": "Int64", "weight": "float64", **dict.fromkeys(table.posteriors, "float64")}
