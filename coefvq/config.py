@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from coefvq.errors import ConfigError
 
@@ -39,15 +40,17 @@ def check_issue_name(name: str) -> str:
     """Return the name of an issue if it can be one.
 
     Raises:
-        ValueError: says what a name looks like, with one that is near.
+        PydanticCustomError: (a ValueError) says what is expected, with a name that is near.
     """
     if _ISSUE.fullmatch(name) and name not in _YAML_WORDS:
         return name
     words = re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
     near = words if _ISSUE.fullmatch(words) and words not in _YAML_WORDS else f"issue_{words}".strip("_")[:32]
-    raise ValueError(
-        f"issue name {name!r}: expected a small letter, then small letters, digits or _, at most 32, and no word that "
-        f"YAML reads as something else (yes, no, null); for example {near}"
+    raise PydanticCustomError(
+        "issue_name",
+        "a small letter, then small letters, digits or _, at most 32, and no word that YAML reads as something else "
+        "(yes, no, null); for example {near}",
+        {"near": near},
     )
 
 
@@ -424,9 +427,12 @@ def check_issue_names(option: str, names: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: one is no name of an issue, or comes twice.
     """
-    try:
-        for name in names:
+    for name in names:
+        try:
             check_issue_name(name)
+        except ValueError as error:
+            raise ConfigError(f"{option} {name!r}: expected {error}") from error
+    try:
         _check_distinct(names)
     except ValueError as error:
         raise ConfigError(f"{option}: {error}") from error

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coefvq.config import LabelSource
@@ -353,9 +353,11 @@ def test_every_single_edit_is_caught(name: str, data: st.DataObject) -> None:
 # ---- the canonical table of snapshots
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8).map(str.strip)
+BREAKS = {"title": "a\rb", "creator_id": 'c\r\n,";\tx', "note": "sep=;", "split": ""}
 ROW = st.fixed_dictionaries({"title": TEXT, "creator_id": TEXT, "note": TEXT, "split": st.just("")})
 
 
+@example([BREAKS], ["NA", "007", "1e5", "x"])
 @given(st.lists(ROW, min_size=1, max_size=4), st.lists(TEXT.filter(bool), min_size=4, max_size=4, unique=True))
 def test_texts_come_back_from_the_canonical_table(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], ids: list[str]
