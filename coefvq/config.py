@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from coefvq.errors import ConfigError
 
@@ -26,7 +29,32 @@ KeptShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 PresetName = Literal["tiny", "starter", "onevision-0.5b", "paper"]
 Precision = Literal["float32", "bfloat16", "auto"]
-IssueName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+# small letters, digits and _: a name is part of file names, columns and registry names
+_ISSUE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+# YAML reads these as true, false or nothing
+_YAML_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null"})
+
+
+def check_issue_name(name: str) -> str:
+    """Return the name of an issue if it can be one.
+
+    Raises:
+        PydanticCustomError: (a ValueError) says what is expected, with a name that is near.
+    """
+    if _ISSUE.fullmatch(name) and name not in _YAML_WORDS:
+        return name
+    words = re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
+    near = words if _ISSUE.fullmatch(words) and words not in _YAML_WORDS else f"issue_{words}".strip("_")[:32]
+    raise PydanticCustomError(
+        "issue_name",
+        "a small letter, then small letters, digits or _, at most 32, and no word that YAML reads as something else "
+        "(yes, no, null); for example {near}",
+        {"near": near},
+    )
+
+
+IssueName = Annotated[str, AfterValidator(check_issue_name)]
 
 
 class _Section(BaseModel):
@@ -375,6 +403,7 @@ class Params(_Section):
             "mllm": dict(self.mllm),
             "thresholds": dict(self.thresholds),
         }
+        _check_distinct(self.issues)
         for issue in self.issues:
             for name, section in sections.items():
                 if issue not in section:
@@ -390,6 +419,30 @@ class Params(_Section):
         if issue not in self.issues:
             raise ConfigError(f"--issue {issue}: expected one of {', '.join(self.issues)} (issues in params.yaml)")
         return issue
+
+
+def check_issue_names(option: str, names: Sequence[str]) -> list[str]:
+    """Names given on the command line, by the rule that ``issues`` in params.yaml is held to.
+
+    Raises:
+        ConfigError: one is no name of an issue, or comes twice.
+    """
+    for name in names:
+        try:
+            check_issue_name(name)
+        except ValueError as error:
+            raise ConfigError(f"{option} {name!r}: expected {error}") from error
+    try:
+        _check_distinct(names)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
+    return list(names)
+
+
+def _check_distinct(issues: Sequence[str]) -> None:
+    twice = next((name for name in issues if issues.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"issue '{twice}' comes twice; name each issue once")
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

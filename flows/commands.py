@@ -84,15 +84,18 @@ def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
 
 def init(
     workspace: Annotated[Path, typer.Argument(help="Folder to make into a git + DVC workspace.")],
-    issue: Annotated[list[str] | None, typer.Option(help="Issue(s) to keep in params.yaml; default: both.")] = None,
+    issue: Annotated[
+        list[str] | None, typer.Option(help="Issue(s) of the workspace, old or new; default: icd, ucc.")
+    ] = None,
 ) -> None:
     """Make an empty workspace (pipeline, settings, plot templates, deployments), or complete one that lacks some.
 
     Example: coefvq init fights --issue icd
     """
+    from coefvq.config import check_issue_names
     from tasks.workspace import create
 
-    create(workspace, {"issues": list(issue)} if issue else {})
+    create(workspace, {"issues": check_issue_names("--issue", issue)} if issue else {})
     print(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
     print("  dvc add data/raw && dvc repro")
 

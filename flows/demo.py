@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from coefvq.config import Params, load_params
+from coefvq.config import Params, check_issue_names, load_params
 from coefvq.data.importers import read_table
 from coefvq.data.manifest import read_table as read_parquet
 from coefvq.data.manifest import to_inputs
@@ -80,11 +80,11 @@ def _settings(request: DemoRequest) -> dict[str, Any]:
     else:
         if request.issue is None:
             raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
-        issues = (request.issue,)
+        issues = check_issue_names("--issue", [request.issue])
         source = {"column": request.label_column, "positive": list(request.positive) or None}
         chosen = {
             "seed": request.seed,
-            "issues": list(issues),
+            "issues": issues,
             f"ingest.labels.{request.issue}": source,
             # nothing is known of this data's prevalence yet: look widely, and let the person judge the cost
             f"thresholds.{request.issue}.p_base": list(range(20, 90, 10)),

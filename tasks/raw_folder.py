@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
+import pyarrow as pa
+
 from coefvq.data.batches import Batch, Survey, in_threads
 from coefvq.data.locations import open_regular
-from coefvq.data.raw_table import READABLE, Labels, read_chunks, to_chunks, write_table
+from coefvq.data.raw_table import READABLE, to_chunks, write_table
 from coefvq.errors import CoefVQError, DataError
 from coefvq.files import sha256_file
 from tasks.isolation import RemoteError
@@ -55,9 +58,9 @@ def _bring(clone: Path, targets: list[str], remote: str | None) -> None:
 
 
 def add_batch(
-    clone: Path, raw: str, batch: Batch, seen: Survey, tracked: frozenset[str], labels: Labels, workers: int
+    clone: Path, raw: str, batch: Batch, seen: Survey, tracked: frozenset[str], old: Iterable[pa.Table], workers: int
 ) -> Path:
-    """Place new clips, write the new table, `dvc add` both; returns the table's path.
+    """Place new clips, write the new table (``old`` chunks, then new), `dvc add` both; returns the table's path.
 
     Raises:
         DataError: a clip is not what it was when it was hashed.
@@ -68,7 +71,7 @@ def add_batch(
     if batch.layout == "files":
         rows = (row | {"uri": f"{folder}/{row['uri']}"} for row in rows)
     # the table first: a folder without one is read as what lies in it, and that must not be the new clips
-    chunks = chain(read_chunks(clone / raw, labels), to_chunks(rows))
+    chunks = chain(old, to_chunks(rows))
     table = write_table(clone / raw, batch.layout, chunks, seen.columns)
     if batch.layout == "files":
         _place_clips(batch, clone / raw / folder, workers)

@@ -16,6 +16,7 @@ from typing import Any
 from coefvq.config import Params, load_params
 from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
 from coefvq.data.importers import open_table
+from coefvq.data.importers.ids import KnownIds, manifest_ids
 from coefvq.data.importers.left_out import not_taken
 from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read_chunks, to_chunks
 from coefvq.data.remote import is_url
@@ -205,10 +206,12 @@ def take(request: SnapshotRequest) -> Snapshot:
 def _commit_version(run: Run, batch: Batch, number: int) -> int:
     """Commit the version in the clone; returns how many clips are new, 0 if there is nothing to commit."""
     tracked = bring_table(run.clone, run.raw, run.remote)
-    seen = survey(read_chunks(run.clone / run.raw, run.labels), batch, run.labels, run.raw)
+    raw, ids = run.clone / run.raw, _earlier_ids(run)
+    seen = survey(read_chunks(raw, run.labels, ids), batch, run.labels, run.raw)
     if seen.known == batch.clips:
         return 0
-    table = add_batch(run.clone, run.raw, batch, seen, tracked, run.labels, run.params.runtime.workers)
+    old = read_chunks(raw, run.labels, ids)
+    table = add_batch(run.clone, run.raw, batch, seen, tracked, old, run.params.runtime.workers)
     record = _record(run, batch, seen, number, table)
     write_json(run.record, record)
     pointer = run.clone / f"{run.raw}.dvc"
@@ -216,6 +219,15 @@ def _commit_version(run: Run, batch: Batch, number: int) -> int:
     git(run.clone, "add", "--", *(str(path) for path in (pointer, ignored, run.record) if path.is_file()))
     git(run.clone, "commit", "--quiet", "--no-verify", "--message", _message(run.request.message, record))
     return int(record["batch"]["clips"])
+
+
+def _earlier_ids(run: Run) -> KnownIds:
+    """Ids of rows that have none yet: the workspace's manifest knows them, and the version makes them explicit."""
+    paths = run.params.paths
+    media, lock = paths.media, run.clone / "dvc.lock"
+    made = lock.is_file() and paths.manifest in lock.read_text(encoding="utf-8")
+    prefix = media if media is not None and is_url(media) else None
+    return manifest_ids(run.root / paths.manifest, lock if made else run.root / paths.splits, prefix)
 
 
 def _push_data(run: Run) -> None:

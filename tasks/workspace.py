@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
+from coefvq.records import label_column
 
 TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
 _IGNORED = (
     "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/reports/*/report.html\n"
     "/unseen/\n/vmp/\n/dvc_plots/\n"
 )
+#: sections of params.yaml that hold settings of each issue
+_PER_ISSUE = ("ingest.labels", "validate.prevalence", "media", "base", "mllm", "thresholds")
 _IDENTITY = ("-c", "user.name=coefvq", "-c", "user.email=coefvq@localhost")
 
 
@@ -95,7 +99,7 @@ def create(root: Path, settings: Mapping[str, Any]) -> None:
 
 
 def change_params(path: Path, settings: Mapping[str, Any]) -> None:
-    """Set dotted keys in a params file, keeping its comments.
+    """Set dotted keys in a params file, keeping its comments; new ``issues`` start with the settings of the first.
 
     Raises:
         ConfigError: a key's section does not exist.
@@ -105,6 +109,8 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
     yaml = YAML()
     yaml.width = 4096
     document = yaml.load(path.read_text(encoding="utf-8"))
+    for issue in settings.get("issues", ()):
+        _configure(document, issue)
     for dotted, value in settings.items():
         *parents, last = dotted.split(".")
         node = document
@@ -116,6 +122,18 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
     if settings:
         with path.open("w", encoding="utf-8") as stream:
             yaml.dump(document, stream)
+
+
+def _configure(document: Any, issue: str) -> None:
+    """Give an issue that params.yaml does not know the settings of its first one, and a label column of its own."""
+    known = document["issues"][0]
+    for dotted in _PER_ISSUE:
+        node = document
+        for part in dotted.split("."):
+            node = node[part]
+        if issue not in node:
+            own = {"column": label_column(issue), "positive": None}
+            node[issue] = own if dotted == "ingest.labels" else deepcopy(node[known])
 
 
 def commit(root: Path, message: str, tag: str | None = None) -> str:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from coefvq.cascade.policy import threshold_text
+
 # both sides are computed from the same sums in another order; prints of the reports are not rounded
 TOLERANCE = 1e-9
 
@@ -178,7 +180,7 @@ def _falling_calls(issue: str, entries: Sequence[Mapping[str, Any]]) -> list[Fin
             if entry.get(key) is not None
         )
         if len(rows) > 1:
-            text = "; ".join(f"{calls:.2f} % from {threshold:.4f}" for threshold, calls in rows)
+            text = "; ".join(f"{calls:.2f} % from {threshold_text(threshold)}" for threshold, calls in rows)
             verdict = _verdict(_falls([calls for _, calls in rows]))
             found.append(Finding("order of calls", f"{issue} {split}", verdict, text))
     return found

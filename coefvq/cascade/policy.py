@@ -33,6 +33,11 @@ Filtered = Literal["negative", "keep_base_score", "excluded"]
 MLLMDown = Literal["hold", "base_only", "ignore"]
 
 
+def threshold_text(value: float) -> str:
+    """The shortest text that reads back as the same number: rounded up, it would lose the video on the threshold."""
+    return repr(float(value))
+
+
 class CascadePolicy(BaseModel):
     """Frozen thresholds of one issue's cascade.
 
@@ -64,7 +69,8 @@ class CascadePolicy(BaseModel):
     @model_validator(mode="after")
     def _acceptance_lies_above(self) -> Self:
         if self.accept_threshold is not None and self.accept_threshold < self.base_threshold:
-            raise ValueError(f"accept_threshold must be at least base_threshold ({self.base_threshold:g})")
+            least = threshold_text(self.base_threshold)
+            raise ValueError(f"accept_threshold must be at least base_threshold ({least})")
         return self
 
     def escalates(self, base: ArrayLike, views: ArrayLike | None = None) -> BoolArray:

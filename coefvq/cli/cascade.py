@@ -12,10 +12,8 @@ import typer
 from coefvq.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from coefvq.cascade.thresholds import CascadeThresholds
-    from coefvq.evaluation.score_files import Columns, ScoreColumns
+    from coefvq.evaluation.score_files import Columns, ScoreColumns, ScoreTable
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,7 +35,7 @@ def _root() -> None:
 
 @app.command(epilog="Example: coefvq cascade fit scores.parquet --precision 0.8 --qps 5")
 def fit(
-    scores: Annotated[Path, typer.Argument(help="Table with both scores and labels, .parquet or .csv.")],
+    scores: Annotated[Path, typer.Argument(help="Table with both scores and labels: .csv, .tsv, .jsonl or .parquet.")],
     precision: Annotated[float, typer.Option(help="Share of the flagged that must be positive, 0 to 1.")] = 0.8,
     qps: Annotated[float, typer.Option(help="Percent of videos that may reach the MLLM.")] = 100.0,
     mode: Annotated[
@@ -72,12 +70,10 @@ def fit(
     Exit code 3 if the data is unusable or nothing meets the constraints; the message says which and by how much.
     """
     from coefvq.cascade.thresholds import CascadeThresholds
-    from coefvq.evaluation.score_files import Columns, joined, read_scores
+    from coefvq.evaluation.score_files import Columns
 
     columns = Columns(base_col, mllm_col, label_col, weight_col, id_col, split_col)
-    table = read_scores(scores)
-    if mllm_scores is not None:
-        table = joined(table, read_scores(mllm_scores), columns)
+    table = _read(scores, mllm_scores, columns)
     estimator = CascadeThresholds(
         mode=mode,
         precision=precision,
@@ -98,6 +94,19 @@ def fit(
         _print(result)
 
 
+def _read(scores: Path, mllm_scores: Path | None, columns: Columns) -> ScoreTable:
+    from coefvq.evaluation.score_files import joined, read_scores
+
+    table = read_scores(scores, columns)
+    if mllm_scores is None:
+        return table
+    other = read_scores(mllm_scores, columns)
+    for part in (table, other):
+        if rows := part.without_id(columns):
+            typer.echo(f"{part.path}: {len(rows)} rows without {columns.ids} left out, first row {rows[0]}", err=True)
+    return joined(table, other, columns)
+
+
 @dataclass(frozen=True)
 class _Splits:
     fitted: str
@@ -106,17 +115,18 @@ class _Splits:
 
 def _fitted(
     estimator: CascadeThresholds,
-    table: pd.DataFrame,
+    table: ScoreTable,
     columns: Columns,
     splits: _Splits,
     prevalence: float | None,
 ) -> dict[str, Any]:
     from coefvq.evaluation.score_files import check_disjoint, labelled_rows
 
-    has_splits = columns.split in table and (table[columns.split] == splits.fitted).any()
-    measured = has_splits and bool((table[columns.split] == splits.reported).any())
+    frame = table.frame
+    has_splits = columns.split in frame and (frame[columns.split] == splits.fitted).any()
+    measured = has_splits and bool((frame[columns.split] == splits.reported).any())
     if measured:
-        check_disjoint(table, columns, splits.fitted, splits.reported)
+        check_disjoint(frame, columns, splits.fitted, splits.reported)
     rows = _at(labelled_rows(table, columns, splits.fitted if has_splits else None), prevalence)
     try:
         estimator.fit(rows.base, rows.mllm, rows.label, rows.weight)
@@ -200,8 +210,11 @@ def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from coefvq.cascade.policy import threshold_text
+
+    base, decision = result["base_threshold"], result["decision_threshold"]
     table = Table(
-        title=f"base >= {result['base_threshold']:.6g}, then MLLM >= {result['decision_threshold']:.6g}",
+        title=f"base >= {threshold_text(base)}, then MLLM >= {threshold_text(decision)}",
         title_justify="left",
         caption=result["reason"],
         caption_justify="left",

@@ -55,7 +55,7 @@ def publish(
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
-    events = [] if source is None else _read_with_progress(source, root)
+    events = [] if source is None else _read_with_progress(source, root, state / "log.sqlite")
     events += [Event(video_id, "delete") for video_id in delete or []]
     with open_log(state / "log.sqlite") as log:
         appended = log.publish(events)
@@ -172,7 +172,7 @@ def dead_letters(
 @app.command(epilog="Example: coefvq vmp audit --issue icd --labels reviewed.csv --json")
 def audit(
     issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
-    labels: Annotated[Path, typer.Option(help=".csv or .parquet with video_id and label (or label_ISSUE), 0 or 1.")],
+    labels: Annotated[Path, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")],
     state: State = _STATE,
     as_json: Json = False,
 ) -> None:
@@ -180,29 +180,12 @@ def audit(
 
     Needs `vmp run --audit-rate`. Label all audited videos, and all (or a random part of) the escalated ones.
     """
-    from coefvq.vmp.audit import audit_stream
+    from coefvq.vmp.audit import audit_stream, read_labels
 
-    known = _labels(labels, issue)
+    known = read_labels(labels, issue)
     with _open(state, create=False) as (_, index):
         found = audit_stream(issue, index.scores(issue), known)
     _print(asdict(found), as_json, _describe_audit(found))
-
-
-def _labels(path: Path, issue: str) -> dict[str, int]:
-    import pandas as pd
-
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"video_id": str})
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as a table ({error}); give a .csv or .parquet") from error
-    column = next((name for name in (f"label_{issue}", "label") if name in table), None)
-    if column is None or "video_id" not in table:
-        raise DataError(f"{path}: expected the columns video_id and label; found {', '.join(map(str, table.columns))}")
-    rows = table[table[column].notna()]
-    bad = rows[~rows[column].isin([0, 1])]
-    if len(bad):
-        raise DataError(f"{path}: {column} of {bad['video_id'].iloc[0]} is {bad[column].iloc[0]!r}: expected 0 or 1")
-    return {str(name): int(value) for name, value in zip(rows["video_id"], rows[column], strict=True)}
 
 
 def _describe_audit(found: StreamAudit) -> str:
@@ -236,13 +219,24 @@ def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | No
     return load_scorer(chosen or None, audit=audit)
 
 
-def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
+def _read_with_progress(source: Path, root: Path | None, log: Path) -> list[Event]:
     from coefvq.stages.common import say
     from coefvq.vmp.publications import read_events
 
     with _progress() as progress:
         task = progress.add_task("reading", total=None)
-        return read_events(source, root, lambda done, total: progress.update(task, completed=done, total=total), say)
+        advance = partial(progress.update, task)
+        return read_events(
+            source, root, lambda done, total: advance(completed=done, total=total), partial(_published, log), say
+        )
+
+
+def _published(log: Path) -> list[tuple[str, str]]:
+    """Id and path of what the log holds; a log that is not there yet is not made."""
+    if not log.is_file():
+        return []
+    with open_log(log, create=False) as source:
+        return source.places()
 
 
 @contextmanager

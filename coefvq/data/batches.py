@@ -131,7 +131,7 @@ def survey(chunks: Iterable[pa.Table], batch: Batch, labels: Labels, place: str)
             clips += len(chunk)
             counts = add_counts(counts, count_labels(chunk, labels))
             columns |= dict.fromkeys(chunk.column_names)
-            _mark_known(db, chunk, place, batch.layout)
+            _mark_known(db, chunk, place, batch)
         db.commit()
         known = db.execute("SELECT count(*) FROM batch WHERE known").fetchone()[0]
     for row, _ in batch.new_rows():
@@ -176,10 +176,12 @@ def _sha256(row: Mapping[str, Any], place: str, batch: Batch, ingest: Ingest) ->
     return digest
 
 
-def _mark_known(db: sqlite3.Connection, chunk: pa.Table, place: str, layout: Layout) -> None:
+def _mark_known(db: sqlite3.Connection, chunk: pa.Table, place: str, batch: Batch) -> None:
     ids = chunk["video_id"].to_pylist()
-    # copied clips get a folder of their own, so only those that stay in a store can be listed twice
-    uris = chunk["uri"].to_pylist() if layout == "reference" else []
+    uris = chunk["uri"].to_pylist()
+    if batch.layout == "files":  # copied clips lie in a folder named after their batch
+        folder = re.compile(rf"{re.escape(batch.name)}(-\d+)?/")
+        uris = [folder.sub("", uri, count=1) if folder.match(uri) else "" for uri in uris]
     mine = "(SELECT value FROM json_each(?))"
     found = db.execute(
         f"SELECT video_id, uri, content FROM batch WHERE video_id IN {mine} OR uri IN {mine}",  # noqa: S608 - constants
@@ -188,13 +190,16 @@ def _mark_known(db: sqlite3.Connection, chunk: pa.Table, place: str, layout: Lay
     if not found:
         return
     at = {video_id: index for index, video_id in enumerate(ids)}
+    known = []
     for video_id, uri, content in found:
-        if video_id not in at:
-            other = ids[uris.index(uri)]
-            raise DataError(f"{place}: clip {uri} of '{video_id}' is already there as '{other}'; delete its row")
-        old = chunk.slice(at[video_id], 1).to_pylist()[0]
-        _check_same(old, json.loads(content), place)
-    db.executemany("UPDATE batch SET known = 1 WHERE video_id = ?", ((video_id,) for video_id, _, _ in found))
+        index, new = at.get(video_id), json.loads(content)
+        old = chunk.slice(uris.index(uri) if index is None else index, 1).to_pylist()[0]
+        if index is not None:
+            _check_same(old, new, place)
+            known.append((video_id,))
+        elif batch.layout == "reference" or old.get("sha256") == new["sha256"]:
+            raise DataError(f"{place}: clip {uri} of '{video_id}' is already there as '{old['video_id']}'; delete it")
+    db.executemany("UPDATE batch SET known = 1 WHERE video_id = ?", known)
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], place: str) -> None:

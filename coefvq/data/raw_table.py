@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,10 @@ import pyarrow.parquet as pq
 
 from coefvq.config import LabelSource
 from coefvq.data.importers import CheckedTable, open_table
+from coefvq.data.importers.columns import CHAT_COLUMNS, PATH_COLUMNS
+from coefvq.data.importers.ids import IdRule, id_from_path
 from coefvq.data.importers.rows import read_rows
+from coefvq.data.importers.values import EXACT
 from coefvq.files import atomic_path
 from coefvq.records import posterior_column
 
@@ -33,13 +37,14 @@ Row = dict[str, Any]
 
 TABLE_NAMES: dict[Layout, str] = {"files": "metadata.csv", "reference": "metadata.parquet"}
 #: tables that a folder may hold at its top
-READABLE = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+READABLE = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 
 _MARK = {b"coefvq": b"canonical-1"}
 _CHUNK = 16_384
-_PATHS = ("file_name", "path", "video")  # other names of uri
 _WORDS = ("title", "stickers", "published_at", "creator_id", "source_id", "views", "weight", "split", "sha256")
-_NO_OWN = frozenset({"uri", "video_id", "messages", "videos", *_PATHS, *_WORDS})
+_NO_OWN = frozenset({"video_id", *PATH_COLUMNS, *CHAT_COLUMNS, *_WORDS})
+# tables that older versions wrote hold whole floats as "42.0"
+_WHOLE_FLOAT = re.compile(r"-?\d+\.0", re.ASCII)
 
 
 def canonical_rows(table: CheckedTable, labels: Labels) -> Iterator[Row]:
@@ -58,8 +63,10 @@ def canonical_rows(table: CheckedTable, labels: Labels) -> Iterator[Row]:
         yield {name: v for name, v in {**words, **own}.items() if name in kept or not _says_nothing(name, v)}
 
 
-def read_chunks(raw: Path, labels: Labels) -> Iterator[pa.Table]:
+def read_chunks(raw: Path, labels: Labels, id_of: IdRule = id_from_path) -> Iterator[pa.Table]:
     """Canonical rows of a raw folder, chunk by chunk; nothing if the folder is empty.
+
+    ``id_of`` gives rows without a ``video_id`` theirs, which is explicit from then on.
 
     Raises:
         DataError: the folder's own table is not readable.
@@ -71,7 +78,7 @@ def read_chunks(raw: Path, labels: Labels) -> Iterator[pa.Table]:
         with pq.ParquetFile(parquet) as file:
             yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_CHUNK))
     else:
-        yield from to_chunks(canonical_rows(open_table(raw), labels))
+        yield from to_chunks(canonical_rows(open_table(raw, id_of=id_of), labels))
 
 
 def to_chunks(rows: Iterable[Row]) -> Iterator[pa.Table]:
@@ -136,7 +143,10 @@ def same_facts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _fact(name: str, value: Any) -> Any:
-    return None if _says_nothing(name, value) else value
+    if _says_nothing(name, value):
+        return None
+    is_whole = isinstance(value, str) and _WHOLE_FLOAT.fullmatch(value)
+    return value.removesuffix(".0") if is_whole else value
 
 
 def _says_nothing(name: str, value: Any) -> bool:
@@ -148,6 +158,8 @@ def _says_nothing(name: str, value: Any) -> bool:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return (value or "").strip() or None
+    if isinstance(value, float) and value.is_integer() and abs(value) <= EXACT:
+        return str(int(value))  # as a whole number, so that a gap elsewhere in the column changes no other row
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
@@ -172,11 +184,14 @@ def _write_parquet(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table]) ->
 
 def _write_csv(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow("file_name" if name == "uri" else name for name in schema.names)
+        plain = csv.writer(stream, lineterminator="\n")
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain.writerow("file_name" if name == "uri" else name for name in schema.names)
         for chunk in chunks:
             for row in chunk.to_pylist():
-                writer.writerow(_cell(row[name]) for name in schema.names)
+                cells = [_cell(row[name]) for name in schema.names]
+                # the csv module leaves a lone CR unquoted, and readers take it for the end of the line
+                (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
 
 
 def _cell(value: Any) -> Any:

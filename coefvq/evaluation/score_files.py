@@ -1,7 +1,9 @@
-"""Two columns of scores from any Parquet or CSV file, checked for what makes thresholds worthless."""
+"""Scores of two models from any table, checked for what makes thresholds worthless."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names in the file; ``weight``, ``ids``, ``split`` and ``group`` are used where the file has them."""
+    """Names in the file; ``weight``, ``ids`` and ``split`` are used where the file has them."""
 
     base: str = "base"
     mllm: str = "mllm"
@@ -25,6 +27,10 @@ class Columns:
     weight: str = "weight"
     ids: str = "video_id"
     split: str = "split"
+
+    def names(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset({self.base, self.mllm, self.label, self.weight, self.ids, self.split})
 
 
 @dataclass(frozen=True)
@@ -37,69 +43,114 @@ class ScoreColumns:
     weight: FloatArray | None
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """A .parquet or .csv table.
+@dataclass(frozen=True)
+class ScoreTable:
+    """One file: its used columns, ids and splits as text and the rest as float64; the index holds row numbers."""
+
+    path: Path
+    frame: pd.DataFrame
+    columns: tuple[str, ...]
+
+    def without_id(self, columns: Columns) -> list[int]:
+        """Numbers of the rows whose id is empty."""
+        return (
+            [int(row) for row in self.frame.index[self.frame[columns.ids].isna()]] if columns.ids in self.frame else []
+        )
+
+    def need(self, *names: str) -> None:
+        """Check that columns are there.
+
+        Raises:
+            DataError: names the one that is not.
+        """
+        for name in names:
+            if name not in self.frame:
+                raise DataError(f"{self.path}: no column '{name}'; columns are {', '.join(self.columns)}")
+
+
+def read_scores(path: Path, columns: Columns) -> ScoreTable:
+    """A .csv, .tsv, .jsonl or .parquet table; its cells are read as ``coefvq ingest`` reads them.
 
     Raises:
-        DataError: no such file, another suffix, or not readable as that.
+        DataError: no such file, another suffix, or a cell does not fit; the message names file, row and column.
     """
     import pandas as pd
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
-    suffix = path.suffix.lower()
-    if suffix not in (".parquet", ".csv"):
-        raise DataError(f"{path}: expected a .parquet or .csv file")
-    try:
-        table = pd.read_parquet(path) if suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not readable as {suffix[1:]} ({first})") from error
-    return table
+    from coefvq.data.importers.columns import Expected
+    from coefvq.data.importers.tables import read_cells
+
+    table = read_cells(path, Expected(columns.names()))
+    numbers: list[int] = []
+    rows: list[dict[str, Any]] = []
+    named: dict[str, None] = {}
+    for number, raw in table.rows:
+        named.update(dict.fromkeys(raw))
+        numbers.append(number)
+        rows.append(_cells(f"{path} row {number}", raw, columns, table.decimal_comma))
+    if not rows:
+        raise DataError(f"{path}: no rows; add at least one scored video")
+    used = [name for name in named if name in columns.names()]
+    frame = pd.DataFrame(rows, columns=used, index=pd.Index(numbers, name="row"))
+    text = {name: object for name in (columns.ids, columns.split) if name in used}
+    return ScoreTable(path, frame.astype({**dict.fromkeys(used, "float64"), **text}), tuple(named))
 
 
-def joined(base: pd.DataFrame, mllm: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """The base model's table with the MLLM's column put beside it, row by row of the same id.
+def _cells(place: str, raw: Mapping[str, Any], columns: Columns, decimal_comma: bool) -> dict[str, Any]:
+    from coefvq.data.importers import values
+
+    cells: dict[str, Any] = {}
+    for name in columns.names() & raw.keys():
+        if name in (columns.ids, columns.split):
+            cells[name] = values.text(place, name, raw[name])
+        elif name == columns.label:
+            cells[name] = values.truth(place, name, raw[name], decimal_comma=decimal_comma)
+        else:
+            cells[name] = values.number(place, name, raw[name], math.nan, decimal_comma=decimal_comma)
+    return cells
+
+
+def joined(base: ScoreTable, mllm: ScoreTable, columns: Columns) -> ScoreTable:
+    """The base model's table with the MLLM's column put beside it, row by row of the same id; without one, no row.
 
     Raises:
-        DataError: an id column is missing, an id comes twice, or the two models did not score the same videos.
+        DataError: no column of ids, an id comes twice, or the two models did not score the same videos.
     """
-    for table, name in ((base, "base"), (mllm, "MLLM")):
-        _need(table, (columns.ids,), f"{name} file")
-        _refuse_repeated(table[columns.ids], f"{name} file")
-    _need(mllm, (columns.mllm,), "MLLM file")
-    here, there = set(base[columns.ids]), set(mllm[columns.ids])
+    for table in (base, mllm):
+        table.need(columns.ids)
+        _refuse_repeated(table.path, table.frame[columns.ids])
+    mllm.need(columns.mllm)
+    rows, others = (table.frame.dropna(subset=columns.ids) for table in (base, mllm))
+    here, there = set(rows[columns.ids]), set(others[columns.ids])
     if here != there:
-        only = sorted(map(str, here ^ there))
         raise DataError(
             f"ids of the two models differ: {len(here - there)} only in the base file, {len(there - here)} only in the "
-            f"MLLM file, first {only[0]}; score the same videos with both"
+            f"MLLM file, first {min(here ^ there)}; score the same videos with both"
         )
-    other = mllm.set_index(columns.ids)[columns.mllm]
-    return base.assign(**{columns.mllm: base[columns.ids].map(other)})
+    scores = others.set_index(columns.ids)[columns.mllm]
+    frame = rows.assign(**{columns.mllm: rows[columns.ids].map(scores)})
+    return ScoreTable(base.path, frame, base.columns)
 
 
-def labelled_rows(table: pd.DataFrame, columns: Columns, split: str | None = None) -> ScoreColumns:
+def labelled_rows(table: ScoreTable, columns: Columns, split: str | None = None) -> ScoreColumns:
     """The labelled rows, of ``split`` only if it is given.
 
     Raises:
-        DataError: a column is missing or not numeric, an id comes twice, no row is labelled, or a score is missing.
+        DataError: a column is missing, an id comes twice, or no row is labelled.
     """
-    _need(table, (columns.base, columns.mllm, columns.label), "scores")
-    rows = table
+    table.need(columns.base, columns.mllm, columns.label)
+    rows = table.frame
     if split is not None:
-        _need(table, (columns.split,), "scores")
-        rows = table[table[columns.split] == split]
+        table.need(columns.split)
+        rows = rows[rows[columns.split] == split]
     rows = rows[rows[columns.label].notna()]
     if not len(rows):
         where = "" if split is None else f" in split '{split}'"
-        raise DataError(f"scores: no labelled row{where}; label some or name another column with --label-col")
+        raise DataError(f"{table.path}: no labelled row{where}; label some or name another column with --label-col")
     if columns.ids in rows:
-        _refuse_repeated(rows[columns.ids], "scores")
-    weight = _numbers(rows, columns.weight) if columns.weight in rows else None
-    return ScoreColumns(
-        _numbers(rows, columns.label), _numbers(rows, columns.base), _numbers(rows, columns.mllm), weight
-    )
+        _refuse_repeated(table.path, rows[columns.ids])
+    found = {name: rows[name].to_numpy(dtype=np.float64) for name in (columns.label, columns.base, columns.mllm)}
+    weight = rows[columns.weight].to_numpy(dtype=np.float64) if columns.weight in rows else None
+    return ScoreColumns(found[columns.label], found[columns.base], found[columns.mllm], weight)
 
 
 def check_disjoint(table: pd.DataFrame, columns: Columns, fitted: str, reported: str) -> None:
@@ -110,7 +161,7 @@ def check_disjoint(table: pd.DataFrame, columns: Columns, fitted: str, reported:
     """
     if columns.ids not in table or columns.split not in table:
         return
-    of = {name: set(table.loc[table[columns.split] == name, columns.ids]) for name in (fitted, reported)}
+    of = {name: set(table.loc[table[columns.split] == name, columns.ids].dropna()) for name in (fitted, reported)}
     both = sorted(map(str, of[fitted] & of[reported]))
     if both:
         raise DataError(
@@ -118,20 +169,11 @@ def check_disjoint(table: pd.DataFrame, columns: Columns, fitted: str, reported:
         )
 
 
-def _need(table: pd.DataFrame, names: tuple[str, ...], what: str) -> None:
-    for name in names:
-        if name not in table:
-            raise DataError(f"{what}: no column '{name}'; columns are {', '.join(map(str, table.columns))}")
-
-
-def _refuse_repeated(ids: pd.Series[Any], what: str) -> None:
-    twice = ids[ids.duplicated()]
+def _refuse_repeated(path: Path, ids: pd.Series[Any]) -> None:
+    """Rows without an id are others than each other."""
+    known = ids.dropna()
+    twice = known[known.duplicated()]
     if len(twice):
-        raise DataError(f"{what}: id {twice.iloc[0]} comes more than once; keep one row per video")
-
-
-def _numbers(rows: pd.DataFrame, name: str) -> FloatArray:
-    try:
-        return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"scores: column '{name}' is not numeric ({error})") from error
+        video_id, row = twice.iloc[0], twice.index[0]
+        first = known.index[known == video_id][0]
+        raise DataError(f"{path} row {row}: id {video_id} comes again (first in row {first}); keep one row per video")

@@ -15,6 +15,7 @@ from coefvq.config import Params
 from coefvq.data import remote
 from coefvq.data.clips import default_cache
 from coefvq.data.importers import CheckedTable, open_table
+from coefvq.data.importers.ids import manifest_ids
 from coefvq.data.importers.left_out import LeftOut, ListedNames, not_listed, not_taken
 from coefvq.data.locations import root_at, spelling
 from coefvq.data.manifest import manifest_writer, normalise
@@ -52,7 +53,9 @@ def _open(params: Params) -> CheckedTable:
     settings, media = params.ingest, params.paths.media
     remote.check_protocols(settings.protocols, media)
     labels = {issue: settings.labels[issue] for issue in params.issues}
-    table = open_table(Path(params.paths.raw), settings.format, labels)
+    prefix = media if media is not None and remote.is_url(media) else None
+    ids = manifest_ids(Path(params.paths.manifest), Path(params.paths.splits), prefix)
+    table = open_table(Path(params.paths.raw), settings.format, labels, ids)
     if media is not None and table.source.is_scan:
         raise ConfigError(
             f"paths.media = {media}: expected null, since {params.paths.raw} has no table and its clips are in it"

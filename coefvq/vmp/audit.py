@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from coefvq.cascade.audit_sample import AuditEstimate, estimate
+from coefvq.data.importers import values
+from coefvq.data.importers.columns import Expected
+from coefvq.data.importers.tables import read_cells
 from coefvq.errors import DataError
+from coefvq.records import label_column
 
 KINDS = ("flagged", "rejected", "audited", "unseen")
 
@@ -32,6 +37,34 @@ class StreamAudit:
     labels: dict[str, int]
     unlogged: int
     estimate: AuditEstimate
+
+
+def read_labels(path: Path, issue: str) -> dict[str, int]:
+    """Labels of people: video id -> 0 or 1. Rows without a label say nothing and are left out.
+
+    Raises:
+        DataError: not a table, no column of ids or labels, a cell that does not fit, or an id without or with two rows.
+    """
+    columns = (label_column(issue), "label")
+    table = read_cells(path, Expected(frozenset({"video_id", *columns})))
+    labels: dict[str, int] = {}
+    first: dict[str, int] = {}
+    for number, row in table.rows:
+        place = f"{path} row {number}"
+        column = next((name for name in columns if name in row), None)
+        if column is None or "video_id" not in row:
+            raise DataError(f"{place}: expected the columns video_id and label; found {', '.join(row)}")
+        label = values.truth(place, column, row[column])
+        if label == label and label not in (0.0, 1.0):
+            raise DataError(f"{place}: {column} = {values.shown(row[column])}: expected 0 or 1, or empty; correct it")
+        video_id = values.text(place, "video_id", row["video_id"])
+        if video_id is None:
+            raise DataError(f"{place}: no video_id; give it one or delete the row")
+        if first.setdefault(video_id, number) != number:
+            raise DataError(f"{place}: id {video_id} comes again (first in row {first[video_id]}); keep one row")
+        if label == label:
+            labels[video_id] = int(label)
+    return labels
 
 
 def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], labels: Mapping[str, int]) -> StreamAudit:

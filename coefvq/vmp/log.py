@@ -69,6 +69,11 @@ class EventLog:
             )
         ]
 
+    def places(self) -> list[tuple[str, str]]:
+        """Id and path of every video that was ever published, in the order of its newest event."""
+        query = "SELECT video_id, uri FROM events WHERE kind = 'upsert' ORDER BY offset"
+        return [(str(video_id), str(uri)) for video_id, uri in self.database.query(query)]
+
     def last_offset(self) -> int:
         """Offset of the newest event, 0 for an empty log."""
         return int(self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +20,24 @@ def read_events(
     source: Path,
     root: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    published: Callable[[], Iterable[tuple[str, str]]] = tuple,
     note: Callable[[str], None] = lambda line: None,
 ) -> list[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
-    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total, ``note``
-    in a line what else lies in a folder without a table.
+    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total. ``published``
+    gives id and path of the videos in the log: a row without an id keeps the one that its clip has there. ``note``
+    is told in a line what else lies in a folder without a table.
 
     Raises:
         DataError: a row does not fit, or no file at all is found below the root.
     """
-    from coefvq.data.importers import read_table  # pandas: half a second that `get` need not pay
+    # pandas: half a second that `get` need not pay
+    from coefvq.data.importers import find_source, read_table
+    from coefvq.data.importers.ids import KnownIds
 
-    table = read_table(source)
+    folder = (root or find_source(source).root).resolve()
+    table = read_table(source, id_of=KnownIds(published, lambda uri: str((folder / uri).resolve())))
     if line := table.left_out.line():
         note(line)
     return events_from_table(table, root or table.root, progress)

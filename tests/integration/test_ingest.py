@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 from coefvq.config import Params, load_params
+from coefvq.data.manifest import write_table as write_parquet
 from coefvq.data.presence import files_exist
 from coefvq.errors import ConfigError, DataError
 from coefvq.stages import ingest
@@ -33,7 +34,7 @@ def settings(root: Path, repository: Path, **changes: object) -> Params:
     values["issues"] = ["icd"]
     values["ingest"]["labels"]["icd"] = FIGHT
     values["runtime"]["workers"] = 1
-    for name in ("raw", "manifest", "reports"):
+    for name in ("raw", "manifest", "splits", "reports"):
         values["paths"][name] = str(root / Path(values["paths"][name]).name)
     for name, value in changes.items():
         section, key = name.split("__")
@@ -260,3 +261,32 @@ def test_names_are_found_as_the_disk_writes_them(root: Path, repository: Path) -
     assert rows["uri"].tolist() == [f"clips/{decomposed}", "clips/12:30 fight.mp4", "clips\\none.mp4"]
     assert rows["reason"].tolist() == ["ok", "ok", "missing"]
     assert files_exist(rows["uri"], root / "raw").tolist() == [True, True, False]
+
+
+def test_a_name_that_comes_again_changes_no_id(root: Path, repository: Path) -> None:
+    """The manifest of an older version, which named clips after their file alone as long as no name came twice."""
+    names = [f"clips/{number:02}.mp4" for number in range(12)]
+    table = pd.DataFrame({"file_name": names, "label": [number % 2 for number in range(12)]})
+    table.to_csv(root / "raw" / "metadata.csv", index=False)
+    params = settings(root, repository)
+    ingest.run(params)
+    old = manifest(root)
+    assert old["video_id"].str.fullmatch(r"\d\d-[0-9a-f]{16}").all()
+    old = old.assign(video_id=[Path(uri).stem for uri in old["uri"]])
+    write_parquet(old, root / "manifest.parquet")
+    old[["video_id"]].to_parquet(root / "splits.parquet")
+
+    (root / "raw" / "00.mp4").write_bytes((root / "raw" / names[5]).read_bytes())
+    (root / "raw" / "new").mkdir()
+    (root / "raw" / "new" / "00.mp4").write_bytes((root / "raw" / names[6]).read_bytes())
+    more = pd.DataFrame({"file_name": ["00.mp4", *names, "new/00.mp4"], "label": [0] * 14})
+    more.to_csv(root / "raw" / "metadata.csv", index=False)
+    ingest.run(params)
+    ids = dict(zip(manifest(root)["uri"], manifest(root)["video_id"], strict=True))
+    assert [ids[name] for name in names] == old["video_id"].tolist()
+    assert len(set(ids.values())) == 14
+    before = (root / "splits.parquet").read_bytes()
+    (root / "manifest.parquet").unlink()
+    with pytest.raises(DataError, match=r"manifest\.parquet: missing, but .*splits\.parquet shows that there was one"):
+        ingest.run(params)
+    assert (root / "splits.parquet").read_bytes() == before

@@ -17,11 +17,13 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from coefvq import __main__
 from coefvq.config import load_params
 from coefvq.data.importers import open_table
+from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import CoefVQError, ConfigError, DataError, MediaError
 from tasks import versioning
 from tasks.isolation import RemoteError
@@ -226,19 +228,25 @@ def test_reference_layout_versions_rows_and_hashes(team: Site) -> None:
         team.take(store / "d1", layout="files")
 
 
-@pytest.mark.parametrize("begin", ["nothing", "folders"])
+@pytest.mark.parametrize("begin", ["nothing", "folders", "manifest"])
 def test_the_first_table_of_a_workspace(begin: str, laptop: Site) -> None:
-    """No data at all, or clips in folders named after their label, whose rows get a table now."""
+    """No data at all, or clips in folders named after their label, whose rows get a table now.
+
+    With a manifest, the ids in it become the explicit ones: an older version has given them by another rule.
+    """
     raw = laptop.root / "data" / "raw"
     git(laptop.root, "rm", "--quiet", "data/raw.dvc")
     shutil.rmtree(raw)
-    if begin == "folders":
+    if begin != "nothing":
         for label in ("0", "1"):
             (raw / label).mkdir(parents=True)
             (raw / label / f"old{label}.mp4").write_text(f"clip old{label}")
         dvc(laptop.root, "add", "--quiet", "data/raw")
     change_params(laptop.root / "params.yaml", {"ingest.labels.icd.column": "label"})
     commit(laptop.root, "Begin anew")
+    known, uris = ["old0", "old1"], ["0/old0.mp4", "1/old1.mp4"]
+    if begin == "manifest":
+        pd.DataFrame({"video_id": known, "uri": uris}).to_parquet(laptop.root / "data" / "manifest.parquet")
     batch = laptop.top / "batches" / "b"
     (batch / "1").mkdir(parents=True)
     (batch / "1" / "old1.mp4").write_text("clip new1")  # a name that is there already
@@ -247,9 +255,11 @@ def test_the_first_table_of_a_workspace(begin: str, laptop: Site) -> None:
     dvc(laptop.root, "checkout", "--quiet", "--force", "data/raw.dvc")
     params = load_params(laptop.root / "params.yaml")
     rows = {row["video_id"]: row for row in open_table(raw, labels={"icd": params.ingest.labels["icd"]}).rows()}
-    old = {"old0": 0, "old1": 1} if begin == "folders" else {}
-    assert {name: row["label_icd"] for name, row in rows.items()} == {**old, "b-old1": 1}
-    assert {(raw / row["uri"]).read_text() for row in rows.values()} == {"clip new1", *(f"clip {name}" for name in old)}
+    rule = {"nothing": (), "folders": map(id_from_path, uris), "manifest": known}[begin]
+    old = dict(zip(rule, (0, 1), strict=False))
+    assert {name: row["label_icd"] for name, row in rows.items()} == {**old, f"b-{id_from_path('1/old1.mp4')}": 1}
+    texts = {"clip new1", *(["clip old0", "clip old1"] if old else [])}
+    assert {(raw / row["uri"]).read_text() for row in rows.values()} == texts
     assert made.record["total"] == {
         "clips": 1 + len(old), "labels": {"icd": {"labelled": 1 + len(old), "positive": 1 + len(old) // 2}}
     }  # fmt: skip

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from coefvq.config import Ingest, LabelSource, load_params
 from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
 from coefvq.data.importers import open_table
+from coefvq.data.importers.ids import id_from_path
 from coefvq.data.raw_table import Layout, canonical_rows, read_chunks, to_chunks, write_table
 from coefvq.errors import ConfigError, DataError, MediaError
 
@@ -96,16 +97,17 @@ def test_batches_in_three_formats_become_one_table(tmp_path: Path, stage: Stager
 
     rows = by_id(raw)
     # ids of clips without a table carry the batch's name; ids that others had do not change
-    assert set(rows) == {"a", "b", "labelled-x", "labelled-y", "u7", "v7"}
-    assert rows["labelled-x"]["uri"] == "labelled/fight/x.mp4"
-    assert rows["labelled-x"]["sha256"] == hashlib.sha256(b"x").hexdigest()
+    x, y = (f"labelled-{id_from_path(uri)}" for uri in ("fight/x.mp4", "calm/y.mp4"))
+    assert set(rows) == {"a", "b", x, y, "u7", "v7"}
+    assert rows[x]["uri"] == "labelled/fight/x.mp4"
+    assert rows[x]["sha256"] == hashlib.sha256(b"x").hexdigest()
     assert rows["a"]["note"] == "mine"
     assert rows["a"].get("sha256") is None
     assert (rows["u7"]["stickers"], rows["u7"]["views"], rows["u7"]["title"]) == (["SALE", "a,b"], 1, "käse")
     assert rows["v7"]["weight"] == 2.5
     imported = {row["video_id"]: row for row in open_table(raw, labels=WORDS).rows()}
     assert {i: row["label_icd"] for i, row in imported.items()} == {
-        "a": 1, "b": 0, "labelled-x": 1, "labelled-y": 0, "u7": None, "v7": 1
+        "a": 1, "b": 0, x: 1, y: 0, "u7": None, "v7": 1
     }  # fmt: skip
     assert imported["v7"]["posterior_icd"] == 0.25
     assert math.isnan(imported["a"]["posterior_icd"])

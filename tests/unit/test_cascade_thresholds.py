@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from typer.testing import CliRunner
 
-from coefvq.cascade.policy import CascadePolicy
+from coefvq.cascade.policy import CascadePolicy, threshold_text
 from coefvq.cascade.thresholds import MODES, CascadeThresholds
 from coefvq.cli.cascade import app
 from coefvq.errors import DataError, InfeasibleError, ScoresError
@@ -205,7 +208,121 @@ def test_overlapping_splits_and_other_bad_files_are_refused(scores, tmp_path) ->
     table.assign(video_id="x").to_parquet(tmp_path / "same.parquet")
     assert "in 'val' and in 'test', first x" in str(run(tmp_path / "same.parquet").exception)
     (tmp_path / "broken.parquet").write_text("no")
-    assert "not readable as parquet" in str(run(tmp_path / "broken.parquet").exception)
+    assert "not a readable Parquet table" in str(run(tmp_path / "broken.parquet").exception)
     assert "no such file" in str(run(tmp_path / "none.csv").exception)
     assert "no column 'nope'" in str(run(scores, "--base-col", "nope").exception)
     assert "expected a share" in str(run(scores, "--precision", 80).exception)
+
+
+@pytest.fixture
+def labelled() -> pd.DataFrame:
+    """Three decimals, so that scores are written as they are."""
+    base, mllm, y = (np.round(column / 10 + 0.3, 3) for column in world(400))
+    return pd.DataFrame({"video_id": [f"v{i}" for i in range(400)], "label": (y > 0.3) * 1, "base": base, "mllm": mllm})
+
+
+def fitted(*arguments: Any) -> dict[str, Any]:
+    result = run(*arguments, "--precision", 0.6, "--qps", 60, "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.mark.parametrize("ids", ["007 7", "1e5 100000", "NA null", "nan None", "7.0 7"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "tsv"])
+def test_ids_are_text_in_every_format(tmp_path, labelled, ids, kind) -> None:
+    labelled.to_csv(tmp_path / "control.csv", index=False)
+    table = labelled.assign(video_id=[*ids.split(), *labelled["video_id"][2:]])
+    path = tmp_path / f"s.{kind}"
+    if kind == "parquet":
+        table.to_parquet(path)
+    elif kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    assert fitted(path) == fitted(tmp_path / "control.csv")
+
+
+def test_ids_of_19_digits_are_joined(tmp_path, labelled, capfd) -> None:
+    labelled["video_id"] = [str(1475000000000000000 + number) for number in range(400)]
+    labelled.to_csv(tmp_path / "control.csv", index=False)
+    gap = pd.DataFrame([{"label": 0, "base": 0.1}])
+    pd.concat([labelled.drop(columns="mllm"), gap]).to_csv(tmp_path / "base.csv", index=False)
+    labelled[["video_id", "mllm"]].sample(frac=1.0, random_state=2).to_csv(tmp_path / "mllm.csv", index=False)
+    result = run(tmp_path / "base.csv", "--mllm-file", tmp_path / "mllm.csv", "--precision", 0.6, "--qps", 60, "--json")
+    assert json.loads(result.stdout) == fitted(tmp_path / "control.csv")
+    assert result.stderr == f"{tmp_path / 'base.csv'}: 1 rows without video_id left out, first row 402\n"
+    floats = labelled.assign(video_id=labelled["video_id"].astype(float))
+    floats.to_parquet(tmp_path / "floats.parquet")
+    assert "floats.parquet row 1: video_id = 1.475e+18" in str(run(tmp_path / "floats.parquet").exception)
+
+
+TABLE = "video_id,label,base,mllm\na,1,0.9,0.9\nb,0,0.1,0.2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TABLE.replace("0.9\n", "0.9,\n"), "row 2: 5 fields: expected 4"),
+        ("label,base,mllm,base\n1,0.9,0.9,0.5\n", "row 1: column 'base' twice"),
+        (TABLE + "a,0,0.2,0.2\n", "row 4: id a comes again (first in row 2)"),
+        (TABLE.replace("0.1", "1_0"), "row 3: base = '1_0': expected a finite number"),
+        (TABLE.replace("0.1", "0x10"), "row 3: base = '0x10': expected a finite number"),
+        (TABLE.replace("0.1", "\uff11"), "row 3: base = '\uff11': expected a finite number"),
+        (TABLE.replace("0.1", "inf"), "row 3: base = 'inf': expected a finite number"),
+        (TABLE.replace("0.1", "nan"), "row 3: base = 'nan': expected a finite number"),
+        (TABLE.replace("0.1", '"0,1"'), "row 3: base = '0,1': expected a finite number with a decimal point"),
+        (TABLE.replace("b,0", "b,yes"), "row 3: label = 'yes': expected a finite number"),
+        (TABLE.replace("base", "Base"), "column 'Base': did you mean 'base'?"),
+        (TABLE.replace("mllm", "mlllm"), "column 'mlllm': did you mean 'mllm'?"),
+        (TABLE.replace("video_id", "video-id"), "column 'video-id': did you mean 'video_id'?"),
+        ("label;base,mllm\n1,0.9\n", "fields may be separated by , as well as by ;"),
+        ("label,base,mllm\n", "no rows"),
+        ("score\n1\n", "no column 'base'; columns are score"),
+    ],
+)
+def test_a_table_of_scores_is_read_as_strictly_as_clips(tmp_path, text, message) -> None:
+    (tmp_path / "s.csv").write_text(text)
+    error = run(tmp_path / "s.csv").exception
+    assert isinstance(error, DataError)
+    assert message in str(error)
+    assert "s.csv" in str(error)
+
+
+def test_a_semicolon_table_with_decimal_commas(tmp_path, labelled) -> None:
+    labelled.to_csv(tmp_path / "control.csv", index=False)
+    labelled.to_csv(tmp_path / "s.csv", index=False, sep=";", decimal=",")
+    assert "0," in (tmp_path / "s.csv").read_text()
+    assert fitted(tmp_path / "s.csv") == fitted(tmp_path / "control.csv")
+    said = run(tmp_path / "s.csv", "--precision", 0.6, "--qps", 60).stderr
+    assert said == "s.csv: fields are separated by ;\n"
+
+
+def test_labels_may_be_true_and_false(tmp_path, labelled) -> None:
+    labelled.to_csv(tmp_path / "control.csv", index=False)
+    booleans = labelled.assign(label=labelled["label"] == 1)
+    booleans.to_csv(tmp_path / "s.csv", index=False)
+    booleans.to_parquet(tmp_path / "s.parquet")
+    assert fitted(tmp_path / "s.csv") == fitted(tmp_path / "s.parquet") == fitted(tmp_path / "control.csv")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_printed_thresholds_flag_the_same_videos(tmp_path, seed) -> None:
+    """Rounded to six digits, one of two thresholds lay above the score of the video that it was taken from."""
+    base, mllm, y = world(300, seed)
+    base, mllm = (1 / (1 + np.exp(-column)) for column in (base, mllm))
+    pd.DataFrame({"label": y, "base": base, "mllm": mllm}).to_csv(tmp_path / "s.csv", index=False)
+    found = json.loads(run(tmp_path / "s.csv", "--precision", 0.6, "--qps", 50, "--json").stdout)
+    shown = run(tmp_path / "s.csv", "--precision", 0.6, "--qps", 50).stdout
+    printed = [float(text) for text in re.findall(r">= (\S+?),? ", shown.replace("\n", " "))]
+    assert printed == [found["base_threshold"], found["decision_threshold"]]
+    flagged = (base >= printed[0]) & (mllm >= printed[1])
+    exact = (base >= found["base_threshold"]) & (mllm >= found["decision_threshold"])
+    assert (flagged == exact).all()
+    assert f"{found['base_threshold']:.6g}" != repr(found["base_threshold"])
+
+
+@given(st.floats(0, 1))
+def test_a_threshold_reads_back_equal(value: float) -> None:
+    assert float(threshold_text(value)) == value
+    assert float(threshold_text(np.float64(value))) == value

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from coefvq.config import load_params, parse_params
+from coefvq.config import check_issue_name, load_params, parse_params
 from coefvq.errors import ConfigError
+from flows.commands import init
+from flows.demo import DemoRequest, run_demo
+from tasks.workspace import change_params
 
 
 @pytest.fixture
@@ -98,3 +102,52 @@ def test_missing_file_and_wrong_shape(tmp_path: Path) -> None:
 def test_issue_that_is_not_configured(repository: Path) -> None:
     with pytest.raises(ConfigError, match="expected one of icd, ucc"):
         load_params(repository / "params.yaml").check_issue("nsfw")
+
+
+NAMES = {
+    "hate-speech": "hate_speech",
+    "hate speech": "hate_speech",
+    "hate.speech": "hate_speech",
+    "2024": "issue_2024",
+    "no": "issue_no",
+    "null": "issue_null",
+    "true": "issue_true",
+    "a/b": "a_b",
+    "Nudity": "nudity",
+    "": "issue",
+    "a" * 33: "issue_" + "a" * 26,
+    "icd\n": "icd",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_init_and_demo_check_names_by_the_rule_of_params(tmp_path: Path, raw: dict[str, Any], name: str) -> None:
+    expected = "expected a small letter, then small letters, digits or _"
+    assert f"issues.0 = {json.dumps(name)}: {expected}" in refusal(raw | {"issues": [name]})
+    with pytest.raises(ConfigError) as caught:
+        init(tmp_path / "w", [name])
+    assert f"--issue {name!r}: {expected}" in str(caught.value)
+    assert str(caught.value).endswith(f"for example {NAMES[name]}")
+    check_issue_name(NAMES[name])
+    request = DemoRequest(tmp_path / "w", tmp_path, name, (), "label", "tiny", 60, 7)
+    with pytest.raises(ConfigError, match=r"--issue .*: expected a small letter"):
+        run_demo(request)
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_issue_that_comes_twice(tmp_path: Path, raw: dict[str, Any]) -> None:
+    assert "issue 'icd' comes twice" in refusal(raw | {"issues": ["icd", "ucc", "icd"]})
+    with pytest.raises(ConfigError, match="--issue: issue 'icd' comes twice"):
+        init(tmp_path / "w", ["icd", "icd"])
+
+
+def test_a_new_issue_starts_with_the_settings_of_the_first(tmp_path: Path, repository: Path) -> None:
+    """`init --issue fights` said "ready", and every later command said that ingest.labels.fights is missing."""
+    path = tmp_path / "params.yaml"
+    path.write_bytes((repository / "params.yaml").read_bytes())
+    change_params(path, {"issues": ["fights", "ucc"]})
+    params = load_params(path)
+    assert params.issues == ("fights", "ucc")
+    assert params.ingest.labels["fights"].column == "label_fights"
+    assert params.mllm["fights"] == params.mllm["icd"] != params.mllm["ucc"]
+    assert params.ingest.labels["ucc"].column == "label_ucc"

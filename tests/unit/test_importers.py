@@ -464,7 +464,10 @@ def test_the_same_name_in_many_folders(tmp_path: Path) -> None:
     assert len(set(ids)) == 3
     assert all(video_id.startswith("video-") for video_id in ids)
     write_csv(tmp_path, [{"file_name": "https://h/a.mp4?signature=s3cret"}])
-    assert rows_of(tmp_path)[0]["video_id"] == "a"
+    signed = rows_of(tmp_path)[0]["video_id"]
+    write_csv(tmp_path, [{"file_name": "https://h/a.mp4?signature=other"}])
+    assert rows_of(tmp_path)[0]["video_id"] == signed
+    assert signed.startswith("a-")
 
 
 def test_a_table_that_changes_under_the_reader(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from coefvq.cascade.audit_sample import AuditSample, uniform_draws
 from coefvq.cli.vmp import app
 from coefvq.errors import DataError
-from coefvq.vmp.audit import audit_stream
+from coefvq.vmp.audit import audit_stream, read_labels
 from coefvq.vmp.index import open_index
 from coefvq.vmp.records import SinkRow
 
@@ -101,6 +102,46 @@ def test_command(tmp_path: Path):
     assert "recall 27.6 %" in CliRunner().invoke(app, arguments).stdout
     labels.write_text("video_id,label\na0,3\n")
     assert "expected 0 or 1" in str(CliRunner().invoke(app, arguments).exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("video_id,label\n007,1\n7,0\nNA,1\n1e5,0\nnull,\n", {"007": 1, "7": 0, "NA": 1, "1e5": 0}),
+        ("video_id,label_icd,label\na,1.0,0\n", {"a": 1}),
+        ("video_id;label\na;1\n", {"a": 1}),
+        ("label,video_id\nTrue,1475000000000000001\nfalse,1475000000000000002\n",
+         {"1475000000000000001": 1, "1475000000000000002": 0}),
+        ("video_id,label\na,1,\n", "row 2: 3 fields: expected 2"),
+        ("video_id,label,label\na,1,0\n", "column 'label' twice"),
+        ("video_id,label\na,1\nb,0\na,0\n", "row 4: id a comes again (first in row 2)"),
+        ("video_id,label\n,1\n", "row 2: no video_id"),
+        ("video_id,label\na,0.5\n", "row 2: label = '0.5': expected 0 or 1, or empty"),
+        ("video_id,label\na,yes\n", "row 2: label = 'yes': expected a finite number"),
+        ("video_id,Label\na,1\n", "column 'Label': did you mean 'label'?"),
+        ("id,label\na,1\n", "row 2: expected the columns video_id and label; found id, label"),
+    ],
+)  # fmt: skip
+def test_labels_are_read_as_strictly_as_clips(tmp_path: Path, text: str, expected: dict[str, int] | str):
+    (tmp_path / "l.csv").write_text(text)
+    if isinstance(expected, dict):
+        assert read_labels(tmp_path / "l.csv", "icd") == expected
+        return
+    with pytest.raises(DataError) as caught:
+        read_labels(tmp_path / "l.csv", "icd")
+    assert expected in str(caught.value)
+
+
+def test_labels_of_other_formats(tmp_path: Path):
+    pd.DataFrame({"video_id": [7.0, 8.0, 9.0], "label": [1.0, None, 0.0]}).to_parquet(tmp_path / "l.parquet")
+    assert read_labels(tmp_path / "l.parquet", "icd") == {"7": 1, "9": 0}
+    (tmp_path / "l.jsonl").write_text('{"video_id": 1475000000000000001, "label": true}\n')
+    assert read_labels(tmp_path / "l.jsonl", "icd") == {"1475000000000000001": 1}
+    pd.DataFrame({"video_id": [1475000000000000001.0], "label": [1]}).to_parquet(tmp_path / "l.parquet")
+    with pytest.raises(DataError, match="column video_id as string or Int64"):
+        read_labels(tmp_path / "l.parquet", "icd")
+    with pytest.raises(DataError, match=r"l\.txt: expected a \.csv"):
+        read_labels(tmp_path / "l.txt", "icd")
 
 
 def test_selection_is_the_logged_probability():

@@ -19,8 +19,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from coefvq.cli.vmp import app
+from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
 from coefvq.records import ScoredVideo, VideoInput
+from coefvq.vmp.log import open_log
 from coefvq.vmp.publications import read_events
 
 Cli = Callable[..., Result]
@@ -219,9 +221,28 @@ def test_folder_without_table(tmp_path: Path) -> None:
     (tmp_path / "sub" / "y.webm").write_bytes(b"y")
     events = read_events(tmp_path)
     assert {(e.video_id, Path(e.uri).name, e.views, e.published_at) for e in events} == {
-        ("x", "x.mp4", None, None), ("y", "y.webm", None, None),
+        ("x", "x.mp4", None, None), (id_from_path("sub/y.webm"), "y.webm", None, None),
     }  # fmt: skip
     assert len({event.sha256 for event in events}) == 2
+
+
+def test_clips_that_an_older_version_published_keep_their_ids(tmp_path: Path, cli: Cli) -> None:
+    """It named them after the file alone; under new ids, the old entries would never hear of a change again."""
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    clip = tmp_path / "folder" / "sub" / "y.mp4"
+    clip.write_bytes(b"y")
+    table = tmp_path / "folder" / "t.csv"
+    table.write_text("file_name,video_id\nsub/y.mp4,y\n")
+    ok(cli("publish", table, "--json"))
+    table.unlink()
+    (tmp_path / "folder" / "y.mp4").write_bytes(b"another of that name")
+    assert ok(cli("publish", tmp_path / "folder", "--json"))["events"] == 1
+    clip.write_bytes(b"changed")
+    assert ok(cli("publish", tmp_path / "folder", "--json"))["events"] == 1
+    with open_log(tmp_path / "vmp" / "log.sqlite", create=False) as log:
+        events = [(event.video_id, event.source_version) for event in log.poll(0, 9)]
+    assert events[::2] == [("y", 1), ("y", 2)]
+    assert events[1][0].startswith("y-")
 
 
 def test_times_are_utc_wherever_the_machine_stands(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

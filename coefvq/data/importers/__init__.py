@@ -14,15 +14,16 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import LabelSource
+from coefvq.data.importers.ids import IdRule, id_from_path
 from coefvq.data.importers.labels import LabelCheck, to_label
 from coefvq.data.importers.left_out import LeftOut, not_taken
 from coefvq.data.importers.rows import read_rows
 from coefvq.data.importers.sources import Part, Source, find_source, stamp
-from coefvq.data.importers.survey import Survey, id_from_path
+from coefvq.data.importers.survey import Survey
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, label_column, posterior_column
 
-__all__ = ["CheckedTable", "ImportedTable", "apply_labels", "open_table", "read_table"]
+__all__ = ["CheckedTable", "ImportedTable", "apply_labels", "find_source", "open_table", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class CheckedTable:
     labels: Mapping[str, LabelSource] | None
     count: int
     columns: tuple[str, ...]
-    plain_stems: bool
+    id_of: IdRule
     stamps: tuple[tuple[int, int], ...]
 
     @property
@@ -61,7 +62,7 @@ class CheckedTable:
             nothing[CAPTION] = ""
         for row in read_rows(self.source, self.labels):
             given = row.words["video_id"]
-            video_id = id_from_path(row.words["uri"], self.plain_stems) if given is None else given
+            video_id = self.id_of(row.words["uri"]) if given is None else given
             yield row.raw, {**nothing, **row.words, "video_id": video_id}
         self._check_unchanged()
 
@@ -70,21 +71,27 @@ class CheckedTable:
             raise DataError(f"{self.source.origin}: changed while it was read; run again when it is complete")
 
 
-def open_table(source: Path, format: str = "auto", labels: Mapping[str, LabelSource] | None = None) -> CheckedTable:
+def open_table(
+    source: Path,
+    format: str = "auto",
+    labels: Mapping[str, LabelSource] | None = None,
+    id_of: IdRule = id_from_path,
+) -> CheckedTable:
     """Check every row of a folder or table of clips; ``labels`` adds ``label_<issue>`` (0, 1 or None).
 
-    Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``.
+    Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``. ``id_of``
+    gives rows without a ``video_id`` theirs. What separates a table's fields is said on stderr if it is no comma.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
     """
     found = find_source(source, format)
     stamps = tuple(stamp(part) for part in found.parts)
-    survey = Survey(found, labels or {})
-    for row in read_rows(found, labels):
+    survey = Survey(found, labels or {}, id_of)
+    for row in read_rows(found, labels, say=True):
         survey.add(row)
     survey.finish()
-    return CheckedTable(found, labels, survey.count, survey.columns, survey.plain_stems, stamps)
+    return CheckedTable(found, labels, survey.count, survey.columns, id_of, stamps)
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,15 @@ class ImportedTable:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def read_table(source: Path, format: str = "auto") -> ImportedTable:
+def read_table(source: Path, format: str = "auto", id_of: IdRule = id_from_path) -> ImportedTable:
     """Read a folder or table of clips into memory; the user's own columns stay beside the manifest words.
+
+    ``id_of`` gives rows without a ``video_id`` theirs.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
     """
-    table = open_table(source, format)
+    table = open_table(source, format, id_of=id_of)
     nothing = dict.fromkeys(table.columns)
     rows = [{**nothing, **raw, **words} for raw, words in table.raw_rows()]
     numbers = {"views": "Int64", "weight": "float64", **dict.fromkeys(table.posteriors, "float64")}

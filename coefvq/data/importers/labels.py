@@ -22,7 +22,7 @@ def to_label(place: str, source: LabelSource, issue: str, value: Any) -> int | N
     """
     if source.positive is None and isinstance(value, bool):
         return int(value)  # ms-swift writes two classes as true and false
-    written = values.text(place, source.column, value)
+    written = _written(place, source.column, value)
     if written is None:
         return None
     if source.positive is not None:
@@ -33,6 +33,11 @@ def to_label(place: str, source: LabelSource, issue: str, value: Any) -> int | N
             f"or name the positive values in ingest.labels.{issue}.positive"
         )
     return int(float(written))
+
+
+def _written(place: str, column: str, value: Any) -> str | None:
+    # a positive value may be named True: CSV and JSON write the same two classes so
+    return str(value) if isinstance(value, bool) else values.text(place, column, value)
 
 
 class LabelCheck:
@@ -47,7 +52,7 @@ class LabelCheck:
         met, positive = self._met[issue], self._labels[issue].positive
         if positive is None or (len(met) >= _SHOWN and met.issuperset(positive)):
             return
-        written = values.text(str(self._origin), self._labels[issue].column, value)
+        written = _written(str(self._origin), self._labels[issue].column, value)
         if written is not None and (len(met) < _SHOWN or written in positive):
             met.add(written)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.data.importers.values import MAX_TEXT
+from coefvq.data.importers.values import MAX_TEXT, ShortFloat
 from coefvq.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,7 +108,18 @@ def _rows(path: Path, before: int, batch: pa.RecordBatch) -> list[dict[str, Any]
     except (ValueError, OverflowError) as error:
         place = f"{path} row {before + 1 + _first_bad(batch)}"
         raise DataError(f"{place}: holds text that is not UTF-8 or a date out of range ({error}); fix it") from error
+    for name, exact in _short_floats(batch.schema).items():
+        for row in rows:
+            row[name] = None if row[name] is None else ShortFloat(row[name], exact)
     return rows
+
+
+def _short_floats(schema: pa.Schema) -> dict[str, int]:
+    """Columns of floats below float64, and the largest whole number that such a float holds exactly."""
+    import pyarrow as pa
+
+    exact = {pa.float16(): 2**11, pa.float32(): 2**24}
+    return {field.name: exact[field.type] for field in schema if field.type in exact}
 
 
 def _longest(column: pa.Array) -> int:

@@ -8,32 +8,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from coefvq.data.importers import swift, values
+from coefvq.data.importers.columns import PATH_COLUMNS, table_columns
 from coefvq.data.importers.labels import Labels, to_label
-from coefvq.data.importers.parquet_reader import read_parquet
 from coefvq.data.importers.sources import Part, Source, clips_below, scanned_row
-from coefvq.data.importers.text_readers import read_csv, read_jsonl
+from coefvq.data.importers.tables import open_table_file, say_separator
+from coefvq.data.importers.text_readers import RawTable
 from coefvq.data.remote import is_url
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, SPLITS, label_column, posterior_column
 
-_PATH_COLUMNS = ("uri", "file_name", "path", "video")
 _TEXTS = ("creator_id", "source_id")
-_KNOWN = frozenset(
-    {
-        *_PATH_COLUMNS,
-        *_TEXTS,
-        CAPTION,
-        "video_id",
-        "title",
-        "stickers",
-        "published_at",
-        "views",
-        "weight",
-        "split",
-        "sha256",
-    }
-    | {CAPTION, "messages", "videos"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +30,41 @@ class Row:
     zoned: bool | None
 
 
-def read_rows(source: Source, labels: Labels | None) -> Iterator[Row]:
+def read_rows(source: Source, labels: Labels | None, *, say: bool = False) -> Iterator[Row]:
     """All rows in order, each checked by itself; without ``labels`` no column of the user's is left out.
+
+    With ``say``, separators other than a comma are named on stderr.
 
     Raises:
         DataError: a row or file does not fit; the message names file, row, column and remedy.
     """
     for part in source.parts:
-        for place, raw in _raw(part, labels):
+        if part.kind == "scan":
+            for clip in clips_below(part.path):
+                yield _row(str(clip), scanned_row(part.path, clip), part, labels or {})
+            continue
+        table = _table(part, labels)
+        if say:
+            say_separator(part.path, table)
+        for number, raw in table.rows:
+            place = f"{part.path} row {number}"
             row = swift.flatten(place, raw) if swift.is_swift(raw) else raw
-            yield _row(place, row, part, labels or {})
+            yield _row(place, row, part, labels or {}, table.decimal_comma)
 
 
-def _raw(part: Part, labels: Labels | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if part.kind == "scan":
-        for clip in clips_below(part.path):
-            yield str(clip), scanned_row(part.path, clip)
-        return
-    if part.kind == "parquet":
-        used = _KNOWN | {source.column for source in (labels or {}).values()}
-        every = labels is None
-        numbered = read_parquet(part.path, lambda name: every or name in used or name.startswith(posterior_column("")))
-    else:
-        numbered = read_csv(part.path) if part.kind == "csv" else read_jsonl(part.path)
-    for number, raw in numbered:
-        yield f"{part.path} row {number}", raw
+def _table(part: Part, labels: Labels | None) -> RawTable:
+    expected = table_columns(source.column for source in (labels or {}).values())
+    every, used = labels is None, expected.names
+    posterior = posterior_column("")
+    return open_table_file(
+        part.path,
+        part.kind,  # type: ignore[arg-type]  # a folder was read above
+        expected,
+        lambda name: every or name in used or name.startswith(posterior),
+    )
 
 
-def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels) -> Row:
+def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels, decimal_comma: bool = False) -> Row:
     get = raw.get
     published = values.moment(place, "published_at", get("published_at"))
     words: dict[str, Any] = {
@@ -85,7 +76,7 @@ def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels) -> Row:
         "published_at": None if published is None else published[0],
         **{name: values.text(place, name, get(name)) for name in _TEXTS},
         "views": values.whole(place, "views", get("views")),
-        "weight": values.number(place, "weight", get("weight"), 1.0, positive=True),
+        "weight": values.number(place, "weight", get("weight"), 1.0, positive=True, decimal_comma=decimal_comma),
         "split": _split(place, get("split"), part),
     }
     for issue, source in labels.items():
@@ -94,12 +85,12 @@ def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels) -> Row:
         words[CAPTION] = values.text(place, CAPTION, raw[CAPTION]) or ""
     for name in raw:
         if name.startswith(posterior_column("")):
-            words[name] = values.number(place, name, get(name), float("nan"))
+            words[name] = values.number(place, name, get(name), float("nan"), decimal_comma=decimal_comma)
     return Row(place, words, raw, None if published is None else published[1])
 
 
 def _uri(place: str, raw: Mapping[str, Any], folder: str) -> str:
-    column = next((name for name in _PATH_COLUMNS if name in raw), None)
+    column = next((name for name in PATH_COLUMNS if name in raw), None)
     if column is None:
         raise DataError(f"{place}: no column file_name; add one with each clip's path relative to the folder")
     uri = values.text(place, column, raw[column])

@@ -1,6 +1,6 @@
 """Where a user's rows come from: one table, a VideoFolder with tables, or a folder of clips.
 
-VideoFolder is the Hugging Face layout: ``metadata.csv|jsonl|parquet`` at the top or in each split folder,
+VideoFolder is the Hugging Face layout: ``metadata.csv|tsv|jsonl|parquet`` at the top or in each split folder,
 with ``file_name`` relative to that folder; or clips in ``label/`` or ``split/label/``.
 """
 
@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from coefvq.data.importers.tables import TABLE_SUFFIXES
 from coefvq.data.locations import CLIP_SUFFIXES, name_problem
 from coefvq.errors import DataError
 
@@ -26,8 +27,6 @@ SPLIT_FOLDERS = {
     "traffic": "traffic",
 }
 Kind = Literal["csv", "jsonl", "parquet", "scan"]
-_TABLES: tuple[Kind, ...] = ("csv", "jsonl", "parquet")
-TABLE_SUFFIXES = frozenset(f".{kind}" for kind in _TABLES)
 _SHOWN = 5
 
 
@@ -68,12 +67,10 @@ def find_source(source: Path, format: str = "auto") -> Source:
     # os.path: where Path raises, as for a name too long, it says no
     if format == "videofolder" or (format == "auto" and os.path.isdir(source)):  # noqa: PTH112
         return _folder(source)
-    kind = next(
-        (known for known in _TABLES if known == (source.suffix[1:].lower() if format == "auto" else format)), None
-    )
+    kind = TABLE_SUFFIXES.get(source.suffix.lower() if format == "auto" else f".{format}")
     if kind is None or not os.path.isfile(source):  # noqa: PTH113
         found = "no such file" if kind else "neither a folder nor a known table"
-        raise DataError(f"{source}: {found}; give a folder or a .csv, .jsonl or .parquet table")
+        raise DataError(f"{source}: {found}; give a folder or a .csv, .tsv, .jsonl or .parquet table")
     return Source(source, source.parent, (Part(source, kind),), is_folder=False)
 
 
@@ -107,12 +104,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
+    tables = ((folder / f"metadata{suffix}", kind) for suffix, kind in TABLE_SUFFIXES.items())
     # os.path: a folder that may not be entered has no table
-    found = [
-        (folder / f"metadata.{kind}", kind)
-        for kind in _TABLES
-        if os.path.isfile(folder / f"metadata.{kind}")  # noqa: PTH113
-    ]
+    found = [(path, kind) for path, kind in tables if os.path.isfile(path)]  # noqa: PTH113
     for path, _ in found:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{path}: a link that leads out of its folder; put the table itself there")

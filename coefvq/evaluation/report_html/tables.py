@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from coefvq.cascade.policy import CascadePolicy
+from coefvq.cascade.policy import CascadePolicy, threshold_text
 from coefvq.evaluation.intervals import Interval
 from coefvq.evaluation.report_html.decisions import Per1000, TestVideos
 from coefvq.evaluation.report_html.inputs import ReportInputs
@@ -226,7 +226,7 @@ def lineage(given: ReportInputs) -> list[tuple[str, str]]:
 
 
 def short(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return threshold_text(value) if isinstance(value, float) else str(value)
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,39 @@
+"""Keys met before, on disk and not in memory, so that millions of rows can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+
+
+class Seen:
+    """A table of key -> text in a temporary SQLite file that ends with the process; keys are 16-byte digests."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA cache_size = -16384")  # KiB
+        self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, first TEXT) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+
+    def first(self, kind: str, key: str, value: str) -> str | None:
+        """The value that came with ``key`` when it was first met; None if this is the first time."""
+        if self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (_digest(kind, key), value)).rowcount:
+            return None
+        return self.get(kind, key)
+
+    def get(self, kind: str, key: str) -> str | None:
+        """The value of ``key``; None if it was never met."""
+        found = self._db.execute("SELECT first FROM seen WHERE key = ?", (_digest(kind, key),)).fetchone()
+        return None if found is None else str(found[0])
+
+    def put(self, kind: str, key: str, value: str) -> None:
+        """Set the value of ``key``, whatever it was."""
+        self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (_digest(kind, key), value))
+
+    def __del__(self) -> None:
+        self._db.close()
+
+
+def _digest(kind: str, key: str) -> bytes:
+    return hashlib.blake2b(f"{kind} {key}".encode(), digest_size=16).digest()
