@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from coefvq.__main__ import QUIET
+
+# a busy machine is no fault of the code: how long an example takes is never asserted
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)
