@@ -10,7 +10,7 @@ class Seen:
     """A table of key -> text in a temporary SQLite file that ends with the process; keys are 16-byte digests."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # any thread may collect it
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA cache_size = -16384")  # KiB
         self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, first TEXT) WITHOUT ROWID")
