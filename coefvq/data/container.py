@@ -101,7 +101,7 @@ def _colours(stream: VideoStream) -> Colours:
 def _opened(path: Path, limits: MediaLimits) -> InputContainer:
     import av
 
-    container = av.open(_address(path), options=_options(limits))
+    container: InputContainer = av.open(_address(path), options=_options(limits))
     for stream in container.streams.video:
         if stream.codec_context is not None:
             stream.codec_context.thread_count = 1
