@@ -59,7 +59,7 @@ class OpenClip:
 
     def choose_sound(self) -> AudioStream | None:
         """The stream that is heard; None where there is none, or none that can be read."""
-        return audio_stream(self.container, partial(_opened, self.path, self.limits))
+        return audio_stream(self.container, partial(_open, self.path, self.limits))
 
     def longest_step(self, stream: Stream) -> int:
         """Ticks of a stream after which a step of its clock is a break."""
@@ -78,10 +78,10 @@ def opened(path: Path, limits: MediaLimits) -> Iterator[OpenClip]:
 
     _check_file(path, limits)
     try:
-        with _opened(path, limits) as container:
+        with _open(path, limits) as container:
             if len(container.streams) > limits.streams:
                 raise above("too_many_streams", path, f"more than {limits.streams} streams", "streams")
-            video = video_stream(container, path, partial(_opened, path, limits))
+            video = video_stream(container, path, partial(_open, path, limits))
             check_pixels(video.width, video.height, path, limits)
             yield OpenClip(path, limits, container, video, _colours(video))
     except (av.error.FFmpegError, UnicodeDecodeError, ValueError, OSError, OverflowError, ZeroDivisionError) as error:
@@ -98,7 +98,7 @@ def _colours(stream: VideoStream) -> Colours:
     return Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
 
 
-def _opened(path: Path, limits: MediaLimits) -> InputContainer:
+def _open(path: Path, limits: MediaLimits) -> InputContainer:
     import av
 
     container: InputContainer = av.open(_address(path), options=_options(limits))
