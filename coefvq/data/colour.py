@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 # numbers of H.273
 _HDR: dict[int, Literal["pq", "hlg"]] = {16: "pq", 18: "hlg"}
 _BT709, _UNSPECIFIED, _BT2020 = 1, 2, 9
-_SILENT = (0, _UNSPECIFIED)
+_SILENT = (0, _UNSPECIFIED)  # of a matrix, 0 means RGB
 
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
 _GAMMA, _HLG_GAMMA = 2.4, 1.2
@@ -41,9 +41,11 @@ class Colours:
 
     def of(self, frame: Any) -> Colours:
         """Those of a frame; where it says nothing, those of the container."""
-        said = (frame.color_trc, frame.color_primaries, frame.colorspace)
-        default = (self.transfer, self.primaries, self.matrix)
-        return Colours(*(ours if theirs in _SILENT else theirs for theirs, ours in zip(said, default, strict=True)))
+        return Colours(
+            self.transfer if frame.color_trc in _SILENT else frame.color_trc,
+            self.primaries if frame.color_primaries in _SILENT else frame.color_primaries,
+            self.matrix if frame.colorspace == _UNSPECIFIED else frame.colorspace,
+        )
 
     @property
     def hdr(self) -> Literal["pq", "hlg"] | None:

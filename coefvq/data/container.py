@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from coefvq.config import MediaLimits
 from coefvq.data.colour import Colours
@@ -56,7 +59,7 @@ class OpenClip:
 
     def choose_sound(self) -> AudioStream | None:
         """The stream that is heard; None where there is none, or none that can be read."""
-        return audio_stream(self.container, partial(_opened, self.path, self.limits))
+        return audio_stream(self.container, partial(_open, self.path, self.limits))
 
     def longest_step(self, stream: Stream) -> int:
         """Ticks of a stream after which a step of its clock is a break."""
@@ -75,10 +78,10 @@ def opened(path: Path, limits: MediaLimits) -> Iterator[OpenClip]:
 
     _check_file(path, limits)
     try:
-        with _opened(path, limits) as container:
+        with _open(path, limits) as container:
             if len(container.streams) > limits.streams:
                 raise above("too_many_streams", path, f"more than {limits.streams} streams", "streams")
-            video = video_stream(container, path, partial(_opened, path, limits))
+            video = video_stream(container, path, partial(_open, path, limits))
             check_pixels(video.width, video.height, path, limits)
             yield OpenClip(path, limits, container, video, _colours(video))
     except (av.error.FFmpegError, UnicodeDecodeError, ValueError, OSError, OverflowError, ZeroDivisionError) as error:
@@ -95,10 +98,10 @@ def _colours(stream: VideoStream) -> Colours:
     return Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
 
 
-def _opened(path: Path, limits: MediaLimits) -> InputContainer:
+def _open(path: Path, limits: MediaLimits) -> InputContainer:
     import av
 
-    container = av.open(_address(path), options=_options(limits))
+    container: InputContainer = av.open(_address(path), options=_options(limits))
     for stream in container.streams.video:
         if stream.codec_context is not None:
             stream.codec_context.thread_count = 1
@@ -129,9 +132,11 @@ def video_packets(clip: OpenClip) -> Iterator[Packet]:
     Raises:
         MediaError: above a limit, or, after the last packet, ``truncated``: the file breaks off.
     """
-    ends = _Ends(clip)
-    yield from _within_limits(clip, clip.video, ends.watched(clip.container.demux()))
-    ends.check()
+    stated, streams = _stated(clip)
+    times = {stream.index: array("q") for stream in streams}
+    packets = clip.container.demux(list(streams))
+    yield from _within_limits(clip, clip.video, _noted(packets, times) if stated else packets)
+    _check_end(clip, stated, times)
 
 
 def sound_packets(clip: OpenClip, stream: AudioStream) -> Iterator[Packet]:
@@ -140,11 +145,11 @@ def sound_packets(clip: OpenClip, stream: AudioStream) -> Iterator[Packet]:
 
 
 def _within_limits(clip: OpenClip, stream: Stream, packets: Iterable[Packet]) -> Iterator[Packet]:
-    limits, step = clip.limits, clip.longest_step(stream)
+    limits, step, index = clip.limits, clip.longest_step(stream), stream.index
     longest = limits.seconds / float(stream.time_base) if stream.time_base else float("inf")
     number, lasted, clock, stated = 0, 0, None, 0
     for packet in packets:
-        if packet.stream_index != stream.index:
+        if packet.stream_index != index:
             continue
         number += 1
         if number > limits.frames:
@@ -160,59 +165,55 @@ def _within_limits(clip: OpenClip, stream: Stream, packets: Iterable[Packet]) ->
             yield packet
 
 
-class _Ends:
-    """How far the packets of a file reach, against what its header says."""
+def _noted(packets: Iterable[Packet], times: Mapping[int, array[int]]) -> Iterator[Packet]:
+    """Pass packets on, and note their times and durations by stream, one after the other."""
+    for packet in packets:
+        pts = packet.pts
+        if pts is not None:
+            times[packet.stream_index].extend((pts, packet.duration or 0))
+        yield packet
 
-    def __init__(self, clip: OpenClip) -> None:
-        self._clip = clip
-        self._first, self._last = float("inf"), 0.0
-        # how long the last packet of a stream may last without saying so: as long as any before it
-        self._steps: dict[int, float] = {}
-        self._starts: dict[int, float] = {}
 
-    def watched(self, packets: Iterable[Packet]) -> Iterator[Packet]:
-        """Pass packets on, and remember where they end."""
-        streams = self._clip.container.streams
-        ticks = {stream.index: float(stream.time_base or 0) for stream in streams}
-        timed = {stream.index for stream in (self._clip.video, *streams.audio)}
-        for packet in packets:
-            if packet.pts is not None:
-                index, tick = packet.stream_index, ticks[packet.stream_index]
-                start, lasts = packet.pts * tick, (packet.duration or 0) * tick
-                self._first, self._last = min(self._first, start), max(self._last, start + lasts)
-                if index in timed:
-                    self._steps[index] = self._step(index, start, lasts)
-                    self._starts[index] = start
-            yield packet
+def _check_end(clip: OpenClip, stated: float, times: Mapping[int, array[int]]) -> None:
+    """Raise ``truncated`` where the file ends long before its header says."""
+    path, name = clip.path, clip.container.format.name
+    if name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKETS):
+        raise _truncated(path, "the file ends within a transport packet")
+    if name == "avi" and path.stat().st_size < _riff_size(path):
+        raise _truncated(path, "the header says that the file is larger")
+    reached, slack = _reached(clip, times)
+    if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, slack):
+        raise _truncated(path, f"the header says {stated:.1f} s, the data end after {reached:.1f} s")
 
-    def _step(self, index: int, start: float, lasts: float) -> float:
-        if index not in self._starts:
-            return lasts or float("inf")
-        known = self._steps[index] if isfinite(self._steps[index]) else 0.0
-        return max(known, abs(start - self._starts[index]))
 
-    def check(self) -> None:
-        """Raise ``truncated`` where the file ends long before its header says."""
-        path, name = self._clip.path, self._clip.container.format.name
-        if name == "mpegts" and all(path.stat().st_size % size for size in _TS_PACKETS):
-            raise _truncated(path, "the file ends within a transport packet")
-        if name == "avi" and path.stat().st_size < _riff_size(path):
-            raise _truncated(path, "the header says that the file is larger")
-        stated = self._stated()
-        reached = max(self._last, self._last - self._first)
-        if stated - reached > max(_SLACK_SECONDS, _SLACK * stated, *self._steps.values()):
-            raise _truncated(path, f"the header says {stated:.1f} s, the data end after {reached:.1f} s")
+def _reached(clip: OpenClip, times: Mapping[int, array[int]]) -> tuple[float, float]:
+    """Seconds up to the last packet's end, and how long a last packet may last that does not say so."""
+    first, last, slack = float("inf"), 0.0, 0.0
+    for stream in clip.container.streams:
+        noted = np.array(times.get(stream.index, ()), np.float64).reshape(-1, 2) * float(stream.time_base or 0)
+        if not len(noted):
+            continue
+        first, last = min(first, noted[:, 0].min()), max(last, noted.sum(axis=1).max())
+        if stream is clip.video or stream.type == "audio":
+            # as long as any before it; a single one that does not say may last for ever
+            alone = noted[0, 1] or float("inf")
+            slack = max(slack, float(np.abs(np.diff(noted[:, 0])).max(initial=0)) if len(noted) > 1 else alone)
+    return max(last, last - first), slack
 
-    def _stated(self) -> float:
-        """Seconds that the header states; 0 where it does not. FFmpeg's own estimates say nothing."""
-        name, stream = self._clip.container.format.name, self._clip.video
-        if name == "flv":
-            return _flv_duration(self._clip.path)
-        if not any(word in name for word in _STATED):
-            return 0.0
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        return (self._clip.container.duration or 0) / 1_000_000
+
+def _stated(clip: OpenClip) -> tuple[float, Sequence[Stream]]:
+    """Seconds that the header states, and of which streams; 0 where it does not.
+
+    FFmpeg's own estimates say nothing.
+    """
+    name, video, every = clip.container.format.name, clip.video, list(clip.container.streams)
+    if name == "flv":
+        return _flv_duration(clip.path), every
+    if not any(word in name for word in _STATED):
+        return 0.0, [video]
+    if video.duration is not None and video.time_base is not None:
+        return float(video.duration * video.time_base), [video]
+    return (clip.container.duration or 0) / 1_000_000, every
 
 
 def _flv_duration(path: Path) -> float:

@@ -81,7 +81,7 @@ def stream_info(path: Path, limits: MediaLimits = DEFAULT_LIMITS) -> StreamInfo:
             width=int(stream.width),
             height=int(stream.height),
             has_audio=bool(clip.container.streams.audio),
-            hdr=clip.colours.hdr or _hdr_of_a_frame(path, limits) if _is_deep(clip) else None,
+            hdr=clip.colours.hdr or (_hdr_of_a_frame(path, limits) if _is_deep(clip) else None),
         )
 
 

@@ -34,7 +34,9 @@ class Scaler:
         matrix = _MATRIX_INSTEAD.get(colours.matrix, colours.matrix)
         frame.colorspace = _BT2020 if colours.needs_mapping and matrix == _UNSPECIFIED else matrix
         form = "rgb48le" if colours.needs_mapping else "rgb24"
-        image = self._reformatter.reformat(frame, width, height, form, interpolation="BICUBIC", threads=1).to_ndarray()
+        image: Any = self._reformatter.reformat(
+            frame, width, height, form, interpolation="BICUBIC", threads=1
+        ).to_ndarray()
         if colours.needs_mapping:
             image = to_sdr(image, colours)
         return upright(image, _display_matrix(frame))

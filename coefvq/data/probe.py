@@ -31,8 +31,8 @@ from coefvq.files import sha256_file, sha256_json
 PROBE_VERSION = 2
 # uniform frames include the first and the last, so a clip that breaks off is noticed; 128 px is what PDQ wants
 _PROBE_FRAMES, _PROBE_SIZE = 4, 128
-# all that an issue may listen to (config.MediaSpec.audio_seconds)
-_PROBE_AUDIO_SECONDS = 30.0
+# longer sound cannot fail later: what does not decode is left out
+_PROBE_AUDIO_SECONDS = 5.0
 #: reasons that follow from the bytes and the limits, and from nothing else
 _LASTING = frozenset(
     {"ok", "empty", "no_video", "undecodable", "unsupported", "truncated", "too_large", "too_long"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -193,3 +194,14 @@ def test_a_download_that_broke_off(tmp_path: Path, suffix: str, share: float) ->
     with pytest.raises(MediaError, match="breaks off") as caught:
         decode_frames(path, 4, 16)
     assert caught.value.reason == "truncated"
+
+
+def test_a_clip_that_an_edit_list_trims_is_whole(tmp_path: Path) -> None:
+    path = write_tracks(tmp_path / "v.mp4", Track("libx264", RED, range(0, 4000, 100)))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12  # duration in ms, start in the track's time base
+    start = struct.unpack(">i", data[at + 4 : at + 8])[0]
+    data[at : at + 8] = struct.pack(">Ii", 1500, start)
+    path.write_bytes(data)
+    probe = probe_clip(path.name, tmp_path, DEFAULT_LIMITS)
+    assert (probe.reason, probe.duration_s) == ("ok", pytest.approx(1.5, abs=0.01))
