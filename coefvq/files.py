@@ -55,7 +55,10 @@ def private_folder(folder: Path, *, tighten: bool = True) -> None:
     if not folder.is_dir():
         if folder.parent != folder:
             private_folder(folder.parent, tighten=False)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
     elif tighten and stat.S_IMODE(folder.stat().st_mode) & 0o077:
         with suppress(PermissionError):  # another user's: theirs to close
             folder.chmod(0o700)

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +35,7 @@ from coefvq.records import VideoInput
 FORMAT_VERSION = 2
 _SHA256 = re.compile("[0-9a-f]{64}")
 _REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
+_STORY = 10_000  # characters of a message, at most
 _HEADER = 4096  # bytes that the header of an entry may take, at most
 
 
@@ -43,8 +44,8 @@ class _Filled:
     """What a worker says of a clip: the hash under which it lies in the store, or why it does not."""
 
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
-    reason: str = ""
-    message: str = ""
+    reason: Annotated[str, Field(pattern=r"^[a-z_]*$", max_length=30)] = ""
+    message: Annotated[str, Field(max_length=_STORY)] = ""
 
 
 _FILLED = TypeAdapter(_Filled)
@@ -153,8 +154,11 @@ class ClipStore:
 
     def path(self, sha256: str) -> Path:
         """Where the entry of these bytes lies."""
-        folder = sha256_json([FORMAT_VERSION, self.spec.model_dump()])[:16]
-        return self.root / "clips" / folder / sha256[:2] / f"{sha256}.safetensors"
+        return self._folder / sha256[:2] / f"{sha256}.safetensors"
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.root / "clips" / sha256_json([FORMAT_VERSION, self.spec.model_dump()])[:16]
 
     def _holds(self, sha256: str | None) -> bool:
         # a hash comes from a table or an event: what is none must not become a path
@@ -208,7 +212,7 @@ def _fill(store: ClipStore, video: VideoInput) -> _Filled:
         if not is_entry(path, spec):
             _write(path, _decoded(source, spec, store.limits), store.root)
     except MediaError as error:
-        return _Filled("", error.reason, str(error))
+        return _Filled("", error.reason, str(error)[:_STORY])
     return _Filled(digest)
 
 

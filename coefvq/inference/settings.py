@@ -37,10 +37,8 @@ def recorded(preprocessing: Mapping[str, Any]) -> Recorded:
     Raises:
         ModelError: this version does not know the settings.
     """
-    scoring, limits = (
-        _section(preprocessing, name, kind) for name, kind in (("scoring", Scoring), ("limits", MediaLimits))
-    )
-    return Recorded(scoring or EXACT, kept_limits(limits))
+    limits = _section(preprocessing, "limits", MediaLimits)
+    return Recorded(_section(preprocessing, "scoring", Scoring) or EXACT, kept_limits(limits))
 
 
 def _section(preprocessing: Mapping[str, Any], name: str, kind: type[Section]) -> Section | None:
