@@ -19,8 +19,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from coefvq.data import remote
@@ -109,7 +109,7 @@ def spelling(uri: str, root: Root) -> str:
     if remote.is_url(uri) or not remote.is_below(uri) or os.path.lexists(root.base / uri):
         return uri
     for written in dict.fromkeys([uri, uri.replace("\\", "/")]):
-        found = _composed_as_on_disk(written, root.base) if remote.is_below(written) else None
+        found = _name_on_disk(written, root.base) if remote.is_below(written) else None
         if found is not None:
             return found
     return uri
@@ -152,7 +152,7 @@ def name_problem(uri: str) -> str | None:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a located file for reading: a link, pipe or device put there meanwhile is refused and never waited for.
 
     Raises:
@@ -203,7 +203,7 @@ def _check_regular(path: Path, facts: os.stat_result) -> None:
         raise MediaError("unsupported", f"{path}: a folder, pipe, socket or device; expected a file")
 
 
-def _composed_as_on_disk(uri: str, base: Path) -> str | None:
+def _name_on_disk(uri: str, base: Path) -> str | None:
     """The path with each name as the disk has it, if it has one of its forms."""
     names: list[str] = []
     for name in uri.split("/"):
