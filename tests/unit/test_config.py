@@ -130,7 +130,7 @@ def test_init_and_demo_check_names_by_the_rule_of_params(tmp_path: Path, raw: di
     assert str(caught.value).endswith(f"for example {NAMES[name]}")
     check_issue_name(NAMES[name])
     request = DemoRequest(tmp_path / "w", tmp_path, name, (), "label", "tiny", 60, 7)
-    with pytest.raises(ConfigError, match="--issue .*: expected a small letter"):
+    with pytest.raises(ConfigError, match=r"--issue .*: expected a small letter"):
         run_demo(request)
     assert not (tmp_path / "w").exists()
 
