@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coefvq.config import LabelSource
@@ -497,6 +497,7 @@ TABLE = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(TABLE)
 def test_the_format_makes_no_difference(tmp_path_factory: pytest.TempPathFactory, table: list[dict[str, Any]]) -> None:
     folder = tmp_path_factory.mktemp("formats")

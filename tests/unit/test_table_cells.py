@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coefvq.config import LabelSource
@@ -256,6 +256,7 @@ def test_line_ends_and_quoted_line_ends(tmp_path: Path, end: str) -> None:
 NAMES = ("file_name", "title", "weight", "label_icd", "views", "my own")
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(",;\t"),
     st.permutations(NAMES).flatmap(lambda names: st.integers(2, len(names)).map(lambda n: names[:n])),
@@ -357,6 +358,7 @@ BREAKS = {"title": "a\rb", "creator_id": 'c\r\n,";\tx', "note": "sep=;", "split"
 ROW = st.fixed_dictionaries({"title": TEXT, "creator_id": TEXT, "note": TEXT, "split": st.just("")})
 
 
+@settings(max_examples=50, deadline=None)
 @example([BREAKS], ["NA", "007", "1e5", "x"])
 @given(st.lists(ROW, min_size=1, max_size=4), st.lists(TEXT.filter(bool), min_size=4, max_size=4, unique=True))
 def test_texts_come_back_from_the_canonical_table(

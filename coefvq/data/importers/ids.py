@@ -6,10 +6,11 @@ No other row has a say, so a clip keeps its id when others come.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from coefvq.data.importers.seen import Seen
@@ -28,21 +29,25 @@ def id_from_path(uri: str) -> str:
     clip stays.
     """
     place = clip_place(uri)
-    path = PurePosixPath(place)
-    return path.stem if place == f"{path.stem}.mp4" else _long_id(place)
+    stem, suffix = posixpath.splitext(place)
+    return stem if suffix == ".mp4" and "/" not in place else _long_id(place)
 
 
 def clip_place(uri: str) -> str:
     """A path or URL in the form that ids are made of."""
-    text = unicodedata.normalize("NFC", uri)
+    text = uri if uri.isascii() else unicodedata.normalize("NFC", uri)
     if not is_url(text):
-        return str(PurePosixPath(text.replace("\\", "/")))
-    parts = urlsplit(text)
+        return posixpath.normpath(text.replace("\\", "/"))
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # no address that anything could be fetched from; probing will say so
+        return text
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _long_id(place: str) -> str:
-    return f"{PurePosixPath(place).stem}-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+    stem = posixpath.splitext(posixpath.basename(place))[0]
+    return f"{stem}-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
 class KnownIds:
