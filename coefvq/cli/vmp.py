@@ -20,10 +20,9 @@ from rich.text import Text
 
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError, DataError
-from coefvq.vmp.index import IndexStore, open_index
-from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.records import BatchReport, Event, IndexEntry
+from coefvq.vmp.state import open_state
 
 if TYPE_CHECKING:
     from coefvq.cascade.audit_sample import AuditSample
@@ -57,7 +56,7 @@ def publish(
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     events = [] if source is None else _read_with_progress(source, root)
     events += [Event(video_id, "delete") for video_id in delete or []]
-    with open_log(state / "log.sqlite") as log:
+    with open_state(state) as (log, _):
         appended = log.publish(events)
         counts = {
             "events": len(appended),
@@ -99,7 +98,7 @@ def run(
     filter_rules = load_rules(rules)
     scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
-    with loop.stop_on_signals() as stop, _open(state, create=True) as (log, index):
+    with loop.stop_on_signals() as stop, open_state(state) as (log, index):
         todo = log.last_offset() - index.committed(consumer) if once else None
         with _batch_display(todo, as_json) as show:
 
@@ -130,7 +129,7 @@ def get(
     as_json: Json = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
-    with _open(state, create=False) as (_, index):
+    with open_state(state, create=False) as (_, index):
         entry = index.get(video_id)
     if entry is None:
         raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
@@ -140,7 +139,7 @@ def get(
 @app.command(epilog="Example: coefvq vmp status --json")
 def status(state: State = _STATE, as_json: Json = False) -> None:
     """Show the log's end, each consumer's lag and the index by state."""
-    with _open(state, create=False) as (log, index):
+    with open_state(state, create=False) as (log, index):
         last, consumers, states = log.last_offset(), index.consumers(), index.states()
         dead = len(index.dead_letters())
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
@@ -160,7 +159,7 @@ def dead_letters(
     as_json: Json = False,
 ) -> None:
     """List the videos whose newest event could not be scored, with the reason."""
-    with _open(state, create=False) as (log, index):
+    with open_state(state, create=False) as (log, index):
         letters = index.dead_letters()
         retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
     table = _table("video", "version", "failed at", "reason")
@@ -183,7 +182,7 @@ def audit(
     from coefvq.vmp.audit import audit_stream
 
     known = _labels(labels, issue)
-    with _open(state, create=False) as (_, index):
+    with open_state(state, create=False) as (_, index):
         found = audit_stream(issue, index.scores(issue), known)
     _print(asdict(found), as_json, _describe_audit(found))
 
@@ -216,14 +215,6 @@ def _describe_audit(found: StreamAudit) -> str:
         f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen\n"
         f"{rows}{left_out}"
     )
-
-
-@contextmanager
-def _open(state: Path, create: bool) -> Iterator[tuple[EventLog, IndexStore]]:
-    log, index = state / "log.sqlite", state / "index.sqlite"
-    # the log alone shows that there is a state: the index is made by the first run
-    with open_log(log, create) as source, open_index(index, create or log.is_file()) as sink:
-        yield source, sink
 
 
 def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | None) -> Scorer:

@@ -105,7 +105,7 @@ def test_other_file_and_other_schema_are_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(DataError, match="schema version 7, expected 1"), open_log(path):
+    with pytest.raises(DataError, match="schema version 7, expected 2"), open_log(path):
         pass
 
 
@@ -119,7 +119,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_transaction_is_all_or_nothing(tmp_path: Path) -> None:
-    with open_database(tmp_path / "x.sqlite", ["CREATE TABLE t (n INTEGER NOT NULL)"]) as database:
+    with open_database(tmp_path / "x.sqlite", [["CREATE TABLE t (n INTEGER NOT NULL)"]]) as database:
 
         def insert(*numbers: int | None) -> None:
             with database.transaction() as connection:
