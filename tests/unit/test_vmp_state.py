@@ -155,14 +155,15 @@ def test_a_state_of_the_first_schema_is_adopted_wherever_a_crash_falls(
     state: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_version_1(state)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
-        def die(*_: object) -> None:
-            raise KeyboardInterrupt
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
 
-        place = ["coefvq.vmp.state.open_index", "coefvq.vmp.state._bind", "coefvq.vmp.state._digest"][stage]
+    place = ["coefvq.vmp.state.open_index", "coefvq.vmp.state._bind", "coefvq.vmp.state._digest"][stage]
+    with monkeypatch.context() as patch:
         patch.setattr(place, die)
-        drain(state)
+        with pytest.raises(KeyboardInterrupt):
+            drain(state)
     publish(state, EVENTS[4])
     assert drain(state) == set("abcde")
     older_log(state)
