@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from coefvq.config import PARAMS_FILE, load_params
+from coefvq.cli.workspace import given, open_workspace
+from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.records import BatchReport, Event, IndexEntry
@@ -34,9 +35,11 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-State = Annotated[Path, typer.Option("--state", help="Folder of log.sqlite and index.sqlite.")]
+State = Annotated[
+    Path | None, typer.Option("--state", help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
+]
+Settings = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-_STATE = Path("vmp")
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -48,7 +51,8 @@ def publish(
         Path | None, typer.Option(help="Folder the paths are relative to (default: the table's own).")
     ] = None,
     delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
@@ -56,7 +60,7 @@ def publish(
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     events = [] if source is None else _read_with_progress(source, root)
     events += [Event(video_id, "delete") for video_id in delete or []]
-    with open_state(state) as (log, _):
+    with open_state(_folder(state, params)) as (log, _):
         appended = log.publish(events)
         counts = {
             "events": len(appended),
@@ -82,8 +86,8 @@ def run(
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
-    params: Annotated[Path, typer.Option(help="Settings file: issues and tracking store.")] = PARAMS_FILE,
-    state: State = _STATE,
+    params: Settings = PARAMS_FILE,
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """Score new events with the champion pairs, filter them and update the index.
@@ -96,9 +100,10 @@ def run(
     from coefvq.vmp.rules import decide, load_rules
 
     filter_rules = load_rules(rules)
+    folder = given(_folder(state, params), params)
     scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
-    with loop.stop_on_signals() as stop, open_state(state) as (log, index):
+    with loop.stop_on_signals() as stop, open_state(folder) as (log, index):
         todo = log.last_offset() - index.committed(consumer) if once else None
         with _batch_display(todo, as_json) as show:
 
@@ -125,11 +130,12 @@ def run(
 @app.command(epilog="Example: coefvq vmp get clip_0001 --json")
 def get(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
-    with open_state(state, create=False) as (_, index):
+    with open_state(_folder(state, params), create=False) as (_, index):
         entry = index.get(video_id)
     if entry is None:
         raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
@@ -137,9 +143,9 @@ def get(
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
-def status(state: State = _STATE, as_json: Json = False) -> None:
+def status(state: State = None, params: Settings = PARAMS_FILE, as_json: Json = False) -> None:
     """Show the log's end, each consumer's lag and the index by state."""
-    with open_state(state, create=False) as (log, index):
+    with open_state(_folder(state, params), create=False) as (log, index):
         last, consumers, states = log.last_offset(), index.consumers(), index.states()
         dead = len(index.dead_letters())
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
@@ -155,11 +161,12 @@ def status(state: State = _STATE, as_json: Json = False) -> None:
 @app.command("dead-letters", epilog="Example: coefvq vmp dead-letters --retry && coefvq vmp run --once")
 def dead_letters(
     retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """List the videos whose newest event could not be scored, with the reason."""
-    with open_state(state, create=False) as (log, index):
+    with open_state(_folder(state, params), create=False) as (log, index):
         letters = index.dead_letters()
         retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
     table = _table("video", "version", "failed at", "reason")
@@ -172,7 +179,8 @@ def dead_letters(
 def audit(
     issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
     labels: Annotated[Path, typer.Option(help=".csv or .parquet with video_id and label (or label_ISSUE), 0 or 1.")],
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """Estimate recall in production from audited videos: rows of the index plus labels people gave.
@@ -182,7 +190,7 @@ def audit(
     from coefvq.vmp.audit import audit_stream
 
     known = _labels(labels, issue)
-    with open_state(state, create=False) as (_, index):
+    with open_state(_folder(state, params), create=False) as (_, index):
         found = audit_stream(issue, index.scores(issue), known)
     _print(asdict(found), as_json, _describe_audit(found))
 
@@ -217,13 +225,17 @@ def _describe_audit(found: StreamAudit) -> str:
     )
 
 
+def _folder(state: Path | None, params: Path) -> Path:
+    return params.parent / "vmp" if state is None else state
+
+
 def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | None) -> Scorer:
     from coefvq.registry.champions import load_scorer
     from coefvq.registry.tracking import configure
 
-    settings = load_params(params)
+    settings = open_workspace(params)
     chosen = [settings.check_issue(issue) for issue in issues or ()]
-    configure(settings.tracking.uri, settings.tracking.experiment)
+    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     return load_scorer(chosen or None, audit=audit)
 
 
