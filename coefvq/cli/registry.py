@@ -200,9 +200,14 @@ def _last(row: IssueStatus) -> str:
 
 
 def _note(row: IssueStatus) -> str:
+    notes = []
     if row.pending:
-        return "a decision was interrupted; the next approve, reject or rollback carries it out"
-    return "the champion alias was moved by hand" if row.moved_by_hand else ""
+        notes.append("a decision was interrupted; the next approve, reject or rollback carries it out")
+    if row.moved_by_hand:
+        notes.append("the champion alias was moved by hand; nothing is scored until somebody approves or rolls back")
+    if row.missing is not None:
+        notes.append(row.missing)
+    return "; ".join(notes)
 
 
 def _history_table(rows: list[Decision]) -> Table:
@@ -226,6 +231,7 @@ def _status_json(row: IssueStatus) -> dict[str, Any]:
         "last_decision": None if row.last is None else row.last.model_dump(mode="json"),
         "pending": row.pending,
         "moved_by_hand": row.moved_by_hand,
+        "missing": row.missing,
     }
 
 

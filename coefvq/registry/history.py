@@ -164,6 +164,14 @@ def champion_stack(history: Iterable[Decision]) -> list[tuple[str, str]]:
     return stack
 
 
+def is_decided_champion(history: Sequence[Decision], version: str, content_hash: str) -> bool:
+    """Whether a decision made this pair champion: the last one carried out, or one that a crash interrupted. Pure."""
+    pending = [
+        (item.version, item.content_hash) for item in history if item.state == "pending" and item.action != "reject"
+    ]
+    return (version, content_hash) in [*champion_stack(history)[-1:], *pending]
+
+
 def last_verdict(history: Sequence[Decision], version: str, content_hash: str) -> Decision | None:
     """The last approval or rejection of a pair that was carried out; None where it waits for one. Pure."""
     verdicts = (

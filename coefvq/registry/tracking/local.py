@@ -140,9 +140,7 @@ def _relocate(database: Path, artifacts: Path) -> None:
             moved.append(root)
         connection.execute("COMMIT")
     for root in moved:
-        _log.warning(
-            "%s: was moved or copied here; artifacts are now those in %s, not in %s", database, artifacts, root
-        )
+        _log.warning("%s was moved or copied: its artifacts are those in %s now, not in %s", database, artifacts, root)
 
 
 @contextmanager

@@ -80,6 +80,19 @@ def configure(
     return chosen
 
 
+def adopt() -> None:
+    """Where nothing was configured, use the store that MLflow is set to: a model is loaded by MLflow's own call.
+
+    Raises:
+        RegistryError: it is no store that pairs can be in.
+    """
+    global _active
+    if _active is None:
+        import mlflow
+
+        _active = (locate(mlflow.get_tracking_uri(), None, Path.cwd()), "")
+
+
 def store() -> Store:
     """The configured store.
 

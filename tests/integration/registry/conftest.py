@@ -89,3 +89,15 @@ def fresh(empty_database: Path, isolated: Path) -> Workspace:
     shutil.copy(empty_database, isolated / "mlflow.db")
     tracking.configure(made.uri, "coefvq")
     return made
+
+
+@pytest.fixture
+def complete(registered: Workspace, isolated: Path) -> Workspace:
+    """A store with its own files beside it, in a folder whose name a URI would take apart; icd 1 is champion."""
+    made = Workspace(isolated / "q?x a%b#ü", registered.trained)
+    made.root.mkdir()
+    shutil.copy(registered.root / "mlflow.db", made.root)
+    shutil.copytree(registered.root / "mlartifacts", made.root / "mlartifacts")
+    tracking.configure(None, "coefvq", root=made.root)
+    made.approve(1)
+    return made

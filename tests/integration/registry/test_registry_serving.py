@@ -13,7 +13,7 @@ from coefvq.config import BaseModelParams, MediaSpec
 from coefvq.errors import RegistryError
 from coefvq.registry import pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, model_ref
-from tests.integration.registry.registry_workspace import DATA, Workspace
+from tests.integration.registry.registry_workspace import DATA, PASSED, Workspace
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
@@ -35,7 +35,7 @@ def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
         "schema_version": 1,
     }
     candidate = fresh.candidate(0, **_random_models(fresh.root), policy=policy)
-    pairs.register_candidate(candidate)
+    pairs.register_candidate(candidate, PASSED)
     release.approve("icd", "ana", "for the test")
     return candidate
 
