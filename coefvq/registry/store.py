@@ -127,13 +127,17 @@ def exclusive(store: Store) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    store.lock.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(store.lock)
     try:
+        store.lock.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout as error:
         raise RegistryError(
             f"{store.lock}: another release action has held the lock for {LOCK_TIMEOUT_S:g} s; try again when it ends"
+        ) from error
+    except OSError as error:
+        raise RegistryError(
+            f"{store.lock}: {error.strerror}; a change of the store needs this lock: give the folder the right to write"
         ) from error
     try:
         yield

@@ -52,16 +52,22 @@ def prepare(store: Store) -> None:
 
 def _make(database: Path, artifacts: Path) -> None:
     """Make the tables under another name first: a process that is killed leaves no half database."""
+    from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
 
     # decisions, parameters and paths are for the owner; give others rights where a store is shared
     artifacts.mkdir(mode=0o700, exist_ok=True)
     temporary = database.with_name(f".{database.name}.new")
-    temporary.unlink(missing_ok=True)
+    for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+        left.unlink(missing_ok=True)
     temporary.touch(mode=0o600)
     try:
         SqlAlchemyStore(sqlite_uri(temporary), artifacts.as_uri()).engine.dispose()
         temporary.replace(database)
+    except (MlflowException, SQLAlchemyError) as error:
+        why = (str(error).splitlines() or ["no message"])[0][:300]
+        raise RegistryError(f"{database}: cannot be made ({why}); free some disk space, then try again") from error
     finally:
         temporary.unlink(missing_ok=True)
 
