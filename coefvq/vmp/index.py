@@ -146,7 +146,8 @@ class IndexStore:
 
     def positions(self) -> list[tuple[str, int, str | None]]:
         """Consumer, committed offset, and the digest of the event there (None: written by an older version)."""
-        return self.database.query("SELECT consumer, offset, digest FROM offsets ORDER BY consumer")  # type: ignore[return-value]
+        rows = self.database.query("SELECT consumer, offset, digest FROM offsets ORDER BY consumer")
+        return [(str(consumer), int(offset), digest) for consumer, offset, digest in rows]
 
     def applied_at(self, consumer: str, offset: int) -> tuple[str, int] | None:
         """Video id and source version of the event that ``consumer`` applied at ``offset``, by the audit rows."""
