@@ -176,3 +176,19 @@ def test_a_relative_setting_starts_in_the_workspace(
     assert tracking.configure(None, "coefvq").database == complete.root / "mlflow.db"
     assert tracking.configure(None, "coefvq", root=isolated, create=False).database == isolated / "mlflow.db"
     assert list(clone.iterdir()) == []
+
+
+def test_one_process_may_work_for_two_workspaces(
+    complete: Workspace, empty_database: Path, isolated: Path, repository: Path
+) -> None:
+    from tasks.release import connect
+    from tasks.workspace import run_environment
+
+    other = isolated / "other"
+    other.mkdir()
+    shutil.copy(empty_database, other)
+    for root in (complete.root, other, complete.root):
+        (root / "params.yaml").write_text((repository / "params.yaml").read_text())
+        connect(root, run_environment(root))
+        assert tracking.store().database == root / "mlflow.db"
+    assert champion() == "1"
