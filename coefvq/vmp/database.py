@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError
+from coefvq.files import make_private
 
 #: statements of each schema version, oldest first; a file of an older version runs those it lacks
 Schema = Sequence[Sequence[str]]
@@ -48,7 +48,7 @@ class Database:
 def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[Database]:
     """Open ``path``; make its tables if it is new and bring an older schema version up to date.
 
-    A new file gets the rights 0600, a new folder 0700: titles and paths of videos are private.
+    A new file is its owner's only: titles and paths of videos are private.
 
     Raises:
         DataError: the file is missing and ``create`` is off, is not SQLite, or has a newer schema version.
@@ -56,9 +56,7 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
     if not create and not path.is_file():
         raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its -wal and -shm files the rights of the database
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        make_private(path)
     except OSError as error:
         what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
         raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
