@@ -51,7 +51,8 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
     A new file is its owner's only: titles and paths of videos are private.
 
     Raises:
-        DataError: the file is missing and ``create`` is off, is not SQLite, or has a newer schema version.
+        DataError: the file is missing and ``create`` is off, is not SQLite, is another application's, or has a newer
+            schema version.
     """
     if not create and not path.is_file():
         raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
@@ -64,6 +65,7 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     database = Database(path, connection)
     try:
+        _refuse_foreign(database)
         with _named_errors(path):
             connection.execute("PRAGMA journal_mode = WAL")
             # FULL: with the default of some builds a power cut may lose committed batches
@@ -72,6 +74,15 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
         yield database
     finally:
         connection.close()
+
+
+def _refuse_foreign(database: Database) -> None:
+    """Refuse tables that are not ours before anything is written."""
+    # one statement, so that another process cannot make the tables between two looks
+    sql = "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+    version, tables = database.query(sql)[0]
+    if version == 0 and tables:
+        raise DataError(f"{database.path}: a database of another application; pass another --state DIR")
 
 
 def _ensure_schema(database: Database, schema: Schema) -> None:
