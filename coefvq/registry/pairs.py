@@ -261,21 +261,7 @@ def check_alias(candidate: Candidate) -> None:
     version = aliases(candidate.issue).get(CHAMPION)
     pair = None if version is None else find(candidate.issue, version)
     if pair is not None and pair.content_hash == candidate.content_hash:
-        _require_decision(pair.issue, pair.version, pair.content_hash)
-
-
-def _require_decision(issue: str, version: str, content_hash: str) -> None:
-    past = history.decisions(issue)
-    if history.is_decided_champion(past, version, content_hash):
-        return
-    who = f"--issue {issue} --by NAME --reason WHY"
-    again = " --override" if history.last_verdict(past, version, content_hash) else ""
-    stack = history.champion_stack(past)
-    back = f", or return to version {stack[-1][0]}: coefvq rollback {who}" if stack else ""
-    raise RegistryError(
-        f"{issue}: the alias champion is on version {version}, but no decision put it there; it was moved by hand. "
-        f"A person has to approve that version: coefvq approve --version {version}{again} {who}{back}"
-    )
+        history.require_decided_champion(pair.issue, pair.version, pair.content_hash)
 
 
 def resolve(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) -> LoadedBundle:
@@ -299,7 +285,7 @@ def resolve(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) ->
         raise RegistryError(f"no {alias} for {issue}; register a candidate first: coefvq register --issue {issue}")
     candidate = candidate_of(issue, version)
     if alias == CHAMPION:
-        _require_decision(issue, version, candidate.content_hash)
+        history.require_decided_champion(issue, version, candidate.content_hash)
     folders = verified_folders(candidate, cache_dir)
     stamp = bundle_version(version, candidate.content_hash)
     return LoadedBundle(issue, version, stamp, folders["base"], folders["mllm"], candidate)
