@@ -58,7 +58,8 @@ IssueName = Annotated[str, AfterValidator(check_issue_name)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    # YAML has .inf and .nan: a limit that is not finite passes or fails everything without a word
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Paths(_Section):

@@ -87,6 +87,15 @@ def storage_errors(place: Path, remedy: str) -> Iterator[None]:
         raise StorageError(f"{place}: {os.strerror(error.errno)}; {remedy}") from error
 
 
+def make_private(path: Path) -> None:
+    """Make an empty file for its owner only (0600), and its folder (0700), where they are missing.
+
+    What exists keeps its rights. SQLite gives its -wal and -shm files those of the database.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as temporary:

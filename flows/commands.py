@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from coefvq.config import PARAMS_FILE
+
+if TYPE_CHECKING:
+    from coefvq.registry.history import Decision
 
 IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
 ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 VersionOption = Annotated[str | None, typer.Option(help="Version; default: the challenger.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+ParamsOption = Annotated[Path, typer.Option(help="Settings file of the workspace.")]
 
 
 def approve(
@@ -22,12 +28,16 @@ def approve(
     version: VersionOption = None,
     override: Annotated[bool, typer.Option("--override", help="Although gate or history say no.")] = False,
     as_json: JsonOption = False,
+    params: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Make the challenger the champion, and let the run that waits for this decision go on.
 
     Example: coefvq approve --issue icd --by ana --reason "recall up, no new false alarms"
     """
-    _decide("approve", issue, by, reason, version, override, as_json)
+    from coefvq.registry import release
+
+    _connect(issue, params)
+    _report("approve", release.approve(issue, by, reason, version, override=override), as_json)
 
 
 def reject(
@@ -36,31 +46,32 @@ def reject(
     reason: ReasonOption,
     version: VersionOption = None,
     as_json: JsonOption = False,
+    params: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Turn the challenger down; the champion stays.
 
     Example: coefvq reject --issue icd --by ana --reason "misses staged fights"
     """
-    _decide("reject", issue, by, reason, version, False, as_json)
-
-
-def _decide(verdict: str, issue: str, by: str, reason: str, version: str | None, override: bool, as_json: bool) -> None:
     from coefvq.registry import release
-    from tasks.release import connect
-    from tasks.workspace import run_environment
 
-    root = Path()
-    connect(root, run_environment(root)).check_issue(issue)
-    if verdict == "approve":
-        decision = release.approve(issue, by, reason, version, override=override)
-    else:
-        decision = release.reject(issue, by, reason, version)
-    resumed = _resume(issue, decision.version, {"verdict": verdict, "by": by, "reason": reason})
+    _connect(issue, params)
+    _report("reject", release.reject(issue, by, reason, version), as_json)
+
+
+def _connect(issue: str, params: Path) -> None:
+    from coefvq.cli.registry import connect
+
+    connect(params, create=False).check_issue(issue)
+
+
+def _report(verdict: str, decision: Decision, as_json: bool) -> None:
+    answer = {"verdict": verdict, "by": decision.by, "reason": decision.reason}
+    resumed = _resume(decision.issue, decision.version, answer)
     if as_json:
         print(json.dumps({**decision.model_dump(mode="json"), "resumed_flow_runs": resumed}, sort_keys=True))
         return
     what = "is champion" if verdict == "approve" else "was rejected; the champion stays"
-    print(f"{issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
+    print(f"{decision.issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
     for run_id in resumed:
         print(f"flow run {run_id} was waiting for this and goes on")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,10 +20,18 @@ from coefvq.registry.pairs import RegisteredPair
 
 
 def connect(root: Path, env: Mapping[str, str]) -> Params:
-    """Use the tracking store of a workspace from here on; returns its parameters."""
-    os.environ.update(env)
+    """Use the tracking store of a workspace from here on; returns its parameters.
+
+    ``root`` may be a clone of the workspace; ``env`` is its ``run_environment``. The process's own environment
+    stays as it is, since the next call may be about another workspace.
+    """
     settings = load_params(root / "params.yaml")
-    tracking.configure(settings.tracking.uri, settings.tracking.experiment)
+    tracking.configure(
+        settings.tracking.uri,
+        settings.tracking.experiment,
+        root=Path(env["COEFVQ_WORKSPACE"]),
+        default=env["MLFLOW_TRACKING_URI"],
+    )
     return settings
 
 

@@ -16,6 +16,7 @@ from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
 from coefvq.records import label_column
+from coefvq.registry.store import DATABASE, sqlite_uri
 
 TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
 _IGNORED = (
@@ -150,7 +151,9 @@ def run_environment(root: Path) -> dict[str, str]:
     """Where a run keeps what outlives it: tracking store and decoded clips of the workspace it belongs to."""
     root = root.resolve()
     return {
-        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        # a relative tracking.uri starts here, also in a clone
+        "COEFVQ_WORKSPACE": str(root),
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / DATABASE),
         "COEFVQ_CACHE": os.environ.get("COEFVQ_CACHE") or str(root / ".coefvq" / "cache"),
     }
 
@@ -159,7 +162,8 @@ def checkout_for_run(root: Path, run_id: str | None = None) -> Path:
     """A clone of the workspace's HEAD that shares its DVC cache; the same commit gives the same clone.
 
     A person's checkout is never touched by a scheduled run, and a run that was killed finds its
-    finished stages again. A run that is named stays at the commit it began with: it may be suspended for
+    finished stages again. A clone that came along when the workspace was copied or moved still belongs to the
+    old place and is made anew. A run that is named stays at the commit it began with: it may be suspended for
     days and then starts from its top, while the workspace has moved on.
 
     Raises:
@@ -176,7 +180,7 @@ def checkout_for_run(root: Path, run_id: str | None = None) -> Path:
             write_text(pinned, head)
         head = pinned.read_text(encoding="utf-8")
     clone = root / ".coefvq" / "runs" / head[:12]
-    if not (clone / ".ready").is_file():
+    if not (clone / ".ready").is_file() or git(clone, "config", "remote.origin.url") != str(root):
         shutil.rmtree(clone, ignore_errors=True)
         clone.parent.mkdir(parents=True, exist_ok=True)
         git(root, "clone", "--quiet", "--shared", str(root), str(clone))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coefvq.config import PARAMS_FILE, load_params
+from coefvq.cli.workspace import open_workspace
+from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
 from coefvq.files import read_json
 
@@ -54,7 +55,7 @@ def _paper() -> list[Finding]:
 def _workspace(issues: list[str] | None, params: Path) -> list[Finding]:
     from coefvq.cascade.consistency import audit_issue
 
-    settings = load_params(params)
+    settings = open_workspace(params)
     findings: list[Finding] = []
     for name in issues or settings.issues:
         report = settings.check_issue(name)

@@ -59,12 +59,10 @@ def reference(
     Example: coefvq data reference && dvc repro validate
     """
     from coefvq.cli.registry import connect
-    from coefvq.config import load_params
     from coefvq.files import write_json
     from coefvq.registry.champions import champion_profile
 
-    loaded = load_params(params)
-    connect(params)
+    loaded = connect(params, create=False)
     found = champion_profile(issue or loaded.issues)
     if found is None:
         print("no champion with a data profile yet; drift is not measured")

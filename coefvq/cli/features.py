@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from coefvq.config import Params
     from coefvq.training.features.store import FeatureStore
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,11 +43,11 @@ def build(
 
     Example: coefvq features build --issue ucc --engine ray
     """
-    from coefvq.config import load_params
+    from coefvq.cli.workspace import open_workspace
     from coefvq.stages.features import build_features
     from coefvq.stages.features_ray import build_features_on_ray
 
-    loaded = load_params(params)
+    loaded = open_workspace(params)
     loaded.check_issue(issue)
     if (engine or loaded.runtime.engine) == "ray" and not dry_run:
         facts = build_features_on_ray(loaded, issue, kind, split or [], runs)
@@ -148,11 +147,10 @@ def prune(
 
 
 def _store(params: Path) -> FeatureStore:
-    from coefvq.config import load_params
+    from coefvq.cli.workspace import open_workspace
     from coefvq.stages.loading import feature_store
 
-    loaded: Params = load_params(params)
-    return feature_store(loaded)
+    return feature_store(open_workspace(params))
 
 
 def _parts(store: FeatureStore) -> list[dict[str, Any]]:

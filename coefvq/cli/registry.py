@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coefvq.config import PARAMS_FILE, Params, load_params
+from coefvq.cli.workspace import open_workspace
+from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import CoefVQError, RegistryError
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> N
 
     Example: coefvq status --json
     """
-    from coefvq.registry import release
+    from coefvq.registry import release, tracking
 
-    connect(params)
-    rows = release.status()
+    connect(params, create=False)
+    rows = release.status() if tracking.store().exists else []
     if as_json:
         _print_json([_status_json(row) for row in rows])
     elif rows:
@@ -96,10 +97,11 @@ def history(
 
     Example: coefvq history --issue icd
     """
-    from coefvq.registry import release
+    from coefvq.registry import release, tracking
 
-    settings = connect(params)
-    rows = release.history(None if issue is None else settings.check_issue(issue))
+    settings = connect(params, create=False)
+    chosen = None if issue is None else settings.check_issue(issue)
+    rows = release.history(chosen) if tracking.store().exists else []
     if as_json:
         _print_json([row.model_dump(mode="json") for row in rows])
     elif rows:
@@ -121,7 +123,7 @@ def rollback(
     """
     from coefvq.registry import release
 
-    settings = connect(params)
+    settings = connect(params, create=False)
     decision = release.rollback(settings.check_issue(issue), by, reason)
     if as_json:
         _print_json(decision.model_dump(mode="json"))
@@ -129,12 +131,15 @@ def rollback(
         print(f"{issue}: champion is version {decision.to_version} again (was {decision.from_version or 'none'})")
 
 
-def connect(path: Path) -> Params:
-    """Read the settings and use their tracking store from here on."""
+def connect(params: Path, create: bool = True) -> Params:
+    """Open the workspace of a settings file and use its tracking store from here on.
+
+    ``create`` is off for commands that only read: they make no store where there is none.
+    """
     from coefvq.registry import tracking
 
-    settings = load_params(path)
-    tracking.configure(settings.tracking.uri, settings.tracking.experiment)
+    settings = open_workspace(params)
+    tracking.configure(settings.tracking.uri, settings.tracking.experiment, create=create)
     return settings
 
 
@@ -195,9 +200,14 @@ def _last(row: IssueStatus) -> str:
 
 
 def _note(row: IssueStatus) -> str:
+    notes = []
     if row.pending:
-        return "a decision was interrupted; the next approve, reject or rollback carries it out"
-    return "the champion alias was moved by hand" if row.moved_by_hand else ""
+        notes.append("a decision was interrupted; the next approve, reject or rollback carries it out")
+    if row.moved_by_hand:
+        notes.append("the champion alias was moved by hand; nothing is scored until somebody approves or rolls back")
+    if row.missing is not None:
+        notes.append(row.missing)
+    return "; ".join(notes)
 
 
 def _history_table(rows: list[Decision]) -> Table:
@@ -221,6 +231,7 @@ def _status_json(row: IssueStatus) -> dict[str, Any]:
         "last_decision": None if row.last is None else row.last.model_dump(mode="json"),
         "pending": row.pending,
         "moved_by_hand": row.moved_by_hand,
+        "missing": row.missing,
     }
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coefvq.config import PARAMS_FILE, Params, load_params
+from coefvq.cli.workspace import given, open_workspace
+from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import ConfigError
 from coefvq.files import read_json, write_text
 
@@ -42,16 +43,17 @@ def report(
     """
     from coefvq.cli.registry import connect
 
-    settings = connect(params) if registry else load_params(params)
+    out, pictures = (None if path is None else given(path, params) for path in (out, pictures))
+    settings = connect(params, create=False) if registry else open_workspace(params)
     names = [settings.check_issue(name) for name in issue or settings.issues]
     if out is not None and len(names) > 1:
         raise ConfigError(f"--out {out}: one file for {len(names)} issues; add --issue NAME")
     for name in names:
         target = out or settings.paths.report(name, "report.html")
-        given = write_report(settings, name, target, thumbnails, registry)
+        shown = write_report(settings, name, target, thumbnails, registry)
         print(target)
         if pictures is not None:
-            _write_pictures(given, pictures)
+            _write_pictures(shown, pictures)
 
 
 def write_report(settings: Params, issue: str, target: Path, thumbnails: bool, registry: bool) -> ReportInputs:

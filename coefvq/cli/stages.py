@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from coefvq.config import Params, load_params
+from coefvq.cli.workspace import given, open_workspace
+from coefvq.config import Params
 from coefvq.stages import StageSpec
 
 Engine = Literal["local", "ray"] | None
@@ -41,11 +42,11 @@ def _command(stage: StageSpec) -> Any:
         return _on_an_engine(stage)
 
     def for_issue(issue: IssueOption, params: ParamsOption = _PARAMS) -> None:
-        loaded = load_params(params)
+        loaded = open_workspace(params)
         stage.run(loaded, loaded.check_issue(issue))
 
     def for_all(params: ParamsOption = _PARAMS) -> None:
-        stage.run(load_params(params), None)
+        stage.run(open_workspace(params), None)
 
     return for_issue if stage.per_issue else for_all
 
@@ -58,19 +59,20 @@ def _training(stage: StageSpec) -> Any:
         resume_from: ResumeOption = None,
         launcher: LauncherOption = "torchrun",
     ) -> None:
-        loaded = load_params(params)
-        _train(stage, loaded, params, loaded.check_issue(issue), nproc, resume_from, launcher)
+        resume = None if resume_from is None else given(resume_from, params)
+        loaded = open_workspace(params)
+        _train(stage, loaded, params.name, loaded.check_issue(issue), nproc, resume, launcher)
 
     return train
 
 
 def _on_an_engine(stage: StageSpec) -> Any:
     def for_issue(issue: IssueOption, params: ParamsOption = _PARAMS, engine: EngineOption = None) -> None:
-        loaded = load_params(params)
+        loaded = open_workspace(params)
         stage.run(_with_engine(loaded, engine), loaded.check_issue(issue))
 
     def for_all(params: ParamsOption = _PARAMS, engine: EngineOption = None) -> None:
-        stage.run(_with_engine(load_params(params), engine), None)
+        stage.run(_with_engine(open_workspace(params), engine), None)
 
     return for_issue if stage.per_issue else for_all
 
@@ -78,19 +80,19 @@ def _on_an_engine(stage: StageSpec) -> Any:
 def _train(
     stage: StageSpec,
     params: Params,
-    source: Path,
+    source: str,
     issue: str,
     nproc: int | None,
     resume_from: Path | None,
     launcher: Launcher,
 ) -> None:
-    """Run a training stage here, or start it as several ranks."""
+    """Run a training stage here, or start it as several ranks, which read ``source`` in this folder."""
     training = (params.mllm if stage.name == "train-mllm" else params.base)[issue].training
     ranks = nproc or training.nproc_per_node
     # torchrun, whoever started it, says how many there are
     if (ranks > 1 or training.deepspeed) and "WORLD_SIZE" not in os.environ:
         more = [] if resume_from is None else ["--resume-from", str(resume_from)]
-        _launch(launcher, ranks, [stage.name, "--issue", issue, "--params", str(source), *more], training.deepspeed)
+        _launch(launcher, ranks, [stage.name, "--issue", issue, "--params", source, *more], training.deepspeed)
         return
     if resume_from is not None:
         update = {"resume_from": str(resume_from)}

@@ -18,12 +18,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from coefvq.config import PARAMS_FILE, load_params
+from coefvq.cli.workspace import given, open_workspace
+from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
-from coefvq.vmp.index import IndexStore, open_index
-from coefvq.vmp.log import EventLog, open_log
+from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.records import BatchReport, Event, IndexEntry
+from coefvq.vmp.state import LOG, open_state
 
 if TYPE_CHECKING:
     from coefvq.cascade.audit_sample import AuditSample
@@ -35,9 +36,11 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-State = Annotated[Path, typer.Option("--state", help="Folder of log.sqlite and index.sqlite.")]
+State = Annotated[
+    Path | None, typer.Option("--state", help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
+]
+Settings = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-_STATE = Path("vmp")
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -49,15 +52,17 @@ def publish(
         Path | None, typer.Option(help="Folder the paths are relative to (default: the table's own).")
     ] = None,
     delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
-    events = [] if source is None else _read_with_progress(source, root, state / "log.sqlite")
+    folder = _folder(state, params)
+    events = [] if source is None else _read_with_progress(source, root, folder / LOG)
     events += [Event(video_id, "delete") for video_id in delete or []]
-    with open_log(state / "log.sqlite") as log:
+    with open_state(folder) as (log, _):
         appended = log.publish(events)
         counts = {
             "events": len(appended),
@@ -83,8 +88,8 @@ def run(
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
-    params: Annotated[Path, typer.Option(help="Settings file: issues and tracking store.")] = PARAMS_FILE,
-    state: State = _STATE,
+    params: Settings = PARAMS_FILE,
+    state: State = None,
     as_json: Json = False,
 ) -> None:
     """Score new events with the champion pairs, filter them and update the index.
@@ -97,9 +102,10 @@ def run(
     from coefvq.vmp.rules import decide, load_rules
 
     filter_rules = load_rules(rules)
+    folder = given(_folder(state, params), params)
     scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
-    with loop.stop_on_signals() as stop, _open(state, create=True) as (log, index):
+    with loop.stop_on_signals() as stop, open_state(folder) as (log, index):
         todo = log.last_offset() - index.committed(consumer) if once else None
         with _batch_display(todo, as_json) as show:
 
@@ -126,11 +132,12 @@ def run(
 @app.command(epilog="Example: coefvq vmp get clip_0001 --json")
 def get(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
-    with _open(state, create=False) as (_, index):
+    with open_state(_folder(state, params), create=False) as (_, index):
         entry = index.get(video_id)
     if entry is None:
         raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
@@ -138,9 +145,9 @@ def get(
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
-def status(state: State = _STATE, as_json: Json = False) -> None:
+def status(state: State = None, params: Settings = PARAMS_FILE, as_json: Json = False) -> None:
     """Show the log's end, each consumer's lag and the index by state."""
-    with _open(state, create=False) as (log, index):
+    with open_state(_folder(state, params), create=False) as (log, index):
         last, consumers, states = log.last_offset(), index.consumers(), index.states()
         dead = len(index.dead_letters())
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
@@ -156,11 +163,12 @@ def status(state: State = _STATE, as_json: Json = False) -> None:
 @app.command("dead-letters", epilog="Example: coefvq vmp dead-letters --retry && coefvq vmp run --once")
 def dead_letters(
     retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """List the videos whose newest event could not be scored, with the reason."""
-    with _open(state, create=False) as (log, index):
+    with open_state(_folder(state, params), create=False) as (log, index):
         letters = index.dead_letters()
         retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
     table = _table("video", "version", "failed at", "reason")
@@ -173,7 +181,8 @@ def dead_letters(
 def audit(
     issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
     labels: Annotated[Path, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")],
-    state: State = _STATE,
+    state: State = None,
+    params: Settings = PARAMS_FILE,
     as_json: Json = False,
 ) -> None:
     """Estimate recall in production from audited videos: rows of the index plus labels people gave.
@@ -183,7 +192,7 @@ def audit(
     from coefvq.vmp.audit import audit_stream, read_labels
 
     known = read_labels(labels, issue)
-    with _open(state, create=False) as (_, index):
+    with open_state(_folder(state, params), create=False) as (_, index):
         found = audit_stream(issue, index.scores(issue), known)
     _print(asdict(found), as_json, _describe_audit(found))
 
@@ -201,21 +210,17 @@ def _describe_audit(found: StreamAudit) -> str:
     )
 
 
-@contextmanager
-def _open(state: Path, create: bool) -> Iterator[tuple[EventLog, IndexStore]]:
-    log, index = state / "log.sqlite", state / "index.sqlite"
-    # the log alone shows that there is a state: the index is made by the first run
-    with open_log(log, create) as source, open_index(index, create or log.is_file()) as sink:
-        yield source, sink
+def _folder(state: Path | None, params: Path) -> Path:
+    return params.parent / "vmp" if state is None else state
 
 
 def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | None) -> Scorer:
     from coefvq.registry.champions import load_scorer
     from coefvq.registry.tracking import configure
 
-    settings = load_params(params)
+    settings = open_workspace(params)
     chosen = [settings.check_issue(issue) for issue in issues or ()]
-    configure(settings.tracking.uri, settings.tracking.experiment)
+    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     return load_scorer(chosen or None, audit=audit)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError
+from coefvq.files import make_private
 
 _FILE = "probes.sqlite"
 _TABLE = """CREATE TABLE IF NOT EXISTS probes (
@@ -59,7 +60,7 @@ def open_cache(folder: Path, settings: str) -> Iterator[ProbeCache]:
     """
     path = folder / _FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(path)
         connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, error) from error

@@ -164,6 +164,33 @@ def champion_stack(history: Iterable[Decision]) -> list[tuple[str, str]]:
     return stack
 
 
+def is_decided_champion(history: Sequence[Decision], version: str, content_hash: str) -> bool:
+    """Whether a decision made this pair champion: the last one carried out, or one that a crash interrupted. Pure."""
+    pending = [
+        (item.version, item.content_hash) for item in history if item.state == "pending" and item.action != "reject"
+    ]
+    return (version, content_hash) in [*champion_stack(history)[-1:], *pending]
+
+
+def require_decided_champion(issue: str, version: str, content_hash: str) -> None:
+    """Refuse a champion alias that was moved by hand, and say who must do what.
+
+    Raises:
+        RegistryError: no decision made this pair champion, or the store does not answer.
+    """
+    past = decisions(issue)
+    if is_decided_champion(past, version, content_hash):
+        return
+    who = f"--issue {issue} --by NAME --reason WHY"
+    again = " --override" if last_verdict(past, version, content_hash) else ""
+    stack = champion_stack(past)
+    back = f", or return to version {stack[-1][0]}: coefvq rollback {who}" if stack else ""
+    raise RegistryError(
+        f"{issue}: the alias champion is on version {version}, but no decision put it there; it was moved by hand. "
+        f"A person has to approve that version: coefvq approve --version {version}{again} {who}{back}"
+    )
+
+
 def last_verdict(history: Sequence[Decision], version: str, content_hash: str) -> Decision | None:
     """The last approval or rejection of a pair that was carried out; None where it waits for one. Pure."""
     verdicts = (

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
 from coefvq.registry import history, tracking
@@ -33,7 +35,7 @@ CHALLENGER: Alias = "challenger"
 
 @dataclass(frozen=True)
 class RegisteredPair:
-    """One version of a cascade; ``gate`` is the report stored with it.
+    """One version of a cascade; ``gate`` is the report stored with it, None where it is not there or not readable.
 
     From ``register_candidate``: ``created`` says that the version is new, ``offered`` that it became challenger;
     a pair that is not offered was decided on before, and nobody needs to be asked.
@@ -69,7 +71,7 @@ class LoadedBundle:
         return dict(self.candidate.policy)
 
 
-def register_candidate(candidate: Candidate, gate: GateReport | None = None) -> RegisteredPair:
+def register_candidate(candidate: Candidate, gate: GateReport) -> RegisteredPair:
     """Register both models and the pair, and make the pair the challenger.
 
     The same content hash gives the same version. A pair that was approved or rejected before does not
@@ -139,13 +141,12 @@ def _create_version(name: str, model_id: str, tags: dict[str, str]) -> Any:
         return client.create_model_version(name, f"models:/{model_id}", tags=tags, model_id=model_id)
 
 
-def _offer(pair: RegisteredPair, gate: GateReport | None) -> RegisteredPair:
+def _offer(pair: RegisteredPair, gate: GateReport) -> RegisteredPair:
     name, client = registered_name(pair.issue, "cascade"), tracking.client()
     with tracking.store_errors():
-        if gate is not None:
-            client.set_model_version_tag(name, pair.version, "gate", gate.model_dump_json())
+        client.set_model_version_tag(name, pair.version, "gate", gate.model_dump_json())
         client.set_registered_model_alias(name, CHALLENGER, pair.version)
-    return replace(pair, gate=gate or pair.gate, offered=True)
+    return replace(pair, gate=gate, offered=True)
 
 
 def _versions(query: str) -> list[Any]:
@@ -154,13 +155,11 @@ def _versions(query: str) -> list[Any]:
 
 
 def _pair(issue: str, version: Any) -> RegisteredPair:
-    gate = version.tags.get("gate")
-    return RegisteredPair(
-        issue,
-        str(version.version),
-        str(version.tags.get("content_hash", "")),
-        None if gate is None else GateReport.model_validate_json(gate),
-    )
+    try:
+        gate = GateReport.model_validate_json(version.tags.get("gate", ""))
+    except ValidationError:  # deleted or edited in the UI
+        gate = None
+    return RegisteredPair(issue, str(version.version), str(version.tags.get("content_hash", "")), gate)
 
 
 def find(issue: str, version: str) -> RegisteredPair | None:
@@ -239,23 +238,42 @@ def _verify(issue: str, kind: PartKind, ref: ModelRef, folder: Path) -> None:
 
 
 def missing_part(candidate: Candidate) -> str | None:
-    """Id of a model of the pair that is no longer in the store; None when both are there."""
+    """Id of a model of the pair that the store or the disk has lost; None when both are there.
+
+    A tracking server is asked for its records only, not for its files.
+    """
     ids = [candidate.part(kind).model_id for kind in PART_KINDS]
-    return next((model_id for model_id in ids if _logged_model(model_id) is None), None)
+    return next((model_id for model_id in ids if not tracking.has_model(model_id, "model")), None)
 
 
 def _logged_model(model_id: str) -> Any:
     return tracking.or_none(lambda: tracking.client().get_logged_model(model_id))
 
 
+def check_alias(candidate: Candidate) -> None:
+    """Refuse a pair that MLflow itself loads while the alias ``champion`` is on it without a decision.
+
+    By which name or version it was asked for is not known here.
+
+    Raises:
+        RegistryError: the alias was moved to this pair by hand.
+    """
+    version = aliases(candidate.issue).get(CHAMPION)
+    pair = None if version is None else find(candidate.issue, version)
+    if pair is not None and pair.content_hash == candidate.content_hash:
+        history.require_decided_champion(pair.issue, pair.version, pair.content_hash)
+
+
 def resolve(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) -> LoadedBundle:
     """The pair an alias or version number stands for, with verified local folders.
+
+    The champion has to be one that a decision made champion. A version number is taken as asked for.
 
     Args:
         cache_dir: where files from a tracking server are kept; a local store is read in place.
 
     Raises:
-        RegistryError: there is none, or its files are gone or were changed.
+        RegistryError: there is none, its alias was moved by hand, or its files are gone or were changed.
     """
     version = alias if alias.isdecimal() else aliases(issue).get(alias)
     if version is None and alias == CHAMPION:
@@ -266,6 +284,8 @@ def resolve(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) ->
     if version is None:
         raise RegistryError(f"no {alias} for {issue}; register a candidate first: coefvq register --issue {issue}")
     candidate = candidate_of(issue, version)
+    if alias == CHAMPION:
+        history.require_decided_champion(issue, version, candidate.content_hash)
     folders = verified_folders(candidate, cache_dir)
     stamp = bundle_version(version, candidate.content_hash)
     return LoadedBundle(issue, version, stamp, folders["base"], folders["mllm"], candidate)

@@ -33,7 +33,8 @@ class Registration:
 class IssueStatus:
     """What an issue serves and what waits.
 
-    ``moved_by_hand``: the alias does not point to the pair the last decision made champion.
+    ``moved_by_hand``: the alias does not point to the pair the last decision made champion. ``missing``: what the
+    store has lost of the champion or the challenger, in one line.
     """
 
     issue: str
@@ -42,6 +43,7 @@ class IssueStatus:
     last: Decision | None
     pending: bool
     moved_by_hand: bool
+    missing: str | None
 
 
 def register(candidate: Candidate, params: Gate, *, keep_refused: bool = False) -> Registration:
@@ -170,14 +172,25 @@ def _status(issue: str, past: Sequence[Decision]) -> IssueStatus:
     now = pairs.aliases(issue)
     stack = log.champion_stack(past)
     pending = any(item.state == "pending" for item in past)
+    champion, challenger = (pairs.find(issue, now[name]) if name in now else None for name in (CHAMPION, CHALLENGER))
+    on = None if champion is None else (champion.version, champion.content_hash)
     return IssueStatus(
         issue=issue,
-        champion=pairs.find(issue, now[CHAMPION]) if CHAMPION in now else None,
-        challenger=pairs.find(issue, now[CHALLENGER]) if CHALLENGER in now else None,
+        champion=champion,
+        challenger=challenger,
         last=past[-1] if past else None,
         pending=pending,
-        moved_by_hand=not pending and now.get(CHAMPION) != (stack[-1][0] if stack else None),
+        moved_by_hand=not pending and on != (stack[-1] if stack else None),
+        missing=next(filter(None, map(_missing, filter(None, (champion, challenger)))), None),
     )
+
+
+def _missing(pair: RegisteredPair) -> str | None:
+    try:
+        _require_models(pair)
+    except RegistryError as error:
+        return str(error)
+    return None
 
 
 def _settled(issue: str) -> tuple[list[Decision], Decision | None]:
@@ -244,7 +257,14 @@ def _told(decision: Decision) -> str:
 
 
 def _require_gate(pair: RegisteredPair, override: bool) -> None:
-    if pair.gate is not None and not pair.gate.passed and not override:
+    if override:
+        return
+    if pair.gate is None:
+        raise RegistryError(
+            f"{pair.issue} version {pair.version}: its gate report is not there or not readable; hold it against the "
+            f"gate again: coefvq register --issue {pair.issue}, or approve with --override and say why"
+        )
+    if not pair.gate.passed:
         raise RegistryError(
             f"{pair.issue} version {pair.version}: the gate refused it ({pair.gate.failures}); "
             "reject it, or approve with --override and say why"

@@ -32,7 +32,7 @@ def open_model(artifacts: Mapping[str, Path]) -> Predict:
     """The predict function of a logged pair (artifact ``pair``) or single model (artifact ``model``).
 
     Raises:
-        RegistryError: a model of the pair is gone or was changed.
+        RegistryError: a model of the pair is gone or was changed, or the alias champion was moved to it by hand.
         ModelError: a model's folder does not load.
     """
     return _open_pair(artifacts["pair"]) if "pair" in artifacts else _open_single(artifacts["model"])
@@ -40,9 +40,12 @@ def open_model(artifacts: Mapping[str, Path]) -> Predict:
 
 def _open_pair(pair_json: Path) -> Predict:
     from coefvq.inference import PairScorer, recorded
-    from coefvq.registry.pairs import verified_folders
+    from coefvq.registry import tracking
+    from coefvq.registry.pairs import check_alias, verified_folders
 
     candidate = read_candidate(pair_json)
+    tracking.adopt()
+    check_alias(candidate)
     folders = verified_folders(candidate)
     # the registry gives a version later than this artifact was made; 0 marks that it is not known here
     stamp = bundle_version("0", candidate.content_hash)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError
+from coefvq.files import make_private
 
-SCHEMA_VERSION = 1
+#: statements of each schema version, oldest first; a file of an older version runs those it lacks
+Schema = Sequence[Sequence[str]]
 _BUSY_SECONDS = 30.0
 
 
@@ -43,24 +45,27 @@ class Database:
 
 
 @contextmanager
-def open_database(path: Path, schema: Sequence[str], create: bool = True) -> Iterator[Database]:
-    """Open ``path``, making its tables from the statements of ``schema`` if it is new.
+def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[Database]:
+    """Open ``path``; make its tables if it is new and bring an older schema version up to date.
+
+    A new file is its owner's only: titles and paths of videos are private.
 
     Raises:
-        DataError: the file is missing and ``create`` is off, is not SQLite, or has another schema version.
+        DataError: the file is missing and ``create`` is off, is not SQLite, is another application's, or has a newer
+            schema version.
     """
     if not create and not path.is_file():
         raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path)
     except OSError as error:
-        raise DataError(
-            f"{path.parent}: cannot make the folder ({error.strerror}); pass another --state DIR"
-        ) from error
+        what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
+        raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
     with _named_errors(path):
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     database = Database(path, connection)
     try:
+        _refuse_foreign(database)
         with _named_errors(path):
             connection.execute("PRAGMA journal_mode = WAL")
             # FULL: with the default of some builds a power cut may lose committed batches
@@ -71,18 +76,27 @@ def open_database(path: Path, schema: Sequence[str], create: bool = True) -> Ite
         connection.close()
 
 
-def _ensure_schema(database: Database, schema: Sequence[str]) -> None:
-    if _schema_version(database) == 0:
+def _refuse_foreign(database: Database) -> None:
+    """Refuse tables that are not ours before anything is written."""
+    # one statement, so that another process cannot make the tables between two looks
+    sql = "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+    version, tables = database.query(sql)[0]
+    if version == 0 and tables:
+        raise DataError(f"{database.path}: a database of another application; pass another --state DIR")
+
+
+def _ensure_schema(database: Database, schema: Schema) -> None:
+    if _schema_version(database) < len(schema):
         with database.transaction() as connection:
-            # another process may have made the tables while this one waited for the lock
-            if _schema_version(database) == 0:
-                for statement in schema:
+            # read again: another process may have made the tables while this one waited for the lock
+            for statements in schema[_schema_version(database) :]:
+                for statement in statements:
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {len(schema)}")
     found = _schema_version(database)
-    if found != SCHEMA_VERSION:
+    if found != len(schema):
         raise DataError(
-            f"{database.path}: schema version {found}, expected {SCHEMA_VERSION}; use the coefvq version that "
+            f"{database.path}: schema version {found}, expected {len(schema)}; use the coefvq version that "
             "wrote it, or pass a new --state DIR and publish again"
         )
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,27 @@ from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, SinkRow
 
 _NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
 _SCHEMA = (
-    """CREATE TABLE entries (
-        video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
-        rule TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_order INTEGER NOT NULL,
-        bundle_version TEXT NOT NULL, value TEXT NOT NULL)""",
-    "CREATE TABLE offsets (consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL)",
-    # append-only: who decided what, when and by which rule; also what the crash tests count
-    f"""CREATE TABLE effects (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, offset INTEGER NOT NULL,
-        video_id TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_version TEXT NOT NULL,
-        outcome TEXT NOT NULL, rule TEXT NOT NULL, written INTEGER NOT NULL, error TEXT, applied_at {_NOW})""",
-    "CREATE INDEX effects_by_video ON effects (video_id, source_version)",
-    f"""CREATE TABLE dead_letters (
-        video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
-        uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
+    (
+        """CREATE TABLE entries (
+            video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
+            rule TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_order INTEGER NOT NULL,
+            bundle_version TEXT NOT NULL, value TEXT NOT NULL)""",
+        "CREATE TABLE offsets (consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL)",
+        # append-only: who decided what, when and by which rule; also what the crash tests count
+        f"""CREATE TABLE effects (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, offset INTEGER NOT NULL,
+            video_id TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_version TEXT NOT NULL,
+            outcome TEXT NOT NULL, rule TEXT NOT NULL, written INTEGER NOT NULL, error TEXT, applied_at {_NOW})""",
+        "CREATE INDEX effects_by_video ON effects (video_id, source_version)",
+        f"""CREATE TABLE dead_letters (
+            video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
+            uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
+    ),
+    (
+        # one row at most: the id of the log, once the two were opened together
+        "CREATE TABLE state (id TEXT NOT NULL)",
+        "ALTER TABLE offsets ADD COLUMN digest TEXT",
+    ),
 )
 _WRITE_ENTRY = """
     INSERT INTO entries (video_id, state, rule, source_version, bundle_order, bundle_version, value)
@@ -56,15 +63,21 @@ _WRITE_DEAD_LETTER = """
     WHERE NOT EXISTS (SELECT 1 FROM effects WHERE video_id = ?1 AND source_version > ?3)"""
 _SETTLE_DEAD_LETTER = "DELETE FROM dead_letters WHERE video_id = ? AND source_version <= ?"
 _WRITE_OFFSET = """
-    INSERT INTO offsets (consumer, offset) VALUES (?, ?)
-    ON CONFLICT (consumer) DO UPDATE SET offset = max(offset, excluded.offset)"""
+    INSERT INTO offsets (consumer, offset, digest) VALUES (?, ?, ?)
+    ON CONFLICT (consumer) DO UPDATE SET offset = excluded.offset, digest = excluded.digest
+    WHERE excluded.offset > offsets.offset"""
 
 
 @dataclass(frozen=True)
 class IndexStore:
-    """The index; open it with ``open_index``."""
+    """The index; open it with ``open_state``, or with ``open_index`` where there is no log.
+
+    ``digest_at`` gives the content digest of the log's event at an offset. It is stored with each committed
+    offset, so that a log with other events at that place is found out.
+    """
 
     database: Database
+    digest_at: Callable[[int], str | None] = field(default=lambda offset: None)
 
     def apply(self, rows: Sequence[SinkRow], consumer: str, offset: int) -> BatchReport:
         """Store ``rows`` and move ``consumer`` to ``offset`` in one transaction.
@@ -76,7 +89,7 @@ class IndexStore:
             committed = self.committed(consumer)
             fresh = [row for row in rows if row.offset > committed]
             written = [_apply_row(connection, row, consumer) for row in fresh]
-            connection.execute(_WRITE_OFFSET, (consumer, offset))
+            connection.execute(_WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
         outcomes = Counter(row.outcome for row in fresh)
         return BatchReport(
             offset=offset,
@@ -125,6 +138,23 @@ class IndexStore:
     def consumers(self) -> dict[str, int]:
         """Committed offset of every consumer."""
         return dict(self.database.query("SELECT consumer, offset FROM offsets ORDER BY consumer"))
+
+    def state_id(self) -> str | None:
+        """Id of the log this index was made from; None before the two were first opened together."""
+        rows = self.database.query("SELECT id FROM state")
+        return str(rows[0][0]) if rows else None
+
+    def positions(self) -> list[tuple[str, int, str | None]]:
+        """Consumer, committed offset, and the digest of the event there (None: written by an older version)."""
+        rows = self.database.query("SELECT consumer, offset, digest FROM offsets ORDER BY consumer")
+        return [(str(consumer), int(offset), digest) for consumer, offset, digest in rows]
+
+    def applied_at(self, consumer: str, offset: int) -> tuple[str, int] | None:
+        """Video id and source version of the event that ``consumer`` applied at ``offset``, by the audit rows."""
+        rows = self.database.query(
+            "SELECT video_id, source_version FROM effects WHERE consumer = ? AND offset = ?", (consumer, offset)
+        )
+        return (str(rows[0][0]), int(rows[0][1])) if rows else None
 
 
 @contextmanager

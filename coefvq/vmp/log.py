@@ -1,7 +1,8 @@
 """Source: an append-only log of events in SQLite, the embedded stand-in for a Kafka topic.
 
 Offsets only grow and are never reused. The log does not know its consumers: how far one has read is
-stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py).
+stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py). ``open_state``
+(coefvq/vmp/state.py) opens both together and checks that they belong together.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from coefvq.vmp.records import Event
 
 _COLUMNS = "video_id, kind, uri, title, stickers, views, sha256, published_at, source_version"
 _SCHEMA = (
-    """CREATE TABLE events (
-        offset INTEGER PRIMARY KEY AUTOINCREMENT,
-        video_id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('upsert', 'delete')),
-        uri TEXT NOT NULL, title TEXT NOT NULL, stickers TEXT NOT NULL, views INTEGER, sha256 TEXT,
-        published_at TEXT, source_version INTEGER NOT NULL, digest TEXT NOT NULL,
-        UNIQUE (video_id, source_version))""",
+    (
+        """CREATE TABLE events (
+            offset INTEGER PRIMARY KEY AUTOINCREMENT,
+            video_id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('upsert', 'delete')),
+            uri TEXT NOT NULL, title TEXT NOT NULL, stickers TEXT NOT NULL, views INTEGER, sha256 TEXT,
+            published_at TEXT, source_version INTEGER NOT NULL, digest TEXT NOT NULL,
+            UNIQUE (video_id, source_version))""",
+    ),
+    (
+        "CREATE TABLE state (id TEXT NOT NULL)",
+        "INSERT INTO state VALUES (lower(hex(randomblob(16))))",
+    ),
 )
 
 
@@ -77,6 +84,15 @@ class EventLog:
     def last_offset(self) -> int:
         """Offset of the newest event, 0 for an empty log."""
         return int(self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0])
+
+    def state_id(self) -> str:
+        """Id of the state this log belongs to, drawn when the log was made."""
+        return str(self.database.query("SELECT id FROM state")[0][0])
+
+    def event_at(self, offset: int) -> tuple[str, int, str] | None:
+        """Video id, source version and content digest of the event at ``offset``; None where there is none."""
+        rows = self.database.query("SELECT video_id, source_version, digest FROM events WHERE offset = ?", (offset,))
+        return None if not rows else (str(rows[0][0]), int(rows[0][1]), str(rows[0][2]))
 
 
 @contextmanager

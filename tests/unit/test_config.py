@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,28 @@ def test_ill_typed_value_says_key_value_and_expectation(
         node = node[part]
     node[path[-1]] = value
     assert expected in refusal(raw)
+
+
+def numbers(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a tree of YAML holds numbers."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        yield from numbers(value, (*path, key))
+    if isinstance(node, int | float) and not isinstance(node, bool):
+        yield path
+
+
+@pytest.mark.parametrize("text", [".inf", "-.inf", ".nan"])
+def test_no_number_of_the_params_may_be_infinite_or_undefined(raw: dict[str, Any], text: str) -> None:
+    places = list(numbers(raw))
+    assert ("gate", "min_average_precision_gain") in places
+    for *parents, last in places:
+        changed = copy.deepcopy(raw)
+        node = changed
+        for key in parents:
+            node = node[key]
+        node[last] = yaml.safe_load(text)
+        assert ".".join(map(str, [*parents, last])) in refusal(changed)
 
 
 def test_missing_key(raw: dict[str, Any]) -> None:

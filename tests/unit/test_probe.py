@@ -207,6 +207,15 @@ def test_a_cache_that_is_no_database(folder: Path, tmp_path: Path) -> None:
         probe(["a.mp4"], folder, tmp_path)
 
 
+def test_only_the_owner_reads_a_new_cache(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "cache", "s") as cache:
+        cache.put("a.mp4", "1", {})
+        files = list((tmp_path / "cache").iterdir())
+        assert len(files) == 3  # with -wal and -shm
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
 def test_two_writers(tmp_path: Path) -> None:
     with open_cache(tmp_path, "s") as first, open_cache(tmp_path, "s") as second, open_cache(tmp_path, "t") as other:
         first.put("a", "1", {"width": 1})

@@ -10,6 +10,7 @@ from coefvq.registry.history import (
     Decision,
     champion_stack,
     checked_person,
+    is_decided_champion,
     last_verdict,
 )
 
@@ -54,6 +55,24 @@ def test_only_what_was_carried_out_counts(state: str) -> None:
     undone = _decision("approve", "2", state)
     assert _stack(_decision("approve", "1"), undone, _decision("reject", "3")) == ["1"]
     assert last_verdict([undone], "2", "hash-of-2") is None
+
+
+def test_the_champion_is_what_the_last_decision_put_there() -> None:
+    one, two = (_decision("approve", version) for version in "12")
+    back = _decision("rollback", "1")
+    interrupted = _decision("approve", "3", "pending")
+
+    def champions(*history: Decision) -> list[str]:
+        return [version for version in "123" if is_decided_champion(history, version, f"hash-of-{version}")]
+
+    assert champions() == []
+    assert champions(one, two) == ["2"]
+    assert champions(one, two, back) == ["1"]
+    assert champions(one, two, _decision("reject", "3")) == ["2"]
+    # the alias may have moved already or not
+    assert champions(one, two, interrupted) == ["2", "3"]
+    assert champions(one, two, _decision("approve", "3", "failed")) == ["2"]
+    assert not is_decided_champion([one], "1", "another hash")
 
 
 def test_a_verdict_is_on_a_version_with_its_content() -> None:

@@ -6,10 +6,11 @@ import contextlib
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from coefvq.errors import RegistryError
 from coefvq.registry import store
-from coefvq.registry.store import exclusive, locate, redact
+from coefvq.registry.store import exclusive, locate, redact, sqlite_uri
 
 
 def test_the_setting_wins_over_the_environment_and_that_over_the_default(tmp_path: Path) -> None:
@@ -30,6 +31,29 @@ def test_artifacts_and_lock_lie_beside_a_local_database(tmp_path: Path) -> None:
         assert found.uri == f"sqlite:///{tmp_path}/deep/x.db?timeout=9"
         assert found.artifact_root == tmp_path / "deep" / "mlartifacts"
         assert found.lock == tmp_path / "deep" / "x.db.lock"
+
+
+@pytest.mark.parametrize("folder", ["q?x", "q?a=1", "a%b", "50%25", "a#b", "a b", "ü", "a&b"])
+def test_a_folder_of_any_name_is_itself(folder: str, tmp_path: Path) -> None:
+    root = tmp_path / folder
+    root.mkdir()
+    found = locate(None, None, root)
+    assert found.database == root / "mlflow.db"
+    assert found.artifact_root == root / "mlartifacts"
+    # what a run hands on to its stages is understood there, and by SQLite
+    assert locate(None, found.uri, Path("/")) == found
+    made = sqlalchemy.create_engine(found.uri)
+    with made.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE t (n)"))
+    made.dispose()
+    assert [path.name for path in root.iterdir()] == ["mlflow.db"]
+    assert locate(f"{sqlite_uri(root / 'x.db', 'timeout=9')}", None, tmp_path).uri.endswith("timeout=9")
+
+
+def test_a_question_mark_begins_options_only_where_options_follow(tmp_path: Path) -> None:
+    (tmp_path / "q?x").mkdir()
+    assert locate(f"sqlite:///{tmp_path}/q?x/mlflow.db", None, tmp_path).database == tmp_path / "q?x" / "mlflow.db"
+    assert locate("sqlite:///q?x/mlflow.db?timeout=9", None, tmp_path).database == tmp_path / "q?x" / "mlflow.db"
 
 
 def test_a_server_keeps_its_own_artifacts_and_has_its_own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

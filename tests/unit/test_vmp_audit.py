@@ -14,8 +14,8 @@ from coefvq.cascade.audit_sample import AuditSample, uniform_draws
 from coefvq.cli.vmp import app
 from coefvq.errors import DataError
 from coefvq.vmp.audit import audit_stream, read_labels
-from coefvq.vmp.index import open_index
-from coefvq.vmp.records import SinkRow
+from coefvq.vmp.records import Event, SinkRow
+from coefvq.vmp.state import open_state
 
 
 def score(base: float, mllm: float | None, positive: bool, audit: float | None = None, error: str | None = None):
@@ -87,12 +87,9 @@ def test_command(tmp_path: Path):
         )
         for number, (name, value) in enumerate(ROWS, start=1)
     ]
-    with open_index(tmp_path / "vmp" / "index.sqlite") as index:
+    with open_state(tmp_path / "vmp") as (log, index):
+        log.publish([Event(name) for name, _ in ROWS])
         index.apply(rows, "vmp", len(rows))
-    from coefvq.vmp.log import open_log
-
-    with open_log(tmp_path / "vmp" / "log.sqlite"):
-        pass
     labels = tmp_path / "labels.csv"
     labels.write_text("video_id,label\n" + "".join(f"{name},{value}\n" for name, value in LABELS.items()))
     arguments = ["audit", "--issue", "icd", "--labels", str(labels), "--state", str(tmp_path / "vmp")]

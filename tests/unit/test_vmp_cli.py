@@ -38,7 +38,7 @@ class FakeRegistry:
         self.calls: list[tuple[Any, ...]] = []
         self.before_scoring: Callable[[], object] = lambda: None
 
-    def configure(self, uri: str | None, experiment: str) -> None:
+    def configure(self, uri: str | None, experiment: str, create: bool) -> None:
         self.calls.append(("configure", uri, experiment))
 
     def load_scorer(self, issues: Sequence[str] | None, audit: Any = None) -> FakeRegistry:

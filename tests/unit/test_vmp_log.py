@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,8 +106,19 @@ def test_other_file_and_other_schema_are_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(DataError, match="schema version 7, expected 1"), open_log(path):
+    with pytest.raises(DataError, match="schema version 7, expected 2"), open_log(path):
         pass
+
+
+def test_a_database_of_another_application_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"log\.sqlite: a database of another application"), open_log(path):
+        pass
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -119,7 +131,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_transaction_is_all_or_nothing(tmp_path: Path) -> None:
-    with open_database(tmp_path / "x.sqlite", ["CREATE TABLE t (n INTEGER NOT NULL)"]) as database:
+    with open_database(tmp_path / "x.sqlite", [["CREATE TABLE t (n INTEGER NOT NULL)"]]) as database:
 
         def insert(*numbers: int | None) -> None:
             with database.transaction() as connection:

@@ -5,19 +5,21 @@ safetensors and JSON files plus a small source file (``registry/served_model.py`
 """
 
 from coefvq.registry.tracking.artifacts import fetch_file, log_files
-from coefvq.registry.tracking.logged_models import model_artifact, serve
+from coefvq.registry.tracking.logged_models import has_model, model_artifact, serve
 from coefvq.registry.tracking.records import Record, append_record, close_record, read_records
 from coefvq.registry.tracking.runs import TrainingRun, log_pair, training_run
-from coefvq.registry.tracking.session import client, configure, or_none, store, store_errors
+from coefvq.registry.tracking.session import adopt, client, configure, or_none, store, store_errors
 
 __all__ = [
     "Record",
     "TrainingRun",
+    "adopt",
     "append_record",
     "client",
     "close_record",
     "configure",
     "fetch_file",
+    "has_model",
     "log_files",
     "log_pair",
     "model_artifact",

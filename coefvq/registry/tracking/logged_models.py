@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from coefvq import __version__
 from coefvq.errors import RegistryError
 from coefvq.files import inside
 from coefvq.registry.store import user_cache
-from coefvq.registry.tracking.session import quiet, store_errors
+from coefvq.registry.tracking.session import client, or_none, quiet, store_errors
 
 _SOURCE = Path(__file__).parents[1] / "served_model.py"
 
@@ -24,7 +25,8 @@ def log_pyfunc(name: str, artifacts: Mapping[str, Path], outputs: tuple[str, ...
         info = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_SOURCE),
-            artifacts={key: str(path) for key, path in artifacts.items()},
+            # as URIs: MLflow would take a folder's "%25" or "?" for URI syntax
+            artifacts={key: path.resolve().as_uri() for key, path in artifacts.items()},
             signature=_signature(outputs),
             pip_requirements=[f"coefvq=={__version__}"],
             tags=dict(tags),
@@ -60,19 +62,49 @@ def model_artifact(model_id: str, key: str, cache_dir: Path | None = None) -> Pa
     Raises:
         RegistryError: the model or its files are gone, or the store does not answer.
     """
-    import mlflow
     import yaml
-    from mlflow.models import Model
 
     uri = f"models:/{model_id}"
-    remote = mlflow.get_tracking_uri().startswith("http")
     with store_errors(uri):
         try:
-            root = _fetched(uri, model_id, cache_dir) if remote else Path(mlflow.artifacts.download_artifacts(uri))
-            relative = Model.load(str(root)).flavors["python_function"]["artifacts"][key]["path"]
-        except (KeyError, OSError, yaml.YAMLError) as error:
+            root = _fetched(uri, model_id, cache_dir) if _remote() else _folder(uri)
+            # read here: MLflow's own loader would take a "?" or "%25" in the path for URI syntax
+            described = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8"))
+            relative = str(described["flavors"]["python_function"]["artifacts"][key]["path"])
+        except (KeyError, TypeError, OSError, UnicodeError, yaml.YAMLError) as error:
             raise RegistryError(f"{uri}: its files are missing or damaged ({error}); restore the store") from error
     return inside(root, relative)
+
+
+def has_model(model_id: str, key: str) -> bool:
+    """Whether a logged model is there; in a local store its files, too. Nothing is read but its description.
+
+    Raises:
+        RegistryError: the store does not answer.
+    """
+    if or_none(lambda: client().get_logged_model(model_id)) is None:
+        return False
+    if _remote():
+        return True
+    try:
+        return model_artifact(model_id, key).exists()
+    except RegistryError:
+        return False
+
+
+def _remote() -> bool:
+    import mlflow
+
+    return mlflow.get_tracking_uri().startswith("http")
+
+
+def _folder(uri: str) -> Path:
+    import mlflow
+
+    folder = Path(unquote(urlsplit(mlflow.get_logged_model(uri.removeprefix("models:/")).artifact_location).path))
+    if not folder.is_dir():
+        raise RegistryError(f"{uri}: its files are gone ({folder} does not exist); restore that folder from a backup")
+    return folder
 
 
 def _fetched(uri: str, model_id: str, cache_dir: Path | None) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coefvq.registry.tracking.runs import log_params
-from coefvq.registry.tracking.session import client, experiment_id, store_errors
+from coefvq.registry.tracking.session import client, experiment_id, find_experiment, store_errors
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,12 @@ def read_records(experiment: str) -> list[Record]:
     found: list[Record] = []
     token: str | None = None
     with store_errors():
-        where = [experiment_id(experiment)]
+        where = find_experiment(experiment)
+        if where is None:
+            return []
         while True:
             page = client().search_runs(
-                where, run_view_type=ViewType.ALL, order_by=["attributes.start_time ASC"], page_token=token
+                [where], run_view_type=ViewType.ALL, order_by=["attributes.start_time ASC"], page_token=token
             )
             found += [Record(run.info.run_id, run.info.status, dict(run.data.params)) for run in page]
             token = page.token

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from coefvq.errors import RegistryError
 from coefvq.registry.store import Store, exclusive, locate, redact
+from coefvq.registry.tracking.local import prepare
 
 T = TypeVar("T")
 
@@ -36,13 +37,23 @@ _MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _active: tuple[Store, str] | None = None
 
 
-def configure(uri: str | None, experiment: str) -> Store:
+def configure(
+    uri: str | None,
+    experiment: str,
+    *,
+    root: Path | None = None,
+    default: str | None = None,
+    create: bool = True,
+) -> Store:
     """Choose the store and the experiment; make both where they do not exist.
 
     Args:
-        uri: None takes MLFLOW_TRACKING_URI, else ``sqlite:///mlflow.db`` of the working directory. A
-            local database keeps its artifacts in ``mlartifacts/`` beside itself.
+        uri: None takes ``default``, else MLFLOW_TRACKING_URI, else ``mlflow.db`` in ``root``. A local
+            database keeps its artifacts in ``mlartifacts/`` beside itself.
         experiment: where training runs and pairs are logged.
+        root: the workspace, where a relative path starts; default: COEFVQ_WORKSPACE, which a run sets for
+            the stages in its clone, else the working directory.
+        create: off for commands that only read. Of a missing database every later use is refused.
 
     Raises:
         RegistryError: the URI is not usable, or the store does not answer.
@@ -51,18 +62,35 @@ def configure(uri: str | None, experiment: str) -> Store:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     environment = os.environ.get("MLFLOW_TRACKING_URI")
-    chosen = locate(uri, environment, Path.cwd())
-    with quiet():
-        import mlflow
+    base = root or Path(os.environ.get("COEFVQ_WORKSPACE") or Path.cwd())
+    chosen = locate(uri, default or environment, base)
+    if create or chosen.exists:
+        with quiet():
+            import mlflow
 
-        mlflow.set_tracking_uri(chosen.uri)
-        # MLflow also writes the variable, which would outlive this choice and win over the next workspace's default
-        _restore("MLFLOW_TRACKING_URI", environment)
-        # two processes that make the tables of one new database at once break each other
-        with exclusive(chosen):
-            experiment_id(experiment, chosen)
+            prepare(chosen)
+            mlflow.set_tracking_uri(chosen.uri)
+            # MLflow also writes the variable, which would outlive this choice and win over the next workspace's default
+            _restore("MLFLOW_TRACKING_URI", environment)
+            if find_experiment(experiment) is None and create:
+                # two processes that make one experiment at once break each other
+                with exclusive(chosen):
+                    experiment_id(experiment, chosen)
     _active = (chosen, experiment)
     return chosen
+
+
+def adopt() -> None:
+    """Where nothing was configured, use the store that MLflow is set to: a model is loaded by MLflow's own call.
+
+    Raises:
+        RegistryError: it is no store that pairs can be in.
+    """
+    global _active
+    if _active is None:
+        import mlflow
+
+        _active = (locate(mlflow.get_tracking_uri(), None, Path.cwd()), "")
 
 
 def store() -> Store:
@@ -87,9 +115,14 @@ def client() -> Any:
     """An ``MlflowClient`` of the configured store; wrap its calls in ``store_errors``.
 
     Raises:
-        RegistryError: nothing was configured.
+        RegistryError: nothing was configured, or there is no store yet.
     """
-    _configured()
+    chosen = store()
+    if not chosen.exists:
+        raise RegistryError(
+            f"{chosen.database}: no tracking store is there yet; register a candidate first (coefvq register --issue "
+            "NAME), or pass --params of the workspace"
+        )
     import mlflow
 
     return mlflow.MlflowClient()
@@ -108,6 +141,25 @@ def _restore(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
+def find_experiment(name: str) -> str | None:
+    """Id of an experiment; None where it was never made.
+
+    Raises:
+        RegistryError: it was deleted, or the store does not answer.
+    """
+    import mlflow
+
+    with store_errors():
+        found = mlflow.MlflowClient().get_experiment_by_name(name)
+    if found is None:
+        return None
+    if found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"experiment {name} was deleted; restore it: mlflow experiments restore -x {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
 def experiment_id(name: str, where: Store | None = None) -> str:
     """Id of an experiment, made on first use.
 
@@ -116,17 +168,13 @@ def experiment_id(name: str, where: Store | None = None) -> str:
     """
     import mlflow
 
+    found = find_experiment(name)
+    if found is not None:
+        return found
     root = (where or store()).artifact_root
     with store_errors():
         client = mlflow.MlflowClient()
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            return str(client.create_experiment(name, artifact_location=(root / name).as_uri() if root else None))
-    if found.lifecycle_stage != "active":
-        raise RegistryError(
-            f"experiment {name} was deleted; restore it: mlflow experiments restore -x {found.experiment_id}"
-        )
-    return str(found.experiment_id)
+        return str(client.create_experiment(name, artifact_location=(root / name).as_uri() if root else None))
 
 
 @contextmanager

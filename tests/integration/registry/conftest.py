@@ -54,6 +54,7 @@ def registered(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> 
     """The same with a registered pair of each seed, version = seed, and no alias."""
     workspace = Workspace(tmp_path_factory.mktemp("registered"), trained.trained)
     shutil.copy(trained.root / "mlflow.db", workspace.root / "mlflow.db")
+    (workspace.root / "mlartifacts").symlink_to(trained.root / "mlartifacts")
     tracking.configure(workspace.uri, "coefvq")
     for issue, seed in trained.trained:
         pairs.drop_challenger(issue, workspace.register(seed, issue).version)
@@ -73,7 +74,9 @@ def unregistered(trained: Workspace, isolated: Path) -> Workspace:
 
 
 def _copy(template: Workspace, root: Path) -> Workspace:
+    """A store of its own that shares the template's files, which no test changes."""
     made = Workspace(root, template.trained)
+    (root / "mlartifacts").symlink_to(template.root / "mlartifacts")
     shutil.copy(template.root / "mlflow.db", root / "mlflow.db")
     tracking.configure(made.uri, "coefvq")
     return made
@@ -85,4 +88,16 @@ def fresh(empty_database: Path, isolated: Path) -> Workspace:
     made = Workspace(isolated, {})
     shutil.copy(empty_database, isolated / "mlflow.db")
     tracking.configure(made.uri, "coefvq")
+    return made
+
+
+@pytest.fixture
+def complete(registered: Workspace, isolated: Path) -> Workspace:
+    """A store with its own files beside it, in a folder whose name a URI would take apart; icd 1 is champion."""
+    made = Workspace(isolated / "q?x a%b#ü", registered.trained)
+    made.root.mkdir()
+    shutil.copy(registered.root / "mlflow.db", made.root)
+    shutil.copytree(registered.root / "mlartifacts", made.root / "mlartifacts")
+    tracking.configure(None, "coefvq", root=made.root)
+    made.approve(1)
     return made

@@ -13,9 +13,11 @@ from coefvq.config import Gate
 from coefvq.files import write_json
 from coefvq.registry import pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, DataRef, ModelRef, build_candidate, model_ref
+from coefvq.registry.gates import GateReport
 from coefvq.registry.history import Decision
 
 GATE = Gate(min_average_precision_gain=0.0, max_qps_ratio=60.0, max_f1_drop=0.05, max_flip_rate=0.02)
+PASSED = GateReport(passed=True, checks=())
 DATA = DataRef(manifest_sha256="a" * 64, splits_sha256="b" * 64, version="data-2026-11-22")
 Refs = dict[tuple[str, int], dict[str, ModelRef]]
 
@@ -53,7 +55,7 @@ class Workspace:
         return build_candidate(issue, **{**parts, **changes})
 
     def register(self, seed: int, issue: str = "icd") -> pairs.RegisteredPair:
-        return pairs.register_candidate(self.candidate(seed, issue))
+        return pairs.register_candidate(self.candidate(seed, issue), PASSED)
 
     def approve(self, seed: int, issue: str = "icd") -> Decision:
         self.register(seed, issue)

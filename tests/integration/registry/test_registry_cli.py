@@ -99,3 +99,26 @@ def test_wrong_input_names_the_remedy(run: Run, unregistered: Workspace) -> None
     assert "candidate.json: no such file" in str(_failure(run("register", "--issue", "icd")))
     write_json(unregistered.root / "reports/ucc/candidate.json", unregistered.candidate(1).to_json())
     assert "issue = icd: expected ucc" in str(_failure(run("register", "--issue", "ucc")))
+
+
+def test_looking_makes_no_store(run: Run, unregistered: Workspace) -> None:
+    (unregistered.root / "mlflow.db").unlink()
+    assert "nothing is registered; coefvq register" in run("status").output
+    assert json.loads(run("history", "--json").output) == []
+    rolled_back = run("rollback", "--issue", "icd", "--by", "bo", "--reason", "why")
+    assert "no tracking store is there yet" in str(_failure(rolled_back))
+    assert not (unregistered.root / "mlflow.db").exists()
+
+
+def test_params_of_another_folder_mean_that_workspace(
+    run: Run, unregistered: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = unregistered.root / "elsewhere"
+    elsewhere.mkdir()
+    _candidate(unregistered, 1)
+    for words in (("register", "--issue", "icd"), ("status", "--json")):
+        monkeypatch.chdir(elsewhere)
+        result = run(*words, "--params", "../params.yaml")
+        assert result.exit_code == 0, result.output
+    assert json.loads(result.output)[0]["challenger"]["version"] == "1"
+    assert list(elsewhere.iterdir()) == []

@@ -12,12 +12,12 @@ from safetensors.numpy import save_file
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
 from coefvq.registry import pairs, release, tracking
-from tests.integration.registry.registry_workspace import GATE, Workspace, challenger, train
+from tests.integration.registry.registry_workspace import GATE, PASSED, Workspace, challenger, train
 
 
 def test_a_pair_is_three_registered_models(unregistered: Workspace) -> None:
     candidate = unregistered.candidate(1)
-    pair = pairs.register_candidate(candidate)
+    pair = pairs.register_candidate(candidate, PASSED)
     client = tracking.client()
     assert (pair.version, pair.created, pair.offered) == ("1", True, True)
     assert pair.bundle_version == f"1-{candidate.content_hash[:12]}"
@@ -31,20 +31,20 @@ def test_a_pair_is_three_registered_models(unregistered: Workspace) -> None:
 
 
 def test_the_same_content_is_the_same_version(unregistered: Workspace) -> None:
-    first = pairs.register_candidate(unregistered.candidate(1))
+    first = pairs.register_candidate(unregistered.candidate(1), PASSED)
     trained_again = unregistered.candidate(1, **train(unregistered.root, 1, "icd"))
     assert trained_again.base.model_id != unregistered.candidate(1).base.model_id
-    again = pairs.register_candidate(trained_again)
+    again = pairs.register_candidate(trained_again, PASSED)
     assert (again.version, again.created) == (first.version, False)
-    other = pairs.register_candidate(unregistered.candidate(2))
+    other = pairs.register_candidate(unregistered.candidate(2), PASSED)
     assert (other.version, other.created) == ("2", True)
     assert challenger() == "2"
 
 
 def test_a_model_shared_by_two_pairs_is_registered_once(unregistered: Workspace) -> None:
-    pairs.register_candidate(unregistered.candidate(1))
+    pairs.register_candidate(unregistered.candidate(1), PASSED)
     mixed = unregistered.candidate(1, mllm=unregistered.candidate(2).mllm)
-    pairs.register_candidate(mixed)
+    pairs.register_candidate(mixed, PASSED)
     client = tracking.client()
     assert len(client.search_model_versions("name = 'coefvq-icd-base'")) == 1
     assert len(client.search_model_versions("name = 'coefvq-icd-mllm'")) == 2
@@ -57,7 +57,7 @@ def test_a_model_of_another_store_or_with_other_bytes_is_refused(unregistered: W
     for base, message in ((stranger, "is not in sqlite:///"), (changed, "are not those of the candidate")):
         other = unregistered.candidate(1, base=base)
         with pytest.raises(RegistryError, match=message):
-            pairs.register_candidate(other)
+            pairs.register_candidate(other, PASSED)
     assert pairs.issues() == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from coefvq.errors import RegistryError
 from coefvq.registry import pairs, release, tracking
 from coefvq.registry.gates import GateCheck, GateReport
-from tests.integration.registry.registry_workspace import Workspace, challenger, champion
+from tests.integration.registry.registry_workspace import PASSED, Workspace, challenger, champion
 
 
 def test_approval_moves_the_champion_and_is_recorded(workspace: Workspace) -> None:
@@ -124,7 +124,7 @@ def test_a_failed_gate_takes_an_override(workspace: Workspace) -> None:
 
 def test_a_pair_whose_model_is_gone_is_not_promoted(workspace: Workspace) -> None:
     candidate = workspace.candidate(1)
-    pairs.register_candidate(candidate)
+    pairs.register_candidate(candidate, PASSED)
     tracking.client().delete_logged_model(candidate.mllm.model_id)
     with pytest.raises(RegistryError, match=f"its model {candidate.mllm.model_id} is gone"):
         release.approve("icd", "ana", "why")

@@ -12,8 +12,8 @@ import pytest
 from coefvq.config import BaseModelParams, MediaSpec
 from coefvq.errors import RegistryError
 from coefvq.registry import pairs, release, tracking
-from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, model_ref
-from tests.integration.registry.registry_workspace import DATA, Workspace
+from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, build_candidate, model_ref
+from tests.integration.registry.registry_workspace import DATA, PASSED, Workspace
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
@@ -35,7 +35,7 @@ def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
         "schema_version": 1,
     }
     candidate = fresh.candidate(0, **_random_models(fresh.root), policy=policy)
-    pairs.register_candidate(candidate)
+    pairs.register_candidate(candidate, PASSED)
     release.approve("icd", "ana", "for the test")
     return candidate
 
@@ -162,6 +162,27 @@ def test_mlflow_does_not_load_a_pair_that_was_changed(pair: Candidate) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(RegistryError, match="the files were changed after approval"):
         mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
+
+
+def test_mlflow_does_not_load_a_champion_that_no_decision_put_there(
+    pair: Candidate, fresh: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    from coefvq.registry.tracking import session
+
+    parts = {"base": pair.base, "mllm": pair.mllm, "preprocessing": pair.preprocessing, "data": pair.data}
+    policy = {**pair.policy, "decision_threshold": 0.9}
+    other = build_candidate("icd", **parts, policy=policy, params=pair.params, metrics=pair.metrics)
+    pairs.register_candidate(other, PASSED)
+    pairs.set_alias("icd", "champion", "2")
+    for configured in (session._active, None):  # None: a process that knows MLflow's own call only
+        monkeypatch.setattr(session, "_active", configured)
+        with pytest.raises(RegistryError, match="no decision put it there"):
+            mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
+    tracking.configure(fresh.uri, "coefvq")
+    release.approve("icd", "ana", "stricter", version="2")
+    assert mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")
 
 
 def test_nothing_in_the_store_is_a_pickle(pair: Candidate, fresh: Workspace) -> None:
