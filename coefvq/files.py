@@ -64,6 +64,15 @@ def private_folder(folder: Path, *, tighten: bool = True) -> None:
             folder.chmod(0o700)
 
 
+def private_file(path: Path) -> None:
+    """Make an empty file for its owner only (0600), and its folder (0700), where they are missing.
+
+    What exists keeps its rights. SQLite gives its -wal and -shm files those of the database.
+    """
+    private_folder(path.parent, tighten=False)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -85,15 +94,6 @@ def storage_errors(place: Path, remedy: str) -> Iterator[None]:
         if error.errno not in _STORAGE_ERRNOS:
             raise
         raise StorageError(f"{place}: {os.strerror(error.errno)}; {remedy}") from error
-
-
-def make_private(path: Path) -> None:
-    """Make an empty file for its owner only (0600), and its folder (0700), where they are missing.
-
-    What exists keeps its rights. SQLite gives its -wal and -shm files those of the database.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def write_text(path: Path, text: str) -> None:

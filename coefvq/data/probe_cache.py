@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError
-from coefvq.files import make_private
+from coefvq.files import private_file
 
 _FILE = "probes.sqlite"
 _TABLE = """CREATE TABLE IF NOT EXISTS probes (
@@ -60,7 +60,7 @@ def open_cache(folder: Path, settings: str) -> Iterator[ProbeCache]:
     """
     path = folder / _FILE
     try:
-        make_private(path)
+        private_file(path)
         connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
     except (sqlite3.Error, OSError) as error:
         raise _unusable(path, error) from error

@@ -12,7 +12,6 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from coefvq.config import MediaLimits
 from coefvq.errors import ConfigError, DataError, MediaError
-from coefvq.files import atomic_path, sha256_file
+from coefvq.files import atomic_path, private_folder, sha256_file
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -132,24 +131,15 @@ def fetch(url: str, cache: Path, limits: MediaLimits, sha256: str | None = None)
     """
     target = copy_path(url, cache)
     try:
-        _make_private(target.parent)
+        private_folder(target.parent)  # copies may come from a store that only this user may read
         if sha256 is not None and target.is_file() and sha256_file(target) == sha256:
             return target
-        with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        with atomic_path(target, private=True) as temporary, temporary.open("wb") as stream:
             for chunk in _chunks(url, limits):
                 stream.write(chunk)
-        target.chmod(0o600)
     except OSError as error:
         raise DataError(f"{target.parent}: cannot hold copies of clips ({error.strerror}); make room there") from error
     return target
-
-
-def _make_private(folder: Path) -> None:
-    """Copies may come from a store that only this user may read."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_mode & 0o077:
-        with suppress(PermissionError):  # another user's: theirs to close
-            folder.chmod(0o700)
 
 
 def _chunks(url: str, limits: MediaLimits) -> Iterator[bytes]:

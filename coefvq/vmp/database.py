@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError
-from coefvq.files import make_private
+from coefvq.files import private_file
 
 #: statements of each schema version, oldest first; a file of an older version runs those it lacks
 Schema = Sequence[Sequence[str]]
@@ -57,7 +57,7 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
     if not create and not path.is_file():
         raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
     try:
-        make_private(path)
+        private_file(path)
     except OSError as error:
         what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
         raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
