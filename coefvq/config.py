@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coefvq.errors import ConfigError
+from coefvq.files import read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -398,16 +398,11 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         ConfigError: the file is missing, is not YAML, or a key does not fit.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: no such file; run inside a workspace (coefvq demo --workspace DIR makes one)"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}{line}: not readable as YAML; check indentation and quotes") from error
+    raw = read_yaml(
+        path,
+        missing="run inside a workspace (coefvq demo --workspace DIR makes one)",
+        remedy="check indentation and quotes",
+    )
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
     return parse_params(raw, str(path))
