@@ -84,14 +84,15 @@ def show(renderable: RenderableType, width: int | None = None) -> None:
     (console if width is None or console.is_terminal else Console(width=width)).print(renderable)
 
 
-def progress_bar() -> Progress:
-    """A rich progress bar on stderr that takes no title for markup."""
+def progress_bar(transient: bool = False) -> Progress:
+    """A rich progress bar on stderr that takes no title for markup; a ``transient`` one disappears at its end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     title = TextColumn("{task.description}", markup=False)
     columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+    silent = not sys.stderr.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=transient, disable=silent)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from coefvq.terminal import echo, echo_json
 
 IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
 ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
@@ -57,12 +58,12 @@ def _decide(verdict: str, issue: str, by: str, reason: str, version: str | None,
         decision = release.reject(issue, by, reason, version)
     resumed = _resume(issue, decision.version, {"verdict": verdict, "by": by, "reason": reason})
     if as_json:
-        print(json.dumps({**decision.model_dump(mode="json"), "resumed_flow_runs": resumed}, sort_keys=True))
+        echo_json({**decision.model_dump(mode="json"), "resumed_flow_runs": resumed})
         return
     what = "is champion" if verdict == "approve" else "was rejected; the champion stays"
-    print(f"{issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
+    echo(f"{issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
     for run_id in resumed:
-        print(f"flow run {run_id} was waiting for this and goes on")
+        echo(f"flow run {run_id} was waiting for this and goes on")
 
 
 def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
@@ -93,8 +94,8 @@ def init(
     from tasks.workspace import create
 
     create(workspace, {"issues": list(issue)} if issue else {})
-    print(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
-    print("  dvc add data/raw && dvc repro")
+    echo(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
+    echo("  dvc add data/raw && dvc repro")
 
 
 def demo(

@@ -23,6 +23,7 @@ from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
+from coefvq.terminal import cell, progress
 from flows.demo_settings import preset_settings
 from tasks import pipeline, workspace
 from tasks.release import attach_report, connect, decision_on, offer
@@ -71,7 +72,7 @@ def run_demo(request: DemoRequest) -> None:
     for issue in params.issues:
         console.print(_release(issue, root))
     _show_decisions(_unseen(request, root, params, console), console)
-    console.print(_next_steps(request.folder))
+    console.print(_next_steps(request.folder), markup=False)
 
 
 def _settings(request: DemoRequest) -> dict[str, Any]:
@@ -99,11 +100,10 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
     raw = root / params.paths.raw
     if request.data is not None:
         if not raw.exists():
-            console.print(f"copying {request.data} to {raw}")
+            console.print(cell(f"copying {request.data} to {raw}"))
             _copy(request.data, raw)
         return
     from coefvq.data.synthetic.generate import generate
-    from coefvq.stages.common import progress
 
     with progress("rendering clips", request.videos) as advance:
         generate(raw, request.videos, request.seed, PREVALENCE, params.runtime.workers, progress=advance)
@@ -140,7 +140,7 @@ def _run_pipeline(root: Path, console: Console) -> None:
     pipeline.repro(
         root,
         env=env,
-        on_line=lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True),
+        on_line=lambda line: console.print(cell(line, "dim"), soft_wrap=True),
     )
     checks = read_json(root / "reports" / "validation.json")
     console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")

@@ -20,7 +20,7 @@ from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read
 from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.files import read_json, sha256_file, write_json
-from coefvq.stages.common import progress
+from coefvq.terminal import progress
 from tasks.isolation import RemoteError, Target, find_target, make_clone, push, refs, reset, run_folder, share_dvc
 from tasks.raw_folder import add_batch, bring_table
 from tasks.workspace import dvc, git

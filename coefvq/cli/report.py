@@ -14,6 +14,7 @@ import typer
 from coefvq.config import PARAMS_FILE, Params, load_params
 from coefvq.errors import ConfigError
 from coefvq.files import read_json, write_text
+from coefvq.terminal import echo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ def report(
     for name in names:
         target = out or settings.paths.report(name, "report.html")
         given = write_report(settings, name, target, thumbnails, registry)
-        print(target)
+        echo(target)
         if pictures is not None:
             _write_pictures(given, pictures)
 

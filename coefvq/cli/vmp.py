@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError, DataError
+from coefvq.terminal import cell, echo, echo_json, progress_bar, say, show
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.loop import CONSUMER
@@ -64,7 +62,7 @@ def publish(
             "unchanged": len(events) - len(appended),
             "last_offset": log.last_offset(),
         }
-    _print(counts, as_json, f"{counts['events']} events published, {counts['unchanged']} unchanged")
+    _print(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
 
 
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
@@ -120,7 +118,7 @@ def run(
                 consumer=consumer,
             )
         summary = {**totals, "offset": index.committed(consumer)}
-    _print(summary, as_json, _counts(summary))
+    _print(summary, as_json, [_counts(summary)])
 
 
 @app.command(epilog="Example: coefvq vmp get clip_0001 --json")
@@ -146,9 +144,9 @@ def status(state: State = _STATE, as_json: Json = False) -> None:
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
     table = _table("", "")
     for name, value in (("events in the log", last), *states.items(), ("dead letters", dead)):
-        table.add_row(Text(name), str(value))
+        table.add_row(cell(name), str(value))
     for name, lag in lags.items():
-        table.add_row(Text(f"lag of {name}"), str(lag["lag"]))
+        table.add_row(cell(f"lag of {name}"), str(lag["lag"]))
     summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
     _print(summary, as_json, table)
 
@@ -165,7 +163,7 @@ def dead_letters(
         retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
     table = _table("video", "version", "failed at", "reason")
     for letter in letters:
-        table.add_row(Text(letter.video_id), str(letter.source_version), letter.failed_at, Text(letter.reason))
+        table.add_row(*map(cell, (letter.video_id, letter.source_version, letter.failed_at, letter.reason)))
     _print({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
@@ -205,17 +203,17 @@ def _labels(path: Path, issue: str) -> dict[str, int]:
     return {str(name): int(value) for name, value in zip(rows["video_id"], rows[column], strict=True)}
 
 
-def _describe_audit(found: StreamAudit) -> str:
+def _describe_audit(found: StreamAudit) -> list[str]:
     result = found.estimate
     rows = ", ".join(f"{found.rows[kind]} {kind} ({found.labels.get(kind, 0)} labelled)" for kind in found.rows)
     left_out = f"; {found.unlogged} filtered out before the audit began are left out" if found.unlogged else ""
-    return (
+    return [
         f"{found.issue}: recall {100 * result.recall.value:.1f} %, 95 % interval {100 * result.recall.low:.1f} to "
-        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})\n"
+        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})",
         f"positives found {result.found.value:.0f}, missed {result.missed.value:.0f} "
-        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen\n"
-        f"{rows}{left_out}"
-    )
+        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen",
+        f"{rows}{left_out}",
+    ]
 
 
 @contextmanager
@@ -239,7 +237,7 @@ def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | No
 def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
     from coefvq.vmp.publications import read_events
 
-    with _progress() as progress:
+    with progress_bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)
         return read_events(source, root, lambda done, total: progress.update(task, completed=done, total=total))
 
@@ -248,16 +246,11 @@ def _read_with_progress(source: Path, root: Path | None) -> list[Event]:
 def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
     """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
     if todo is None:
-        yield lambda report: None if as_json else typer.echo(_counts(asdict(report)), err=True)
+        yield lambda report: None if as_json else say(_counts(asdict(report)))
         return
-    with _progress() as progress:
+    with progress_bar(transient=True) as progress:
         task = progress.add_task("events", total=todo)
         yield lambda report: progress.advance(task, report.events)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _counts(report: dict[str, Any]) -> str:
@@ -268,15 +261,16 @@ def _counts(report: dict[str, Any]) -> str:
     )
 
 
-def _describe(entry: IndexEntry) -> str:
+def _describe(entry: IndexEntry) -> list[str]:
     version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}"
     if entry.state == "deleted":
-        return f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"
+        return [f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"]
     if entry.state == "removed":
         head = f"{entry.video_id}: removed by rule '{entry.rule}' ({version})"
     else:
         head = f"{entry.video_id}: live by rule '{entry.rule}' ({version})"
-    return "\n".join([head, json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False)])
+    # split at line feeds only: a title may hold other characters that end a line
+    return [head, *json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False).split("\n")]
 
 
 def _table(*columns: str) -> Table:
@@ -286,10 +280,10 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _print(value: dict[str, Any], as_json: bool, human: str | Table) -> None:
+def _print(value: dict[str, Any], as_json: bool, human: Sequence[str] | Table) -> None:
     if as_json:
-        typer.echo(json.dumps(value, sort_keys=True))
-    elif isinstance(human, str):
-        typer.echo(human)
+        echo_json(value)
+    elif isinstance(human, Table):
+        show(human)
     else:
-        Console().print(human)
+        echo(*human)

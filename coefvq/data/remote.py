@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from coefvq.config import MediaLimits
 from coefvq.errors import ConfigError, DataError, MediaError
 from coefvq.files import atomic_path, sha256_file
+from coefvq.redaction import redact
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -41,9 +42,8 @@ def is_allowed(url: str, protocols: Iterable[str]) -> bool:
 
 
 def redacted(url: str) -> str:
-    """A URL without user, password, query and fragment, fit for messages."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """A URL fit for messages (``redaction``)."""
+    return redact(url)
 
 
 def check_protocols(protocols: Iterable[str], prefix: str | None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from coefvq.errors import RegistryError
+from coefvq.redaction import redact
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 LOCK_TIMEOUT_S = 60.0
@@ -75,11 +75,6 @@ def _local(uri: str, cwd: Path) -> Store:
 def user_cache() -> Path:
     """``$XDG_CACHE_HOME/coefvq`` or ``~/.cache/coefvq``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coefvq"
-
-
-def redact(text: str) -> str:
-    """``text`` with user names and passwords in URLs replaced."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 @contextmanager

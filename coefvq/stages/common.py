@@ -1,10 +1,7 @@
-"""What several stages share: progress bars, rows of a split, the training record."""
+"""What several stages share: rows of a split, the validation files, the data a model was made from."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -18,32 +15,6 @@ from coefvq.evaluation.detail import DetailSettings
 from coefvq.files import sha256_file, write_json, write_text
 from coefvq.records import VideoInput, label_column
 from coefvq.registry.bundle import DataRef
-
-Advance = Callable[[int], None]
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
-    """A rich progress bar on stderr; where stderr is no terminal, one line at the end instead of many."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(title, total=total)
-
-        def advance(count: int) -> None:
-            bar.update(task, advance=count)
-
-        yield advance
-    if not sys.stderr.isatty():
-        say(f"{title}: {total} done")
-
-
-def say(message: str) -> None:
-    """One plain line on stderr; stdout is kept for results."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def media_root(params: Params) -> Path:

@@ -20,7 +20,8 @@ from coefvq.data.probe import expect, probe_all
 from coefvq.errors import ConfigError
 from coefvq.files import write_json
 from coefvq.records import REASONS, label_column
-from coefvq.stages.common import media_root, progress
+from coefvq.stages.common import media_root
+from coefvq.terminal import progress
 
 _ROW_GROUP = 8192
 Row = dict[str, Any]

@@ -16,7 +16,8 @@ from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, 
 from coefvq.data.validation_report import first_error
 from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
-from coefvq.stages.common import say, write_validation
+from coefvq.stages.common import write_validation
+from coefvq.terminal import say
 
 # a near-duplicate group larger than this share of the videos is no set of copies
 _SUSPICIOUS_SHARE = 0.05

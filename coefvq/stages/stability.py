@@ -19,7 +19,8 @@ from coefvq.evaluation.stability import Rescored, near_thresholds, stability_rep
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.records import VideoInput
-from coefvq.stages.common import media_root, say, split_manifest
+from coefvq.stages.common import media_root, split_manifest
+from coefvq.terminal import say
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier

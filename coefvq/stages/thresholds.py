@@ -15,7 +15,8 @@ from coefvq.evaluation.detail import calibration_report, detail_report
 from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
-from coefvq.stages.common import detail_settings, say, split_manifest
+from coefvq.stages.common import detail_settings, split_manifest
+from coefvq.terminal import say
 
 
 def run(params: Params, issue: str) -> None:

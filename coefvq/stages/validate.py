@@ -10,7 +10,8 @@ from coefvq.data.manifest import read_table
 from coefvq.data.validation_report import first_error
 from coefvq.errors import ValidationFailedError
 from coefvq.files import read_json
-from coefvq.stages.common import media_root, say, write_validation
+from coefvq.stages.common import media_root, write_validation
+from coefvq.terminal import say
 
 
 def run(params: Params) -> None:
