@@ -398,6 +398,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         ConfigError: the file is missing, is not YAML, or a key does not fit.
     """
+    return parse_params(load_mapping(path), str(path))
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Read a params file without holding it against the schema.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML or not a mapping.
+    """
     raw = read_yaml(
         path,
         missing="run inside a workspace (coefvq demo --workspace DIR makes one)",
@@ -405,7 +414,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     )
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(raw).__name__}")
-    return parse_params(raw, str(path))
+    return raw
 
 
 def parse_params(raw: dict[str, Any], source: str = "params.yaml") -> Params:

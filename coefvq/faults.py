@@ -34,11 +34,13 @@ _REMEDIES = {
 # by the package that raised: none of them is imported to ask
 _PACKAGES: dict[str, tuple[type[CoefVQError], str]] = {
     "pyarrow": (DataError, "a table is damaged or not what its suffix says; make it again"),
+    "pydantic_core": (DataError, "a file of ours has another shape; make it again"),
     "pandas": (DataError, "a table is not what was expected; make it again"),
     "yaml": (DataError, "a YAML file is damaged; correct it or make it again"),
     "ruamel": (DataError, "a YAML file is damaged; correct it or make it again"),
     "safetensors_rust": (ModelError, "a safetensors file is damaged; fetch or train it again"),
     "safetensors": (ModelError, "a safetensors file is damaged; fetch or train it again"),
+    "dvc": (CoefVQError, "correct what it names; `dvc status` says the same"),
     "mlflow": (RegistryError, "check that the tracking store is reachable and not damaged"),
     "sqlalchemy": (RegistryError, "check that the tracking store is reachable and not damaged"),
     "alembic": (RegistryError, "check that the tracking store is reachable and not damaged"),

@@ -117,6 +117,22 @@ def read_text(
         raise error(f"{path}: not UTF-8 text (byte {problem.start}); {remedy}") from problem
 
 
+def check_regular(path: Path, *, missing: str, remedy: str, error: type[CoefVQError] = DataError) -> None:
+    """Refuse what a library would wait for or misread: nothing there, a folder, a pipe, a device.
+
+    Raises:
+        error: the path is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        raise error(f"{path}: no such file; {missing}") from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: not readable ({getattr(problem, 'strerror', None) or problem}); {remedy}") from problem
+    if not stat.S_ISREG(mode):
+        raise error(f"{path}: is no regular file; {remedy}")
+
+
 def read_json(
     path: Path,
     shape: type[dict[str, Any]] | type[list[Any]] = dict,

@@ -71,41 +71,53 @@ def _url(match: re.Match[str]) -> str:
     end = _SENTENCE_END.search(rest)
     tail = end[0] if end else ""
     rest = rest.removesuffix(tail)
-    head = re.split(r"[?#]", rest, maxsplit=1)[0]
-    inner = _SCHEME.search(head)
-    if inner and not _opens_userinfo(head[: inner.start()]):
-        # a chain (a::b) or a list (a,b): each URL on its own
-        return f"{scheme}://{_place(head[: inner.start()])}{_URL.sub(_url, rest[inner.start() :] + tail)}"
-    return f"{scheme}://{_without_secrets(rest, head, scheme.lower() in _LOCAL)}{tail}"
+    shown, start, at = [], 0, rest.rfind("@")
+    # a chain (a::b) or a list (a,b): each URL on its own
+    for inner in _SCHEME.finditer(_head(rest)):
+        part = rest[start : inner.start()]
+        if _has_userinfo(part, inner.end() <= at):
+            break
+        shown.append(f"{scheme}://{part}")
+        scheme, start = inner[0].removesuffix("://"), inner.end()
+    return "".join(shown) + f"{scheme}://{_without_secrets(rest[start:], scheme.lower() in _LOCAL)}{tail}"
 
 
-def _without_secrets(rest: str, head: str, local: bool) -> str:
-    if "@" in rest[len(head) :] and _opens_userinfo(head) and "/" not in head.rpartition("@")[2]:
-        # user:pass?word@host
-        return f"{HIDDEN}@" + _without_secrets(*_split(rest.rpartition("@")[2]), local)
-    more = rest[len(head) :]
-    return _place(head) + (more if local else _options(more))
+def _without_secrets(rest: str, local: bool) -> str:
+    hidden = ""
+    if _has_userinfo(rest, "@" in rest):
+        hidden, rest = f"{HIDDEN}@", _after_userinfo(rest)
+    head = _head(rest)
+    options = rest[len(head) :]
+    return hidden + head + (options if local else _options(options))
 
 
-def _split(rest: str) -> tuple[str, str]:
-    return rest, re.split(r"[?#]", rest, maxsplit=1)[0]
+def _head(rest: str) -> str:
+    """Authority and path: what comes before the query and the fragment."""
+    return re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
-def _place(head: str) -> str:
-    """Host and path; a user part is hidden."""
-    if "@" in head and _opens_userinfo(head):
-        return f"{HIDDEN}@{head.rpartition('@')[2]}"
-    return head
+def _has_userinfo(rest: str, at: bool) -> bool:
+    """Whether what follows ``//`` begins with ``user[:password]@`` rather than with a host and port.
 
-
-def _opens_userinfo(head: str) -> bool:
-    """Whether a URL's part before its query begins with ``user[:password]@`` rather than with a host and port."""
-    authority = head.partition("/")[0]
+    ``at``: whether an ``@`` follows anywhere, as it does where a password holds ``/`` or ``?``.
+    """
+    authority = _head(rest).partition("/")[0].rstrip(",;|")
     if "@" in authority:
         return True
     name, colon, port = re.sub(r"\[[^\]]*\]", "", authority).partition(":")
     is_host = not name or "." in name or name == "localhost"
-    return bool(colon) and not (re.fullmatch(r"\d{0,5}", port) and (is_host or "@" not in head))
+    return bool(colon) and at and not (is_host and re.fullmatch(r"\d{0,5}", port))
+
+
+def _after_userinfo(rest: str) -> str:
+    """From the host on. A password may hold ``/`` and ``@``, and ``?`` where no ``host/`` comes before it."""
+    head = _head(rest)
+    host = head.rpartition("@")[2]
+    return (
+        rest[len(head) - len(host) :]
+        if "@" in head and ("/" in host or "@" not in rest[len(head) :])
+        else (rest.rpartition("@")[2])
+    )
 
 
 def _options(more: str) -> str:

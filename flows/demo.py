@@ -17,6 +17,7 @@ from coefvq.data.importers import read_table
 from coefvq.data.manifest import read_table as read_parquet
 from coefvq.data.manifest import to_inputs
 from coefvq.errors import ConfigError
+from coefvq.evaluation.report_files import read_evaluation, read_thresholds
 from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.models.presets import get_preset
@@ -148,8 +149,8 @@ def _run_pipeline(root: Path, console: Console) -> None:
 
 def _show_results(root: Path, params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_json(root / params.paths.report(issue, "evaluation.json"))
-        thresholds = read_json(root / params.paths.report(issue, "thresholds.json"))
+        evaluation = read_evaluation(root / params.paths.report(issue, "evaluation.json"))
+        thresholds = read_thresholds(root / params.paths.report(issue, "thresholds.json"))
         rows = result_rows(evaluation, thresholds)
         console.print(rich_table(rows, issue, caption(evaluation)))
         write_text(root / params.paths.report(issue, "result.md"), markdown_table(rows, caption(evaluation)))

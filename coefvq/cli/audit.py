@@ -11,7 +11,6 @@ import typer
 
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import DataError
-from coefvq.files import read_json
 from coefvq.terminal import cell, echo, echo_json, show
 
 if TYPE_CHECKING:
@@ -53,13 +52,14 @@ def _paper() -> list[Finding]:
 
 def _workspace(issues: list[str] | None, params: Path) -> list[Finding]:
     from coefvq.cascade.consistency import audit_issue
+    from coefvq.evaluation.report_files import read_evaluation, read_thresholds
 
     settings = load_params(params)
     findings: list[Finding] = []
     for name in issues or settings.issues:
         report = settings.check_issue(name)
-        files = (settings.paths.report(report, f"{kind}.json") for kind in ("evaluation", "thresholds"))
-        findings += audit_issue(*map(read_json, files))
+        evaluation = read_evaluation(settings.paths.report(report, "evaluation.json"))
+        findings += audit_issue(evaluation, read_thresholds(settings.paths.report(report, "thresholds.json")))
     return findings
 
 

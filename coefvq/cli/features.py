@@ -163,7 +163,7 @@ def _parts(store: FeatureStore) -> list[dict[str, Any]]:
         if shards:
             rows.append(
                 {
-                    "name": read_json(about)["name"],
+                    "name": str(read_json(about).get("name", "unknown")),
                     "key": about.parent.name,
                     "entries": len({entry for shard in shards for entry in entries_of(shard) or []}),
                     "bytes": sum(shard.stat().st_size for shard in shards),

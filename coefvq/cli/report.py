@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coefvq.config import PARAMS_FILE, Params, load_params
-from coefvq.errors import ConfigError
+from coefvq.errors import ConfigError, DataError
 from coefvq.files import read_json, write_text
+from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.terminal import echo
 
 if TYPE_CHECKING:
@@ -65,9 +66,17 @@ def write_report(settings: Params, issue: str, target: Path, thumbnails: bool, r
     from coefvq.evaluation.report_html import build, wanted_thumbnails
 
     given = gather(settings, issue, registry)
-    if thumbnails and given.manifest is not None:
-        given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
-    write_text(target, build(given))
+    try:
+        if thumbnails and given.manifest is not None:
+            given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
+        page = build(given)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        # each file fits its schema: what is left is files of different runs or versions
+        raise DataError(
+            f"{settings.paths.report(issue, 'report.html').parent}: the reports do not fit each other "
+            f"({type(error).__name__}: {error}); run evaluate, thresholds and stability again"
+        ) from error
+    write_text(target, page)
     return given
 
 
@@ -114,6 +123,7 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
         RegistryError: the store does not answer.
     """
     from coefvq.data.manifest import read_table
+    from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_thresholds
     from coefvq.evaluation.report_html import ReportInputs
     from coefvq.registry.bundle import read_candidate
 
@@ -126,9 +136,9 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
     splits = Path(paths.reports) / "splits.json"
     return ReportInputs(
         issue=issue,
-        scores=read_table(paths.report(issue, "scores.parquet")),
-        evaluation=read_json(files["evaluation"]),
-        thresholds=read_json(files["thresholds"]),
+        scores=read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS),
+        evaluation=read_evaluation(files["evaluation"]),
+        thresholds=read_thresholds(files["thresholds"]),
         candidate=None if candidate is None else candidate.to_json(),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bundle_version=asked.bundle_version if asked else None,
@@ -137,15 +147,16 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
         served=asked.served if asked else None,
         is_served=asked.is_served if asked else False,
         stability=_stability(files["stability"], settings),
-        calibration=read_json(files["calibration"]) if files["calibration"].is_file() else None,
+        calibration=read_calibration(files["calibration"]) if files["calibration"].is_file() else None,
         splits=read_json(splits) if splits.is_file() else None,
     )
 
 
 def _stability(path: Path, settings: Params) -> dict[str, Any] | None:
+    from coefvq.evaluation.report_files import read_stability
     from coefvq.evaluation.stability import held_against
 
-    return held_against(read_json(path), settings.gate.max_flip_rate) if path.is_file() else None
+    return held_against(read_stability(path), settings.gate.max_flip_rate) if path.is_file() else None
 
 
 def _ask(settings: Params, candidate: Candidate) -> _Asked:

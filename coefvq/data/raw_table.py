@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from coefvq.config import LabelSource
 from coefvq.data.importers import CheckedTable, open_table
 from coefvq.data.importers.rows import read_rows
+from coefvq.data.manifest import parquet_errors
 from coefvq.files import atomic_path
 from coefvq.records import posterior_column
 
@@ -36,6 +37,7 @@ TABLE_NAMES: dict[Layout, str] = {"files": "metadata.csv", "reference": "metadat
 READABLE = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 _MARK = {b"coefvq": b"canonical-1"}
+_REMEDY = "restore it (git checkout, dvc checkout)"
 _CHUNK = 16_384
 _PATHS = ("file_name", "path", "video")  # other names of uri
 _WORDS = ("title", "stickers", "published_at", "creator_id", "source_id", "views", "weight", "split", "sha256")
@@ -68,7 +70,7 @@ def read_chunks(raw: Path, labels: Labels) -> Iterator[pa.Table]:
         return
     parquet = raw / TABLE_NAMES["reference"]
     if _is_canonical(parquet):
-        with pq.ParquetFile(parquet) as file:
+        with parquet_errors(parquet, _REMEDY), pq.ParquetFile(parquet) as file:
             yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_CHUNK))
     else:
         yield from to_chunks(canonical_rows(open_table(raw), labels))
@@ -154,7 +156,8 @@ def _text(value: Any) -> str | None:
 def _is_canonical(parquet: Path) -> bool:
     if not parquet.is_file():
         return False
-    metadata = pq.read_schema(parquet).metadata or {}
+    with parquet_errors(parquet, _REMEDY):
+        metadata = pq.read_schema(parquet).metadata or {}
     return all(metadata.get(key) == value for key, value in _MARK.items())
 
 

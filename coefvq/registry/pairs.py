@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
 from coefvq.registry import history, tracking
@@ -155,11 +157,17 @@ def _versions(query: str) -> list[Any]:
 
 def _pair(issue: str, version: Any) -> RegisteredPair:
     gate = version.tags.get("gate")
+    try:
+        report = None if gate is None else GateReport.model_validate_json(gate)
+    except ValidationError as error:
+        raise RegistryError(
+            f"{issue} version {version.version}: its tag 'gate' is damaged; restore the store or register it again"
+        ) from error
     return RegisteredPair(
         issue,
         str(version.version),
         str(version.tags.get("content_hash", "")),
-        None if gate is None else GateReport.model_validate_json(gate),
+        report,
     )
 
 

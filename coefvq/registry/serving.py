@@ -107,7 +107,7 @@ def _is_missing(value: Any) -> bool:
 def _stickers(text: str, number: int) -> tuple[str, ...]:
     try:
         parsed = json.loads(text)
-    except (TypeError, json.JSONDecodeError):
+    except (TypeError, ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, list) or not all(isinstance(item, str) for item in parsed):
         raise DataError(f'input row {number}: stickers = {text!r:.60}: expected a JSON list of texts such as ["SALE"]')

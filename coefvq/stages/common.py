@@ -13,7 +13,7 @@ from coefvq.data.validation_report import ValidationResult, to_html, to_json, to
 from coefvq.errors import DataError
 from coefvq.evaluation.detail import DetailSettings
 from coefvq.files import sha256_file, write_json, write_text
-from coefvq.records import VideoInput, label_column
+from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column
 from coefvq.registry.bundle import DataRef
 
 
@@ -47,8 +47,9 @@ def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
 
     So are those that enrichment drops, unless ``thinned`` is false: then all rows come with their own weight.
     """
-    manifest = read_table(Path(params.paths.manifest))
-    splits = read_table(Path(params.paths.splits))[["video_id", "split", "weight"]]
+    columns = ["video_id", "split", "weight"]
+    manifest = read_table(Path(params.paths.manifest), MANIFEST_COLUMNS)
+    splits = read_table(Path(params.paths.splits), columns)[columns]
     # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
     rows = manifest.drop(columns="split", errors="ignore").merge(
         splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"

@@ -18,7 +18,7 @@ from coefvq.data.manifest import read_table, to_inputs
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
-from coefvq.records import VideoInput
+from coefvq.records import REQUIRED_SCORE_COLUMNS, VideoInput
 from coefvq.stages.common import media_root, split_manifest
 from coefvq.terminal import say
 
@@ -30,21 +30,22 @@ _LONG_TITLE = "what a long title this is " * 100
 
 def run(params: Params, issue: str) -> None:
     """Score the band again and count who changes sides."""
-    scores = read_table(params.paths.report(issue, "scores.parquet"))
-    policy = CascadePolicy.from_dict(read_json(params.paths.report(issue, "policy.json")))
+    scores = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    path = params.paths.report(issue, "policy.json")
+    policy = CascadePolicy.from_dict(read_json(path), str(path))
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
     band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
     manifest = split_manifest(params).set_index("video_id", drop=False)
     videos = to_inputs(manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True), media_root(params))
     half = params.predict.model_copy(update={"dtype": "bfloat16"})
-    path = _ScoringPath(
+    ways = _ScoringPath(
         _pair(params, issue, params.predict),
         _pair(params, issue, half),
         ClipStore(default_cache(), params.media[issue]),
         videos,
         params.predict.batch_size,
     )
-    report = stability_report(policy, known[band, 0], known[band, 1], list(path.variants(params.seed)), len(scores))
+    report = stability_report(policy, known[band, 0], known[band, 1], list(ways.variants(params.seed)), len(scores))
     write_json(params.paths.report(issue, "stability.json"), {"issue": issue, **report})
     say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
 
