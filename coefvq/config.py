@@ -1,8 +1,8 @@
 """params.yaml as frozen, strict models.
 
 A key that is unknown, missing or ill-typed fails with its dotted name, its value, what was expected
-and, where one is near, the name that was probably meant. Nothing here has a hidden default: what a run
-used can be read in the file (and is what DVC tracks).
+and, where one is near, the name that was probably meant. What a run used can be read in the file, which DVC
+tracks; the few keys that may be left out are listed with their values in docs/operations.md, held by a test.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ def check_profile(value: Any, source: str) -> Profile:
         raise DataError(f"{source}: expected rows, a whole number, and columns, an object; {remedy}")
     for name, known in columns.items():
         # shares are of each bin and of empty values; classes also have one for values not listed
-        facts = known if isinstance(known, dict) else {}
+        facts: dict[str, Any] = known if isinstance(known, dict) else {}
         bins, shares = facts.get("edges", facts.get("values")), facts.get("shares")
         fits = isinstance(bins, list) and isinstance(shares, list) and len(shares) == len(bins) + 2
-        if not fits or not all(isinstance(share, int | float) for share in shares):
+        if not fits or not all(isinstance(share, int | float) for share in shares or ()):
             raise DataError(f"{source}: columns.{name}: expected edges or values, and a share for each bin; {remedy}")
     return dict(value)
 
