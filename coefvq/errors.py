@@ -15,7 +15,7 @@
     └── TrainingError           8   a training cannot go on: loss, checkpoints, ranks
 
 A message is one line: what (file/row/key), what was expected, what to do. It may quote ids, titles, names and URLs of
-strangers: ``str`` of an error is already clean (``terminal.clean``), so it may be printed, logged or kept anywhere.
+strangers: an error holds it clean (``terminal.clean``), so that it may be printed, logged or kept anywhere.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class CoefVQError(Exception):
 
     exit_code = 1
 
-    def __str__(self) -> str:
-        return clean(super().__str__())
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(clean(part) if isinstance(part, str) else part for part in parts))
 
 
 class ConfigError(CoefVQError):

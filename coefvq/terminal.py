@@ -8,6 +8,7 @@ JSON output is redacted too; ``json.dumps`` escapes the rest.
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import re
@@ -34,7 +35,7 @@ _UNSAFE = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&#])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
 
 
 def printable(text: str) -> str:
@@ -49,7 +50,8 @@ def clean(text: object) -> str:
 
 def markdown(text: object) -> str:
     """``clean`` text as Markdown that shows it as it is: no heading, link, cell border or HTML of its own."""
-    return _MARKDOWN.sub(r"\\\1", clean(text))
+    # HTML entities rather than backslashes: Markdown renderers pass raw tags through
+    return _MARKDOWN.sub(r"\\\1", html.escape(clean(text), quote=False))
 
 
 def echo(*lines: object) -> None:

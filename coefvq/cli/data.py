@@ -65,7 +65,7 @@ def reference(
 
     loaded = load_params(params)
     connect(params)
-    found = champion_profile(issue or loaded.issues)
+    found = champion_profile([loaded.check_issue(name) for name in issue] if issue else loaded.issues)
     if found is None:
         echo("no champion with a data profile yet; drift is not measured")
         return

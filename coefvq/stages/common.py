@@ -14,6 +14,7 @@ from coefvq.errors import DataError
 from coefvq.evaluation.detail import DetailSettings
 from coefvq.files import sha256_file, write_json, write_text
 from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column
+from coefvq.redaction import redact_value
 from coefvq.registry.bundle import DataRef
 
 
@@ -39,7 +40,7 @@ def write_validation(result: ValidationResult, folder: Path, name: str, title: s
     """``<name>.json``, ``.md`` and ``.html`` of a validation."""
     write_text(folder / f"{name}.md", to_markdown(result, title))
     write_text(folder / f"{name}.html", to_html(result, title))
-    write_json(folder / f"{name}.json", to_json(result))
+    write_json(folder / f"{name}.json", redact_value(to_json(result)))
 
 
 def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:

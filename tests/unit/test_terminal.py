@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import pickle
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,7 @@ def test_escapes_are_visible_and_other_text_is_left_alone(text: str, shown: str)
 
 def test_an_error_is_one_clean_line_wherever_it_goes() -> None:
     error = DataError(f"clip {HOSTILE}: not at https://u:pw@host/x?sig=1; check it")
-    for text in (str(error), f"{error}", "%s" % error):  # noqa: UP031
+    for text in (str(error), f"{error}", repr(error), str(pickle.loads(pickle.dumps(error)))):  # noqa: S301
         assert not OBEYED & set(text)
         assert "pw" not in text
         assert "sig=1" not in text
@@ -70,7 +71,8 @@ def test_a_table_shows_markup_and_escapes_as_text() -> None:
 def test_markdown_cannot_hold_a_heading_link_cell_or_html() -> None:
     shown = markdown("# x\n\n[click](https://u:p@evil/?a) | <script> `x` **b** &lt;")
     assert "\n" not in shown
-    for part in ("[click]", "<script>", " | ", "`x`", "**b**", " &lt;", "u:p"):
+    assert shown.endswith("&amp;lt;")
+    for part in ("[click]", "<script>", " | ", "`x`", "**b**", "u:p"):
         assert part not in shown
 
 
