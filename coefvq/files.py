@@ -21,6 +21,8 @@ _STORAGE_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROF
 
 #: the largest JSON of ours is a list of a data set's clips, some hundred bytes each
 _TEXT_LIMIT = 2**28
+#: remedy of a write that failed
+ROOM = "make room there, give this user the right to write, or use another folder"
 _JSON_WORDS = {
     dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false",
     type(None): "null",
@@ -79,8 +81,12 @@ def storage_errors(place: Path, remedy: str) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
+    """Write UTF-8 text atomically.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with storage_errors(path, ROOM), atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -272,8 +272,10 @@ def _earlier(run: Run) -> dict[str, Any]:
         return {}
     remedy = f"restore it: git checkout HEAD -- {run.record.name}"
     record: dict[str, Any] = read_json(run.record, remedy=remedy)
-    if not isinstance(record.get("version"), int) or record.get("layout") not in ("files", "reference"):
-        raise DataError(f"{run.record}: expected a version, a whole number, and a layout, files or reference; {remedy}")
+    total = record.get("total")
+    fits = isinstance(record.get("version"), int) and isinstance(total, dict) and "clips" in total
+    if not fits or record.get("layout") not in ("files", "reference"):
+        raise DataError(f"{run.record}: expected version, total.clips and layout, files or reference; {remedy}")
     return record
 
 

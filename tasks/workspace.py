@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -117,8 +118,9 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
             node = node[part]
         node[last] = value
     if settings:
-        with path.open("w", encoding="utf-8") as stream:
-            yaml.dump(document, stream)
+        text = io.StringIO()
+        yaml.dump(document, text)
+        write_text(path, text.getvalue())
 
 
 def commit(root: Path, message: str, tag: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ def run(
     from coefvq.vmp.retriever import retrieve
     from coefvq.vmp.rules import decide, load_rules
 
+    if not math.isfinite(poll_interval):
+        raise ConfigError(f"--poll-interval {poll_interval}: expected a number of seconds")
     filter_rules = load_rules(rules)
     scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)

@@ -12,7 +12,7 @@ import pandas as pd
 from coefvq.data.clips import default_cache
 from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError
-from coefvq.files import atomic_path, check_regular, inside
+from coefvq.files import ROOM, atomic_path, check_regular, inside, storage_errors
 from coefvq.records import CAPTION, MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
 
 if TYPE_CHECKING:
@@ -97,8 +97,12 @@ def _schema(frame: pd.DataFrame) -> pa.Schema:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write Parquet atomically."""
-    with atomic_path(path) as temporary:
+    """Write Parquet atomically.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with storage_errors(path, ROOM), atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
 
 

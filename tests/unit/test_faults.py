@@ -149,3 +149,25 @@ def test_names_that_are_no_utf8_and_ascii_terminals(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: caf\\udcff\\xe9.yaml: no such file")
+
+
+def test_a_disk_that_takes_no_more_is_named_and_leaves_no_litter(tmp_path: Path) -> None:
+    # a limit of the process stands in for a full disk: the same write fails half-way
+    script = (
+        "import resource, pathlib, pandas; from coefvq.files import write_json; "
+        "from coefvq.data.manifest import write_table; from coefvq.errors import StorageError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "for write, name in ((lambda p: write_json(p, ['x' * 5000]), 'a.json'),"
+        " (lambda p: write_table(pandas.DataFrame({'x': range(5000)}), p), 'a.parquet')):\n"
+        "    try:\n"
+        "        write(pathlib.Path(name))\n"
+        "    except StorageError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("a.json: File too large; make room there"), done.stderr
+    assert lines[1].startswith("a.parquet: File too large; make room there"), done.stderr
+    assert list(tmp_path.iterdir()) == []
