@@ -207,7 +207,7 @@ def _as_probe(facts: Facts) -> Probe | None:
     """Facts of the cache as they were put there; None if they are damaged, and the clip is looked at again."""
     try:
         known = facts.keys() == {field.name for field in fields(Probe)}
-        return _probes().validate_python(facts, strict=True) if known else None
+        return _probes().validate_python(facts) if known else None
     except (ValidationError, AttributeError):
         return None
 
