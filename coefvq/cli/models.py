@@ -78,12 +78,12 @@ def fetch(
 @app.command()
 def plan(
     preset: Annotated[str, typer.Option(help="One of: tiny, starter, onevision-0.5b, paper.")] = "paper",
-    gpus: Annotated[int, typer.Option(min=1, help="Ranks that share gradients and optimiser (ZeRO-2).")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, max=2**20, help="Ranks that share gradients and optimiser (ZeRO-2).")] = 8,
     memory: Annotated[str, typer.Option(help="Memory of one GPU, e.g. 80GiB.")] = "80GiB",
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos per rank and step.")] = 1,
-    frames: Annotated[int, typer.Option(min=1, help="Frames per video.")] = 8,
-    text_tokens: Annotated[int, typer.Option(min=0, help="Tokens of title and stickers.")] = 64,
-    rank: Annotated[int, typer.Option(min=0, help="LoRA rank; alpha is twice as much.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Videos per rank and step.")] = 1,
+    frames: Annotated[int, typer.Option(min=1, max=2**20, help="Frames per video.")] = 8,
+    text_tokens: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens of title and stickers.")] = 64,
+    rank: Annotated[int, typer.Option(min=0, max=2**20, help="LoRA rank; alpha is twice as much.")] = 32,
     fusion: Annotated[Literal["late", "early", "none"], typer.Option(help="What becomes of the sound.")] = "late",
     as_json: JsonOption = False,
 ) -> None:
