@@ -9,17 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from coefvq import __version__
 from coefvq.cli import audit, cascade, data, features, models, registry, report, score, stages, vmp
 from coefvq.collection import collect_rarely
-from coefvq.errors import CoefVQError
+from coefvq.faults import report as report_fault
 from coefvq.freed_memory import keep_freed_memory
 from coefvq.stages import STAGES
+from coefvq.terminal import clean, protect, say
 
 # telemetry of every library is off unless the user has said otherwise
 QUIET = {
@@ -33,8 +37,32 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+
+class _Commands(TyperGroup):
+    """The root group; typer's own messages quote arguments, which are somebody's file names."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _clean_usage():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, *arguments: Any, **more: Any) -> Any:
+        with _clean_usage():
+            return super().invoke(*arguments, **more)
+
+
+@contextmanager
+def _clean_usage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = clean(error.message)
+        raise
+
+
 app = typer.Typer(
     name="coefvq",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -80,22 +108,36 @@ def _plug_in(group: typer.Typer, name: str, panel: str) -> None:
 
 
 def main() -> None:
-    """Run a command; user errors are one line on stderr and the exit code of their class."""
+    """Run a command; an error is one line on stderr and the exit code of its class, whatever it was."""
+    protect()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     keep_freed_memory()
     collect_rarely()
     # where DeepSpeed is installed, accelerate imports it, and it would tell stdout that there is no GPU
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
-    _assemble()
     try:
+        _assemble()
         app()
-    except CoefVQError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         sys.exit(130)
+    except BrokenPipeError:
+        pass  # who read our output, such as head, has seen enough
+    except Exception as error:  # noqa: BLE001  the one place where nothing may pass
+        sys.exit(report_fault(error))
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write what is buffered now: a reader that has gone must not show as an error when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.exit(report_fault(error))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every error a user can cause, as one tree.
 
-    CoefVQError                 exit code 1
+    CoefVQError                 exit code 1; also an error of ours that nobody foresaw
     ├── ConfigError             2   params.yaml: unknown key, wrong type, unreadable file
     ├── DataError               3   a file, row or column of the user's data
     │   ├── MediaError          3   one clip cannot be probed or decoded
@@ -11,19 +11,25 @@
     ├── ModelError              5   weights or a saved model do not fit
     │   └── MLLMUnavailableError    5   the MLLM does not answer now
     ├── RegistryError           6   tracking store, aliases, approvals
-    ├── StorageError            7   a disk is full or may not be written
+    ├── StorageError            7   a disk is full, a file may not be read or written
     └── TrainingError           8   a training cannot go on: loss, checkpoints, ranks
 
-A message is one line: what (file/row/key), what was expected, what to do.
+A message is one line: what (file/row/key), what was expected, what to do. It may quote ids, titles, names and URLs of
+strangers: an error holds it clean (``terminal.clean``), so that it may be printed, logged or kept anywhere.
 """
 
 from __future__ import annotations
+
+from coefvq.terminal import clean
 
 
 class CoefVQError(Exception):
     """Base class; ``exit_code`` is what the command line returns."""
 
     exit_code = 1
+
+    def __init__(self, *parts: object) -> None:
+        super().__init__(*(clean(part) if isinstance(part, str) else part for part in parts))
 
 
 class ConfigError(CoefVQError):
@@ -81,7 +87,7 @@ class RegistryError(CoefVQError):
 
 
 class StorageError(CoefVQError):
-    """A disk is full or may not be written; nothing half-written is left."""
+    """A disk is full, or a file may not be read or written; nothing half-written is left."""
 
     exit_code = 7
 

@@ -13,11 +13,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from coefvq.errors import DataError, StorageError
+from coefvq.documents import parse_json, parse_yaml
+from coefvq.errors import CoefVQError, ConfigError, DataError, StorageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)  # e.g. a file for a folder
 _STORAGE_ERRNOS = frozenset((*_FULL, *_MISPLACED))
+
+
+#: the largest JSON of ours is a list of a data set's clips, some hundred bytes each
+_TEXT_LIMIT = 2**28
+#: remedy of a write that failed
+ROOM = "make room there, give this user the right to write, or use another folder"
+_JSON_WORDS = {
+    dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false",
+    type(None): "null",
+}  # fmt: skip
 
 
 @contextmanager
@@ -97,8 +108,12 @@ def storage_errors(place: Path, remedy: str) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_path(path) as temporary:
+    """Write UTF-8 text atomically.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with storage_errors(path, ROOM), atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -107,18 +122,78 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_text(
+    path: Path, *, missing: str, remedy: str, error: type[CoefVQError] = DataError, limit: int = _TEXT_LIMIT
+) -> str:
+    """UTF-8 text of a regular file of at most ``limit`` bytes; ``missing`` and ``remedy`` say what to do.
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        error: no such file, no right to read it, a folder, pipe or device, too large, or not UTF-8.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; run the stage that writes it first") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON ({error}); delete it and run its stage again") from error
+        # a pipe that nobody writes to must not stop us here
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise error(f"{path}: is no regular file; {remedy}")
+            content = stream.read(limit + 1)
+    except FileNotFoundError as problem:
+        raise error(f"{path}: no such file; {missing}") from problem
+    except (OSError, ValueError) as problem:
+        # ValueError: a zero byte in the name
+        raise error(f"{path}: not readable ({getattr(problem, 'strerror', None) or problem}); {remedy}") from problem
+    if len(content) > limit:
+        raise error(f"{path}: larger than {limit:,} bytes; {remedy}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 text (byte {problem.start}); {remedy}") from problem
+
+
+def check_regular(path: Path, *, missing: str, remedy: str, error: type[CoefVQError] = DataError) -> None:
+    """Refuse what a library would wait for or misread: nothing there, a folder, a pipe, a device.
+
+    Raises:
+        error: the path is no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        raise error(f"{path}: no such file; {missing}") from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: not readable ({getattr(problem, 'strerror', None) or problem}); {remedy}") from problem
+    if not stat.S_ISREG(mode):
+        raise error(f"{path}: is no regular file; {remedy}")
+
+
+def read_json(
+    path: Path,
+    shape: type[dict[str, Any]] | type[list[Any]] = dict,
+    *,
+    missing: str = "run the stage that writes it first",
+    remedy: str = "delete it and run its stage again",
+    error: type[CoefVQError] = DataError,
+) -> Any:
+    """Read a JSON file whose top level is ``shape``: an object or a list.
+
+    Raises:
+        error: the file is missing, is not JSON (``documents.parse_json``) or has another top level.
+    """
+    value = parse_json(read_text(path, missing=missing, remedy=remedy, error=error), str(path), remedy, error)
+    if not isinstance(value, shape):
+        words = {dict: "an object", list: "a list"}
+        raise error(f"{path}: expected {words[shape]}, got {_JSON_WORDS[type(value)]}; {remedy}")
+    return value
+
+
+def read_yaml(path: Path, *, missing: str, remedy: str, error: type[CoefVQError] = ConfigError) -> Any:
+    """Read a YAML file of at most 1 MiB (PyYAML takes about a second for 100 kB).
+
+    Raises:
+        error: the file is missing or is not YAML of plain types (``documents.parse_yaml``).
+    """
+    text = read_text(path, missing=missing, remedy=remedy, error=error, limit=2**20)
+    return parse_yaml(text, str(path), remedy, error)
 
 
 def sha256_file(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 from prefect.client.schemas.responses import SetStateStatus
@@ -11,10 +13,12 @@ from pydantic import Field
 
 from coefvq.errors import RegistryError
 from coefvq.registry.pairs import RegisteredPair
+from coefvq.terminal import clean, markdown
 
 #: how long a suspended run may wait before it fails
 WAIT_SECONDS = 14 * 24 * 3600
 _TAG = "awaiting-"
+_RESULT = {True: "passed", False: "FAILED"}
 
 
 class Approval(RunInput):
@@ -28,7 +32,7 @@ class Approval(RunInput):
 def describe(pair: RegisteredPair, report: str | None = None) -> str:
     """Markdown shown above the form; ``report`` is the link to the pair's report."""
     checks = pair.gate.checks if pair.gate else ()
-    lines = [f"| {c.name} | {'passed' if c.passed else 'FAILED'} | {c.explanation} |" for c in checks]
+    lines = [f"| {markdown(c.name)} | {_RESULT[c.passed]} | {markdown(c.explanation)} |" for c in checks]
     table = "\n".join(["| check | result | explanation |", "|---|---|---|", *lines])
     return (
         f"## {pair.issue}: bundle {pair.bundle_version} waits for approval\n\n{_link(report)}{table}\n\n"
@@ -40,7 +44,10 @@ def _link(report: str | None) -> str:
     if report is None:
         return ""
     # a browser opens no file from a page of a server: the path is there to copy
-    return f"**[Read the report]({report})** (`{report}`)\n\n"
+    shown = clean(report)
+    # what would end a link or a code span in Markdown, or begin HTML, is percent-encoded
+    shown = re.sub(r"[\s<>()\[\]\\`|]", lambda match: quote(match[0], safe=""), shown)
+    return f"**[Read the report]({shown})** (`{shown}`)\n\n"
 
 
 def waiting_tag(issue: str, version: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coefvq.config import PARAMS_FILE
+from coefvq.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from coefvq.registry.history import Decision
@@ -68,12 +68,12 @@ def _report(verdict: str, decision: Decision, as_json: bool) -> None:
     answer = {"verdict": verdict, "by": decision.by, "reason": decision.reason}
     resumed = _resume(decision.issue, decision.version, answer)
     if as_json:
-        print(json.dumps({**decision.model_dump(mode="json"), "resumed_flow_runs": resumed}, sort_keys=True))
+        echo_json({**decision.model_dump(mode="json"), "resumed_flow_runs": resumed})
         return
     what = "is champion" if verdict == "approve" else "was rejected; the champion stays"
-    print(f"{decision.issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
+    echo(f"{decision.issue}: version {decision.version} {what} ({decision.by}: {decision.reason})")
     for run_id in resumed:
-        print(f"flow run {run_id} was waiting for this and goes on")
+        echo(f"flow run {run_id} was waiting for this and goes on")
 
 
 def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
@@ -107,8 +107,8 @@ def init(
     from tasks.workspace import create
 
     create(workspace, {"issues": check_issue_names("--issue", issue)} if issue else {})
-    print(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
-    print("  dvc add data/raw && dvc repro")
+    echo(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
+    echo("  dvc add data/raw && dvc repro")
 
 
 def demo(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from coefvq.terminal import echo, echo_json
 
 
 def snapshot(
@@ -33,4 +34,7 @@ def snapshot(
     from tasks.versioning import SnapshotRequest, take
 
     made = take(SnapshotRequest(batch, workspace, layout, name, message, tag, remote, branch, push))
-    print(json.dumps(made.as_json(), sort_keys=True) if as_json else "\n".join(made.lines()))
+    if as_json:
+        echo_json(made.as_json())
+    else:
+        echo(*made.lines())

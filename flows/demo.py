@@ -15,12 +15,14 @@ from coefvq.data.importers import read_table
 from coefvq.data.manifest import read_table as read_parquet
 from coefvq.data.manifest import to_inputs
 from coefvq.errors import ConfigError
+from coefvq.evaluation.report_files import read_evaluation, read_thresholds
 from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
+from coefvq.terminal import cell, progress
 from flows.demo_settings import preset_settings
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
@@ -70,7 +72,7 @@ def run_demo(request: DemoRequest) -> None:
     for issue in params.issues:
         console.print(_release(issue, root))
     _show_decisions(_unseen(request, root, params, console), console)
-    console.print(_next_steps(request.folder))
+    console.print(_next_steps(request.folder), markup=False)
 
 
 def _settings(request: DemoRequest) -> dict[str, Any]:
@@ -98,12 +100,11 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
     raw = root / params.paths.raw
     if request.data is not None:
         if not raw.exists():
-            console.print(f"copying {request.data} to {raw}")
+            console.print(cell(f"copying {request.data} to {raw}"))
             for line in copy_data(request.data, raw, params.ingest.protocols):
-                console.print(line, markup=False, highlight=False)
+                console.print(cell(line))
         return
     from coefvq.data.synthetic.generate import generate
-    from coefvq.stages.common import progress
 
     with progress("rendering clips", request.videos) as advance:
         generate(raw, request.videos, request.seed, PREVALENCE, params.runtime.workers, progress=advance)
@@ -121,7 +122,7 @@ def _run_pipeline(root: Path, console: Console) -> None:
     pipeline.repro(
         root,
         env=env,
-        on_line=lambda line: console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True),
+        on_line=lambda line: console.print(cell(line, "dim"), soft_wrap=True),
     )
     checks = read_json(root / "reports" / "validation.json")
     console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")
@@ -129,8 +130,8 @@ def _run_pipeline(root: Path, console: Console) -> None:
 
 def _show_results(root: Path, params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_json(root / params.paths.report(issue, "evaluation.json"))
-        thresholds = read_json(root / params.paths.report(issue, "thresholds.json"))
+        evaluation = read_evaluation(root / params.paths.report(issue, "evaluation.json"))
+        thresholds = read_thresholds(root / params.paths.report(issue, "thresholds.json"))
         rows = result_rows(evaluation, thresholds)
         console.print(rich_table(rows, issue, caption(evaluation)))
         write_text(root / params.paths.report(issue, "result.md"), markdown_table(rows, caption(evaluation)))

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from coefvq.registry import release
+from coefvq.terminal import protect
 from tasks.release import connect, record_decision
 from tasks.workspace import run_environment
 
@@ -27,6 +28,7 @@ def promote(
     Returns:
         The version that is champion afterwards, or "none".
     """
+    protect()
     root = Path(workspace)
     connect(root, run_environment(root))
     if action == "rollback":

@@ -17,6 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from coefvq.config import load_params
 from coefvq.registry.pairs import RegisteredPair
+from coefvq.terminal import protect
 from flows import approval
 from flows.approval import Approval
 from tasks.pipeline import StageOutcome, repro, stage_levels
@@ -46,6 +47,7 @@ def retrain(
     Returns:
         Issue -> "approve", "reject" or "waiting".
     """
+    protect()
     root = Path(workspace)
     env = run_environment(root)
     folder = prepare(root, isolated, flow_run.id, env)

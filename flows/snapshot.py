@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 
+from coefvq.terminal import protect
 from tasks.snapshot import collect, land, locate
 from tasks.versioning import SnapshotRequest, opened
 
@@ -39,6 +40,7 @@ def snapshot(
     Returns:
         What `coefvq data snapshot --json` prints.
     """
+    protect()
     request = SnapshotRequest(Path(batch), Path(workspace), layout, name, message, tag, remote, branch, push)
     with opened(request, locate(request)) as run:
         made = land(run, collect(run))

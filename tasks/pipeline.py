@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from coefvq.errors import CoefVQError, DataError
+from coefvq.files import read_yaml
+from coefvq.terminal import clean
 from tasks.process import CHILDREN
 
+_ERRORS = ("error: ", "ERROR: ")
 _BUSY = "is busy"
 _NETWORK = ("Connection reset", "Connection refused", "Temporary failure in name resolution", "timed out")
 
 
 class StageError(CoefVQError):
-    """A DVC stage failed; ``transient`` says whether trying again can help."""
+    """A DVC stage failed; ``transient`` says whether trying again can help.
 
-    def __init__(self, message: str, transient: bool) -> None:
+    The exit code is the stage's own where that is one of ours.
+    """
+
+    def __init__(self, message: str, transient: bool, exit_code: int = CoefVQError.exit_code) -> None:
         super().__init__(message)
         self.transient = transient
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,18 @@ def repro(
 ) -> StageOutcome:
     """`dvc repro` of some stages (all by default); ``single`` does not look at what lies upstream.
 
+    ``on_line`` gets clean lines (``terminal.clean``), without the error's own: the exception holds that one.
+
     Raises:
         StageError: DVC or the stage failed; the message holds the stage's own error line.
     """
+
+    def relay(line: str) -> None:
+        if not line.startswith(_ERRORS):
+            on_line(clean(line.expandtabs(4)))
+
     argv = [sys.executable, "-m", "dvc", "repro", *(["--single-item"] if single else []), *stages]
-    finished = CHILDREN.run(argv, root, {**child_path(), **(env or {})}, on_line)
+    finished = CHILDREN.run(argv, root, {**child_path(), **(env or {})}, relay)
     name = ", ".join(stages) or "pipeline"
     if finished.returncode:
         raise _failure(name, finished.tail)
@@ -82,11 +94,11 @@ def child_path() -> dict[str, str]:
 
 
 def _failure(name: str, tail: Sequence[str]) -> StageError:
-    own = [line for line in tail if line.startswith("error: ")]
-    dvc = [line for line in tail if line.startswith("ERROR: ")]
+    own, dvc = ([line for line in tail if line.startswith(start)] for start in _ERRORS)
     reason = own[-1].removeprefix("error: ") if own else (dvc or list(tail) or ["no output"])[-1]
+    code = re.search(r"exited with ([2-8])$", dvc[-1]) if dvc else None
     transient = any(_BUSY in line or any(word in line for word in _NETWORK) for line in dvc)
-    return StageError(f"{name}: {reason}", transient)
+    return StageError(f"{name}: {reason}", transient, int(code[1]) if own and code else CoefVQError.exit_code)
 
 
 def data_version(root: Path, raw: str) -> str:
@@ -98,5 +110,9 @@ def data_version(root: Path, raw: str) -> str:
     pointer = root / f"{raw}.dvc"
     if not pointer.is_file():
         raise DataError(f"{pointer}: missing; version the clips first: dvc add {raw}")
-    tracked: dict[str, Any] = yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]
-    return str(tracked["md5"])
+    remedy = f"version the clips again: dvc add {raw}"
+    tracked = read_yaml(pointer, missing=remedy, remedy=remedy, error=DataError)
+    try:
+        return str(tracked["outs"][0]["md5"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{pointer}: outs.0.md5: expected a hash; {remedy}") from error

@@ -22,7 +22,7 @@ from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read
 from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.files import read_json, sha256_file, write_json
-from coefvq.stages.common import progress, say
+from coefvq.terminal import progress, say
 from tasks.isolation import RemoteError, Target, find_target, make_clone, push, refs, reset, run_folder, share_dvc
 from tasks.raw_folder import add_batch, bring_table
 from tasks.workspace import dvc, git
@@ -249,7 +249,7 @@ def _record(run: Run, batch: Batch, seen: Survey, number: int, table: Path) -> d
         counts = add_counts(counts, count_labels(chunk, run.labels))
     return {
         "version": number,
-        "parent": read_json(run.record)["version"] if run.record.is_file() else None,
+        "parent": _earlier(run).get("version"),
         "layout": batch.layout,
         "batch": {"name": batch.name, "clips": clips, "labels": counts},
         "total": {"clips": seen.clips + clips, "labels": add_counts(seen.counts, counts)},
@@ -277,8 +277,21 @@ def _outcome(run: Run, tag: str | None, added: int, known: int) -> Snapshot:
         known=known,
         data_in=f"DVC remote '{run.remote}'" if run.remote and run.request.push else "this machine's DVC cache only",
         take_over=f"{get} {run.raw}.dvc" if tag else None,
-        record=read_json(run.record) if run.record.is_file() else {},
+        record=_earlier(run),
     )
+
+
+def _earlier(run: Run) -> dict[str, Any]:
+    """The record of the version that the clone holds; empty before the first."""
+    if not run.record.is_file():
+        return {}
+    remedy = f"restore it: git checkout HEAD -- {run.record.name}"
+    record: dict[str, Any] = read_json(run.record, remedy=remedy)
+    total = record.get("total")
+    fits = isinstance(record.get("version"), int) and isinstance(total, dict) and "clips" in total
+    if not fits or record.get("layout") not in ("files", "reference"):
+        raise DataError(f"{run.record}: expected version, total.clips and layout, files or reference; {remedy}")
+    return record
 
 
 def _check_paths(run: Run) -> None:
@@ -292,7 +305,7 @@ def _check_paths(run: Run) -> None:
 
 
 def _layout(run: Run) -> Layout:
-    used = read_json(run.record).get("layout") if run.record.is_file() else None
+    used = _earlier(run).get("layout")
     layout: Layout = run.request.layout or used or ("reference" if run.params.paths.media else "files")
     if used and layout != used:
         raise ConfigError(f"--layout {layout}: the versions so far are '{used}'; a workspace keeps one layout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from coefvq.config import load_mapping
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
@@ -109,6 +111,8 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
 
     yaml = YAML()
     yaml.width = 4096
+    # ruamel keeps comments; the shared reader says what is wrong with a damaged file
+    load_mapping(path)
     document = yaml.load(path.read_text(encoding="utf-8"))
     for issue in settings.get("issues", ()):
         _configure(document, issue)
@@ -116,13 +120,14 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
         *parents, last = dotted.split(".")
         node = document
         for part in parents:
-            if part not in node:
+            if not isinstance(node, dict) or part not in node:
                 raise ConfigError(f"{path}: no section {dotted.rpartition('.')[0]}; check the key")
             node = node[part]
         node[last] = value
     if settings:
-        with path.open("w", encoding="utf-8") as stream:
-            yaml.dump(document, stream)
+        text = io.StringIO()
+        yaml.dump(document, text)
+        write_text(path, text.getvalue())
 
 
 def _configure(document: Any, issue: str) -> None:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from coefvq.cascade.curves import FloatArray
 from coefvq.config import Fraction, IssueName, Percent
+from coefvq.documents import parse_json
 from coefvq.errors import ConfigError, DataError
 
 BoolArray = NDArray[np.bool_]
@@ -187,11 +188,7 @@ class CascadePolicy(BaseModel):
         Raises:
             ConfigError: not JSON, or a key is unknown, missing or ill-typed.
         """
-        try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{source}: not JSON ({error}); run the thresholds stage again") from error
-        return cls.from_dict(raw, source)
+        return cls.from_dict(parse_json(text, source, "run the thresholds stage again", ConfigError), source)
 
 
 def escalation_mask(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from coefvq.cli.workspace import open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
-from coefvq.files import read_json
+from coefvq.terminal import cell, echo, echo_json, show
 
 if TYPE_CHECKING:
     from coefvq.cascade.consistency import Finding
@@ -34,7 +33,7 @@ def audit(
     """
     findings = _paper() if paper else _workspace(issue, params)
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        echo_json([asdict(finding) for finding in findings], indent=2)
     else:
         _print(findings)
     broken = [finding for finding in findings if finding.verdict == "broken"]
@@ -54,28 +53,26 @@ def _paper() -> list[Finding]:
 
 def _workspace(issues: list[str] | None, params: Path) -> list[Finding]:
     from coefvq.cascade.consistency import audit_issue
+    from coefvq.evaluation.report_files import read_evaluation, read_thresholds
 
     settings = open_workspace(params)
     findings: list[Finding] = []
     for name in issues or settings.issues:
         report = settings.check_issue(name)
-        files = (settings.paths.report(report, f"{kind}.json") for kind in ("evaluation", "thresholds"))
-        findings += audit_issue(*map(read_json, files))
+        evaluation = read_evaluation(settings.paths.report(report, "evaluation.json"))
+        findings += audit_issue(evaluation, read_thresholds(settings.paths.report(report, "thresholds.json")))
     return findings
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("rule", "where", "verdict", "figures"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         style = {"holds": "green", "broken": "bold red"}.get(finding.verdict, "dim")
-        table.add_row(finding.rule, Text(finding.where), Text(finding.verdict, style), Text(finding.explanation))
+        table.add_row(finding.rule, cell(finding.where), cell(finding.verdict, style), cell(finding.explanation))
     counts = [f"{sum(f.verdict == v for f in findings)} {v}" for v in ("holds", "broken", "not asked")]
-    console = Console() if Console().is_terminal else Console(width=140)
-    console.print(table)
-    console.print(", ".join(counts))
+    show(table, width=140)
+    echo(", ".join(counts))

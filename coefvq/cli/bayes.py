@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
+
+from coefvq.terminal import echo, echo_json
 
 
 def bayes(
@@ -25,10 +26,10 @@ def bayes(
     targets = list(dict.fromkeys(precision or (60.0, 70.0)))
     table = bayes_table({"icd": icd, "ucc": ucc}, targets)
     if as_json:
-        print(json.dumps(table, indent=2))
+        echo_json(table, indent=2)
         return
-    print("| issue | view | F1 | " + " | ".join(f"R@P{target:g}" for target in targets) + " | AUC |")
-    print("|---|---" + "|---" * (len(targets) + 2) + "|")
+    echo("| issue | view | F1 | " + " | ".join(f"R@P{target:g}" for target in targets) + " | AUC |")
+    echo("|---|---" + "|---" * (len(targets) + 2) + "|")
     for issue, views in table.items():
         for view, figures in views.items():
-            print(f"| {issue} | {view} | " + " | ".join(f"{100 * value:.1f}" for value in figures.values()) + " |")
+            echo(f"| {issue} | {view} | " + " | ".join(f"{100 * value:.1f}" for value in figures.values()) + " |")

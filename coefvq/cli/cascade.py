@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coefvq.errors import DataError
+from coefvq.terminal import cell, echo_json, show
 
 if TYPE_CHECKING:
     from coefvq.cascade.thresholds import CascadeThresholds
@@ -89,7 +89,7 @@ def fit(
     if out is not None:
         _write_policy(estimator, result, issue, out)
     if as_json:
-        print(json.dumps(result, sort_keys=True, allow_nan=False))
+        echo_json(result)
     else:
         _print(result)
 
@@ -207,7 +207,6 @@ def _write_policy(estimator: CascadeThresholds, result: dict[str, Any], issue: s
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from coefvq.cascade.policy import threshold_text
@@ -216,14 +215,15 @@ def _print(result: dict[str, Any]) -> None:
     table = Table(
         title=f"base >= {threshold_text(base)}, then MLLM >= {threshold_text(decision)}",
         title_justify="left",
-        caption=result["reason"],
+        caption=cell(result["reason"]),
         caption_justify="left",
     )
     table.add_column("percent, with 95 % interval")
     parts = [(result["fitted_on"], result["fitted"]), (result["reported_on"], result["reported"])]
     parts = [(name, figures) for name, figures in parts if figures is not None]
     for (name, figures), note in zip(parts, ("fitted", "measured"), strict=False):
-        table.add_column(f"{name} ({note}), n = {figures['n']}, {figures['positives']:g} positive", justify="right")
+        heading = f"{name} ({note}), n = {figures['n']}, {figures['positives']:g} positive"
+        table.add_column(cell(heading), justify="right")
     rows = {
         "MLLM calls (QPS ratio)": ("qps_ratio", 1.0),
         "precision": ("precision", 100.0),
@@ -232,7 +232,7 @@ def _print(result: dict[str, Any]) -> None:
     }
     for title, (key, scale) in rows.items():
         table.add_row(title, *(_share(figures[key], scale) for _, figures in parts))
-    Console().print(table)
+    show(table)
 
 
 def _share(interval: dict[str, float | None], scale: float) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from coefvq.cli.bayes import bayes
 from coefvq.cli.reupload import reupload
+from coefvq.terminal import echo, progress
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(bayes)
@@ -37,14 +38,13 @@ def synth(
     Example: coefvq data synth --out data/raw --videos 400 --seed 7
     """
     from coefvq.data.synthetic.generate import generate
-    from coefvq.stages.common import progress
 
     with progress("rendering clips", videos) as advance:
         summary = generate(
             out, videos, seed, {"icd": icd, "ucc": ucc}, workers=workers, first_index=first_index, progress=advance
         )
     positives = ", ".join(f"{issue} {count}" for issue, count in summary.positives.items())
-    print(f"{out}: {summary.videos} clips, {summary.seconds:.0f} s of footage, positives: {positives}")
+    echo(f"{out}: {summary.videos} clips, {summary.seconds:.0f} s of footage, positives: {positives}")
 
 
 @app.command()
@@ -63,9 +63,9 @@ def reference(
     from coefvq.registry.champions import champion_profile
 
     loaded = connect(params, create=False)
-    found = champion_profile(issue or loaded.issues)
+    found = champion_profile([loaded.check_issue(name) for name in issue] if issue else loaded.issues)
     if found is None:
-        print("no champion with a data profile yet; drift is not measured")
+        echo("no champion with a data profile yet; drift is not measured")
         return
     write_json(Path(loaded.paths.reference), found[1])
-    print(f"{loaded.paths.reference}: training data of the {found[0]} champion ({found[1]['rows']} videos)")
+    echo(f"{loaded.paths.reference}: training data of the {found[0]} champion ({found[1]['rows']} videos)")

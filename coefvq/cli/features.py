@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from coefvq.terminal import cell, echo, echo_json, progress, show
 
 if TYPE_CHECKING:
     from coefvq.training.features.store import FeatureStore
@@ -54,16 +55,16 @@ def build(
     else:
         facts = build_features(loaded, issue, kind, split or [], runs, dry_run)
     if as_json:
-        print(json.dumps(facts, indent=2, sort_keys=True))
+        echo_json(facts, indent=2)
         return
-    print(facts["decision"])
+    echo(facts["decision"])
     if "computed" in facts:
-        print(
+        echo(
             f"{facts['computed']} videos computed in {facts['seconds']:.1f} s ({_size(facts['bytes'])}), "
             f"{facts['found']} were there, {len(facts['skipped'])} skipped"
         )
     for line in facts.get("skipped", {}).values():
-        print(f"skipped: {line}")
+        echo(f"skipped: {line}")
 
 
 @app.command()
@@ -75,19 +76,18 @@ def stats(params: ParamsOption = Path("params.yaml"), as_json: JsonOption = Fals
     store = _store(params)
     rows = _parts(store)
     if as_json:
-        print(json.dumps({"root": str(store.root), "max_bytes": store.max_bytes, "parts": rows}, indent=2))
+        echo_json({"root": str(store.root), "max_bytes": store.max_bytes, "parts": rows}, indent=2)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("part", "key", "entries", "size", "shards", "last use")
     for row in rows:
         last = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_use"]))
         size = _size(row["bytes"])
-        table.add_row(row["name"], row["key"][:8], f"{row['entries']:,}", size, str(row["shards"]), last)
-    Console().print(table)
+        table.add_row(cell(row["name"]), cell(row["key"][:8]), f"{row['entries']:,}", size, str(row["shards"]), last)
+    show(table)
     total = sum(row["bytes"] for row in rows)
-    print(f"{store.root}: {_size(total)} of at most {_size(store.max_bytes)}")
+    echo(f"{store.root}: {_size(total)} of at most {_size(store.max_bytes)}")
 
 
 @app.command()
@@ -100,8 +100,6 @@ def verify(
 
     Example: coefvq features verify --remove
     """
-    from coefvq.stages.common import progress
-
     store = _store(params)
     shards = store.all_shards()
     with progress("hashing shards", len(shards)) as advance:
@@ -111,11 +109,11 @@ def verify(
             path.unlink(missing_ok=True)
     names = [str(path.relative_to(store.root)) for path in damaged]
     if as_json:
-        print(json.dumps({"shards": len(shards), "damaged": names, "removed": remove}, indent=2))
+        echo_json({"shards": len(shards), "damaged": names, "removed": remove}, indent=2)
     else:
-        print(f"{len(shards)} shards, {len(damaged)} damaged" + (", removed" if damaged and remove else ""))
+        echo(f"{len(shards)} shards, {len(damaged)} damaged" + (", removed" if damaged and remove else ""))
         for name in names:
-            print(f"damaged: {name}")
+            echo(f"damaged: {name}")
     if damaged and not remove:
         raise typer.Exit(1)
 
@@ -141,9 +139,9 @@ def prune(
     before = None if unused_days is None else time.time() - unused_days * 86_400
     count, size = store.prune(limit, before)
     if as_json:
-        print(json.dumps({"shards": count, "bytes": size}))
+        echo_json({"shards": count, "bytes": size})
     else:
-        print(f"{count} shards removed ({_size(size)})")
+        echo(f"{count} shards removed ({_size(size)})")
 
 
 def _store(params: Path) -> FeatureStore:
@@ -163,7 +161,7 @@ def _parts(store: FeatureStore) -> list[dict[str, Any]]:
         if shards:
             rows.append(
                 {
-                    "name": read_json(about)["name"],
+                    "name": str(read_json(about).get("name", "unknown")),
                     "key": about.parent.name,
                     "entries": len({entry for shard in shards for entry in entries_of(shard) or []}),
                     "bytes": sum(shard.stat().st_size for shard in shards),

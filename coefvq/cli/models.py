@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from coefvq.terminal import echo, echo_json, say
 
 app = typer.Typer(no_args_is_help=True)
 PresetArgument = Annotated[str, typer.Argument(help="One of: tiny, starter, onevision-0.5b, paper.")]
@@ -24,10 +25,10 @@ def list_presets(as_json: JsonOption = False) -> None:
     from coefvq.models.presets import PRESETS
 
     if as_json:
-        print(json.dumps({name: preset.summary for name, preset in PRESETS.items()}, indent=2))
+        echo_json({name: preset.summary for name, preset in PRESETS.items()}, indent=2)
         return
     for preset in PRESETS.values():
-        print(f"{preset.name:15} {preset.summary}")
+        echo(f"{preset.name:15} {preset.summary}")
 
 
 @app.command()
@@ -41,7 +42,7 @@ def show(preset: PresetArgument, as_json: JsonOption = False) -> None:
 
     facts = preset_facts(preset)
     if as_json:
-        print(json.dumps(facts, indent=2, sort_keys=True))
+        echo_json(facts, indent=2)
         return
     from coefvq.cli.models_text import show_text
 
@@ -62,28 +63,27 @@ def fetch(
     from coefvq.models.presets import get_preset
     from coefvq.models.weights import fetch as weights
     from coefvq.models.weights.sources import source_of
-    from coefvq.stages.common import say
 
     references = list(dict.fromkeys(get_preset(preset).weights.values()))
     if not references:
-        print(f"{preset}: random weights, nothing to fetch")
+        echo(f"{preset}: random weights, nothing to fetch")
     for reference in references:
         source = source_of(reference)
         folder = weights.fetch(source, to, say)
         if verify:
             weights.verify(source, to)
-        print(f"{source.name}: {folder}")
+        echo(f"{source.name}: {folder}")
 
 
 @app.command()
 def plan(
     preset: Annotated[str, typer.Option(help="One of: tiny, starter, onevision-0.5b, paper.")] = "paper",
-    gpus: Annotated[int, typer.Option(min=1, help="Ranks that share gradients and optimiser (ZeRO-2).")] = 8,
+    gpus: Annotated[int, typer.Option(min=1, max=2**20, help="Ranks that share gradients and optimiser (ZeRO-2).")] = 8,
     memory: Annotated[str, typer.Option(help="Memory of one GPU, e.g. 80GiB.")] = "80GiB",
-    batch_size: Annotated[int, typer.Option(min=1, help="Videos per rank and step.")] = 1,
-    frames: Annotated[int, typer.Option(min=1, help="Frames per video.")] = 8,
-    text_tokens: Annotated[int, typer.Option(min=0, help="Tokens of title and stickers.")] = 64,
-    rank: Annotated[int, typer.Option(min=0, help="LoRA rank; alpha is twice as much.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Videos per rank and step.")] = 1,
+    frames: Annotated[int, typer.Option(min=1, max=2**20, help="Frames per video.")] = 8,
+    text_tokens: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens of title and stickers.")] = 64,
+    rank: Annotated[int, typer.Option(min=0, max=2**20, help="LoRA rank; alpha is twice as much.")] = 32,
     fusion: Annotated[Literal["late", "early", "none"], typer.Option(help="What becomes of the sound.")] = "late",
     as_json: JsonOption = False,
 ) -> None:
@@ -104,11 +104,11 @@ def plan(
         preset, media, lora, fusion, gpus=gpus, memory_gib=gib, batch_size=batch_size, text_tokens=text_tokens
     ).as_dict()
     if as_json:
-        print(json.dumps(result, indent=2))
+        echo_json(result, indent=2)
         return
     from coefvq.cli.models_text import plan_text
 
-    print(plan_text(result, gib))
+    echo(*plan_text(result, gib).splitlines())
 
 
 def gibibytes(text: str) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +11,7 @@ import typer
 from coefvq.cli.workspace import open_workspace
 from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import CoefVQError, RegistryError
+from coefvq.terminal import cell, echo, echo_json, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,7 +52,7 @@ def register(
     if outcome.pair is not None and outcome.pair.offered:
         _keep_report(settings, outcome.pair)
     if as_json:
-        _print_json({"gate": outcome.report.model_dump(mode="json"), "pair": _pair_json(outcome.pair)})
+        echo_json({"gate": outcome.report.model_dump(mode="json"), "pair": _pair_json(outcome.pair)}, indent=2)
     else:
         _print_registration(issue, outcome.report, outcome.pair)
     if not outcome.report.passed:
@@ -66,9 +65,9 @@ def _keep_report(settings: Params, pair: RegisteredPair) -> None:
     from coefvq.cli.report import keep_report
 
     try:
-        print(f"report: {keep_report(settings, pair)}", file=sys.stderr)
+        say(f"report: {keep_report(settings, pair)}")
     except CoefVQError as error:
-        print(f"no report is kept with version {pair.version}: {error}", file=sys.stderr)
+        say(f"no report is kept with version {pair.version}: {error}")
 
 
 def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> None:
@@ -81,11 +80,11 @@ def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> N
     connect(params, create=False)
     rows = release.status() if tracking.store().exists else []
     if as_json:
-        _print_json([_status_json(row) for row in rows])
+        echo_json([_status_json(row) for row in rows], indent=2)
     elif rows:
-        _print(_status_table(rows))
+        show(_status_table(rows))
     else:
-        print("nothing is registered; coefvq register --issue NAME makes the first challenger")
+        echo("nothing is registered; coefvq register --issue NAME makes the first challenger")
 
 
 def history(
@@ -103,11 +102,11 @@ def history(
     chosen = None if issue is None else settings.check_issue(issue)
     rows = release.history(chosen) if tracking.store().exists else []
     if as_json:
-        _print_json([row.model_dump(mode="json") for row in rows])
+        echo_json([row.model_dump(mode="json") for row in rows], indent=2)
     elif rows:
-        _print(_history_table(rows))
+        show(_history_table(rows))
     else:
-        print("no decisions yet")
+        echo("no decisions yet")
 
 
 def rollback(
@@ -126,9 +125,9 @@ def rollback(
     settings = connect(params, create=False)
     decision = release.rollback(settings.check_issue(issue), by, reason)
     if as_json:
-        _print_json(decision.model_dump(mode="json"))
+        echo_json(decision.model_dump(mode="json"), indent=2)
     else:
-        print(f"{issue}: champion is version {decision.to_version} again (was {decision.from_version or 'none'})")
+        echo(f"{issue}: champion is version {decision.to_version} again (was {decision.from_version or 'none'})")
 
 
 def connect(params: Path, create: bool = True) -> Params:
@@ -157,13 +156,13 @@ def gate_table(issue: str, report: GateReport) -> Table:
 
 
 def _print_registration(issue: str, report: GateReport, pair: RegisteredPair | None) -> None:
-    _print(gate_table(issue, report))
+    show(gate_table(issue, report))
     if pair is not None:
         known = "registered" if pair.created else "was registered before"
         todo = (
             f"coefvq approve --issue {issue} --by … --reason …" if pair.offered else "nothing, it was decided on before"
         )
-        print(f"{issue}: bundle {pair.bundle_version} {known}; next: {todo}")
+        echo(f"{issue}: bundle {pair.bundle_version} {known}; next: {todo}")
 
 
 def _status_table(rows: list[IssueStatus]) -> Table:
@@ -243,17 +242,4 @@ def _pair_json(pair: RegisteredPair | None) -> dict[str, Any] | None:
 
 
 def _add(table: Table, *cells: str) -> None:
-    from rich.text import Text
-
-    # as Text: a reason such as "[/] was wrong" is not markup
-    table.add_row(*(Text(cell) for cell in cells))
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True))
+    table.add_row(*map(cell, cells))

@@ -13,8 +13,10 @@ import typer
 
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE, Params
-from coefvq.errors import ConfigError
+from coefvq.errors import ConfigError, DataError
 from coefvq.files import read_json, write_text
+from coefvq.records import REQUIRED_SCORE_COLUMNS
+from coefvq.terminal import echo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +53,7 @@ def report(
     for name in names:
         target = out or settings.paths.report(name, "report.html")
         shown = write_report(settings, name, target, thumbnails, registry)
-        print(target)
+        echo(target)
         if pictures is not None:
             _write_pictures(shown, pictures)
 
@@ -66,9 +68,17 @@ def write_report(settings: Params, issue: str, target: Path, thumbnails: bool, r
     from coefvq.evaluation.report_html import build, wanted_thumbnails
 
     given = gather(settings, issue, registry)
-    if thumbnails and given.manifest is not None:
-        given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
-    write_text(target, build(given))
+    try:
+        if thumbnails and given.manifest is not None:
+            given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
+        page = build(given)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        # each file fits its schema: what is left is files of different runs or versions
+        raise DataError(
+            f"{settings.paths.report(issue, 'report.html').parent}: the reports do not fit each other "
+            f"({type(error).__name__}: {error}); run evaluate, thresholds and stability again"
+        ) from error
+    write_text(target, page)
     return given
 
 
@@ -115,6 +125,7 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
         RegistryError: the store does not answer.
     """
     from coefvq.data.manifest import read_table
+    from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_thresholds
     from coefvq.evaluation.report_html import ReportInputs
     from coefvq.registry.bundle import read_candidate
 
@@ -127,9 +138,9 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
     splits = Path(paths.reports) / "splits.json"
     return ReportInputs(
         issue=issue,
-        scores=read_table(paths.report(issue, "scores.parquet")),
-        evaluation=read_json(files["evaluation"]),
-        thresholds=read_json(files["thresholds"]),
+        scores=read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS),
+        evaluation=read_evaluation(files["evaluation"]),
+        thresholds=read_thresholds(files["thresholds"]),
         candidate=None if candidate is None else candidate.to_json(),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bundle_version=asked.bundle_version if asked else None,
@@ -138,15 +149,16 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
         served=asked.served if asked else None,
         is_served=asked.is_served if asked else False,
         stability=_stability(files["stability"], settings),
-        calibration=read_json(files["calibration"]) if files["calibration"].is_file() else None,
+        calibration=read_calibration(files["calibration"]) if files["calibration"].is_file() else None,
         splits=read_json(splits) if splits.is_file() else None,
     )
 
 
 def _stability(path: Path, settings: Params) -> dict[str, Any] | None:
+    from coefvq.evaluation.report_files import read_stability
     from coefvq.evaluation.stability import held_against
 
-    return held_against(read_json(path), settings.gate.max_flip_rate) if path.is_file() else None
+    return held_against(read_stability(path), settings.gate.max_flip_rate) if path.is_file() else None
 
 
 def _ask(settings: Params, candidate: Candidate) -> _Asked:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from coefvq.terminal import echo, echo_json, progress, say
 
 
 def reupload(
@@ -31,7 +32,6 @@ def reupload(
     from coefvq.data.media import DEFAULT_LIMITS
     from coefvq.data.reupload.generate import Settings, count_videos
     from coefvq.data.reupload.generate import reupload as make
-    from coefvq.stages.common import progress, say
 
     if line := not_taken(find_source(source)).line():
         say(line)
@@ -39,13 +39,13 @@ def reupload(
     with progress("making re-uploads", count_videos(source, settings)) as advance:
         summary = make(source, out, settings, workers=workers, limits=DEFAULT_LIMITS, progress=advance)
     if as_json:
-        print(json.dumps({"out": str(out), **asdict(summary)}, ensure_ascii=False))
+        echo_json({"out": str(out), **asdict(summary)})
         return
     edits = ", ".join(f"{kind} {count}" for kind, count in summary.edits.items())
-    print(
+    echo(
         f"{out}: {summary.originals} originals ({summary.own_edited} edited by their creator), {summary.copies} copies"
     )
-    print(f"edits of the copies: {edits or 'none'}")
-    print(f"skipped: {len(summary.skipped)} of {summary.originals + len(summary.skipped)} input clips")
+    echo(f"edits of the copies: {edits or 'none'}")
+    echo(f"skipped: {len(summary.skipped)} of {summary.originals + len(summary.skipped)} input clips")
     for footage in summary.skipped:
         say(f"skipped {footage.uri}: {footage.reason} ({footage.message})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import typer
 from coefvq.config import load_params
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
+from coefvq.terminal import cell, echo_json, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,9 +48,9 @@ def score(
     rows = load_scorer(issue, version)(inputs)
     if as_json:
         for row in rows:
-            print(json.dumps(asdict(row), sort_keys=True))
+            echo_json(asdict(row))
     else:
-        _print(rows)
+        show(results_table(rows))
     failed = [row for row in rows if row.error]
     if failed:
         raise DataError(f"{len(failed)} of {len(rows)} not scored; first: {failed[0].error}")
@@ -84,7 +84,6 @@ def collect(
 def _from_table(source: Path, protocols: Sequence[str]) -> list[VideoInput]:
     from coefvq.data.importers import read_table
     from coefvq.data.manifest import to_inputs
-    from coefvq.stages.common import say
 
     table = read_table(source)
     if line := table.left_out.line():
@@ -92,18 +91,11 @@ def _from_table(source: Path, protocols: Sequence[str]) -> list[VideoInput]:
     return to_inputs(table.frame.assign(sha256=None), table.root, protocols)
 
 
-def _print(rows: Sequence[ScoredVideo]) -> None:
-    from rich.console import Console
-
-    Console().print(results_table(rows))
-
-
 def results_table(rows: Sequence[ScoredVideo]) -> Table:
     """Decision, scores and deciding stage as a rich table."""
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"bundle {', '.join(sorted({row.bundle_version for row in rows}))}")
+    table = Table(title=cell(f"bundle {', '.join(sorted({row.bundle_version for row in rows}))}"))
     for name, justify in (("video", "left"), ("issue", "left"), ("decision", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name in ("base", "MLLM"):
@@ -111,9 +103,8 @@ def results_table(rows: Sequence[ScoredVideo]) -> Table:
     table.add_column("decided by")
     for row in rows:
         decision = "error" if row.error else "positive" if row.positive else "negative"
-        table.add_row(
-            escape(row.video_id), row.issue, decision, _number(row.base_score), _number(row.mllm_score), row.decided_by
-        )
+        scores = (_number(row.base_score), _number(row.mllm_score))
+        table.add_row(*map(cell, (row.video_id, row.issue, decision, *scores, row.decided_by)))
     return table
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
+from coefvq.terminal import cell, echo, echo_json, progress_bar, say, show
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.records import BatchReport, Event, IndexEntry
@@ -69,7 +68,7 @@ def publish(
             "unchanged": len(events) - len(appended),
             "last_offset": log.last_offset(),
         }
-    _print(counts, as_json, f"{counts['events']} events published, {counts['unchanged']} unchanged")
+    _print(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
 
 
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
@@ -101,6 +100,8 @@ def run(
     from coefvq.vmp.retriever import retrieve
     from coefvq.vmp.rules import decide, load_rules
 
+    if not math.isfinite(poll_interval):
+        raise ConfigError(f"--poll-interval {poll_interval}: expected a number of seconds")
     filter_rules = load_rules(rules)
     folder = given(_folder(state, params), params)
     scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
@@ -126,7 +127,7 @@ def run(
                 consumer=consumer,
             )
         summary = {**totals, "offset": index.committed(consumer)}
-    _print(summary, as_json, _counts(summary))
+    _print(summary, as_json, [_counts(summary)])
 
 
 @app.command(epilog="Example: coefvq vmp get clip_0001 --json")
@@ -153,9 +154,9 @@ def status(state: State = None, params: Settings = PARAMS_FILE, as_json: Json = 
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
     table = _table("", "")
     for name, value in (("events in the log", last), *states.items(), ("dead letters", dead)):
-        table.add_row(Text(name), str(value))
+        table.add_row(cell(name), str(value))
     for name, lag in lags.items():
-        table.add_row(Text(f"lag of {name}"), str(lag["lag"]))
+        table.add_row(cell(f"lag of {name}"), str(lag["lag"]))
     summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
     _print(summary, as_json, table)
 
@@ -173,7 +174,7 @@ def dead_letters(
         retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
     table = _table("video", "version", "failed at", "reason")
     for letter in letters:
-        table.add_row(Text(letter.video_id), str(letter.source_version), letter.failed_at, Text(letter.reason))
+        table.add_row(*map(cell, (letter.video_id, letter.source_version, letter.failed_at, letter.reason)))
     _print({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
@@ -197,17 +198,17 @@ def audit(
     _print(asdict(found), as_json, _describe_audit(found))
 
 
-def _describe_audit(found: StreamAudit) -> str:
+def _describe_audit(found: StreamAudit) -> list[str]:
     result = found.estimate
     rows = ", ".join(f"{found.rows[kind]} {kind} ({found.labels.get(kind, 0)} labelled)" for kind in found.rows)
     left_out = f"; {found.unlogged} filtered out before the audit began are left out" if found.unlogged else ""
-    return (
+    return [
         f"{found.issue}: recall {100 * result.recall.value:.1f} %, 95 % interval {100 * result.recall.low:.1f} to "
-        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})\n"
+        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})",
         f"positives found {result.found.value:.0f}, missed {result.missed.value:.0f} "
-        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen\n"
-        f"{rows}{left_out}"
-    )
+        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen",
+        f"{rows}{left_out}",
+    ]
 
 
 def _folder(state: Path | None, params: Path) -> Path:
@@ -225,10 +226,9 @@ def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | No
 
 
 def _read_with_progress(source: Path, root: Path | None, log: Path) -> list[Event]:
-    from coefvq.stages.common import say
     from coefvq.vmp.publications import read_events
 
-    with _progress() as progress:
+    with progress_bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)
         advance = partial(progress.update, task)
         return read_events(
@@ -248,16 +248,11 @@ def _published(log: Path) -> list[tuple[str, str]]:
 def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
     """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
     if todo is None:
-        yield lambda report: None if as_json else typer.echo(_counts(asdict(report)), err=True)
+        yield lambda report: None if as_json else say(_counts(asdict(report)))
         return
-    with _progress() as progress:
+    with progress_bar(transient=True) as progress:
         task = progress.add_task("events", total=todo)
         yield lambda report: progress.advance(task, report.events)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _counts(report: dict[str, Any]) -> str:
@@ -268,15 +263,16 @@ def _counts(report: dict[str, Any]) -> str:
     )
 
 
-def _describe(entry: IndexEntry) -> str:
+def _describe(entry: IndexEntry) -> list[str]:
     version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}"
     if entry.state == "deleted":
-        return f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"
+        return [f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"]
     if entry.state == "removed":
         head = f"{entry.video_id}: removed by rule '{entry.rule}' ({version})"
     else:
         head = f"{entry.video_id}: live by rule '{entry.rule}' ({version})"
-    return "\n".join([head, json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False)])
+    # split at line feeds only: a title may hold other characters that end a line
+    return [head, *json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False).split("\n")]
 
 
 def _table(*columns: str) -> Table:
@@ -286,10 +282,10 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _print(value: dict[str, Any], as_json: bool, human: str | Table) -> None:
+def _print(value: dict[str, Any], as_json: bool, human: Sequence[str] | Table) -> None:
     if as_json:
-        typer.echo(json.dumps(value, sort_keys=True))
-    elif isinstance(human, str):
-        typer.echo(human)
+        echo_json(value)
+    elif isinstance(human, Table):
+        show(human)
     else:
-        Console().print(human)
+        echo(*human)

@@ -28,6 +28,7 @@ from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regu
 from coefvq.data.raw_table import Counts, Labels, Layout, Row, add_counts, canonical_rows, count_labels, same_facts
 from coefvq.errors import ConfigError, DataError, MediaError
 from coefvq.files import sha256_file
+from coefvq.redaction import redact
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -220,7 +221,7 @@ def _places(table: CheckedTable, uri: str, layout: Layout, media: str | None) ->
     origin, root = table.source.origin, table.source.root
     if layout == "files":
         if remote.is_url(uri):
-            raise DataError(f"{origin}: {remote.redacted(uri)} is a URL; version such rows with --layout reference")
+            raise DataError(f"{origin}: {redact(uri)} is a URL; version such rows with --layout reference")
         if media is not None:
             raise ConfigError("paths.media is set, so clips are not read from the raw folder; use --layout reference")
         return _below(root, root, uri)
@@ -236,7 +237,7 @@ def _places(table: CheckedTable, uri: str, layout: Layout, media: str | None) ->
         in_store = root.resolve().is_relative_to(store.resolve())
         return _below(store, root if in_store else store, uri)
     if not remote.is_below(uri):
-        raise DataError(f"{origin}: {uri} leaves the store {remote.redacted(media)}; use a path below it")
+        raise DataError(f"{origin}: {uri} leaves the store {redact(media)}; use a path below it")
     return uri, remote.address(uri, media)
 
 

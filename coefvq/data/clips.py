@@ -30,6 +30,7 @@ from coefvq.data.workers import LimitedPool, limited_map, shared_pool
 from coefvq.errors import MediaError
 from coefvq.files import atomic_path, private_folder, sha256_file, sha256_json, storage_errors
 from coefvq.records import VideoInput
+from coefvq.redaction import redact
 
 #: raise it when decoding gives other values
 FORMAT_VERSION = 2
@@ -177,7 +178,7 @@ class ClipStore:
 
 
 def _name(video: VideoInput) -> object:
-    return video.path if video.url is None else remote.redacted(video.url)
+    return video.path if video.url is None else redact(video.url)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pandas as pd
 from coefvq.data.synthetic.captions import short_captions
 from coefvq.data.synthetic.factors import FACTOR_TYPES, Factors
 from coefvq.errors import DataError
+from coefvq.files import read_text
 from coefvq.records import CAPTION
 
 _FACTORS = "factors.jsonl"
@@ -39,12 +40,13 @@ def read_descriptions(rows: pd.DataFrame, raw: Path) -> list[tuple[str, ...]]:
 
 def _lines(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = read_text(path, missing="make the clips again", remedy="make the clips again")
+    for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         try:
             row = json.loads(line)
             levels: dict[str, Any] = {name: kind(row["shown"][name]) for name, kind in FACTOR_TYPES.items()}
             found.append((str(row["video_id"]), short_captions(Factors(**levels))))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} row {number}: expected an object with video_id and shown levels ({error}); "
                 "correct the line or make the clips again"

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from coefvq.data import remote
 from coefvq.errors import MediaError
+from coefvq.redaction import redact
 
 #: how the files of the containers that ``container`` opens are called, small letters
 CLIP_SUFFIXES = frozenset(
@@ -66,7 +67,7 @@ class Location:
             MediaError: ``outside_root``, it is a URL.
         """
         if self.path is None:
-            raise MediaError("outside_root", f"{remote.redacted(self.uri)}: expected a local file; download it first")
+            raise MediaError("outside_root", f"{redact(self.uri)}: expected a local file; download it first")
         return self.path
 
 
@@ -190,7 +191,7 @@ def _check_url(url: str, protocols: tuple[str, ...]) -> None:
         return
     allowed = ", ".join(protocols) or "local files only"
     remedy = "write a file's path without its scheme" if url[:5].lower() == "file:" else "add the scheme there"
-    raise MediaError("outside_root", f"{remote.redacted(url)}: ingest.protocols allows {allowed}; {remedy}")
+    raise MediaError("outside_root", f"{redact(url)}: ingest.protocols allows {allowed}; {remedy}")
 
 
 def _outside(uri: str, root: Root) -> MediaError:

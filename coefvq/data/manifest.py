@@ -14,7 +14,7 @@ from coefvq.data.clips import default_cache
 from coefvq.data.locations import Root, locate, root_at
 from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError, MediaError
-from coefvq.files import atomic_path
+from coefvq.files import ROOM, atomic_path, check_regular, storage_errors
 from coefvq.records import CAPTION, LATER_COLUMNS, MANIFEST_COLUMNS, VideoInput, label_column, posterior_column
 
 if TYPE_CHECKING:
@@ -102,24 +102,44 @@ def _schema(frame: pd.DataFrame) -> pa.Schema:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write Parquet atomically."""
-    with atomic_path(path) as temporary:
+    """Write Parquet atomically.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with storage_errors(path, ROOM), atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read Parquet.
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read Parquet that a stage wrote; ``columns`` must be there.
 
     Raises:
-        DataError: the file is missing or is not Parquet.
+        DataError: the file is missing, is not Parquet or lacks a column.
+    """
+    remedy = "delete it and run its stage again"
+    check_regular(path, missing="run the stage that writes it (dvc repro)", remedy=remedy)
+    with parquet_errors(path, remedy):
+        table = pd.read_parquet(path)
+    for name in columns:
+        if name not in table:
+            raise DataError(f"{path}: no column '{name}'; {remedy}")
+    return table
+
+
+@contextmanager
+def parquet_errors(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what Arrow raises for a damaged file into one line.
+
+    Raises:
+        DataError: in the place of such an error.
     """
     try:
-        return pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; run the stage that writes it (dvc repro)") from error
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a Parquet table ({first}); delete it and run its stage again") from error
+        yield
+    # Arrow's own classes derive from these
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{path}: not a Parquet table ({first}); {remedy}") from error
 
 
 def to_inputs(rows: pd.DataFrame, media_root: Path, protocols: Iterable[str]) -> list[VideoInput]:

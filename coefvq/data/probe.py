@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from coefvq.config import MediaLimits
 from coefvq.data import remote
 from coefvq.data.locations import Root, locate
 from coefvq.data.media import decode_audio, decode_frames, stream_info
 from coefvq.data.near_duplicates import video_hash
-from coefvq.data.probe_cache import ProbeCache, open_cache, peek
+from coefvq.data.probe_cache import Facts, ProbeCache, open_cache, peek
 from coefvq.data.workers import limited_map
 from coefvq.errors import MediaError
 from coefvq.files import sha256_file, sha256_json
@@ -204,7 +204,22 @@ def _stamp(facts: os.stat_result) -> str:
 
 def _recall(cache: ProbeCache | None, place: str) -> tuple[str, Probe] | None:
     found = None if cache is None else cache.get(place)
-    return None if found is None else (found[0], Probe(**found[1]))
+    probe = None if found is None else _as_probe(found[1])
+    return None if found is None or probe is None else (found[0], probe)
+
+
+def _as_probe(facts: Facts) -> Probe | None:
+    """Facts of the cache as they were put there; None if they are damaged, and the clip is looked at again."""
+    try:
+        known = facts.keys() == {field.name for field in fields(Probe)}
+        return _probes().validate_python(facts) if known else None
+    except (ValidationError, AttributeError):
+        return None
+
+
+@lru_cache(maxsize=1)
+def _probes() -> TypeAdapter[Probe]:
+    return TypeAdapter(Probe)
 
 
 def _remembered(task: _Task, answer: _Answer, cache: ProbeCache | None) -> Probe:
@@ -256,8 +271,8 @@ def _inspect_remote(task: _Task, settings: _Settings) -> _Answer:
 def _look(path: Path, place: str, settings: _Settings) -> Probe:
     digest, size = sha256_file(path), path.stat().st_size
     known = None if settings.cache is None else peek(settings.cache, settings.key, _content(place, digest))
-    if known is not None:
-        return Probe(**known)
+    if known is not None and (probe := _as_probe(known)) is not None:
+        return probe
     try:
         return replace(_decoded(path, settings.limits), sha256=digest, size_bytes=size)
     except MediaError as error:

@@ -37,7 +37,10 @@ class ProbeCache:
         """Stamp and facts of a place, if it was probed with these settings."""
         query = "SELECT stamp, facts FROM probes WHERE place = ? AND settings = ?"
         found = self._run(query, place, self._settings).fetchone()
-        return None if found is None else (str(found[0]), json.loads(found[1]))
+        try:
+            return None if found is None else (str(found[0]), json.loads(found[1]))
+        except ValueError:
+            return None  # damaged: the clip is probed again, and the row replaced
 
     def put(self, place: str, stamp: str, facts: Mapping[str, Any]) -> None:
         """Keep the facts of a place, instead of earlier ones; written when this returns."""

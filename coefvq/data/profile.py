@@ -15,11 +15,32 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from coefvq.errors import DataError
 from coefvq.records import label_column
 
 _NUMBERS = ("views", "duration_s", "fps", "width", "height", "size_bytes")
 _MOST_BINS, _ROWS_PER_BIN = 10, 20
 Profile = dict[str, Any]
+
+
+def check_profile(value: Any, source: str) -> Profile:
+    """A profile that was read from a file; an empty object is none.
+
+    Raises:
+        DataError: a key does not fit; ``source`` is named.
+    """
+    remedy = "run `coefvq data reference` again, or put {} into it"
+    columns = value.get("columns", {})
+    if not isinstance(columns, dict) or (columns and not isinstance(value.get("rows"), int)):
+        raise DataError(f"{source}: expected rows, a whole number, and columns, an object; {remedy}")
+    for name, known in columns.items():
+        # shares are of each bin and of empty values; classes also have one for values not listed
+        facts: dict[str, Any] = known if isinstance(known, dict) else {}
+        bins, shares = facts.get("edges", facts.get("values")), facts.get("shares")
+        fits = isinstance(bins, list) and isinstance(shares, list) and len(shares) == len(bins) + 2
+        if not fits or not all(isinstance(share, int | float) for share in shares or ()):
+            raise DataError(f"{source}: columns.{name}: expected edges or values, and a share for each bin; {remedy}")
+    return dict(value)
 
 
 def profile(rows: pd.DataFrame, issues: Sequence[str]) -> Profile:

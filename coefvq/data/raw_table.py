@@ -27,6 +27,7 @@ from coefvq.data.importers.columns import CHAT_COLUMNS, PATH_COLUMNS
 from coefvq.data.importers.ids import IdRule, id_from_path
 from coefvq.data.importers.rows import read_rows
 from coefvq.data.importers.values import EXACT
+from coefvq.data.manifest import parquet_errors
 from coefvq.files import atomic_path
 from coefvq.records import posterior_column
 
@@ -40,6 +41,7 @@ TABLE_NAMES: dict[Layout, str] = {"files": "metadata.csv", "reference": "metadat
 READABLE = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.parquet")
 
 _MARK = {b"coefvq": b"canonical-1"}
+_REMEDY = "restore it (git checkout, dvc checkout)"
 _CHUNK = 16_384
 _WORDS = ("title", "stickers", "published_at", "creator_id", "source_id", "views", "weight", "split", "sha256")
 _NO_OWN = frozenset({"video_id", *PATH_COLUMNS, *CHAT_COLUMNS, *_WORDS})
@@ -75,7 +77,7 @@ def read_chunks(raw: Path, labels: Labels, id_of: IdRule = id_from_path) -> Iter
         return
     parquet = raw / TABLE_NAMES["reference"]
     if _is_canonical(parquet):
-        with pq.ParquetFile(parquet) as file:
+        with parquet_errors(parquet, _REMEDY), pq.ParquetFile(parquet) as file:
             yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_CHUNK))
     else:
         yield from to_chunks(canonical_rows(open_table(raw, id_of=id_of), labels))
@@ -166,7 +168,8 @@ def _text(value: Any) -> str | None:
 def _is_canonical(parquet: Path) -> bool:
     if not parquet.is_file():
         return False
-    metadata = pq.read_schema(parquet).metadata or {}
+    with parquet_errors(parquet, _REMEDY):
+        metadata = pq.read_schema(parquet).metadata or {}
     return all(metadata.get(key) == value for key, value in _MARK.items())
 
 

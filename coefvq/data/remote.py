@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from coefvq.config import MediaLimits
 from coefvq.errors import ConfigError, DataError, MediaError
 from coefvq.files import atomic_path, private_folder, sha256_file
+from coefvq.redaction import redact
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -46,12 +47,6 @@ def is_allowed(url: str, protocols: Iterable[str]) -> bool:
     return scheme in _STORES and scheme in protocols and "::" not in url
 
 
-def redacted(url: str) -> str:
-    """A URL without user, password, query and fragment, fit for messages."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def check_protocols(protocols: Iterable[str], prefix: str | None) -> None:
     """Check the settings before the first clip: a driver for each scheme, and an allowed ``paths.media``.
 
@@ -74,7 +69,7 @@ def check_protocols(protocols: Iterable[str], prefix: str | None) -> None:
             raise ConfigError(f"ingest.protocols: {name} cannot be used ({reason}); install or remove it") from error
     if prefix is not None and is_url(prefix) and not is_allowed(prefix, allowed):
         scheme = urlsplit(prefix).scheme
-        raise ConfigError(f"paths.media = {redacted(prefix)}: {scheme} is not in ingest.protocols; add it there")
+        raise ConfigError(f"paths.media = {redact(prefix)}: {scheme} is not in ingest.protocols; add it there")
 
 
 def address(uri: str, prefix: str | None) -> str:
@@ -152,7 +147,7 @@ def _chunks(url: str, limits: MediaLimits) -> Iterator[bytes]:
             while chunk := stream.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:
-                    raise MediaError("too_large", f"{redacted(url)}: above ingest.limits.megabytes; delete the row")
+                    raise MediaError("too_large", f"{redact(url)}: above ingest.limits.megabytes; delete the row")
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 yield chunk
@@ -165,7 +160,7 @@ def _chunks(url: str, limits: MediaLimits) -> Iterator[bytes]:
 def _unreachable(url: str, error: Exception) -> MediaError:
     status = getattr(error, "status", None)
     what = type(error).__name__ + (f" {status}" if isinstance(status, int) else "")
-    return MediaError("unreachable", f"{redacted(url)}: cannot be fetched ({what}); check the store and run again")
+    return MediaError("unreachable", f"{redact(url)}: cannot be fetched ({what}); check the store and run again")
 
 
 def _filesystem(url: str, limits: MediaLimits) -> tuple[Any, str]:

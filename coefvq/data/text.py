@@ -15,7 +15,7 @@ import torch
 
 from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
-from coefvq.files import atomic_path
+from coefvq.files import atomic_path, check_regular
 
 UNKNOWN = "<unk>"
 _TRAINED = SpecialTokens()
@@ -180,9 +180,12 @@ def load_text_encoder(folder: Path, max_tokens: int, tokens: SpecialTokens = _TR
     from tokenizers import Tokenizer
 
     path = folder / _FILE
-    if not path.is_file():
-        raise ModelError(f"{path}: missing; the model folder is incomplete, train or download it again")
-    tokenizer = Tokenizer.from_file(str(path))
+    remedy = "the model folder is damaged, train or download it again"
+    check_regular(path, missing=remedy, remedy=remedy, error=ModelError)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise ModelError(f"{path}: no tokenizer ({error}); {remedy}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return TextEncoder(tokenizer, max_tokens, tokens)

@@ -8,10 +8,11 @@ scripts or external resources, so it can be opened offline and mailed.
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from coefvq.terminal import clean, markdown
 
 #: how many failing ids a check keeps, and how many of those the one-line message shows
 MAX_IDS = 20
@@ -124,7 +125,7 @@ def first_error(result: ValidationResult, source: str = "manifest.parquet") -> s
     others = len(result.failures) - 1
     more = f" ({others} more check(s) failed)" if others else ""
     where = f"{source}: {check.column}" if check.column else source
-    return _one_line(f"{where}: {text}; {remedy}{more}")
+    return clean(f"{where}: {text}; {remedy}{more}")
 
 
 def to_markdown(result: ValidationResult, title: str = "Manifest validation") -> str:
@@ -140,10 +141,10 @@ def to_markdown(result: ValidationResult, title: str = "Manifest validation") ->
             check.name,
             check.column or "",
             "ok" if check.success else "**FAILED**",
-            _markdown(check.expected),
-            _markdown(check.observed),
-            _markdown(_rows_text(check)),
-            _markdown(_remedy(check) or ""),
+            markdown(check.expected),
+            markdown(check.observed),
+            markdown(_rows_text(check)),
+            markdown(_remedy(check) or ""),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -265,15 +266,5 @@ def _some_ids(check: Check) -> str:
     return ", ".join(check.failing_ids[:SHOWN_IDS]) + more
 
 
-def _one_line(text: str) -> str:
-    """Printable and free of line breaks: an id may hold control characters that would steer a terminal."""
-    return "".join(char if char.isprintable() else "�" for char in re.sub(r"\s+", " ", text))
-
-
 def _escape(text: str) -> str:
-    return html.escape(_one_line(text))
-
-
-def _markdown(text: str) -> str:
-    # HTML entities as well: Markdown renderers pass raw tags through
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(_one_line(text), quote=False))
+    return html.escape(clean(text))

@@ -6,6 +6,7 @@ that were not trained are named by the preset and not copied.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from coefvq.data.limits import kept_limits
 from coefvq.data.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
 from coefvq.data.tokens import SpecialTokens
 from coefvq.errors import ModelError
-from coefvq.files import atomic_path, write_json
+from coefvq.files import atomic_path, check_regular, read_json, write_json
 from coefvq.models.assembly import Builder, TokenIds, check_frame_size, device
 from coefvq.models.heads import probability_of
 from coefvq.models.mllm import MultimodalLLM
@@ -267,9 +268,11 @@ def load(folder: Path) -> Classifier:
 
     config, text = read_description(folder)
     classifier = build(config, text)
+    remedy = "train it again"
+    check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
     try:
         found = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder / _WEIGHTS}: does not fit config.json ({reason}); train it again") from error
     wrong = [*found.unexpected_keys, *sorted(set(found.missing_keys) - published_names(classifier))]
@@ -289,8 +292,9 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
     """
     if not (folder / _CONFIG).is_file():
         raise ModelError(f"{folder}: holds no {_CONFIG}; train the model or give another folder")
+    raw = read_json(folder / _CONFIG, missing="train the model", remedy="train the model again", error=ModelError)
     try:
-        config = ModelConfig.model_validate_json((folder / _CONFIG).read_text(encoding="utf-8"))
+        config = ModelConfig.model_validate_json(json.dumps(raw))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -46,12 +46,16 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: there is none.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder}: holds no safetensors file; fetch the weights again")
-    return {name: tensor for path in files for name, tensor in load_file(path).items()}
+    try:
+        return {name: tensor for path in files for name, tensor in load_file(path).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder}: weights not readable ({error}); delete it and fetch the weights again") from error
 
 
 def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path) -> None:

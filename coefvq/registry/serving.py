@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.data.locations import person_file
-from coefvq.data.remote import is_url, redacted
+from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, DataError, MediaError
 from coefvq.records import ScoredVideo, VideoInput
+from coefvq.redaction import redact
 from coefvq.registry.bundle import bundle_version, read_candidate
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _video(row: Mapping[Any, Any], number: int) -> VideoInput:
 def _local(path: str) -> tuple[Path, str | None]:
     """The file, or why it is not opened."""
     if is_url(path):
-        return Path(os.devnull), f"{redacted(path)}: expected a local file; download it and give the copy's path"
+        return Path(os.devnull), f"{redact(path)}: expected a local file; download it and give the copy's path"
     try:
         return person_file(Path(path)), None
     except MediaError:
@@ -133,7 +134,7 @@ def _is_missing(value: Any) -> bool:
 def _stickers(text: str, number: int) -> tuple[str, ...]:
     try:
         parsed = json.loads(text)
-    except (TypeError, json.JSONDecodeError):
+    except (TypeError, ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, list) or not all(isinstance(item, str) for item in parsed):
         raise DataError(f'input row {number}: stickers = {text!r:.60}: expected a JSON list of texts such as ["SALE"]')

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from coefvq.errors import RegistryError
+from coefvq.redaction import redact
 
 DATABASE = "mlflow.db"
 DEFAULT_URI = f"sqlite:///{DATABASE}"
@@ -111,11 +112,6 @@ def _local(name: str, options: str, root: Path) -> Store:
 def user_cache() -> Path:
     """``$XDG_CACHE_HOME/coefvq`` or ``~/.cache/coefvq``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coefvq"
-
-
-def redact(text: str) -> str:
-    """``text`` with user names and passwords in URLs replaced."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 @contextmanager

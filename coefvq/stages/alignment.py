@@ -22,8 +22,9 @@ from coefvq.models.classifier import Classifier
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
-from coefvq.stages.common import data_ref, inputs_and_labels, labelled, say, split_manifest
+from coefvq.stages.common import data_ref, inputs_and_labels, labelled, split_manifest
 from coefvq.stages.loading import opened
+from coefvq.terminal import say
 from coefvq.training.arguments import use_bf16
 from coefvq.training.ranks import rank
 from coefvq.training.warmup import Batch, Inputs, WarmUpFolder, description_vocabulary, warm_up

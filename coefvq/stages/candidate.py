@@ -8,6 +8,7 @@ from typing import Any
 
 from coefvq.config import Params
 from coefvq.data.profile import profile
+from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_stability, read_thresholds
 from coefvq.files import read_json, write_json
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
 from coefvq.stages.common import data_ref, split_manifest
@@ -15,9 +16,9 @@ from coefvq.stages.common import data_ref, split_manifest
 
 def run(params: Params, issue: str) -> None:
     """Bind everything a release is made of."""
-    evaluation = read_json(params.paths.report(issue, "evaluation.json"))
-    thresholds = read_json(params.paths.report(issue, "thresholds.json"))
-    stability = read_json(params.paths.report(issue, "stability.json"))
+    evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
+    thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
+    stability = read_stability(params.paths.report(issue, "stability.json"))
     candidate = build_candidate(
         issue,
         base=_model(params, "base", issue),
@@ -31,7 +32,7 @@ def run(params: Params, issue: str) -> None:
             "cascade": _chosen(thresholds),
             "stability": {key: stability[key] for key in ("n", "flip_rate")},
         },
-        calibration=_calibration(read_json(params.paths.report(issue, "calibration.json"))),
+        calibration=_calibration(read_calibration(params.paths.report(issue, "calibration.json"))),
     )
     write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
     write_json(params.paths.report(issue, "metrics.json"), _headline(candidate.metrics))

@@ -1,10 +1,7 @@
-"""What several stages share: progress bars, rows of a split, the training record."""
+"""What several stages share: rows of a split, the validation files, the data a model was made from."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -16,34 +13,9 @@ from coefvq.data.validation_report import ValidationResult, to_html, to_json, to
 from coefvq.errors import DataError
 from coefvq.evaluation.detail import DetailSettings
 from coefvq.files import sha256_file, write_json, write_text
-from coefvq.records import VideoInput, label_column
+from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column
+from coefvq.redaction import redact_value
 from coefvq.registry.bundle import DataRef
-
-Advance = Callable[[int], None]
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Advance]:
-    """A rich progress bar on stderr; where stderr is no terminal, one line at the end instead of many."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(title, total=total)
-
-        def advance(count: int) -> None:
-            bar.update(task, advance=count)
-
-        yield advance
-    if not sys.stderr.isatty():
-        say(f"{title}: {total} done")
-
-
-def say(message: str) -> None:
-    """One plain line on stderr; stdout is kept for results."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def media_root(params: Params) -> Path:
@@ -68,7 +40,7 @@ def write_validation(result: ValidationResult, folder: Path, name: str, title: s
     """``<name>.json``, ``.md`` and ``.html`` of a validation."""
     write_text(folder / f"{name}.md", to_markdown(result, title))
     write_text(folder / f"{name}.html", to_html(result, title))
-    write_json(folder / f"{name}.json", to_json(result))
+    write_json(folder / f"{name}.json", redact_value(to_json(result)))
 
 
 def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
@@ -76,8 +48,9 @@ def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
 
     So are those that enrichment drops, unless ``thinned`` is false: then all rows come with their own weight.
     """
-    manifest = read_table(Path(params.paths.manifest))
-    splits = read_table(Path(params.paths.splits))[["video_id", "split", "weight"]]
+    columns = ["video_id", "split", "weight"]
+    manifest = read_table(Path(params.paths.manifest), MANIFEST_COLUMNS)
+    splits = read_table(Path(params.paths.splits), columns)[columns]
     # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
     rows = manifest.drop(columns="split", errors="ignore").merge(
         splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"

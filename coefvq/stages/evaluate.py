@@ -8,6 +8,7 @@ from coefvq.evaluation.detail import detail_report, prevalence_report
 from coefvq.evaluation.plots import score_histogram_rows
 from coefvq.evaluation.report import evaluation_report, labelled_split
 from coefvq.files import write_json
+from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.stages.common import detail_settings, split_manifest
 
 
@@ -16,7 +17,7 @@ def run(params: Params, issue: str) -> None:
 
     With intervals, slices and the figures at the traffic's prevalence.
     """
-    scores = read_table(params.paths.report(issue, "scores.parquet"))
+    scores = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
     report = evaluation_report(scores, issue, params.evaluate.precision_targets)
     thresholds = {name: report["test"][name]["decision_threshold"] for name in ("base", "mllm")}
     test = labelled_split(scores, "test")

@@ -10,9 +10,10 @@ from coefvq.config import Params
 from coefvq.data.manifest import to_inputs
 from coefvq.errors import ConfigError
 from coefvq.records import SPLITS, VideoInput
-from coefvq.stages.common import media_root, progress, split_manifest
+from coefvq.stages.common import media_root, split_manifest
 from coefvq.stages.loading import clip_store, decide, feature_store
 from coefvq.stages.training import TrainingJob, fresh_classifier, training_rows
+from coefvq.terminal import progress
 from coefvq.training.features.build import Builder
 from coefvq.training.features.keys import cached_model
 

@@ -23,7 +23,9 @@ from coefvq.data.probe import expect, probe_all
 from coefvq.errors import ConfigError
 from coefvq.files import write_json
 from coefvq.records import REASONS, label_column
-from coefvq.stages.common import media_root, progress, say
+from coefvq.redaction import redact
+from coefvq.stages.common import media_root
+from coefvq.terminal import progress, say
 
 _ROW_GROUP = 8192
 Row = dict[str, Any]
@@ -98,7 +100,7 @@ def _probed(table: CheckedTable, params: Params, listed: ListedNames, advance: C
 
 
 def _shown(uri: str) -> str:
-    return remote.redacted(uri) if remote.is_url(uri) else uri
+    return redact(uri) if remote.is_url(uri) else uri
 
 
 class _Tally:

@@ -15,7 +15,7 @@ from coefvq.errors import DataError
 from coefvq.files import storage_errors
 from coefvq.models.classifier import Classifier
 from coefvq.records import VideoInput
-from coefvq.stages.common import progress, say
+from coefvq.terminal import progress, say
 from coefvq.training.features.build import Builder
 from coefvq.training.features.cost import Plan, free_bytes, measure
 from coefvq.training.features.keys import cached_model

@@ -15,8 +15,9 @@ from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scorin
 from coefvq.models.classifier import load
 from coefvq.records import SCORE_COLUMNS, VideoInput, label_column, posterior_column
 from coefvq.stages.bulk import score_on_ray
-from coefvq.stages.common import Advance, media_root, progress, split_manifest
+from coefvq.stages.common import media_root, split_manifest
 from coefvq.stages.loading import checked, decoded, opened
+from coefvq.terminal import Advance, progress
 
 _SCORED = ("val", "test", "traffic")
 _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}

@@ -16,7 +16,9 @@ from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, 
 from coefvq.data.validation_report import first_error
 from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
-from coefvq.stages.common import say, write_validation
+from coefvq.records import MANIFEST_COLUMNS
+from coefvq.stages.common import write_validation
+from coefvq.terminal import say
 
 # a near-duplicate group larger than this share of the videos is no set of copies
 _SUSPICIOUS_SHARE = 0.05
@@ -24,7 +26,7 @@ _SUSPICIOUS_SHARE = 0.05
 
 def run(params: Params) -> None:
     """Assign splits and refuse unusable ones before anything is written; videos of the last run stay where they are."""
-    manifest = with_look_alikes(read_table(Path(params.paths.manifest)), params.split)
+    manifest = with_look_alikes(read_table(Path(params.paths.manifest), MANIFEST_COLUMNS), params.split)
     target = Path(params.paths.splits)
     settings = settings_digest(params)
     previous = earlier(target, settings)

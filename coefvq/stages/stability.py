@@ -19,9 +19,10 @@ from coefvq.errors import MediaError
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
-from coefvq.records import VideoInput
-from coefvq.stages.common import media_root, say, split_manifest
+from coefvq.records import REQUIRED_SCORE_COLUMNS, VideoInput
+from coefvq.stages.common import media_root, split_manifest
 from coefvq.stages.loading import checked
+from coefvq.terminal import say
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
@@ -31,8 +32,9 @@ _LONG_TITLE = "what a long title this is " * 100
 
 def run(params: Params, issue: str) -> None:
     """Score the band again and count who changes sides."""
-    scores = read_table(params.paths.report(issue, "scores.parquet"))
-    policy = CascadePolicy.from_dict(read_json(params.paths.report(issue, "policy.json")))
+    scores = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    path = params.paths.report(issue, "policy.json")
+    policy = CascadePolicy.from_dict(read_json(path), str(path))
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
     band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
     manifest = split_manifest(params).set_index("video_id", drop=False)

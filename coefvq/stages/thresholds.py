@@ -15,13 +15,15 @@ from coefvq.evaluation.detail import calibration_report, detail_report
 from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
-from coefvq.stages.common import detail_settings, say, split_manifest
+from coefvq.records import REQUIRED_SCORE_COLUMNS
+from coefvq.stages.common import detail_settings, split_manifest
+from coefvq.terminal import say
 
 
 def run(params: Params, issue: str) -> None:
     """Search P_base, choose one and write its policy."""
     settings = params.thresholds[issue]
-    scores = read_table(params.paths.report(issue, "scores.parquet"))
+    scores = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
     report = cascade_report(
         scores,
         issue,

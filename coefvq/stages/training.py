@@ -22,8 +22,9 @@ from coefvq.records import VideoInput
 from coefvq.registry import tracking
 from coefvq.registry.flat import flat_params
 from coefvq.stages.alignment import align
-from coefvq.stages.common import data_ref, inputs_and_labels, labelled, say, split_manifest
+from coefvq.stages.common import data_ref, inputs_and_labels, labelled, split_manifest
 from coefvq.stages.loading import opened
+from coefvq.terminal import say
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import EpochListener, FitResult, fit, seed_everything
 from coefvq.training.ranks import rank, use_own_device, world_size

@@ -7,17 +7,19 @@ from pathlib import Path
 from coefvq.config import Params
 from coefvq.data.expectations import validate_manifest
 from coefvq.data.manifest import read_table
+from coefvq.data.profile import check_profile
 from coefvq.data.validation_report import first_error
 from coefvq.errors import ValidationFailedError
 from coefvq.files import read_json
-from coefvq.stages.common import media_root, say, write_validation
+from coefvq.stages.common import media_root, write_validation
+from coefvq.terminal import say
 
 
 def run(params: Params) -> None:
     """Run the suite and write its reports, then fail if it failed: the reports say why."""
     reports = Path(params.paths.reports)
     manifest = read_table(Path(params.paths.manifest))
-    reference = read_json(Path(params.paths.reference))
+    reference = check_profile(read_json(Path(params.paths.reference)), params.paths.reference)
     result = validate_manifest(
         manifest, media_root(params), params.validate_, params.issues, reports / "data_docs", reference
     )

@@ -174,7 +174,7 @@ def _damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words."""
     try:
         manifest = read_json(path / _MANIFEST)
-        hashes = manifest["sha256"]
+        hashes, _ = manifest["sha256"], manifest["identity"].items()
         bad = [name for name, digest in hashes.items() if sha256_file(path / name) != digest]
     except (DataError, OSError, KeyError, TypeError, AttributeError):
         return "incomplete"

@@ -278,7 +278,10 @@ class WarmUpFolder:
         with torch.no_grad():
             for name, parameter in wanted.items():
                 parameter.copy_(found[name])
-        curve: list[dict[str, float]] = read_json(self.path / _FACTS)["curve"]
+        remedy = "delete the folder"
+        curve = read_json(self.path / _FACTS, remedy=remedy, error=ModelError).get("curve")
+        if not isinstance(curve, list):
+            raise ModelError(f"{self.path / _FACTS}: curve: expected a list; {remedy}")
         return curve
 
 

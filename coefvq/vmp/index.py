@@ -8,7 +8,6 @@ Removed and deleted videos stay as tombstones; without them an old event would b
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coefvq.documents import parse_json
 from coefvq.vmp.database import Database, open_database
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, SinkRow
 
@@ -115,15 +115,18 @@ class IndexStore:
         if not rows:
             return None
         key, state, rule, source_version, bundle_version, value = rows[0]
-        return IndexEntry(key, state, rule, source_version, bundle_version, json.loads(value))
+        return IndexEntry(key, state, rule, source_version, bundle_version, self._value(value, video_id))
 
     def scores(self, issue: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Video id and scores of one issue, per video that is live or was removed by a rule."""
         rows = self.database.query("SELECT video_id, value FROM entries WHERE state != 'deleted' ORDER BY video_id")
         for video_id, value in rows:
-            found = json.loads(value).get("scores", {}).get(issue)
+            found = self._value(value, video_id).get("scores", {}).get(issue)
             if found is not None:
                 yield str(video_id), found
+
+    def _value(self, text: str, video_id: str) -> Any:
+        return parse_json(text, f"{self.database.path} entry {video_id}", "restore the index from a copy")
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""

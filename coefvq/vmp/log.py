@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from coefvq.documents import parse_json
 from coefvq.errors import DataError
 from coefvq.files import sha256_json
 from coefvq.vmp.database import Database, open_database
@@ -144,4 +145,5 @@ def _values(event: Event) -> tuple[Any, ...]:
 
 def _event(row: tuple[Any, ...]) -> Event:
     video_id, kind, uri, title, stickers, *rest = row
-    return Event(video_id, kind, uri, title, tuple(json.loads(stickers)), *rest)
+    texts = tuple(parse_json(stickers, f"log entry {video_id}", "restore the log from a copy"))
+    return Event(video_id, kind, uri, title, texts, *rest)

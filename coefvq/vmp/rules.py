@@ -16,11 +16,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from coefvq.config import IssueName
+from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
+from coefvq.files import read_text
 from coefvq.records import ScoredVideo
 from coefvq.vmp.records import Candidate, Decision, Outcome
 
@@ -155,10 +156,8 @@ def load_rules(path: Path | None = None) -> Rules:
     if path is None:
         shipped = resources.files("coefvq.vmp").joinpath("default_rules.yaml")
         return parse_rules(shipped.read_text(encoding="utf-8"), "default_rules.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable; --rules takes a YAML file (docs/vmp.md)") from error
+    what = "--rules takes a YAML file (docs/vmp.md)"
+    text = read_text(path, missing=what, remedy=what, error=ConfigError, limit=2**20)
     return parse_rules(text, str(path))
 
 
@@ -168,12 +167,7 @@ def parse_rules(text: str, source: str) -> Rules:
     Raises:
         ConfigError: it is not YAML or does not fit the schema.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f'{source}{line}: not YAML; put operators in quotes, as in op: ">="') from error
+    raw = parse_yaml(text, source, 'put operators in quotes, as in op: ">="', ConfigError)
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected the keys rules and default; docs/vmp.md has an example")
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from coefvq.config import Params
 from coefvq.stages import STAGES, StageSpec
@@ -143,3 +145,61 @@ def test_a_stranger_s_clip_is_opened_in_limited_workers_only(repository: Path) -
                         calls.add(f"{path.name}: {node.name}")
     assert calls == {"clips.py: _decoded", "footage.py: _prepared", "probe.py: _decoded", "thumbnails.py: _thumbnail"}
     assert defaults == []
+
+
+def optional(kind: Any, key: str) -> dict[str, Any]:
+    """Dotted keys with a default below a type of the schema, and their values."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        found: dict[str, Any] = {}
+        for name, field in kind.model_fields.items():
+            below = f"{key}.{field.alias or name}".removeprefix(".")
+            found |= optional(field.annotation, below)
+            if not field.is_required():
+                found[below] = field.get_default(call_default_factory=True)
+        return found
+    arguments = get_args(kind)
+    if get_origin(kind) is dict:
+        return optional(arguments[1], f"{key}.<issue>")
+    return {name: value for argument in arguments for name, value in optional(argument, key).items()}
+
+
+def test_the_documents_list_every_key_that_may_be_left_out(repository: Path) -> None:
+    text = (repository / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("## Keys of params.yaml that may be left out")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", table, flags=re.MULTILINE))
+    found = optional(Params, "")
+    assert {key: yaml.safe_load(value) for key, value in rows.items()} == {
+        key: list(value) if isinstance(value, tuple) else value for key, value in found.items()
+    }
+    assert f"except {len(found)} whose value" in (repository / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+#: who may print, and who may read JSON or YAML: strict parsers, rows of strangers' tables, what we wrote ourselves
+PRINTERS = {"coefvq/terminal.py", "coefvq/faults.py", "coefvq/__main__.py"}
+READERS = {
+    "coefvq/documents.py",
+    "coefvq/data/batches.py",
+    "coefvq/data/descriptions.py",
+    "coefvq/data/importers/text_readers.py",
+    "coefvq/data/importers/values.py",
+    "coefvq/data/probe_cache.py",
+    "coefvq/data/reupload/folder.py",
+    "coefvq/registry/serving.py",
+    "coefvq/stages/bulk.py",
+    "coefvq/training/arguments.py",
+    "coefvq/training/checkpoints.py",
+}
+
+
+def test_one_door_out_and_one_strict_reader(repository: Path) -> None:
+    printing, reading = set(), set()
+    for top in ("coefvq", "tasks", "flows"):
+        for path in sorted((repository / top).rglob("*.py")):
+            name = path.relative_to(repository).as_posix()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    called = ast.unparse(node.func)
+                    printing |= {name} if called in ("print", "typer.echo") else set()
+                    reading |= {name} if called in ("json.loads", "json.load", "loads", "yaml.safe_load") else set()
+    assert printing <= PRINTERS
+    assert reading <= READERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,12 +17,15 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
+from coefvq.cli.score import results_table
 from coefvq.cli.vmp import app
 from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
 from coefvq.records import ScoredVideo, VideoInput
+from coefvq.vmp.database import open_database
 from coefvq.vmp.log import open_log
 from coefvq.vmp.publications import read_events
 
@@ -295,3 +299,47 @@ def test_rows_that_are_refused(clips: Path, row: str, message: str) -> None:
     with pytest.raises(DataError) as error:
         read_events(clips)
     assert message in str(error.value)
+
+
+HOSTILE = "x\x1b[2J\nerror: forged\r\u202e [red]y[/red] \u2028z"
+
+
+def quiet(result: Result) -> str:
+    """The output of a command, which must not steer the terminal."""
+    assert not set(result.output) & {"\x1b", "\r", "\u202e", "\u2028", "\x85"}
+    assert not any(line.startswith("error: forged") for line in result.output.splitlines())
+    return result.output
+
+
+def test_hostile_ids_and_titles_do_not_reach_the_terminal(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
+    with (clips / "metadata.csv").open("a") as table:
+        table.write('b.mp4,"t\x1b[2J\nerror: forged\u202e",1,,\n')
+    (clips / "metadata.csv").write_text(
+        (clips / "metadata.csv").read_text().replace("b.mp4,bad one,,2026-01-31T08:00:00+02:00,\n", "")
+    )
+    cli("publish", clips)
+    cli("run", "--once")
+    with open_database(Path("vmp/index.sqlite"), ()) as index, index.transaction() as connection:
+        # importers refuse such an id; a state made elsewhere may hold it
+        connection.execute("UPDATE entries SET video_id = ? WHERE video_id = 'a'", (HOSTILE,))
+    (clips / "c.mp4").unlink()
+    cli("publish", "--delete", "c")
+    quiet(cli("run", "--once"))
+    shown = "x\\x1b[2J\\nerror: forged\\r\\u202e [red]y[/red] \\u2028z: live by rule"
+    assert shown in quiet(cli("get", HOSTILE))
+    quiet(cli("get", "b"))
+    quiet(cli("dead-letters"))
+    error = cli("get", HOSTILE + "unknown").exception
+    assert isinstance(error, DataError)
+    assert len(str(error).splitlines()) == 1
+    assert ok(cli("get", HOSTILE, "--json"))["video_id"] == HOSTILE
+
+
+def test_hostile_ids_in_the_table_of_scores() -> None:
+    rows = [ScoredVideo(HOSTILE, "icd", 0.5, None, False, "base", f"3-{HOSTILE}")]
+    stream = io.StringIO()
+    Console(file=stream, force_terminal=True, width=400).print(results_table(rows))
+    text = stream.getvalue()
+    assert "[red]y[/red]" in text
+    assert "\x1b[2J" not in text
+    assert "\nerror" not in text

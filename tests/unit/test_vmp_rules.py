@@ -126,7 +126,7 @@ CONDITION = 'when: [{field: views, op: ">", value: 1}]'
         ("rules: []\ndefault: kept", "r.yaml: default = \"kept\": expected remained, removed or ignored"),
         ("rules: []\ndefault: ignored\nfoo: 1", "r.yaml: foo: unknown key"),
         ("- a", "expected the keys rules and default"),
-        ("rules: [{name: r, when: [{field: views, op: >=, value: 1}]}]", "r.yaml line 1: not YAML; put operators"),
+        ("rules: [{name: r, when: [{field: views, op: >=, value: 1}]}]", "r.yaml line 1: not readable as YAML; put"),
         (f"rules: [{{name: r, {CONDITION}, then: removed, iff: 1}}]\ndefault: ignored", r"rule 1 ('r'), iff: unknown"),
         (f"rules: [{{name: r, {CONDITION}}}]\ndefault: ignored", "rule 1 ('r'), then: missing key; add it"),
         (f"rules: [{{name: r, {CONDITION}, thn: removed}}]\ndefault: ignored", "unknown key; did you mean 'then'?"),
@@ -174,7 +174,7 @@ def test_condition_errors(condition: str, message: str) -> None:
 
 
 def test_missing_file() -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: not readable; --rules takes a YAML file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; --rules takes a YAML file"):
         load_rules(Path("none.yaml"))
 
 

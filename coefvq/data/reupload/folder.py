@@ -81,7 +81,12 @@ def _clip_digest(root: Path, uri: str, limits: MediaLimits) -> str:
 def known_footage(out: Path) -> dict[str, Footage]:
     """What an earlier, interrupted run found out about the input clips."""
     path = out / ORIGINALS
-    return {row["video_id"]: Footage(**row) for row in read_json(path)} if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        return {row["video_id"]: Footage(**row) for row in read_json(path, list)}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a list of clips ({error}); delete it and run this again") from error
 
 
 def remember(out: Path, known: Mapping[str, Footage]) -> None:

@@ -65,9 +65,13 @@ def verify(source: Source, home: Path | None = None) -> None:
     folder = locate(source, home)
     if folder is None:
         raise ModelError(f"weights {source.name}: not here; fetch them (coefvq models fetch)")
-    for name, expected in read_json(folder / _MARKER)["sha256"].items():
+    remedy = f"delete {folder} and fetch it again"
+    hashes = read_json(folder / _MARKER, remedy=remedy, error=ModelError).get("sha256")
+    if not isinstance(hashes, dict):
+        raise ModelError(f"{folder / _MARKER}: sha256: expected a hash by file; {remedy}")
+    for name, expected in hashes.items():
         if not (folder / name).is_file() or sha256_file(folder / name) != expected:
-            raise ModelError(f"{folder / name}: not the file that was fetched; delete {folder} and fetch it again")
+            raise ModelError(f"{folder / name}: not the file that was fetched; {remedy}")
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -65,6 +65,6 @@ def _head(git_dir: Path) -> str | None:
                 for line in packed.read_text(encoding="utf-8").splitlines():
                     if line.endswith(f" {name}"):
                         return line.split(" ", 1)[0]
-    except OSError:
+    except (OSError, UnicodeError):
         return None
     return None

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coefvq.errors import RegistryError
-from coefvq.registry.store import Store, exclusive, locate, redact
+from coefvq.redaction import redact
+from coefvq.registry.store import Store, exclusive, locate
 from coefvq.registry.tracking.local import prepare
 
 T = TypeVar("T")
