@@ -66,7 +66,7 @@ def _crashes() -> None:
 
 def _grows() -> None:
     block = bytearray(1700 * 2**20)
-    block[:: 4096] = b"x" * len(block[:: 4096])
+    block[::4096] = b"x" * len(block[::4096])
 
 
 def _odd_code() -> None:

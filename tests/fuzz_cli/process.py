@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -86,6 +87,9 @@ def preload() -> None:
         importlib.import_module(name)
     torch = sys.modules["torch"]
     torch.set_num_threads(1)
+    # a collection in a child would write to every page that it shares with this process
+    gc.collect()
+    gc.freeze()
     # a fork copies only the thread that calls it, so a lock that another one holds would stay locked
     alive = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if alive:
@@ -183,15 +187,15 @@ class _Idle:
     def seconds(self, now: float) -> float:
         if now >= self._next:
             self._next = now + 1.0
-            ticks = sum(_ticks(entry, self._session) for entry in os.listdir("/proc") if entry.isdigit())
+            ticks = sum(_ticks(path, self._session) for path in Path("/proc").iterdir() if path.name.isdigit())
             if ticks != self._ticks:
                 self._ticks, self._since = ticks, now
         return now - self._since
 
 
-def _ticks(pid: str, session: int) -> int:
+def _ticks(process: Path, session: int) -> int:
     try:
-        fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0
     return int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
@@ -291,10 +295,10 @@ def _redirect(files: Mapping[str, Path]) -> None:
         os.dup2(target, number)
         os.close(target)
     # as a fresh interpreter has them under a UTF-8 locale with output to a file
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
-    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")  # noqa: SIM115, PTH123
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")  # noqa: SIM115
     sys.stderr = io.TextIOWrapper(
-        open(2, "wb", buffering=0, closefd=False),  # noqa: SIM115, PTH123
+        open(2, "wb", buffering=0, closefd=False),  # noqa: SIM115
         encoding="utf-8",
         errors="backslashreplace",
         write_through=True,

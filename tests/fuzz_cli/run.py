@@ -23,7 +23,6 @@ from tests.fuzz_cli.process import Outcome, run_forked, run_spawned
 from tests.fuzz_cli.verdicts import Fault, judge
 
 
-
 @dataclass(frozen=True)
 class Result:
     """A case and what was wrong with it."""
@@ -88,9 +87,7 @@ def run(cases: Sequence[Case], base: Path, *, workers: int, show: Any = None) ->
     finally:
         shutil.rmtree(top, ignore_errors=True)
     if fingerprint(base) != before:
-        summary.results.append(
-            Result("base", "", "any", None, 0.0, 0.0, [Fault("outside", f"a case changed {base}")])
-        )
+        summary.results.append(Result("base", "", "any", None, 0.0, 0.0, [Fault("outside", f"a case changed {base}")]))
     summary.seconds = time.monotonic() - start
     return summary
 
@@ -221,11 +218,10 @@ def _control(case: Case, base: Path, folder: Path, controls: Path) -> Outcome:
 
 
 def fingerprint(root: Path) -> str:
-    """Names, sizes and times of all files below a folder."""
+    """Names, sizes, rights and times of all files below a folder."""
     entries = []
-    for folder, names, files in os.walk(root):
-        for name in (*names, *files):
-            path = os.path.join(folder, name)
-            about = os.lstat(path)
-            entries.append(f"{path} {about.st_size} {about.st_mtime_ns if name in files else 0} {about.st_mode}")
-    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()
+    for path in sorted(root.rglob("*")):
+        about = path.lstat()
+        time_ns = 0 if path.is_dir() else about.st_mtime_ns
+        entries.append(f"{path} {about.st_mode} {about.st_size} {time_ns}")
+    return hashlib.sha256("\n".join(entries).encode("utf-8", "surrogateescape")).hexdigest()

@@ -31,7 +31,9 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def _filled(connection: sqlite3.Connection) -> list[str]:
-    return [t for t in _tables(connection) if connection.execute(f'select count(*) from "{t}"').fetchone()[0]]
+    # the names put into statements here are the database's own
+    counted = {t: connection.execute(f'select count(*) from "{t}"').fetchone()[0] for t in _tables(connection)}  # noqa: S608
+    return [table for table, count in counted.items() if count]
 
 
 def drop_table(rng: Random, connection: sqlite3.Connection) -> str:
@@ -52,11 +54,11 @@ def odd_values(rng: Random, connection: sqlite3.Connection) -> str:
     table = rng.choice(_filled(connection))
     column = rng.choice([row[1] for row in connection.execute(f'pragma table_info("{table}")')])
     value = rng.choice(("x'fffe'", "'not a number'", "-1", "9e999", "''", "char(27) || '[2J'", "'{'", "null"))
-    return f'update or ignore "{table}" set "{column}" = {value}'
+    return f'update or ignore "{table}" set "{column}" = {value}'  # noqa: S608
 
 
 def no_rows(rng: Random, connection: sqlite3.Connection) -> str:
-    return f'delete from "{rng.choice(_filled(connection))}"'
+    return f'delete from "{rng.choice(_filled(connection))}"'  # noqa: S608
 
 
 def other_version(rng: Random, connection: sqlite3.Connection) -> str:

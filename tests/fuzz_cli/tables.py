@@ -163,7 +163,9 @@ def header_only(rng: Random, rows: Rows) -> Words:
     return ()
 
 
-def _form(delimiter: str = ",", end: str = "\n", head: bytes = b"", tail: bytes = b"") -> Callable[[Random, Path], Words]:
+def _form(
+    delimiter: str = ",", end: str = "\n", head: bytes = b"", tail: bytes = b""
+) -> Callable[[Random, Path], Words]:
     def apply(rng: Random, path: Path) -> Words:
         replace_bytes(path, head + _written(_rows(path), delimiter, end) + tail)
         return ()

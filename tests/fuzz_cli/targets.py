@@ -15,7 +15,7 @@ from tests.fuzz_cli.tables import CLIPS, CSV, JSONL, LABELS, PARQUET, PARQUET_ID
 STRICT: dict[str, Verdict] = dict.fromkeys(
     ("unknown_key", "near_key", "wrong_type", "wrong_type_top", "drop_top"), "refuse"
 )
-I = "--issue icd"
+ISSUE = "--issue icd"
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ _MADE_AGAIN: dict[str, Verdict] = {
 #: what the tokenizers library reads has no strict reader of ours: only what cannot be parsed at all is sure
 _UNPARSED = ("blank", "unclosed", "not_utf8", "no_mapping", "empty", "one_byte", "half", "random_bytes", "directory")
 
+#: DVC's own files: DVC judges them, we pass on what it says
+_PIPELINE = (*_DOCUMENT, *YAML)
+_SNAPSHOT = ("data snapshot --from batch --no-push --json",)
+
 TARGETS: tuple[Target, ...] = (
     Target(
         "params",
@@ -57,24 +61,24 @@ TARGETS: tuple[Target, ...] = (
         (
             "cascade audit",
             "split",
-            f"evaluate {I}",
-            f"thresholds {I}",
+            f"evaluate {ISSUE}",
+            f"thresholds {ISSUE}",
             "status --json",
             "history --json",
             "features stats --json",
             "ingest",
             "validate",
-            f"candidate {I}",
-            f"register {I} --json",
-            f"report {I} --no-registry",
+            f"candidate {ISSUE}",
+            f"register {ISSUE} --json",
+            f"report {ISSUE} --no-registry",
             "score data/raw/videos/s7-000001.mp4 --json",
             "vmp run --once --json",
-            f"approve {I} --by ana --reason x",
-            f"predict {I}",
-            f"features build {I} --dry-run --json",
+            f"approve {ISSUE} --by ana --reason x",
+            f"predict {ISSUE}",
+            f"features build {ISSUE} --dry-run --json",
             "data reference",
-            f"rollback {I} --by ana --reason x",
-            f"reject {I} --by ana --reason x",
+            f"rollback {ISSUE} --by ana --reason x",
+            f"reject {ISSUE} --by ana --reason x",
         ),
         {**STRICT, "drop_top": "any"},
     ),
@@ -89,41 +93,45 @@ TARGETS: tuple[Target, ...] = (
         "policy",
         "reports/icd/policy.json",
         _DOCUMENT,
-        (f"candidate {I}", f"stability {I}", f"report {I} --no-registry"),
+        (f"candidate {ISSUE}", f"stability {ISSUE}", f"report {ISSUE} --no-registry"),
         STRICT,
     ),
-    Target("candidate", "reports/icd/candidate.json", _DOCUMENT, (f"register {I} --json", f"report {I}"), STRICT),
+    Target(
+        "candidate", "reports/icd/candidate.json", _DOCUMENT, (f"register {ISSUE} --json", f"report {ISSUE}"), STRICT
+    ),
     Target(
         "evaluation",
         "reports/icd/evaluation.json",
         _DOCUMENT,
-        (f"cascade audit {I} --json", f"candidate {I}", f"report {I} --no-registry"),
+        (f"cascade audit {ISSUE} --json", f"candidate {ISSUE}", f"report {ISSUE} --no-registry"),
     ),
     Target(
         "thresholds",
         "reports/icd/thresholds.json",
         _DOCUMENT,
-        (f"cascade audit {I} --json", f"candidate {I}", f"report {I} --no-registry"),
+        (f"cascade audit {ISSUE} --json", f"candidate {ISSUE}", f"report {ISSUE} --no-registry"),
     ),
-    Target("stability", "reports/icd/stability.json", _DOCUMENT, (f"candidate {I}", f"report {I} --no-registry")),
+    Target(
+        "stability", "reports/icd/stability.json", _DOCUMENT, (f"candidate {ISSUE}", f"report {ISSUE} --no-registry")
+    ),
     Target("validation", "reports/validation.json", _DOCUMENT, ("split",)),
     Target("reference", "data/reference.json", _DOCUMENT, ("validate",)),
-    Target("base_run", "models/icd/base_run.json", _DOCUMENT, (f"candidate {I}",)),
-    Target("mllm_run", "models/icd/mllm_run.json", _DOCUMENT, (f"candidate {I}",)),
-    Target("base_config", "models/icd/base/config.json", _DOCUMENT, (f"predict {I}",)),
-    Target("mllm_config", "models/icd/mllm/config.json", _DOCUMENT, (f"predict {I}", f"stability {I}")),
+    Target("base_run", "models/icd/base_run.json", _DOCUMENT, (f"candidate {ISSUE}",)),
+    Target("mllm_run", "models/icd/mllm_run.json", _DOCUMENT, (f"candidate {ISSUE}",)),
+    Target("base_config", "models/icd/base/config.json", _DOCUMENT, (f"predict {ISSUE}",)),
+    Target("mllm_config", "models/icd/mllm/config.json", _DOCUMENT, (f"predict {ISSUE}", f"stability {ISSUE}")),
     Target(
         "tokenizer",
         "models/icd/mllm/tokenizer*.json",
         _DOCUMENT,
-        (f"predict {I}",),
+        (f"predict {ISSUE}",),
         {**_any(_DOCUMENT), **dict.fromkeys(_UNPARSED, "refuse")},
     ),
     Target(
         "weights",
         "models/icd/*/model.safetensors",
         (CONTROL, *SAFETENSORS, *SPECIAL, *BYTES),
-        (f"predict {I}", f"stability {I}"),
+        (f"predict {ISSUE}", f"stability {ISSUE}"),
     ),
     Target(
         "champion_files",
@@ -136,24 +144,24 @@ TARGETS: tuple[Target, ...] = (
         "manifest",
         "data/manifest.parquet",
         (CONTROL, *PARQUET, *PARQUET_IDS, *SPECIAL, *BYTES),
-        ("split", "validate", f"predict {I}", f"candidate {I}", f"train-base {I}", f"evaluate {I}"),
+        ("split", "validate", f"predict {ISSUE}", f"candidate {ISSUE}", f"train-base {ISSUE}", f"evaluate {ISSUE}"),
         {"float_ids": "any", "no_rows": "refuse"},
     ),
     Target(
         "splits",
         "data/splits.parquet",
         (CONTROL, *PARQUET, *SPECIAL, *BYTES),
-        (f"predict {I}", f"train-mllm {I}", f"candidate {I}"),
+        (f"predict {ISSUE}", f"train-mllm {ISSUE}", f"candidate {ISSUE}"),
     ),
     Target(
         "scores_parquet",
         "reports/icd/scores.parquet",
         (CONTROL, *PARQUET, *PARQUET_SCORES, *SPECIAL, *BYTES),
         (
-            f"evaluate {I}",
-            f"thresholds {I}",
-            f"stability {I}",
-            f"report {I} --no-registry",
+            f"evaluate {ISSUE}",
+            f"thresholds {ISSUE}",
+            f"stability {ISSUE}",
+            f"report {ISSUE} --no-registry",
             "cascade fit reports/icd/scores.parquet --precision 0.3 --json",
         ),
         {"drop_id": "any", "score_above_1": "any"},
@@ -176,13 +184,13 @@ TARGETS: tuple[Target, ...] = (
         "reviewed",
         "reviewed.csv",
         (CONTROL, *CSV, *LABELS, *SPECIAL, *BYTES),
-        (f"vmp audit {I} --labels reviewed.csv --json",),
+        (f"vmp audit {ISSUE} --labels reviewed.csv --json",),
     ),
     Target(
         "reviewed_parquet",
         "reviewed.parquet",
         (CONTROL, *PARQUET, *PARQUET_IDS, *SPECIAL, *BYTES),
-        (f"vmp audit {I} --labels reviewed.parquet --json",),
+        (f"vmp audit {ISSUE} --labels reviewed.parquet --json",),
     ),
     Target(
         "table",
@@ -242,13 +250,13 @@ TARGETS: tuple[Target, ...] = (
             "status --json",
             "history --json",
             "score data/raw/videos/s7-000001.mp4 --json",
-            f"register {I} --json",
-            f"approve {I} --by ana --reason x --override",
-            f"reject {I} --by ana --reason x",
-            f"rollback {I} --by ana --reason x",
+            f"register {ISSUE} --json",
+            f"approve {ISSUE} --by ana --reason x --override",
+            f"reject {ISSUE} --by ana --reason x",
+            f"rollback {ISSUE} --by ana --reason x",
             "vmp run --once --json",
             "data reference",
-            f"report {I}",
+            f"report {ISSUE}",
         ),
         {"missing": "any", "dangling_link": "any", "half": "any"},
     ),
@@ -256,7 +264,12 @@ TARGETS: tuple[Target, ...] = (
         "log",
         "vmp/log.sqlite",
         (CONTROL, *SQLITE, *SPECIAL, *BYTES),
-        ("vmp status --json", "vmp publish near.csv --json", "vmp dead-letters --retry --json", "vmp run --once --json"),
+        (
+            "vmp status --json",
+            "vmp publish near.csv --json",
+            "vmp dead-letters --retry --json",
+            "vmp run --once --json",
+        ),
         {"half": "any"},
     ),
     Target(
@@ -268,7 +281,7 @@ TARGETS: tuple[Target, ...] = (
             "vmp get clip0 --json",
             "vmp dead-letters --json",
             "vmp run --once --json",
-            f"vmp audit {I} --labels reviewed.csv --json",
+            f"vmp audit {ISSUE} --labels reviewed.csv --json",
         ),
         {"half": "any", "missing": "any", "dangling_link": "any"},
     ),
@@ -283,7 +296,7 @@ TARGETS: tuple[Target, ...] = (
         "clip_cache",
         ".coefvq/cache/clips/**/*.safetensors",
         _CACHE,
-        ("score data/raw --json", f"predict {I}"),
+        ("score data/raw --json", f"predict {ISSUE}"),
         _MADE_AGAIN,
     ),
     Target(
@@ -291,14 +304,14 @@ TARGETS: tuple[Target, ...] = (
         ".coefvq/cache/features/**/*.*",
         _CACHE,
         (
-            f"train-base {I}",
+            f"train-base {ISSUE}",
             "features stats --json",
             "features verify --json",
             "features prune --max-gib 0 --json",
-            f"features build {I} --kind base --json",
+            f"features build {ISSUE} --kind base --json",
         ),
         _any((*SPECIAL, *BYTES)),
     ),
-    Target("pipeline", "dvc.yaml", (*_DOCUMENT, *YAML), ("data snapshot --from batch --no-push --json",), _any((*_DOCUMENT, *YAML))),
-    Target("raw_pointer", "data/raw.dvc", (*_DOCUMENT, *YAML), ("data snapshot --from batch --no-push --json",), _any((*_DOCUMENT, *YAML))),
+    Target("pipeline", "dvc.yaml", _PIPELINE, _SNAPSHOT, _any(_PIPELINE)),
+    Target("raw_pointer", "data/raw.dvc", _PIPELINE, _SNAPSHOT, _any(_PIPELINE)),
 )

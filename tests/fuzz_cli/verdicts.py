@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.fuzz_cli.conditions import SECRET
@@ -30,8 +28,8 @@ class Fault:
 
 def judge(outcome: Outcome, verdict: Verdict, words: Iterable[str], control: Outcome | None) -> list[Fault]:
     """Everything wrong with an outcome; ``words``: a refusal has to hold one of them."""
-    found = list(_always(outcome))
-    if found and found[0].kind in ("hang", "crash", "traceback", "memory"):
+    found = _always(outcome)
+    if found and found[0].kind in ("hang", "memory", "crash", "traceback"):
         return found
     if verdict == "refuse":
         found += _refusal(outcome, words)
@@ -44,29 +42,32 @@ def judge(outcome: Outcome, verdict: Verdict, words: Iterable[str], control: Out
     return found
 
 
-def _always(outcome: Outcome) -> Iterable[Fault]:
+def _always(outcome: Outcome) -> list[Fault]:
+    """What no command may do, whatever its input: the worst alone, or all of the lesser ones."""
+    worst = _worst(outcome)
+    return [worst] if worst is not None else list(_lesser(outcome))
+
+
+def _worst(outcome: Outcome) -> Fault | None:
+    streams = (outcome.stderr, outcome.stdout)
     if outcome.hung:
-        yield Fault("hang", f"killed after {outcome.seconds:.0f} s")
-        return
-    code = outcome.code or 0
+        return Fault("hang", f"killed after {outcome.seconds:.0f} s")
     if outcome.peak_mib > PEAK_MIB:
-        yield Fault("memory", f"{outcome.peak_mib:.0f} MiB")
-        if code == -signal.SIGKILL:
-            return
-    if code < 0:
-        yield Fault("crash", f"signal {-code}")
-        return
-    for stream in (outcome.stderr, outcome.stdout):
-        if "Traceback (most recent call last)" in stream:
-            yield Fault("traceback", place_of(stream))
-            return
+        return Fault("memory", f"{outcome.peak_mib:.0f} MiB")
+    if (outcome.code or 0) < 0:
+        return Fault("crash", f"signal {-(outcome.code or 0)}")
+    traced = next((text for text in streams if "Traceback (most recent call last)" in text), None)
+    return None if traced is None else Fault("traceback", place_of(traced))
+
+
+def _lesser(outcome: Outcome) -> Iterator[Fault]:
     if _CAUGHT.search(outcome.stderr):
         yield Fault("internal_error", _last(outcome))
-    if code not in CODES:
-        yield Fault("exit_code", f"{code}: not documented")
+    if outcome.code not in CODES:
+        yield Fault("exit_code", f"{outcome.code}: not documented")
     for stream in (outcome.stderr, outcome.stdout):
         if (match := _CONTROL.search(stream.replace("\n", ""))) is not None:
-            yield Fault("control_character", repr(stream[max(0, match.start() - 40) : match.start() + 20]))
+            yield Fault("control_character", repr(match.string[max(0, match.start() - 40) : match.start() + 20]))
             break
     if SECRET in outcome.stderr + outcome.stdout:
         yield Fault("secret", _last(outcome))
@@ -111,14 +112,13 @@ def _result(outcome: Outcome) -> str:
     return _CLOCK.sub("", outcome.stdout)
 
 
+_OURS = re.compile(r'File "[^"]*?((?:coefvq|flows|tasks)/[^"]+)", line (\d+), in (\S+)')
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning|Failure|Fault)\b")
+
+
 def place_of(text: str) -> str:
     """Type of the last exception of a traceback, and the deepest line of ours."""
-    lines = text.splitlines()
-    ours = re.findall(r'File "[^"]*?((?:coefvq|flows|tasks)/[^"]+)", line (\d+), in (\S+)', text)
-    last = next((line for line in reversed(lines) if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning|Failure|Fault)\b", line)), lines[-1])
+    lines, ours = text.splitlines(), _OURS.findall(text)
+    last = next((line for line in reversed(lines) if _RAISED.match(line)), lines[-1])
     where = f"{ours[-1][0]}:{ours[-1][1]} {ours[-1][2]}" if ours else "?"
     return f"{last[:160]} @ {where}"
-
-
-def to_json(faults: Iterable[Fault]) -> str:
-    return json.dumps([[fault.kind, fault.detail] for fault in faults])
