@@ -65,30 +65,34 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("report", *_ISSUE),
 )
 
+#: without training and tracking store: what a short run can make in seconds; the scores are drawn, not predicted
+_LIGHT = {("data", "synth"), ("ingest",), ("evaluate", "--issue"), ("thresholds", "--issue"), ("vmp", "publish")}
+LIGHT_STEPS = tuple(step for step in STEPS if step[:2] in _LIGHT)
 
-def source_key(package: Path) -> str:
+
+def source_key(package: Path, light: bool) -> str:
     """Hash over the product's source: another state of it makes another base."""
     digest = hashlib.sha256()
     for top in ("coefvq", "tasks", "flows"):
         for path in sorted((package.parent / top).rglob("*")):
             if path.is_file() and path.suffix in {".py", ".yaml", ".json", ".j2"}:
                 digest.update(f"{path.relative_to(package.parent)}\0".encode() + path.read_bytes())
-    digest.update(repr((SETTINGS, STEPS, RULES, inspect.getsource(inputs))).encode())
+    digest.update(repr((light, SETTINGS, STEPS, RULES, inspect.getsource(inputs), inspect.getsource(scores))).encode())
     return digest.hexdigest()[:16]
 
 
-def cached_base(package: Path) -> Path:
+def cached_base(package: Path, light: bool = False) -> Path:
     """The base workspace of this source, made if it is not there yet; never to be written to."""
     top = Path(tempfile.gettempdir()) / f"coefvq-fuzz-cli-{os.getuid()}"
     top.mkdir(mode=0o700, exist_ok=True)
-    key = source_key(package)
+    key = source_key(package, light)
     with (top / f"{key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = top / key
         if not (folder / "done").is_file():
             _forget(top)
             shutil.rmtree(folder, ignore_errors=True)
-            build(folder)
+            build(folder, light)
             (folder / "done").touch()
     return folder / "w"
 
@@ -100,7 +104,7 @@ def _forget(top: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, light: bool) -> None:
     """Make the workspace ``folder/w``.
 
     Raises:
@@ -110,12 +114,14 @@ def build(folder: Path) -> None:
     for made in (scratch, folder / "home", folder / "tmp"):
         made.mkdir(parents=True)
     _step(folder, folder, "create", create=root)
-    for step in STEPS:
+    for step in LIGHT_STEPS if light else STEPS:
         if step[:2] == ("vmp", "publish"):
             inputs(root)
         _step(folder, root, *step)
-        if step[:2] == ("data", "synth"):
+        if step[:2] == ("data", "synth") and not light:
             _versioned(root)
+        if step[0] == "ingest" and light:
+            scores(root)
 
 
 def confined(folder: Path) -> dict[str, str | None]:
@@ -159,6 +165,26 @@ def _versioned(root: Path) -> None:
         workspace.commit(root, "Data")
 
     _in_child(work)
+
+
+def scores(root: Path) -> None:
+    """Scores of both models for the clips that were ingested, as predict writes them, from a seeded generator."""
+
+    def write() -> None:
+        import numpy as np
+        import pandas as pd
+
+        rows = pd.read_parquet(root / "data/manifest.parquet")
+        rng, label = np.random.default_rng(5), rows["label_icd"].astype(float)
+        table = pd.DataFrame({"video_id": rows["video_id"], "label": label, "weight": 1.0, "views": rows["views"]})
+        table["split"] = [("val", "test", "test", "val", "traffic")[n % 5] for n in range(len(rows))]
+        for name, strength in (("base", 1.0), ("mllm", 2.0)):
+            table[name] = 1 / (1 + np.exp(-(strength * (label - 0.5) + rng.normal(size=len(rows)))))
+        (root / "reports/icd").mkdir(parents=True, exist_ok=True)
+        table.assign(posterior=np.nan).to_parquet(root / "reports/icd/scores.parquet", index=False)
+        table[["video_id", "split", "weight"]].to_parquet(root / "data/splits.parquet", index=False)
+
+    _in_child(write)
 
 
 def inputs(root: Path) -> None:
@@ -238,7 +264,7 @@ def fresh_copy(base: Path, folder: Path, *, moved: bool = False) -> Iterator[Pat
 
 
 #: files that are only ever replaced as a whole, by the product and by mutations: a link is a copy
-_REPLACED = ("/.git/objects/", "/.dvc/cache/", "/cache/clips/", "/raw/videos/")
+_REPLACED = ("/.dvc/cache/", "/cache/clips/", "/raw/videos/")
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -32,6 +32,11 @@ class Case:
     entry: Callable[[], None] | None = None
     wall_seconds: float = 60.0
 
+    @property
+    def needs_mount(self) -> bool:
+        """Whether the case can only be made where this user may mount."""
+        return self.surroundings is not None and self.surroundings.needs_mount
+
     def rng(self) -> Random:
         """The mutation's own randomness: the same whatever other cases there are."""
         return Random(f"{self.seed}:{self.id}")
@@ -100,14 +105,45 @@ def line_cases(command: Command, seed: int) -> list[Case]:
     return [of_line(command, line, seed) for line in lines(command)]
 
 
-def draw(total: int, seed: int, commands: Sequence[Command], only: str | None = None) -> list[Case]:
+#: commands that load neither torch nor MLflow
+LIGHT = (
+    "cascade fit",
+    "cascade audit",
+    "evaluate",
+    "thresholds",
+    "ingest",
+    "features stats",
+    "features verify",
+    "vmp publish",
+    "vmp get",
+    "vmp status",
+    "vmp dead-letters",
+    "data bayes",
+)
+#: the light base workspace has no model, no release and no stream behind these
+_HEAVY_TARGETS = frozenset(("policy", "candidate", "stability", "reviewed", "index", "clip_cache", "feature_cache"))
+_REFUSED_FIRST = ("unknown_option", "too_many", "--params=")
+
+
+def is_light(case: Case) -> bool:
+    """Whether a case needs no model and no tracking store; options that are refused first need nothing at all."""
+    first, name = case.id.split(":")[0], case.id.split(":")[-2]
+    light = any(f"{' '.join(case.argv)} ".startswith(f"{command} ") for command in LIGHT)
+    if first == "args":
+        return case.verdict == "refuse" and (light or name.startswith(_REFUSED_FIRST))
+    return light and first != "around" and first not in _HEAVY_TARGETS
+
+
+def draw(
+    total: int, seed: int, commands: Sequence[Command], only: str | None = None, light: bool = False
+) -> list[Case]:
     """``total`` cases: first each mutation of each file and each odd line once, then files again and again.
 
     A short run takes the first of them in an order drawn from the seed.
     """
     cases: list[Case] = []
     for batch in _rounds(seed, commands, only):
-        cases += batch
+        cases += [case for case in batch if is_light(case) or not light]
         if len(cases) >= total or not batch:
             break
     return cases[:total]

@@ -25,11 +25,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 #: imported before the first fork; what is missing here is imported in each child again
-HEAVY = (
+LIGHT = (
     "coefvq.__main__",
     "pandas",
     "pyarrow.parquet",
     "sklearn.metrics",
+    "scipy.stats",
+    "ruamel.yaml",
+    "rich.progress",
+    "coefvq.stages.evaluate",
+    "coefvq.stages.thresholds",
+)
+HEAVY = (
+    *LIGHT,
     "torch",
     "torch._dynamo",
     "transformers",
@@ -40,9 +48,6 @@ HEAVY = (
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
     "great_expectations",
-    "ruamel.yaml",
-    "rich.progress",
-    "scipy.stats",
     "peft",
     "coefvq.stages.ingest",
     "coefvq.stages.validate",
@@ -50,8 +55,6 @@ HEAVY = (
     "coefvq.stages.train_base",
     "coefvq.stages.train_mllm",
     "coefvq.stages.predict",
-    "coefvq.stages.evaluate",
-    "coefvq.stages.thresholds",
     "coefvq.stages.stability",
     "coefvq.stages.candidate",
     "coefvq.registry.release",
@@ -81,12 +84,12 @@ class Outcome:
         return self.code is None
 
 
-def preload() -> None:
-    """Import everything heavy, with one thread per library; must run before the first fork."""
-    for name in HEAVY:
+def preload(light: bool = False) -> None:
+    """Import what commands need, with one thread per library; must run before the first fork."""
+    for name in LIGHT if light else HEAVY:
         importlib.import_module(name)
-    torch = sys.modules["torch"]
-    torch.set_num_threads(1)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
     # a collection in a child would write to every page that it shares with this process
     gc.collect()
     gc.freeze()

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,21 +75,27 @@ def run(cases: Sequence[Case], base: Path, *, workers: int, show: Any = None) ->
     """Judge all cases; ``show`` is called with each result as it comes."""
     summary, start = Summary(), time.monotonic()
     before = fingerprint(base)
-    # no TemporaryDirectory: its exit handler would delete the folder in each child that ends
-    top = Path(tempfile.mkdtemp(prefix="coefvq-fuzz-"))
-    try:
+    with private_folder() as top:
         controls = top / "controls"
         controls.mkdir()
         for result in _side_by_side(cases, base, top, controls, workers):
             summary.results.append(result)
             if show is not None:
                 show(result)
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
     if fingerprint(base) != before:
         summary.results.append(Result("base", "", "any", None, 0.0, 0.0, [Fault("outside", f"a case changed {base}")]))
     summary.seconds = time.monotonic() - start
     return summary
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for this block; a TemporaryDirectory would delete it in each child that ends."""
+    folder = Path(tempfile.mkdtemp(prefix="coefvq-fuzz-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _side_by_side(cases: Sequence[Case], base: Path, top: Path, controls: Path, workers: int) -> Iterator[Result]:
