@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,12 @@ def link_to_itself(rng: Random, path: Path) -> Words:
 
 
 def endless_device(rng: Random, path: Path) -> Words:
+    """A device of the case's own: what the product does to a link's target it would do to the machine's."""
     path.unlink()
-    path.symlink_to("/dev/zero")
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except OSError:  # not root, so nothing can be done to the machine's own either
+        path.symlink_to("/dev/zero")
     return ()
 
 
