@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from tests.fuzz_cli import process
+from tests.fuzz_cli.libraries import preload
 from tests.fuzz_cli.run import Result, Summary, private_folder, run
 
 
@@ -27,7 +27,7 @@ def main() -> int:
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    process.preload(options.light)
+    preload(options.light)
     import coefvq
     from tests.fuzz_cli.arguments import inventory
     from tests.fuzz_cli.base import cached_base

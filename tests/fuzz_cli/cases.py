@@ -30,7 +30,7 @@ class Case:
     surroundings: Condition | None = None
     #: runs in place of coefvq; for planted faults
     entry: Callable[[], None] | None = None
-    wall_seconds: float = 60.0
+    wall_seconds: float = 120.0
 
     @property
     def needs_mount(self) -> bool:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
-import importlib
 import io
 import os
 import resource
@@ -24,44 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: imported before the first fork; what is missing here is imported in each child again
-LIGHT = (
-    "coefvq.__main__",
-    "pandas",
-    "pyarrow.parquet",
-    "sklearn.metrics",
-    "scipy.stats",
-    "ruamel.yaml",
-    "rich.progress",
-    "coefvq.stages.evaluate",
-    "coefvq.stages.thresholds",
-)
-HEAVY = (
-    *LIGHT,
-    "torch",
-    "torch._dynamo",
-    "transformers",
-    "safetensors.torch",
-    "av",
-    "mlflow",
-    "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.model_registry.sqlalchemy_store",
-    "great_expectations",
-    "peft",
-    "coefvq.stages.ingest",
-    "coefvq.stages.validate",
-    "coefvq.stages.split",
-    "coefvq.stages.train_base",
-    "coefvq.stages.train_mllm",
-    "coefvq.stages.predict",
-    "coefvq.stages.stability",
-    "coefvq.stages.candidate",
-    "coefvq.registry.release",
-    "coefvq.registry.champions",
-    "coefvq.evaluation.report_html",
-    "tasks.workspace",
-)
+from tests.fuzz_cli.watch import Idle, resident_mib, watch
+
 _FILE_LIMIT = 2 * 2**30  # bytes of any file that a command may write
 _MEMORY_MIB = 2048.0  # above it a command is killed before the machine suffers; the judge's limit is lower
 _IDLE_SECONDS = 25.0
@@ -82,21 +44,6 @@ class Outcome:
     @property
     def hung(self) -> bool:
         return self.code is None
-
-
-def preload(light: bool = False) -> None:
-    """Import what commands need, with one thread per library; must run before the first fork."""
-    for name in LIGHT if light else HEAVY:
-        importlib.import_module(name)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(1)
-    # a collection in a child would write to every page that it shares with this process
-    gc.collect()
-    gc.freeze()
-    # a fork copies only the thread that calls it, so a lock that another one holds would stay locked
-    alive = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if alive:
-        raise RuntimeError(f"importing started threads: {alive}")
 
 
 def run_forked(
@@ -155,13 +102,13 @@ def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 def _outcome(child: int, files: Mapping[str, Path], start: float, wall_seconds: float) -> Outcome:
     """Wait for the command, or kill it: too long, too idle, too large."""
-    pause, memory, idle = 0.002, 0.0, _Idle(child)
+    pause, memory, idle = 0.002, 0.0, Idle(child)
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
             code: int | None = os.waitstatus_to_exitcode(status)
             break
-        memory = max(memory, _resident_mib(child))
+        memory = max(memory, resident_mib(child))
         now = time.monotonic()
         if memory > _MEMORY_MIB or now > start + wall_seconds or idle.seconds(now) > min(_IDLE_SECONDS, wall_seconds):
             _kill(child)
@@ -179,36 +126,6 @@ def _outcome(child: int, files: Mapping[str, Path], start: float, wall_seconds: 
         max(memory, usage.ru_maxrss / 1024),
         tuple(dict.fromkeys(_text(files["events"]).splitlines())),
     )
-
-
-class _Idle:
-    """How long no process of a command's session has used the CPU: it waits for something that does not come."""
-
-    def __init__(self, session: int) -> None:
-        self._session, self._ticks, self._since, self._next = session, -1, 0.0, 0.0
-
-    def seconds(self, now: float) -> float:
-        if now >= self._next:
-            self._next = now + 1.0
-            ticks = sum(_ticks(path, self._session) for path in Path("/proc").iterdir() if path.name.isdigit())
-            if ticks != self._ticks:
-                self._ticks, self._since = ticks, now
-        return now - self._since
-
-
-def _ticks(process: Path, session: int) -> int:
-    try:
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12]) if int(fields[3]) == session else 0
-
-
-def _resident_mib(pid: int) -> float:
-    try:
-        return int(Path("/proc", str(pid), "statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-    except (OSError, IndexError):
-        return 0.0
 
 
 def _kill(group: int) -> None:
@@ -252,8 +169,7 @@ def _command(
         if main is not None:
             sys.modules["__main__"] = main  # what a spawned worker imports
         sys.argv = [str(Path(main.__file__ or "coefvq")) if main else "coefvq", *argv]
-        sys.path[0:1] = [str(cwd)] if sys.path[0] == "" else [sys.path[0]]
-        _watch(files["events"], allowed)
+        watch(files["events"], allowed)
         code = _exit_code(entry or main.main)  # type: ignore[union-attr]
     finally:
         with contextlib.suppress(BaseException):
@@ -306,51 +222,3 @@ def _redirect(files: Mapping[str, Path]) -> None:
         errors="backslashreplace",
         write_through=True,
     )
-
-
-_WRITES = {
-    "os.mkdir": (0,),
-    "os.rename": (0, 1),
-    "os.link": (1,),
-    "os.symlink": (1,),
-    "os.remove": (0,),
-    "os.rmdir": (0,),
-    "os.truncate": (0,),
-    "os.chmod": (0,),
-    "os.utime": (0,),
-}
-_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-
-
-def _watch(events: Path, allowed: Path) -> None:
-    """Note writes outside ``allowed`` and connections, as far as Python's own calls make them."""
-    log = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-    owner = os.getpid()
-    root = os.path.realpath(allowed) + os.sep
-
-    def note(text: str) -> None:
-        os.write(log, (text.replace("\n", " ")[:400] + "\n").encode("utf-8", "backslashreplace"))
-
-    def check(event: str, path: Any) -> None:
-        if not isinstance(path, (str, bytes, os.PathLike)):
-            return
-        name = os.path.realpath(os.fsdecode(path))
-        # numba keeps what it compiles beside the source
-        harmless = name.startswith(("/dev/", "/proc/")) or "/__pycache__" in name
-        if not harmless and not (name + os.sep).startswith(root):
-            note(f"{event} {name}")
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if os.getpid() != owner:
-            return
-        if event == "open":
-            path, _, flags = arguments
-            if isinstance(flags, int) and flags & _FLAGS:
-                check("open", path)
-        elif event in _WRITES:
-            for index in _WRITES[event]:
-                check(event, arguments[index])
-        elif event == "socket.connect" and isinstance(arguments[1], tuple):
-            note(f"connect {arguments[1]}")
-
-    sys.addaudithook(hook)

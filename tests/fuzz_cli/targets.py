@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from tests.fuzz_cli.damage import BYTES, CONTROL, SPECIAL, Mutation, Verdict
 from tests.fuzz_cli.documents import DOCUMENT, YAML
+from tests.fuzz_cli.frames import JSONL, PARQUET, PARQUET_IDS, PARQUET_SCORES
 from tests.fuzz_cli.media import CLIPS as CLIP_MUTATIONS
 from tests.fuzz_cli.stores import SAFETENSORS, SQLITE
-from tests.fuzz_cli.tables import CLIPS, CSV, JSONL, LABELS, PARQUET, PARQUET_IDS, PARQUET_SCORES, SCORES
+from tests.fuzz_cli.tables import CLIPS, CSV, LABELS, SCORES
 
 STRICT: dict[str, Verdict] = dict.fromkeys(
     ("unknown_key", "near_key", "wrong_type", "wrong_type_top", "drop_top"), "refuse"

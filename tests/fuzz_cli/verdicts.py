@@ -104,12 +104,16 @@ def _last(outcome: Outcome) -> str:
     return f"rc {outcome.code}: {(lines or [''])[-1][:300]}"
 
 
-_CLOCK = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?|\"?(seconds|last_use|at|made_at)\"?: [\d.]+")
+_VARYING = re.compile(
+    r"coefvq-fuzz-\w+/slot\d+"
+    r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?"
+    r"|\"?(seconds|last_use|at|made_at)\"?: [\d.]+"
+)
 
 
 def _result(outcome: Outcome) -> str:
-    """Standard output without what a clock writes into it."""
-    return _CLOCK.sub("", outcome.stdout)
+    """Standard output without what a clock, or the case's own folder, brings into it."""
+    return _VARYING.sub("", outcome.stdout)
 
 
 _OURS = re.compile(r'File "[^"]*?((?:coefvq|flows|tasks)/[^"]+)", line (\d+), in (\S+)')
