@@ -72,11 +72,11 @@ LIGHT_STEPS = tuple(step for step in STEPS if step[:2] in _LIGHT)
 
 def source_key(package: Path, light: bool) -> str:
     """Hash over the product's source: another state of it makes another base."""
-    digest = hashlib.sha256()
-    for top in ("coefvq", "tasks", "flows"):
-        for path in sorted((package.parent / top).rglob("*")):
-            if path.is_file() and path.suffix in {".py", ".yaml", ".json", ".j2"}:
-                digest.update(f"{path.relative_to(package.parent)}\0".encode() + path.read_bytes())
+    digest, root = hashlib.sha256(), package.parent
+    files = [path for top in ("coefvq", "tasks", "flows") for path in (root / top).rglob("*") if path.is_file()]
+    for path in sorted([*files, *root.glob("*.yaml")]):
+        if path.suffix in {".py", ".yaml", ".json", ".j2"}:
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     digest.update(repr((light, SETTINGS, STEPS, RULES, inspect.getsource(inputs), inspect.getsource(scores))).encode())
     return digest.hexdigest()[:16]
 

@@ -78,9 +78,9 @@ def full_disk(root: Path) -> None:
 
 
 def small_files(root: Path) -> None:
-    """No file may grow beyond 2 KiB: what a quota or a full disk looks like where mounts are not allowed."""
+    """No file may grow beyond 16 KiB: what a quota or a full disk looks like where mounts are not allowed."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 def no_output(root: Path) -> None:
