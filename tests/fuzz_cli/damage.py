@@ -127,9 +127,8 @@ def other_kind(rng: Random, path: Path) -> Words:
     """A valid file of another format in this one's place."""
     root = workspace_of(path)
     others = ("params.yaml", "data/manifest.parquet", "mlflow.db", "reports/icd/evaluation.json", "small.csv")
-    chosen = rng.choice([name for name in others if Path(name).suffix != path.suffix and root / name != path])
-    data = (root / chosen).read_bytes()
-    replace_bytes(path, data)
+    fitting = [root / name for name in others if Path(name).suffix != path.suffix and (root / name).is_file()]
+    replace_bytes(path, rng.choice(fitting).read_bytes())
     return ()
 
 

@@ -81,7 +81,8 @@ def other_of_ours(rng: Random, path: Path) -> Words:
     """Another database of the workspace in this one's place."""
     root = workspace_of(path)
     names = ("mlflow.db", "vmp/log.sqlite", "vmp/index.sqlite", ".coefvq/cache/probes.sqlite")
-    replace_bytes(path, (root / rng.choice([name for name in names if root / name != path])).read_bytes())
+    others = [root / name for name in names if root / name != path and (root / name).is_file()]
+    replace_bytes(path, rng.choice(others).read_bytes())
     return ()
 
 
