@@ -94,12 +94,12 @@ TARGETS: tuple[Target, ...] = (
         "policy",
         "reports/icd/policy.json",
         _DOCUMENT,
-        (f"candidate {ISSUE}", f"stability {ISSUE}", f"report {ISSUE} --no-registry"),
+        (f"candidate {ISSUE}", f"stability {ISSUE}"),
         STRICT,
     ),
-    Target(
-        "candidate", "reports/icd/candidate.json", _DOCUMENT, (f"register {ISSUE} --json", f"report {ISSUE}"), STRICT
-    ),
+    Target("candidate", "reports/icd/candidate.json", _DOCUMENT, (f"register {ISSUE} --json",), STRICT),
+    # a report does without what is not there (yet)
+    Target("candidate_report", "reports/icd/candidate.json", _DOCUMENT, (f"report {ISSUE}",), STRICT | _any(SPECIAL)),
     Target(
         "evaluation",
         "reports/icd/evaluation.json",
@@ -112,10 +112,15 @@ TARGETS: tuple[Target, ...] = (
         _DOCUMENT,
         (f"cascade audit {ISSUE} --json", f"candidate {ISSUE}", f"report {ISSUE} --no-registry"),
     ),
+    Target("stability", "reports/icd/stability.json", _DOCUMENT, (f"candidate {ISSUE}",)),
+    Target("calibration", "reports/icd/calibration.json", _DOCUMENT, (f"candidate {ISSUE}",)),
     Target(
-        "stability", "reports/icd/stability.json", _DOCUMENT, (f"candidate {ISSUE}", f"report {ISSUE} --no-registry")
+        "stability_report",
+        "reports/icd/stability.json",
+        _DOCUMENT,
+        (f"report {ISSUE} --no-registry",),
+        _any(SPECIAL),
     ),
-    Target("validation", "reports/validation.json", _DOCUMENT, ("split",)),
     Target("reference", "data/reference.json", _DOCUMENT, ("validate",)),
     Target("base_run", "models/icd/base_run.json", _DOCUMENT, (f"candidate {ISSUE}",)),
     Target("mllm_run", "models/icd/mllm_run.json", _DOCUMENT, (f"candidate {ISSUE}",)),
