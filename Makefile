@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_DIR ?= .demo
 DEMO_PRESET ?= starter
 
-.PHONY: help demo test lint unit integration reliability fuzz setup lock clean
+.PHONY: help demo test lint unit integration reliability fuzz fuzz-cli setup lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ reliability: setup  ## kill -9 of trainings and of the VMP, hostile media
 
 fuzz: setup  ## Hostile media files; FUZZ_FILES= and FUZZ_SEED= for more or others
 	$(BIN)/python -m tests.fuzz --files $(or $(FUZZ_FILES),1000) --seed $(or $(FUZZ_SEED),7)
+
+fuzz-cli: setup  ## Damaged files and odd arguments through every command; FUZZ_CASES= and FUZZ_SEED= likewise
+	$(BIN)/python -m tests.fuzz_cli --cases $(or $(FUZZ_CASES),1200) --seed $(or $(FUZZ_SEED),7)
 
 clean:  ## Remove the demo workspace and caches (not .venv)
 	rm -rf $(DEMO_DIR) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
