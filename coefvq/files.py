@@ -38,7 +38,14 @@ def atomic_path(target: Path, *, durable: bool = False, private: bool = False) -
     A reader sees the old file or the new one, never half of either; a crash leaves the old one. ``durable``
     also holds when the machine loses power: the bytes reach the disk before the name, and the name before this
     returns. A ``private`` file is 0600, and folders made for it 0700; any other gets what the umask leaves.
+
+    Raises:
+        DataError: ``target`` is a folder, pipe, socket or device; root could replace /dev/null.
     """
+    with suppress(OSError):
+        kind = target.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+            raise DataError(f"{target}: a folder, pipe or device, not a file; give another path")
     if private:
         private_folder(target.parent, tighten=False)
     else:

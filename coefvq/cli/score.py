@@ -64,7 +64,7 @@ def collect(
     Raises:
         DataError: a source does not exist, or is neither clip, folder nor table.
     """
-    from coefvq.data.importers.sources import TABLE_SUFFIXES
+    from coefvq.data.importers.tables import TABLE_SUFFIXES
     from coefvq.data.locations import Location, check_clip, person_file
 
     inputs: list[VideoInput] = []

@@ -47,8 +47,8 @@ def run(params: Params, issue: str) -> None:
         kept = decodable(params, [_of(model, anew) for model in models], videos, issue)
         band = band[kept]
         store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
-        path = _ScoringPath(models, half, store, anew, chosen, params.predict.batch_size)
-        variants = list(path.variants(params.seed))
+        ways = _ScoringPath(models, half, store, anew, chosen, params.predict.batch_size)
+        variants = list(ways.variants(params.seed))
     report = stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
     write_json(params.paths.report(issue, "stability.json"), {"issue": issue, **report})
     say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")

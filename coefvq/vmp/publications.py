@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regular
-from coefvq.data.remote import is_url, redacted
+from coefvq.data.remote import is_url
 from coefvq.errors import DataError, MediaError
+from coefvq.redaction import redact
 from coefvq.vmp.records import Event
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _event(record: dict[str, Any], root: Root, row: str) -> Event:
 def _content(uri: str, root: Root, row: str) -> tuple[Path, str | None]:
     """The clip and its hash; a file that is not there, or is a pipe or folder, has none."""
     if is_url(uri):
-        raise DataError(f"{row}: {redacted(uri)}: expected a local file; download it and publish the copy")
+        raise DataError(f"{row}: {redact(uri)}: expected a local file; download it and publish the copy")
     try:
         found = locate(uri, root)
     except MediaError as error:

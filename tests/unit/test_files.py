@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import DataError
-from coefvq.files import atomic_path, inside, read_json, sha256_json, sha256_tree, write_json
+from coefvq.files import atomic_path, inside, read_json, sha256_json, sha256_tree, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -94,3 +94,13 @@ def test_paths_that_leave_the_root(tmp_path: Path, path: str) -> None:
 
 def test_paths_within_the_root(tmp_path: Path) -> None:
     assert inside(tmp_path, "a/../b.mp4") == tmp_path.resolve() / "b.mp4"
+
+
+def test_a_pipe_a_device_or_a_folder_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(DataError, match=rf"{name}: a folder, pipe or device, not a file"):
+            write_text(tmp_path / name, "text")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]

@@ -14,9 +14,10 @@ import pytest
 from yarl import URL
 
 from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.remote import address, check_protocols, copy_path, fetch, is_allowed, redacted, version
+from coefvq.data.remote import address, check_protocols, copy_path, fetch, is_allowed, version
 from coefvq.data.web import redirect_target
 from coefvq.errors import ConfigError, DataError, MediaError
+from coefvq.redaction import redact
 from tests.unit.clip_server import ClipServer, serving
 
 BYTES = bytes(range(256)) * 9000
@@ -116,7 +117,7 @@ def test_no_message_holds_a_secret(server: ClipServer, tmp_path: Path, path: str
 
 
 def test_redaction() -> None:
-    assert redacted("s3://key:secret@bucket/a/b.mp4?versionId=1#x") == "s3://***@bucket/a/b.mp4?***"
+    assert redact("s3://key:secret@bucket/a/b.mp4?versionId=1#x") == "s3://***@bucket/a/b.mp4?***"
 
 
 def test_a_cache_that_cannot_be_written(server: ClipServer, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def has_model(model_id: str, key: str) -> bool:
     if _remote():
         return True
     try:
-        return model_artifact(model_id, key).exists()
+        return bool(model_artifact(model_id, key).exists())
     except RegistryError:
         return False
 
