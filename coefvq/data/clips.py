@@ -114,7 +114,7 @@ class ClipStore:
 
         What is no plain file of fair size is left alone; the worker will say what is wrong.
         """
-        if video.sha256 is not None or video.url is not None:
+        if video.sha256 is not None or video.url is not None or video.refusal is not None:
             return video
         try:
             _check_file(video.path, self.limits)

@@ -106,12 +106,6 @@ def expect(probe: Probe, sha256: str | None) -> Probe:
     return rejected("changed", sha256=probe.sha256, size=probe.size_bytes)
 
 
-def probe_clip(uri: str, root: Path, limits: MediaLimits) -> Probe:
-    """Probe one local clip in this process."""
-    task = _plan(uri, root.resolve(), limits, (), None)
-    return task if isinstance(task, Probe) else _inspect(task, _settings(limits, None)).probe
-
-
 def probe_all(
     uris: Iterable[str],
     root: Path,

@@ -129,7 +129,7 @@ def test_nothing_unpickles(repository: Path) -> None:
 
 def test_a_stranger_s_clip_is_opened_in_limited_workers_only(repository: Path) -> None:
     """Who calls a decoder: functions that limited workers run (each named where it is mapped), with limits given."""
-    decoders = {"decode_clip": 5, "decode_frames": 4, "decode_audio": 3, "stream_info": 2, "probe_clip": 3}
+    decoders = {"decode_clip": 5, "decode_frames": 4, "decode_audio": 3, "stream_info": 2}
     calls, defaults = set(), []
     for path in (repository / "coefvq").rglob("*.py"):
         if path.name == "media.py":

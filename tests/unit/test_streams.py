@@ -9,11 +9,11 @@ import pytest
 from av.stream import Disposition
 
 from coefvq.data.media import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
-from coefvq.data.probe import probe_clip
 from coefvq.data.reupload.encode import read_sound, write_clip
 from coefvq.errors import MediaError
 from tests.fuzz.formats import boxes
 from tests.unit.media_files import BLUE, RED, YELLOW, Track, loudness, tone, write_tracks
+from tests.unit.probed import probe_clip
 
 NONE = Disposition(0)
 CLIP = Track("libx264")

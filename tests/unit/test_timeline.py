@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coefvq.data.media import DEFAULT_LIMITS, decode_frames, full_decode_frames, planned_frames, stream_info
-from coefvq.data.probe import probe_clip
 from coefvq.data.timeline import PacketInfo, timeline, uniform_in_time, uniform_indices
 from coefvq.errors import MediaError
 from tests.unit.media_files import BLUE, RED, Track, write_tracks
+from tests.unit.probed import probe_clip
 
 LONGEST = 10_000
 RATES = [Fraction(30_000, 1001), Fraction(24_000, 1001), Fraction(25), Fraction(60), Fraction(8), Fraction(12, 5)]
