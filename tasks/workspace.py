@@ -132,14 +132,13 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
 
 def _configure(document: Any, issue: str) -> None:
     """Give an issue that params.yaml does not know the settings of its first one, and a label column of its own."""
-    known = document["issues"][0]
     for dotted in _PER_ISSUE:
         node = document
         for part in dotted.split("."):
-            node = node[part]
-        if issue not in node:
+            node = node.get(part) or {}
+        if node and issue not in node:  # a section that is missing is named when params.yaml is read
             own = {"column": label_column(issue), "positive": None}
-            node[issue] = own if dotted == "ingest.labels" else deepcopy(node[known])
+            node[issue] = own if dotted == "ingest.labels" else deepcopy(next(iter(node.values())))
 
 
 def commit(root: Path, message: str, tag: str | None = None) -> str:

@@ -78,7 +78,7 @@ class EventLog:
         ]
 
     def places(self) -> list[tuple[str, str]]:
-        """Id and path of every video that was ever published, in the order of its newest event."""
+        """Id and path of each upsert in the log, oldest first."""
         query = "SELECT video_id, uri FROM events WHERE kind = 'upsert' ORDER BY offset"
         return [(str(video_id), str(uri)) for video_id, uri in self.database.query(query)]
 

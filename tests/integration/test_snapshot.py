@@ -160,7 +160,8 @@ def test_two_batches_reach_a_fresh_clone(team: Site) -> None:
     (labelled / "fight" / "c.mp4").write_text("clip tuesday-c")
     two = team.take(labelled, message="Fights of Tuesday", tag="release-7")
     assert (one.tag, one.added, two.tag, two.added) == ("data-v1", 2, "data-v2", 1)
-    assert team.published() == contents("p1", "p2", "a", "b", "tuesday-c")
+    named = {f"tuesday-{id_from_path('fight/c.mp4')}": b"clip tuesday-c"}
+    assert team.published() == contents("p1", "p2", "a", "b") | named
     assert tree(team.root) == before
     assert list((team.root / ".coefvq" / "snapshots").glob("run-*")) == []
 

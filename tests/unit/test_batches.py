@@ -80,6 +80,20 @@ def by_id(raw: Path) -> dict[str, dict[str, Any]]:
     return {row["video_id"]: row for chunk in read_chunks(raw, WORDS) for row in chunk.to_pylist()}
 
 
+def test_a_batch_that_an_older_version_took_is_not_added_again(tmp_path: Path, stage: Stager) -> None:
+    """Its clips were named by another rule; under two ids they could come into two splits."""
+    raw = folder(tmp_path / "raw", "path,label,note\na.mp4,fight,mine\n", a_mp4="a")
+    labelled = folder(tmp_path / "labelled", fight__x_mp4="x")
+    stage.merged(raw, stage(labelled))
+    new = f"labelled-{id_from_path('fight/x.mp4')}"
+    table = raw / "metadata.csv"
+    table.write_text(table.read_text().replace(new, "labelled-x"))
+    with pytest.raises(DataError, match=f"clip fight/x.mp4 of '{new}' is already there as 'labelled-x'; delete it"):
+        stage.look(raw, stage(labelled))
+    (labelled / "fight" / "x.mp4").write_text("another clip of that name")
+    assert stage.look(raw, stage(labelled)).known == 0
+
+
 def test_batches_in_three_formats_become_one_table(tmp_path: Path, stage: Stager) -> None:
     raw = folder(tmp_path / "raw", "path,label,note\na.mp4,fight,mine\nb.mp4,calm,\n", a_mp4="a", b_mp4="b")
     labelled = folder(tmp_path / "labelled", fight__x_mp4="x", calm__y_mp4="y")
