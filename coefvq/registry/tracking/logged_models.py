@@ -95,7 +95,7 @@ def has_model(model_id: str, key: str) -> bool:
 def _remote() -> bool:
     import mlflow
 
-    return bool(mlflow.get_tracking_uri().startswith("http"))
+    return str(mlflow.get_tracking_uri()).startswith("http")
 
 
 def _folder(uri: str) -> Path:
