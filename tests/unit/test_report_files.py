@@ -33,8 +33,7 @@ def test_a_key_that_does_not_fit_is_named(change: Any, message: str, tmp_path: P
     for name, report in zip(("evaluation", "thresholds"), reports, strict=True):
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
     with pytest.raises(DataError, match=message):
-        read_evaluation(tmp_path / "evaluation.json")
-        read_thresholds(tmp_path / "thresholds.json")
+        _ = [read_evaluation(tmp_path / "evaluation.json"), read_thresholds(tmp_path / "thresholds.json")]
 
 
 def test_other_reports(tmp_path: Path) -> None:
