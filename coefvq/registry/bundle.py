@@ -131,13 +131,13 @@ def model_ref(folder: Path, run_record: Path) -> ModelRef:
 
     Raises:
         RegistryError: the folder is empty, or run.json lacks a key.
-        DataError: run.json is missing or is not JSON.
+        DataError: run.json is missing or is not a JSON object.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         raise RegistryError(f"{folder}: no trained model here; run its training stage first")
     record = read_json(run_record)
     for key in ("run_id", "model_id"):
-        if not isinstance(record, dict) or not isinstance(record.get(key), str):
+        if not isinstance(record.get(key), str):
             raise RegistryError(f"{run_record}: {key}: expected a text; run the training stage again")
     return ModelRef(model_id=record["model_id"], run_id=record["run_id"], sha256=sha256_tree(folder))
 

@@ -106,7 +106,10 @@ def test_a_model_reference_comes_from_its_folder_and_its_run(tmp_path: Path) -> 
     (folder / "config.json").write_text("{}")
     with pytest.raises(DataError, match=r"base_run\.json: no such file"):
         model_ref(folder, record)
-    for text in ('{"run_id": "r"}', '{"run_id": 1, "model_id": "m"}', "[]"):
+    record.write_text("[]")
+    with pytest.raises(DataError, match=r"base_run\.json: expected an object, got a list"):
+        model_ref(folder, record)
+    for text in ('{"run_id": "r"}', '{"run_id": 1, "model_id": "m"}'):
         record.write_text(text)
         with pytest.raises(RegistryError, match=r"base_run\.json: (run_id|model_id): expected a text"):
             model_ref(folder, record)
