@@ -11,11 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from coefvq.config import RECIPE_FILE, check_form, read_mapping
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
+from coefvq.shipped_recipes import shipped_recipe
 
-TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
+TEMPLATES = ("dvc.yaml", "params.yaml", "presets.yaml", "prefect.yaml")
+_PER_ISSUE = ("media", "base", "mllm")
 _IGNORED = (
     "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/reports/*/report.html\n"
     "/unseen/\n/vmp/\n/dvc_plots/\n"
@@ -66,14 +69,19 @@ def dvc(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def create(root: Path, settings: Mapping[str, Any]) -> None:
+def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> None:
     """Make (or complete) a workspace; ``settings`` are dotted params.yaml keys to change.
 
+    ``recipe`` is a shipped one; a recipe.yaml that is there already stays.
+
     Raises:
-        ConfigError: the folder holds something else.
+        ConfigError: the folder holds something else, or there is no such recipe.
     """
+    shipped = shipped_recipe(recipe)
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / "dvc.yaml").is_file()):
         raise ConfigError(f"{root}: not empty and not a workspace; choose an empty or new folder")
+    if (root / "params.yaml").is_file() and not (root / RECIPE_FILE).is_file():
+        check_form(read_mapping(root / "params.yaml"), root / "params.yaml")
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".git").exists():
         git(root, "init", "--quiet", "--initial-branch=main")
@@ -87,6 +95,9 @@ def create(root: Path, settings: Mapping[str, Any]) -> None:
     for name in TEMPLATES:
         if not (root / name).exists():
             write_text(root / name, template(name))
+    if not (root / RECIPE_FILE).exists():
+        write_text(root / RECIPE_FILE, shipped.text)
+        _write_overrides(root / "params.yaml", shipped.overrides)
     if not (root / "data" / "reference.json").exists():
         write_json(root / "data" / "reference.json", {})
     if not (root / ".gitignore").exists():
@@ -94,21 +105,41 @@ def create(root: Path, settings: Mapping[str, Any]) -> None:
     change_params(root / "params.yaml", settings)
 
 
+def recipe_differs(root: Path, recipe: str) -> bool:
+    """Whether a workspace has a recipe.yaml that is not the shipped one of that name."""
+    path = root / RECIPE_FILE
+    return path.is_file() and path.read_text(encoding="utf-8") != shipped_recipe(recipe).text
+
+
+def _write_overrides(path: Path, overrides: Mapping[str, Mapping[str, Any]]) -> None:
+    """A recipe's overrides into a params file that is as the template has it."""
+    now = read_mapping(path)
+    wanted = {f"{section}.{issue}": keys for section, issues in overrides.items() for issue, keys in issues.items()}
+    change_params(path, {key: keys for key, keys in wanted.items() if _at(now, key) != keys})
+
+
+def _at(values: Mapping[str, Any], dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values.get(part, {})
+    return values
+
+
 def change_params(path: Path, settings: Mapping[str, Any]) -> None:
     """Set dotted keys in a params file, keeping its comments.
+
+    Below ``base.<issue>`` and the like, where the file holds only what differs from the recipe, sections are made.
 
     Raises:
         ConfigError: a key's section does not exist.
     """
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 4096
+    yaml = round_trip()
     document = yaml.load(path.read_text(encoding="utf-8"))
     for dotted, value in settings.items():
         *parents, last = dotted.split(".")
         node = document
         for part in parents:
+            if part not in node and node is not document and parents[0] in _PER_ISSUE:
+                node[part] = {}
             if part not in node:
                 raise ConfigError(f"{path}: no section {dotted.rpartition('.')[0]}; check the key")
             node = node[part]
@@ -116,6 +147,22 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
     if settings:
         with path.open("w", encoding="utf-8") as stream:
             yaml.dump(document, stream)
+
+
+def round_trip() -> Any:
+    """A reader and writer of YAML that keeps comments and long lines, and writes null as null."""
+    from ruamel.yaml import YAML, RoundTripRepresenter
+
+    class Representer(RoundTripRepresenter):
+        pass
+
+    Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml = YAML()
+    yaml.Representer = Representer
+    yaml.width = 4096
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
 
 
 def commit(root: Path, message: str, tag: str | None = None) -> str:
