@@ -470,7 +470,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: no such file; run inside a workspace (coefvq demo --workspace DIR makes one)"
+            f"{path}: no such file; run inside a workspace (coefvq init makes or completes one)"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         where = getattr(error, "problem_mark", None)

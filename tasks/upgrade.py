@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from coefvq.config import RECIPE_FILE, Recipe, load_params, parse_recipe, read_mapping
+from coefvq.config import RECIPE_FILE, Recipe, parse_params, parse_recipe, read_mapping
 from coefvq.errors import ConfigError
 from coefvq.files import atomic_path, write_text
 from coefvq.overrides import difference
@@ -35,6 +35,7 @@ def upgrade(root: Path) -> list[str]:
     old = read_mapping(params)
     recipe, changes = converted(old, str(params))
     text = recipe_text(recipe)
+    parse_params({**old, **changes}, recipe, str(params))
     # everything is worked out before the first file is written
     params_document, pipeline = _params_document(params, changes), _pipeline(root / "dvc.yaml")
     if not (root / "presets.yaml").exists():
@@ -42,7 +43,6 @@ def upgrade(root: Path) -> list[str]:
     write_text(root / RECIPE_FILE, text)
     _write(params, params_document)
     _write(root / "dvc.yaml", pipeline)
-    load_params(params)
     return [
         f"{root}: {RECIPE_FILE} and presets.yaml written; params.yaml and dvc.yaml converted; settings are the same",
         "  next: git add -A && git commit; then `dvc repro` trains again, to the same weights",

@@ -77,7 +77,7 @@ def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> Non
     Raises:
         ConfigError: the folder holds something else, or there is no such recipe.
     """
-    shipped = shipped_recipe(recipe)
+    shipped_recipe(recipe)
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / "dvc.yaml").is_file()):
         raise ConfigError(f"{root}: not empty and not a workspace; choose an empty or new folder")
     if (root / "params.yaml").is_file() and not (root / RECIPE_FILE).is_file():
@@ -92,16 +92,22 @@ def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> Non
         dvc(root, "config", "plots.html_template", "plots/offline.html")
     write_text(root / ".dvc" / "plots" / "offline.html", offline_template())
     write_json(root / ".dvc" / "plots" / "series.json", series_template())
+    if not (root / "data" / "reference.json").exists():
+        write_json(root / "data" / "reference.json", {})
+    if not (root / ".gitignore").exists():
+        write_text(root / ".gitignore", _IGNORED)
+    write_pipeline(root, settings, recipe)
+
+
+def write_pipeline(root: Path, settings: Mapping[str, Any], recipe: str) -> None:
+    """The pipeline's files, where they are not there yet, and ``settings`` into params.yaml."""
+    shipped = shipped_recipe(recipe)
     for name in TEMPLATES:
         if not (root / name).exists():
             write_text(root / name, template(name))
     if not (root / RECIPE_FILE).exists():
         write_text(root / RECIPE_FILE, shipped.text)
         _write_overrides(root / "params.yaml", shipped.overrides)
-    if not (root / "data" / "reference.json").exists():
-        write_json(root / "data" / "reference.json", {})
-    if not (root / ".gitignore").exists():
-        write_text(root / ".gitignore", _IGNORED)
     change_params(root / "params.yaml", settings)
 
 

@@ -164,11 +164,19 @@ def _parse(name: str, raw: Definition, key: str | None = None, floating: bool = 
         wrong = f".{unknown_roles[0]}" if isinstance(given, dict) else ""
         raise ConfigError(f"{where}.weights{wrong}: unknown part; expected a mapping with {', '.join(_ROLES)}")
     named = [role for role in _ROLES if role in given]
-    weights = {role: source_from(given[role], f"{where}.weights.{role}", Path(), floating) for role in named}
+    weights = {
+        role: source_from(given[role], f"{where}.weights.{role}", Path(), floating or _ships(given[role]))
+        for role in named
+    }
     own = None if key is None else raw
     preset = Preset(name=name, weights=weights, definition=own, **{"summary": "", **sizes}, **parts)
     check_parts(preset, where)
     return preset
+
+
+def _ships(entry: Any) -> bool:
+    """Whether a preset that ships says the same; its revision may be a branch until it is pinned there."""
+    return any(entry in definition.get("weights", {}).values() for definition in _shipped_definitions().values())
 
 
 def _part(raw: Any, kinds: _Kinds, key: str) -> Any:

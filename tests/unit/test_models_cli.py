@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from coefvq.cli.models import app, gibibytes
 from coefvq.errors import ConfigError, ModelError
 from coefvq.models.presets import shipped_presets
+from tasks.workspace import write_pipeline
 
 MLLM_PARTS = ("onevision", "vision", "language", "audio")
 
@@ -88,3 +90,27 @@ def test_an_unknown_preset_is_refused() -> None:
 @pytest.mark.parametrize("command", ["list", "show", "fetch", "plan"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: coefvq models {command}" in " ".join(run(command, "--help").split())
+
+
+def test_a_users_presets_are_listed_shown_and_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = {
+        "extends": "tiny",
+        "summary": "wider",
+        "audio": {"kind": "whisper", "n_state": 96, "n_head": 4, "n_layer": 1},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"mine": mine}))  # JSON is YAML
+    given = ("--presets", str(path))
+    assert json.loads(run("list", *given, "--json"))["mine"] == "wider"
+    facts = json.loads(run("show", "mine", *given, "--json"))
+    tiny = json.loads(run("show", "tiny", "--json"))
+    sizes, usual = ({part["part"]: part["parameters"] for part in shown["parts"]} for shown in (facts, tiny))
+    assert {part for part in sizes if sizes[part] != usual[part]} == {"audio"}
+    planned = json.loads(run("plan", "--preset", "mine", *given, "--json"))
+    assert planned["parameters"]["audio encoder"] == sizes["audio"]
+    # in a workspace the recipe names the file
+    write_pipeline(tmp_path / "w", {}, "tiny")
+    path.rename(tmp_path / "w" / "presets.yaml")
+    monkeypatch.chdir(tmp_path / "w")
+    assert json.loads(run("show", "mine", "--json")) == facts
+    assert "mine: random weights, nothing to fetch" in run("fetch", "mine")
