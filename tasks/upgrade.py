@@ -60,19 +60,23 @@ def converted(old: Mapping[str, Any], source: str) -> tuple[Recipe, dict[str, di
     issues = [issue for issue in old.get("issues") or [] if issue in whole["mllm"]]
     if not issues:
         raise ConfigError(f"{source}: issues: expected at least one that has settings in mllm; add it")
+    first = {"models": {"presets": "presets.yaml"}, **{name: part.get(issues[0], {}) for name, part in whole.items()}}
+
+    def filled(name: str, issue: str, settings: dict[str, Any]) -> dict[str, Any]:
+        # keys that the old file could leave out get the values that they had then
+        recipe = parse_recipe({**first, name: settings}, f"{source}, issue {issue}")
+        values: dict[str, Any] = recipe.model_dump(mode="json")[name]
+        return values
+
+    full = {name: {i: filled(name, i, settings) for i, settings in part.items()} for name, part in whole.items()}
     # a shipped section keeps its place and comments; else any issue's settings will do
-    shipped = yaml.safe_load(_nearest(str(whole["mllm"][issues[0]].get("preset"))))
-    chosen = {
-        name: shipped[name] if shipped[name] in section.values() else section.get(issues[0], {})
-        for name, section in whole.items()
+    shipped = yaml.safe_load(_nearest(full["mllm"][issues[0]]["preset"]))
+    shared = {name: shipped[name] if shipped[name] in part.values() else part[issues[0]] for name, part in full.items()}
+    recipe = parse_recipe({**first, **shared}, source)
+    return recipe, {
+        name: {issue: difference(shared[name], settings) for issue, settings in part.items()}
+        for name, part in full.items()
     }
-    recipe = parse_recipe({"models": {"presets": "presets.yaml"}, **chosen}, source)
-    shared = recipe.model_dump(mode="json")
-    changes = {
-        name: {issue: difference(shared[name], settings) for issue, settings in section.items()}
-        for name, section in whole.items()
-    }
-    return recipe, changes
 
 
 def _models(old: Mapping[str, Any], name: str, source: str) -> dict[str, dict[str, Any]]:

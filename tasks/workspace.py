@@ -102,11 +102,13 @@ def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> Non
 def write_pipeline(root: Path, settings: Mapping[str, Any], recipe: str) -> None:
     """The pipeline's files, where they are not there yet, and ``settings`` into params.yaml."""
     shipped = shipped_recipe(recipe)
+    fresh = not (root / "params.yaml").exists()
     for name in TEMPLATES:
         if not (root / name).exists():
             write_text(root / name, template(name))
     if not (root / RECIPE_FILE).exists():
         write_text(root / RECIPE_FILE, shipped.text)
+    if fresh:
         _write_overrides(root / "params.yaml", shipped.overrides)
     change_params(root / "params.yaml", settings)
 

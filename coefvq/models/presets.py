@@ -8,7 +8,7 @@ a part that is written out anew starts random unless ``weights`` names a source 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +27,7 @@ from coefvq.models.parts import (
     ResNetPart,
     SiglipPair,
     SiglipPart,
+    Size,
     SwinPart,
     TextPart,
 )
@@ -50,7 +51,7 @@ _PARTS: Mapping[str, _Kinds] = {
 _ROLES = ("onevision", *_PARTS)
 #: classes whose field ``model_type`` is the part's ``kind``
 _TYPED = (LanguagePart, TextPart)
-_SIZES = {"max_text_tokens": int, "frame_size": int | None, "summary": str, "licence": str}
+_SIZES = {"max_text_tokens": Size, "frame_size": Size | None, "summary": str, "licence": str}
 _KNOWN = (*_PARTS, *_SIZES, "weights", "extends")
 
 #: names of the files in ``coefvq/presets``
@@ -194,17 +195,16 @@ def _part(raw: Any, kinds: _Kinds, key: str) -> Any:
 
 def _checked(value: Any, kind: Any, key: str) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    check: Callable[..., Any] = adapter.validate_json
     try:
         # JSON mode: strict types, yet YAML lists may fill tuples
-        return check(json.dumps(value, default=str), strict=True)
+        return adapter.validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join([key, *map(str, first["loc"])])
         if first["type"] == "missing":
             raise ConfigError(f"{name}: missing key") from error
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = ", ".join(sorted({"kind", *TypeAdapter(kind).json_schema()["properties"]} - {"model_type"}))
+            known = ", ".join(sorted({"kind", *adapter.json_schema()["properties"]} - {"model_type"}))
             raise ConfigError(f"{name}: unknown key; known here: {known}") from error
         message = first["msg"].replace("Input should be ", "").strip()
         raise ConfigError(f"{name} = {first['input']!r}: expected {message}") from error

