@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ def _sources(preset: Preset) -> Iterator[str]:
         yield f"weights.{min(doubled)}: weights.onevision holds it too; keep one of the two"
 
 
+def _same(wanted: Any, own: Any) -> bool:
+    if isinstance(wanted, float) and isinstance(own, int | float):
+        return math.isclose(wanted, own, rel_tol=1e-6)  # a checkpoint may have rounded it to float32
+    return bool(wanted == own)
+
+
 def check_checkpoint(folder: Path, part: object, key: str, section: str | None = None) -> None:
     """Compare a part's sizes with the checkpoint's own config.json, where there is one.
 
@@ -109,5 +116,5 @@ def check_checkpoint(folder: Path, part: object, key: str, section: str | None =
     for name in _SIZES:
         wanted, own = getattr(part, name, None), found.get(name)
         wanted = list(wanted) if isinstance(wanted, tuple) else wanted
-        if wanted is not None and own is not None and wanted != own:
+        if wanted is not None and own is not None and not _same(wanted, own):
             raise ModelError(f"{key}.{name} = {wanted}: {path} says {own}; write the checkpoint's own value")

@@ -241,11 +241,12 @@ def test_a_siglip_and_a_decoder_of_their_own_folders_make_an_mllm(tmp_path: Path
     torch.manual_seed(5)
     source = Builder(get_preset("tiny"), MEDIA).mllm(IDS, lora=Lora(rank=0, alpha=0, dropout=0.0), fusion="none")
     tower, decoder = source.vision.tower.state_dict(), source.language.decoder.state_dict()
+    config = {"hidden_size": 64, "rms_norm_eps": 9.999999974752427e-07}  # 1e-6 as float32, as converters write it
     # as a SiglipModel and a causal language model name them
     weights_folder(
         tmp_path / "siglip", {f"vision_model.{name.removeprefix('vision_model.')}": v for name, v in tower.items()}
     )
-    weights_folder(tmp_path / "qwen", {f"model.{name}": value for name, value in decoder.items()}, {"hidden_size": 64})
+    weights_folder(tmp_path / "qwen", {f"model.{name}": value for name, value in decoder.items()}, config)
     train_text_encoder(["what a day"] * 20, 512, 16).save(tmp_path / "qwen")
     weights = {"vision": {"folder": "siglip"}, "language": {"folder": "qwen"}}
     made = Builder(read(tmp_path, mine={"extends": "tiny", "weights": weights})["mine"], MEDIA).mllm(
