@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from coefvq.config import Lora, MediaSpec
@@ -56,7 +55,10 @@ def preset_facts(preset: Preset) -> dict[str, Any]:
 
 
 def _parts(preset: Preset, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    sources: Mapping[str, Source | None] = preset.weights or dict.fromkeys(_RANDOM_ROLES)
+    sources: dict[str, Source | None] = dict(preset.weights)
+    if not preset.weights or preset.definition is not None:
+        published = {*sources, *(("vision", "language") if "onevision" in sources else ())}
+        sources |= {role: None for role in _RANDOM_ROLES if role not in published}
     return [
         {
             "part": role,

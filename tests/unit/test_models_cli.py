@@ -106,6 +106,7 @@ def test_a_users_presets_are_listed_shown_and_planned(tmp_path: Path, monkeypatc
     tiny = json.loads(run("show", "tiny", "--json"))
     sizes, usual = ({part["part"]: part["parameters"] for part in shown["parts"]} for shown in (facts, tiny))
     assert {part for part in sizes if sizes[part] != usual[part]} == {"audio"}
+    assert {part["weights"] for part in facts["parts"]} == {"random"}
     planned = json.loads(run("plan", "--preset", "mine", *given, "--json"))
     assert planned["parameters"]["audio encoder"] == sizes["audio"]
     # in a workspace the recipe names the file
