@@ -104,9 +104,14 @@ def _from_hub(source: Source, folder: Path, say: Say) -> str | None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     say(f"{source.name}: asking the model hub for {source.hub} at {source.revision}")
-    wanted = {"revision": source.revision, "allow_patterns": list(source.hub_files), "etag_timeout": 5}
     try:
-        snapshot_download(source.hub, local_dir=folder, **wanted)
+        snapshot_download(
+            source.hub,
+            revision=source.revision,
+            local_dir=folder,
+            allow_patterns=list(source.hub_files),
+            etag_timeout=5,
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         say(f"{source.name}: not from the hub ({type(error).__name__})")
         shutil.rmtree(folder)
