@@ -139,7 +139,7 @@ def _pipeline(path: Path) -> Any:
 def _add_missing(stage: Any, ours: Mapping[str, Any]) -> None:
     for kind in ("deps", "params"):
         for entry in ours.get(kind, []):
-            if "recipe.yaml" in entry or entry == "${models.presets}":
+            if ("recipe.yaml" in entry or entry == "${models.presets}") and entry not in stage.setdefault(kind, []):
                 stage[kind].append(entry)
 
 

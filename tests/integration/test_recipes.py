@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from coefvq.config import load_params
 from tasks.workspace import change_params, commit, create, dvc, round_trip
 from tests.integration.conftest import SETTINGS, Finished, Workspace
 
@@ -141,8 +142,6 @@ def test_an_unknown_recipe_is_one_line(tmp_path: Path) -> None:
 def test_a_workspace_of_the_old_form_is_converted_in_place(workspace: Workspace) -> None:
     root = workspace.root
     document = round_trip().load((root / "params.yaml").read_text())
-    from coefvq.config import load_params
-
     before = load_params(root / "params.yaml")
     document |= before.model_dump(mode="json", include={"media", "base", "mllm"})
     for settings in document["mllm"].values():
