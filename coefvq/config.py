@@ -247,7 +247,7 @@ class MLLMParams(_Section):
     audio: bool
     motion: bool
     lora: Lora
-    alignment: Alignment | None = None  # None: none
+    alignment: Alignment | None = None  # None: no alignment
     description_weight: Annotated[float, Field(ge=0)] = 0.0  # of the descriptions' words, beside the labels
     training: Training
 
@@ -438,7 +438,7 @@ def check_form(raw: dict[str, Any], path: Path) -> None:
     base = raw.get("base")
     if isinstance(base, dict) and any(isinstance(part, dict) and "preset" in part for part in base.values()):
         raise ConfigError(
-            f"{path}: how models are made is told by {RECIPE_FILE} now; run `coefvq init --upgrade` in the workspace"
+            f"{path}: written before there was a {RECIPE_FILE}; run `coefvq init --upgrade` in the workspace"
         )
 
 
@@ -488,7 +488,7 @@ def parse_params(raw: dict[str, Any], recipe: Recipe, source: str = "params.yaml
         ConfigError: a key does not fit.
     """
     if "models" in raw:
-        raise ConfigError(f"{source}: models: belongs into {RECIPE_FILE.name}; move it there")
+        raise ConfigError(f"{source}: models: belongs in {RECIPE_FILE.name}; move it there")
     filled = {**raw, "models": recipe.models.model_dump(mode="json")}
     for name in ("media", "base", "mllm"):
         settings, section = getattr(recipe, name).model_dump(mode="json"), raw.get(name)
@@ -505,8 +505,8 @@ def _validated(model: type[_Model], raw: dict[str, Any], source: str) -> _Model:
         # JSON mode: strict types, yet YAML lists may fill tuples
         return model.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        told = [_explain(item, model) for item in error.errors()[:3]]
-        raise ConfigError(f"{source}: " + "; ".join(told)) from error
+        reasons = [_explain(item, model) for item in error.errors()[:3]]
+        raise ConfigError(f"{source}: " + "; ".join(reasons)) from error
 
 
 def _explain(item: Any, model: type[BaseModel]) -> str:

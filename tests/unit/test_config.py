@@ -55,10 +55,10 @@ def test_the_recipe_is_checked_under_its_own_name(recipe: dict[str, Any]) -> Non
         parse_recipe(recipe, "recipe.yaml")
 
 
-def test_what_belongs_into_the_other_file_is_said(raw: dict[str, Any], recipe: dict[str, Any]) -> None:
+def test_what_belongs_in_the_other_file_is_said(raw: dict[str, Any], recipe: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"recipe\.yaml: thresholds: unknown key; known here: base, media, mllm, mod"):
         parse_recipe(recipe | {"thresholds": raw["thresholds"]}, "recipe.yaml")
-    assert refusal(raw | {"models": recipe["models"]}) == "params.yaml: models: belongs into recipe.yaml; move it there"
+    assert refusal(raw | {"models": recipe["models"]}) == "params.yaml: models: belongs in recipe.yaml; move it there"
     assert "media.frames = 4: expected" in refusal(raw | {"media": recipe["media"]})
 
 
