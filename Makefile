@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips; DEMO_PRESET=tiny for the wiring only
-	$(BIN)/coefvq demo --workspace $(DEMO_DIR) --preset $(DEMO_PRESET)
+	$(BIN)/coefvq demo --workspace $(DEMO_DIR) --recipe $(DEMO_PRESET)
 
 # two test processes on two cores: more threads each would wait for one another
 test unit integration reliability: export OMP_NUM_THREADS ?= 1

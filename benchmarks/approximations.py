@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import yaml
 
-from coefvq.config import Approximate, Params, Scoring, parse_params
+from coefvq.config import Approximate, Params, Scoring, load_recipe, parse_params
 from coefvq.data.clips import ClipStore
 from coefvq.data.media import DEFAULT_LIMITS
 from coefvq.errors import ModelError
@@ -135,7 +135,7 @@ def main() -> int:
     os.chdir(options.workspace)
     raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     own = {"batch_size": 32, "dtype": "float32", "savings": "exact", "approximate": _OFF.model_dump()}
-    params = parse_params({**raw, "predict": own})
+    params = parse_params({**raw, "predict": own}, load_recipe())
     rows = labelled(split_manifest(params), options.issue, "test")
     videos, labels = inputs_and_labels(rows, params, options.issue)
     with tempfile.TemporaryDirectory() as cache:

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
-from coefvq.models.presets import LitePart, get_preset
+from coefvq.models.parts import LitePart
+from coefvq.models.presets import get_preset
 
 IMAGES, SIDE = 11, 160
 TARGET = 1.3

@@ -12,14 +12,15 @@ import torch
 from starter_world_data import ISSUES, MEDIA, Split, text
 from torch import nn
 
-from coefvq.config import Lora, WarmUp
+from coefvq.config import Alignment, Lora
 from coefvq.data.synthetic.captions import short_captions
 from coefvq.data.synthetic.clips import Clip
 from coefvq.data.text import TextEncoder, load_text_encoder
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.language import Pooling
 from coefvq.models.mllm import Fusion, MultimodalLLM
-from coefvq.models.presets import LitePart, get_preset
+from coefvq.models.parts import LitePart
+from coefvq.models.presets import get_preset
 from coefvq.models.pretrained import weights_of
 from coefvq.training.warmup import description_vocabulary, warm_up
 from coefvq.training.word_alignment import (
@@ -196,7 +197,7 @@ def warm(
         return teach_state(network, feed, words, recipe.warmup_epochs, size, rate, seed, tell, bf16=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         vocabulary = description_vocabulary(network, encoder, feed, told, 16)
-    params = WarmUp(epochs=recipe.warmup_epochs, per_device_train_batch_size=size, learning_rate=rate, max_tokens=16)
+    params = Alignment(epochs=recipe.warmup_epochs, per_device_train_batch_size=size, learning_rate=rate, max_tokens=16)
     return warm_up(network, encoder, feed, told, vocabulary, params, seed, tell, bf16=True)
 
 

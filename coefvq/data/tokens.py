@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import ConfigDict, with_config
 
+
+@with_config(ConfigDict(strict=True, extra="forbid"))
 @dataclass(frozen=True)
 class SpecialTokens:
     """Names in a tokenizer's vocabulary. ``video`` only holds the place of visual embeddings.

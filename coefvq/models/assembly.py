@@ -15,7 +15,8 @@ from coefvq.models.audio import AudioBranch
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.language import LanguageBranch, Pooling, decoder_config
 from coefvq.models.mllm import Fusion, MultimodalLLM
-from coefvq.models.presets import AudioPart, LitePart, Preset, SiglipPart
+from coefvq.models.parts import AudioPart, LitePart, Preset, SiglipPart
+from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
 from coefvq.models.vision import CnnBranch, SiglipBranch, onevision_config, split_onevision, visual_tokens
 
@@ -48,7 +49,7 @@ class Builder:
         part = self.preset.tower_text
         text = TextTower(part, ids.pad)
         if (folder := self._folder("tower_text")) is not None:
-            pretrained.load_text_tower(text.encoder, part, folder)
+            pretrained.load_text_tower(text.encoder, part, folder, self._key("tower_text"))
         frames = self._frame_tower("tower_frames", motion, freeze)
         audio = self._audio("tower_audio", self.preset.tower_audio)
         if freeze:
@@ -61,7 +62,7 @@ class Builder:
         size = self.preset.frame_size or self.media.frame_size
         tower = SiglipTower(self.preset.siglip, size, ids.pad)
         if (folder := self._folder("siglip")) is not None:
-            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder)
+            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder, self._key("siglip"))
         audio = self._audio("tower_audio", self.preset.tower_audio) if hears else None
         if freeze:
             freeze_module(tower)
@@ -90,7 +91,7 @@ class Builder:
         if audio is not None and "audio" in self.preset.weights:
             freeze_module(audio)
         language = LanguageBranch(decoder, ids.video, lora, pooling)
-        if not self.preset.pretrained and lora.rank > 0:
+        if not self.preset.weights.keys() & {"onevision", "language"} and lora.rank > 0:
             # random embeddings hold nothing worth keeping frozen
             language.decoder.get_input_embeddings().requires_grad_(True)
         tokens = visual_tokens(vision, self.media.frames)
@@ -105,13 +106,21 @@ class Builder:
 
         folder = self._folder("onevision")
         if folder is not None:
+            check_checkpoint(folder, part, self._key("vision"), "vision_config")
+            check_checkpoint(folder, self.preset.language, self._key("language"), "text_config")
             model = pretrained.onevision_model(folder)
         else:
             size = self.preset.frame_size or self.media.frame_size
             model = LlavaOnevisionModel(onevision_config(part, self.preset.language, size))
+            if (apart := self._folder("vision")) is not None:
+                pretrained.load_siglip_vision(model.vision_tower, part, apart, self._key("vision"))
+            if (apart := self._folder("language")) is not None:
+                pretrained.load_decoder(model.language_model, self.preset.language, apart, self._key("language"))
         vision, decoder = split_onevision(model)
         if "onevision" in self.preset.weights:
             freeze_module(vision)
+        elif "vision" in self.preset.weights:
+            freeze_module(vision.tower)
         return vision, decoder
 
     def _cnn(self, part: LitePart, motion: bool) -> tuple[SiglipBranch | CnnBranch, nn.Module]:
@@ -119,10 +128,10 @@ class Builder:
         vision = CnnBranch(part, language.hidden_size, motion)
         decoder = _decoder(decoder_config(language))
         if (folder := self._folder("vision")) is not None:
-            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder)
+            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder, self._key("vision"))
             nn.init.constant_(vision.scale, _EMBEDDING_STD)
         if (folder := self._folder("language")) is not None:
-            pretrained.load_decoder(decoder, language, folder)
+            pretrained.load_decoder(decoder, language, folder, self._key("language"))
         if "vision" in self.preset.weights:
             freeze_module(vision.tower)
         return vision, decoder
@@ -131,7 +140,7 @@ class Builder:
         part = self.preset.frames if role == "frames" else self.preset.tower_frames
         tower = FrameTower(part, self.preset.frame_size or self.media.frame_size, motion)
         if (folder := self._folder(role)) is not None:
-            pretrained.load_frame_encoder(tower.encoder, folder)
+            pretrained.load_frame_encoder(tower.encoder, part, folder, self._key(role))
         if freeze:
             freeze_module(tower)
         return tower
@@ -139,8 +148,11 @@ class Builder:
     def _audio(self, role: str, part: AudioPart) -> AudioBranch:
         branch = AudioBranch(part, self.media.audio_seconds)
         if (folder := self._folder(role)) is not None:
-            pretrained.load_whisper_encoder(branch.encoder, folder)
+            pretrained.load_whisper_encoder(branch.encoder, folder, self._key(role))
         return branch
+
+    def _key(self, role: str) -> str:
+        return f"preset {self.preset.name}: {role}"
 
     def _folder(self, role: str) -> Any:
         return pretrained.weights_of(self.preset, role) if self.weights else None

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from coefvq.models.frozen import HEARS, FrozenPart, is_frozen
-from coefvq.models.presets import AudioPart
+from coefvq.models.parts import AudioPart
 
 
 class AudioBranch(nn.Module):

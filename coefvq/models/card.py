@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coefvq.models.presets import Preset, get_preset
-from coefvq.models.weights.sources import source_of
+from coefvq.models.parts import Preset
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
@@ -21,7 +20,7 @@ _ROLES = {
 def model_card(classifier: Classifier) -> str:
     """Markdown with the metadata block of the model hub; figures of quality belong to the report, not here."""
     config = classifier.config
-    preset = get_preset(config.preset)
+    preset = config.parts
     media = config.media
     total = sum(parameter.numel() for parameter in classifier.network.parameters())
     trained = sum(parameter.numel() for parameter in classifier.network.parameters() if parameter.requires_grad)
@@ -63,7 +62,6 @@ def model_card(classifier: Classifier) -> str:
 def _published(preset: Preset, architecture: str) -> list[str]:
     rows = []
     for role in _ROLES[architecture]:
-        if (reference := preset.weights.get(role)) is not None:
-            source = source_of(reference)
+        if (source := preset.weights.get(role)) is not None:
             rows.append(f"- {role}: {source.origin} ({source.licence})")
     return rows or ["- none: all weights started random"]

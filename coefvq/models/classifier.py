@@ -7,10 +7,11 @@ that were not trained are named by the preset and not copied.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,12 +22,13 @@ from coefvq.data.dataset import Collator
 from coefvq.data.limits import kept_limits
 from coefvq.data.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
 from coefvq.data.tokens import SpecialTokens
-from coefvq.errors import ModelError
+from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
 from coefvq.models.assembly import Builder, TokenIds, check_frame_size, device
 from coefvq.models.heads import probability_of
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.presets import get_preset
+from coefvq.models.parts import Preset
+from coefvq.models.presets import get_preset, preset_from
 from coefvq.models.pretrained import weights_of
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -37,6 +39,8 @@ class ModelConfig(BaseModel):
 
     ``issues`` are in the order of the heads; only an MLLM may have several. ``limits`` are the ``ingest.limits`` that
     it was trained under, for whoever decodes a clip for this model alone; a pair has its own in its preprocessing.
+    ``definition`` is a user's own preset as its file says it, so that the folder can be loaded where that file is
+    not; None for a preset that ships.
     """
 
     # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
@@ -47,6 +51,7 @@ class ModelConfig(BaseModel):
     issues: Annotated[tuple[str, ...], Field(strict=False)]  # a list is what JSON has
     kind: Literal["base", "mllm"]
     preset: str
+    definition: Mapping[str, Any] | None = None
     architecture: Literal["frames", "multitower", "siglip", "mllm"]
     media: MediaSpec
     limits: MediaLimits | None = None  # None: trained before they were kept
@@ -68,6 +73,18 @@ class ModelConfig(BaseModel):
         if len(self.issues) > 1 and self.kind == "base":
             raise ValueError(f"issues = {list(self.issues)}: a base model has one issue; train one for each")
         return self
+
+    @cached_property
+    def parts(self) -> Preset:
+        """The preset.
+
+        Raises:
+            ModelError: no preset of that name ships, and there is no definition.
+            ConfigError: the definition does not fit.
+        """
+        if self.definition is None:
+            return get_preset(self.preset)
+        return preset_from(self.preset, self.definition, f"preset {self.preset}")
 
     @property
     def issue(self) -> str:
@@ -134,12 +151,13 @@ class Classifier:
         tensors = {name: value.detach().contiguous().clone() for name, value in state.items() if name not in left_out}
         with atomic_path(folder / _WEIGHTS) as temporary:
             save_file(tensors, temporary)
-        write_json(folder / _CONFIG, self.config.model_dump())
+        write_json(folder / _CONFIG, self.config.model_dump(exclude_none=True))
 
 
 def published_names(classifier: Classifier) -> frozenset[str]:
     """Names of the tensors that are as published: parameters that do not train, and buffers of frozen parts."""
-    if classifier.config.merged or not get_preset(classifier.config.preset).pretrained:
+    preset = classifier.config.parts
+    if classifier.config.merged or not preset.pretrained or preset.local:
         return frozenset()
     network = classifier.network
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
@@ -148,13 +166,16 @@ def published_names(classifier: Classifier) -> frozenset[str]:
     return frozenset(frozen | buffers)
 
 
-def base_config(issue: str, params: BaseModelParams, media: MediaSpec) -> ModelConfig:
-    """Description of a base model."""
+def base_config(
+    issue: str, params: BaseModelParams, media: MediaSpec, definition: Mapping[str, Any] | None = None
+) -> ModelConfig:
+    """Description of a base model; ``definition`` is that of a user's own preset."""
     sees_only = params.architecture == "frames"
     return ModelConfig(
         issues=(issue,),
         kind="base",
         preset=params.preset,
+        definition=definition,
         architecture=params.architecture,
         media=media,
         fusion="none" if sees_only else "late",
@@ -165,12 +186,18 @@ def base_config(issue: str, params: BaseModelParams, media: MediaSpec) -> ModelC
     )
 
 
-def mllm_config(issue: str | Sequence[str], params: MLLMParams, media: MediaSpec) -> ModelConfig:
-    """Description of an MLLM; several issues get a head each, in the order given."""
+def mllm_config(
+    issue: str | Sequence[str], params: MLLMParams, media: MediaSpec, definition: Mapping[str, Any] | None = None
+) -> ModelConfig:
+    """Description of an MLLM; several issues get a head each, in the order given.
+
+    ``definition`` is that of a user's own preset.
+    """
     return ModelConfig(
         issues=(issue,) if isinstance(issue, str) else tuple(issue),
         kind="mllm",
         preset=params.preset,
+        definition=definition,
         architecture="mllm",
         media=media,
         fusion=params.fusion if params.audio else "none",
@@ -192,7 +219,7 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
         ModelError: unknown preset, a text encoder is needed and missing, weights cannot be had, or the
             preset's towers see another frame size.
     """
-    preset = get_preset(config.preset)
+    preset = config.parts
     check_frame_size(preset, config.media)
     # a merged folder holds every weight itself
     make = Builder(preset, config.media, weights and not config.merged)
@@ -200,7 +227,7 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
         return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:
         raise ModelError(f"{config.kind} model of {config.issue}: {config.architecture} needs a text encoder")
-    check_fits(text, _embeddings(config), f"{config.architecture} of preset {config.preset}")
+    check_fits(text, _embeddings(config), f"{config.architecture} of preset {config.preset}", _vocabulary_key(config))
     ids = TokenIds(pad=text.pad_id, video=text.video_id)
     if config.architecture == "multitower":
         return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers), text)
@@ -216,13 +243,17 @@ def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | No
     """The published tokenizer of the model's text part; a random preset trains one on ``titles``."""
     if not config.reads_text:
         return None
-    preset = get_preset(config.preset)
-    roles = {"mllm": ("onevision", "language"), "multitower": ("tower_text",), "siglip": ("siglip",)}
-    folders = [weights_of(preset, role) for role in roles[config.architecture]]
-    folder = next((found for found in folders if found is not None), None)
+    role = _tokenizer_role(config)
+    folder = None if role is None else weights_of(config.parts, role)
     if folder is None:
         return train_text_encoder(titles, _embeddings(config), text_limit(config))
     return load_text_encoder(folder, text_limit(config), special_tokens(config))
+
+
+def _tokenizer_role(config: ModelConfig) -> str | None:
+    """Role of the published part whose tokenizer the model reads with; None: one is trained on the titles."""
+    roles = {"mllm": ("onevision", "language"), "multitower": ("tower_text",), "siglip": ("siglip",)}
+    return next((role for role in roles[config.architecture] if role in config.parts.weights), None)
 
 
 def text_limit(config: ModelConfig) -> int:
@@ -230,7 +261,7 @@ def text_limit(config: ModelConfig) -> int:
 
     Start and end token need a position each, and RoBERTa's count begins at 2.
     """
-    preset = get_preset(config.preset)
+    preset = config.parts
     if config.architecture == "siglip":
         return min(preset.max_text_tokens, preset.siglip.text_positions - 2)
     if config.architecture == "multitower":
@@ -241,16 +272,21 @@ def text_limit(config: ModelConfig) -> int:
 
 
 def _embeddings(config: ModelConfig) -> int:
-    preset = get_preset(config.preset)
+    preset = config.parts
     if config.architecture == "mllm":
         return preset.language.vocab_size
     return preset.tower_text.vocab_size if config.architecture == "multitower" else preset.siglip.vocab_size
 
 
+def _vocabulary_key(config: ModelConfig) -> str:
+    names = {"mllm": "language.vocab_size", "multitower": "tower_text.vocab_size", "siglip": "siglip.vocab_size"}
+    return names[config.architecture]
+
+
 def special_tokens(config: ModelConfig) -> SpecialTokens:
     """Names of the special tokens in the model's vocabulary."""
-    preset = get_preset(config.preset)
-    if not preset.pretrained:
+    preset = config.parts
+    if _tokenizer_role(config) is None:
         return SpecialTokens()
     if config.architecture == "mllm":
         return preset.language.tokens
@@ -267,7 +303,8 @@ def load(folder: Path) -> Classifier:
     from safetensors.torch import load_file
 
     config, text = read_description(folder)
-    classifier = build(config, text)
+    # of local weights the folder holds every tensor, since they may not be on this machine
+    classifier = build(config, text, weights=not config.parts.local)
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
     try:
@@ -299,5 +336,9 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ModelError(f"{folder / _CONFIG}: {key}: {first['msg']}; train the model again") from error
+    try:
+        config.parts  # noqa: B018  # a definition that was changed by hand is told here
+    except ConfigError as error:
+        raise ModelError(f"{folder / _CONFIG}: {error}") from error
     text = load_text_encoder(folder, text_limit(config), special_tokens(config)) if config.reads_text else None
     return config, text

@@ -10,7 +10,7 @@ from torch import nn
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.mllm import Fusion
-from coefvq.models.presets import get_preset
+from coefvq.models.parts import Preset
 
 _IDS = TokenIds(pad=0, video=1)
 
@@ -29,9 +29,9 @@ class Counted:
         return sum(self.parts.values())
 
 
-def count_base(preset: str, architecture: str, media: MediaSpec, *, audio: bool = True) -> Counted:
+def count_base(preset: Preset, architecture: str, media: MediaSpec, *, audio: bool = True) -> Counted:
     """Parameters of a base model: ``frames``, ``multitower`` or ``siglip``."""
-    make = Builder(get_preset(preset), media, weights=False)
+    make = Builder(preset, media, weights=False)
     with torch.device("meta"):
         network: nn.Module
         if architecture == "frames":
@@ -43,10 +43,9 @@ def count_base(preset: str, architecture: str, media: MediaSpec, *, audio: bool 
     return Counted(_parts(network), _trainable(network))
 
 
-def count_mllm(preset: str, media: MediaSpec, lora: Lora, fusion: Fusion) -> Counted:
+def count_mllm(preset: Preset, media: MediaSpec, lora: Lora, fusion: Fusion) -> Counted:
     """Parameters of the MLLM by vision encoder, projector, language model, LoRA, audio encoder and head."""
-    chosen = get_preset(preset)
-    make = Builder(chosen, media, weights=False)
+    make = Builder(preset, media, weights=False)
     with torch.device("meta"):
         network = make.mllm(_IDS, lora=lora, fusion=fusion)
     vision, language = network.vision, network.language
@@ -59,7 +58,7 @@ def count_mllm(preset: str, media: MediaSpec, lora: Lora, fusion: Fusion) -> Cou
         "audio encoder": _size(network.audio) if network.audio is not None else 0,
     }
     parts["head"] = _size(network) - sum(parts.values())
-    head = 0 if chosen.language.tied_head else chosen.language.vocab_size * chosen.language.hidden_size
+    head = 0 if preset.language.tied_head else preset.language.vocab_size * preset.language.hidden_size
     return Counted(parts, _trainable(network), head)
 
 

@@ -6,29 +6,25 @@ from typing import Any
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.counting import count_base, count_mllm
+from coefvq.models.parts import Preset
 from coefvq.models.planning import plan
-from coefvq.models.presets import Preset, get_preset
-from coefvq.models.weights.sources import source_of
+from coefvq.models.weights.sources import Source
 
 _LORA = Lora(rank=32, alpha=64, dropout=0.0)
 _GIB, _FULL = 1024**3, 4
 _RANDOM_ROLES = ("vision", "language", "audio", "frames", "tower_frames", "tower_text", "tower_audio", "siglip")
 
 
-def preset_facts(name: str) -> dict[str, Any]:
+def preset_facts(preset: Preset) -> dict[str, Any]:
     """JSON-able facts: ``parts`` in rows, ``download_megabytes`` and ``disk_megabytes`` of all, ``memory_gib``.
 
     Memory: ``score_fp32`` and ``score_bf16`` are the MLLM's weights, ``train`` is the planner's estimate for one
     rank (LoRA rank 32, one video, bf16), ``score_bases_fp32`` the weights of each base model. What comes on top
     for scoring, activations, is not in it.
-
-    Raises:
-        ModelError: there is no such preset.
     """
-    preset = get_preset(name)
     media = MediaSpec(frames=8, frame_size=preset.frame_size or 64, audio_seconds=30.0)
-    mllm = count_mllm(name, media, _LORA, "late")
-    bases = {kind: count_base(name, kind, media) for kind in ("frames", "multitower", "siglip")}
+    mllm = count_mllm(preset, media, _LORA, "late")
+    bases = {kind: count_base(preset, kind, media) for kind in ("frames", "multitower", "siglip")}
     sizes = {
         "onevision": sum(mllm.parts[part] for part in ("vision encoder", "projector", "language model")),
         "vision": mllm.parts["vision encoder"],
@@ -40,10 +36,10 @@ def preset_facts(name: str) -> dict[str, Any]:
         "tower_audio": bases["multitower"].parts["audio"],
         "siglip": bases["siglip"].parts["siglip"],
     }
-    used = {source_of(reference) for reference in preset.weights.values()}
-    training = plan(name, media, _LORA, "late", gpus=1, memory_gib=None).memory
+    used = set(preset.weights.values())
+    training = plan(preset, media, _LORA, "late", gpus=1, memory_gib=None).memory
     return {
-        "name": name,
+        "name": preset.name,
         "summary": preset.summary,
         "licence": preset.licence,
         "parts": _parts(preset, sizes),
@@ -59,8 +55,10 @@ def preset_facts(name: str) -> dict[str, Any]:
 
 
 def _parts(preset: Preset, sizes: dict[str, int]) -> list[dict[str, Any]]:
-    roles = preset.weights or dict.fromkeys(_RANDOM_ROLES, "")
-    sources = {role: source_of(reference) if reference else None for role, reference in roles.items()}
+    sources: dict[str, Source | None] = dict(preset.weights)
+    if not preset.weights or preset.definition is not None:
+        published = {*sources, *(("vision", "language") if "onevision" in sources else ())}
+        sources |= {role: None for role in _RANDOM_ROLES if role not in published}
     return [
         {
             "part": role,

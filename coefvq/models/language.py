@@ -10,7 +10,7 @@ from torch import nn
 
 from coefvq.config import Lora
 from coefvq.models.last_position import ASK, teach_last_layer
-from coefvq.models.presets import LanguagePart
+from coefvq.models.parts import LanguagePart
 
 _LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -17,7 +17,7 @@ from coefvq.config import Lora, MediaSpec
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.counting import Counted, count_mllm
 from coefvq.models.mllm import Fusion, MultimodalLLM
-from coefvq.models.presets import get_preset
+from coefvq.models.parts import Preset
 from coefvq.models.vision import visual_tokens
 
 _GIB = 1024**3
@@ -65,7 +65,7 @@ class Plan:
 
 
 def plan(
-    preset: str,
+    preset: Preset,
     media: MediaSpec,
     lora: Lora,
     fusion: Fusion,
@@ -75,19 +75,15 @@ def plan(
     batch_size: int = 1,
     text_tokens: int = 64,
 ) -> Plan:
-    """Count and estimate; ``batch_size`` is per rank.
-
-    Raises:
-        ModelError: there is no such preset.
-    """
+    """Count and estimate; ``batch_size`` is per rank."""
     counted = count_mllm(preset, media, lora, fusion)
-    make = Builder(get_preset(preset), media, weights=False)
+    make = Builder(preset, media, weights=False)
     with torch.device("meta"):
         network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
     seen = visual_tokens(network.vision, media.frames)
     length = seen + text_tokens + 1 + (fusion == "early")
     return Plan(
-        preset=preset,
+        preset=preset.name,
         gpus=gpus,
         batch_size=batch_size,
         parameters=counted.parts,
@@ -125,8 +121,10 @@ def _count(forward: Any) -> float:
     return float(counter.get_total_flops())
 
 
-def _memory(counted: Counted, preset: str, gpus: int, memory_gib: float | None, batch_size: int, length: int) -> Memory:
-    language = get_preset(preset).language
+def _memory(
+    counted: Counted, preset: Preset, gpus: int, memory_gib: float | None, batch_size: int, length: int
+) -> Memory:
+    language = preset.language
     layers = language.layers_used or language.num_hidden_layers
     kept = layers * length * language.hidden_size
     live = _LIVE_PER_LAYER * length * language.intermediate_size

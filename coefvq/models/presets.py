@@ -1,308 +1,210 @@
-"""Every model part of every preset, as data: sizes, where weights come from, what they weigh.
+"""Presets: the parts of a model by role, read from YAML. Four ship in ``coefvq/presets``; users add their own files.
 
-``tiny``            random, seconds: tests, demos and wiring, not quality
-``starter``         small pretrained parts that the package index carries; trains on two CPU cores
-``onevision-0.5b``  LLaVA-OneVision 0.5B and Whisper-small from the model hub
-``paper``           the models of the paper (section 3.1.2 and Table 1) from the model hub
-
-Sizes of ``paper`` and ``onevision-0.5b`` are those of the published checkpoints' config.json, so that a model
-can be counted and planned on the meta device without any download.
+A file maps names to presets. A part is a mapping whose ``kind`` says which class of ``models/parts.py`` it is; an
+entry of ``weights`` is a source (``weights.sources.source_from``). ``extends`` takes over what another preset says;
+a part that is written out anew starts random unless ``weights`` names a source for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-from coefvq.data.tokens import SpecialTokens
-from coefvq.errors import ModelError
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
-
-@dataclass(frozen=True)
-class SiglipPart:
-    """SigLIP vision tower; a patch grid of side s is pooled to ceil(s / 2) by LLaVA-OneVision."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    patch_size: int
-
-
-@dataclass(frozen=True)
-class LitePart:
-    """EfficientNet-Lite: width and depth multipliers; the MLLM sees a grid of ``pooled_side`` squared tokens."""
-
-    width: float
-    depth: float
-    pooled_side: int = 1
-
-
-@dataclass(frozen=True)
-class ResNetPart:
-    """transformers.ResNetConfig."""
-
-    embedding_size: int
-    hidden_sizes: tuple[int, ...]
-    depths: tuple[int, ...]
-    layer_type: Literal["basic", "bottleneck"] = "basic"
-
-
-@dataclass(frozen=True)
-class SwinPart:
-    """transformers.SwinConfig."""
-
-    embed_dim: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    window_size: int
-
-
-@dataclass(frozen=True)
-class LanguagePart:
-    """A decoder of transformers without its language-model head.
-
-    ``layers_used`` cuts the upper layers off; ``tied_head`` says that the published head is the embedding.
-    """
-
-    model_type: Literal["qwen2", "llama"]
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    intermediate_size: int
-    vocab_size: int
-    rope_theta: float = 10_000.0
-    rms_norm_eps: float = 1e-6
-    layers_used: int | None = None
-    tied_head: bool = True
-    tokens: SpecialTokens = field(default_factory=SpecialTokens)
-
-
-@dataclass(frozen=True)
-class AudioPart:
-    """openai-whisper AudioEncoder: state size, heads, layers."""
-
-    n_state: int
-    n_head: int
-    n_layer: int
-    n_mels: int = 80
-
-
-@dataclass(frozen=True)
-class TextPart:
-    """Text tower of the baseline: XLM-R, or e5 (a BERT with XLM-R's vocabulary)."""
-
-    model_type: Literal["xlm-roberta", "bert"]
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    vocab_size: int
-    max_position_embeddings: int
-    tokens: SpecialTokens = field(default_factory=SpecialTokens)
-
-
-@dataclass(frozen=True)
-class SiglipPair:
-    """SigLIP with both towers, as the baseline "industry as usual" of Table 1."""
-
-    vision: SiglipPart
-    text_hidden_size: int
-    text_layers: int
-    text_heads: int
-    text_intermediate_size: int
-    vocab_size: int
-    text_positions: int = 64
-    tokens: SpecialTokens = field(default_factory=SpecialTokens)
-
-
-FrameTowerPart = ResNetPart | SwinPart | LitePart
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Parts by role; ``weights`` names for each pretrained role its source (a hub repository or weights.sources).
-
-    ``frame_size`` is what the towers were trained on (None: any). Roles of ``weights``: onevision (vision,
-    projector and language in one checkpoint), vision, language, audio, frames, tower_frames, tower_text,
-    tower_audio, siglip. A role that is not named starts random.
-    """
-
-    name: str
-    summary: str
-    vision: SiglipPart | LitePart
-    language: LanguagePart
-    audio: AudioPart
-    frames: FrameTowerPart
-    tower_frames: FrameTowerPart
-    tower_text: TextPart
-    tower_audio: AudioPart
-    siglip: SiglipPair
-    max_text_tokens: int
-    frame_size: int | None = None
-    weights: dict[str, str] = field(default_factory=dict)
-    licence: str = ""
-
-    @property
-    def pretrained(self) -> bool:
-        """Whether parts come with weights; a random preset trains all but the decoder's layers."""
-        return bool(self.weights)
-
-
-_TINY_FRAMES = ResNetPart(16, (16, 32, 64), (1, 1, 1))
-_TINY_SIGLIP = SiglipPart(64, 2, 4, 128, patch_size=16)
-_TINY = Preset(
-    name="tiny",
-    summary="random miniature of every part, for tests and demos",
-    vision=_TINY_SIGLIP,
-    language=LanguagePart("qwen2", 64, 2, 4, 2, 160, vocab_size=2048),
-    audio=AudioPart(n_state=48, n_head=4, n_layer=1),
-    frames=_TINY_FRAMES,
-    tower_frames=_TINY_FRAMES,
-    tower_text=TextPart("xlm-roberta", 48, 1, 4, 96, vocab_size=2048, max_position_embeddings=72),
-    tower_audio=AudioPart(n_state=48, n_head=4, n_layer=1),
-    siglip=SiglipPair(_TINY_SIGLIP, 64, 2, 4, 128, vocab_size=2048, text_positions=72),
-    max_text_tokens=64,
-    licence="none needed",
+from coefvq.config import read_mapping
+from coefvq.errors import ConfigError, ModelError
+from coefvq.models.parts import (
+    AudioPart,
+    LanguagePart,
+    LitePart,
+    Preset,
+    ResNetPart,
+    SiglipPair,
+    SiglipPart,
+    Size,
+    SwinPart,
+    TextPart,
 )
+from coefvq.models.preset_checks import check_parts
+from coefvq.models.weights.sources import source_from
 
-_LITE2 = LitePart(1.1, 1.2)
-_WHISPER_BASE = AudioPart(n_state=512, n_head=8, n_layer=6)
-_WHISPER_SMALL = AudioPart(n_state=768, n_head=12, n_layer=12)
-_XLMR_TOKENS = SpecialTokens(pad="<pad>", video="<mask>", end="</s>", start="<s>")
-_XLMR_BASE = TextPart("xlm-roberta", 768, 12, 12, 3072, 250_002, 514, tokens=_XLMR_TOKENS)
-_E5_SMALL = TextPart(
-    "bert",
-    384,
-    12,
-    12,
-    1536,
-    250_037,
-    512,
-    tokens=SpecialTokens(pad="<pad>", video="<unk>", end="</s>", start="<s>", prompt="query: "),
-)
-_SIGLIP_LARGE = SiglipPair(
-    SiglipPart(1024, 24, 16, 4096, patch_size=16),
-    text_hidden_size=1024,
-    text_layers=24,
-    text_heads=16,
-    text_intermediate_size=4096,
-    vocab_size=32_000,
-    tokens=SpecialTokens(pad="</s>", video="<unk>", end="</s>"),
-)
-
-_STARTER = Preset(
-    name="starter",
-    summary="EfficientNet-Lite2 grid, SmolLM2-135M (first 4 layers), Whisper-base; base with e5-small",
-    vision=_LITE2,
-    language=LanguagePart(
-        "llama",
-        576,
-        30,
-        9,
-        3,
-        1536,
-        vocab_size=49_152,
-        rope_theta=100_000.0,
-        rms_norm_eps=1e-5,
-        layers_used=4,
-        tokens=SpecialTokens(pad="<|endoftext|>", video="<repo_name>", end="<|im_end|>"),
-    ),
-    audio=_WHISPER_BASE,
-    frames=_LITE2,
-    tower_frames=_LITE2,
-    tower_text=_E5_SMALL,
-    tower_audio=_WHISPER_BASE,
-    siglip=_TINY.siglip,
-    max_text_tokens=64,
-    weights={
-        "vision": "efficientnet-lite2",
-        "language": "smollm2-135m",
-        "audio": "whisper-base-encoder",
-        "frames": "efficientnet-lite2",
-        "tower_frames": "efficientnet-lite2",
-        "tower_text": "multilingual-e5-small",
-        "tower_audio": "whisper-base-encoder",
-    },
-    licence="Apache-2.0 and MIT",
-)
-
-_SO400M = SiglipPart(1152, 26, 16, 4304, patch_size=14)
-_QWEN_TOKENS = SpecialTokens(pad="<|endoftext|>", video="<video>", end="<|im_end|>")
-_PAPER_PARTS = {
-    "audio": "hub:openai/whisper-small",
-    "frames": "hub:microsoft/resnet-50",
-    "tower_frames": "hub:microsoft/swin-large-patch4-window12-384-in22k",
-    "tower_text": "hub:FacebookAI/xlm-roberta-base",
-    "tower_audio": "hub:openai/whisper-base",
-    "siglip": "hub:google/siglip-large-patch16-384",
+_Kinds = Mapping[str, type]
+_FRAMES: _Kinds = {"resnet": ResNetPart, "swin": SwinPart, "efficientnet-lite": LitePart}
+_AUDIO: _Kinds = {"whisper": AudioPart}
+#: role -> kinds that can fill it
+_PARTS: Mapping[str, _Kinds] = {
+    "vision": {"siglip": SiglipPart, "efficientnet-lite": LitePart},
+    "language": {"qwen2": LanguagePart, "llama": LanguagePart},
+    "audio": _AUDIO,
+    "frames": _FRAMES,
+    "tower_frames": _FRAMES,
+    "tower_text": {"xlm-roberta": TextPart, "bert": TextPart},
+    "tower_audio": _AUDIO,
+    "siglip": {"siglip-pair": SiglipPair},
 }
-_RESNET50 = ResNetPart(64, (256, 512, 1024, 2048), (3, 4, 6, 3), "bottleneck")
-_SWIN_LARGE = SwinPart(192, (2, 2, 18, 2), (6, 12, 24, 48), window_size=12)
+_ROLES = ("onevision", *_PARTS)
+#: classes whose field ``model_type`` is the part's ``kind``
+_TYPED = (LanguagePart, TextPart)
+_SIZES = {"max_text_tokens": Size, "frame_size": Size | None, "summary": str, "licence": str}
+_KNOWN = (*_PARTS, *_SIZES, "weights", "extends")
 
-_PAPER = Preset(
-    name="paper",
-    summary="LLaVA-OneVision-7B with Whisper-small; ResNet-50; Swin-L, XLM-R and Whisper-base; SigLIP-L",
-    vision=_SO400M,
-    language=LanguagePart(
-        "qwen2",
-        3584,
-        28,
-        28,
-        4,
-        18_944,
-        vocab_size=152_128,
-        rope_theta=1_000_000.0,
-        tied_head=False,
-        tokens=_QWEN_TOKENS,
-    ),
-    audio=_WHISPER_SMALL,
-    frames=_RESNET50,
-    tower_frames=_SWIN_LARGE,
-    tower_text=_XLMR_BASE,
-    tower_audio=_WHISPER_BASE,
-    siglip=_SIGLIP_LARGE,
-    max_text_tokens=512,
-    frame_size=384,
-    weights={
-        "onevision": "hub:llava-hf/llava-onevision-qwen2-7b-ov-hf",
-        **_PAPER_PARTS,
-    },
-    licence="Apache-2.0 (LLaVA-OneVision, Qwen2, SigLIP, ResNet, Swin), MIT (Whisper, XLM-R)",
-)
-
-_ONEVISION_HALF = Preset(
-    name="onevision-0.5b",
-    summary="LLaVA-OneVision-0.5B with Whisper-small; the baselines of the paper",
-    vision=_SO400M,
-    language=LanguagePart(
-        "qwen2", 896, 24, 14, 2, 4864, vocab_size=152_000, rope_theta=1_000_000.0, tokens=_QWEN_TOKENS
-    ),
-    audio=_WHISPER_SMALL,
-    frames=_RESNET50,
-    tower_frames=_SWIN_LARGE,
-    tower_text=_XLMR_BASE,
-    tower_audio=_WHISPER_BASE,
-    siglip=_SIGLIP_LARGE,
-    max_text_tokens=512,
-    frame_size=384,
-    weights={
-        "onevision": "hub:llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
-        **_PAPER_PARTS,
-    },
-    licence=_PAPER.licence,
-)
-
-PRESETS = {preset.name: preset for preset in (_TINY, _STARTER, _ONEVISION_HALF, _PAPER)}
+#: names of the files in ``coefvq/presets``
+SHIPPED = ("tiny", "starter", "onevision-0.5b", "paper")
+Definition = Mapping[str, Any]
 
 
-def get_preset(name: str) -> Preset:
-    """A preset by name.
+@cache
+def shipped_presets() -> Mapping[str, Preset]:
+    """Presets of ``coefvq/presets``, by name."""
+    definitions = _shipped_definitions()
+    return {name: _parse(name, definitions[name], floating=True) for name in SHIPPED}
+
+
+@cache
+def _shipped_definitions() -> Mapping[str, Definition]:
+    raw: dict[str, Definition] = {}
+    for name in SHIPPED:
+        text = (files("coefvq") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+        raw[name] = yaml.safe_load(text)[name]
+    return {name: _extended(name, body, raw) for name, body in raw.items()}
+
+
+def read_presets(path: Path) -> dict[str, Preset]:
+    """A user's presets file, which may be empty (``{}``).
+
+    Raises:
+        ConfigError: the file is missing or unreadable, or a preset in it does not fit; the key is named.
+    """
+    presets: dict[str, Preset] = {}
+    known = dict(_shipped_definitions())
+    for name, body in read_mapping(path).items():
+        key = f"{path}: {name}"
+        if name in _shipped_definitions():
+            raise ConfigError(
+                f"{key}: a preset of that name ships; choose another name (extends: {name} takes it over)"
+            )
+        if not isinstance(body, dict):
+            raise ConfigError(f"{key}: expected a mapping of parts, got {type(body).__name__}")
+        known[name] = _absolute(_extended(key, body, known), path.parent.resolve())
+        presets[name] = preset_from(name, known[name], key)
+    return presets
+
+
+def preset_from(name: str, definition: Definition, key: str) -> Preset:
+    """A user's preset of its YAML, as a trained model keeps it; ``key`` is its name in errors.
+
+    Raises:
+        ConfigError: something does not fit; the key is named.
+    """
+    return _parse(name, definition, key=key)
+
+
+def get_preset(name: str, presets: Path | None = None) -> Preset:
+    """A preset by name; ``presets`` is a user's file, whose presets are known too.
 
     Raises:
         ModelError: there is none of that name.
+        ConfigError: the file is missing or does not fit.
     """
-    if name not in PRESETS:
-        raise ModelError(f"preset {name!r}: unknown; expected one of {', '.join(sorted(PRESETS))}")
-    return PRESETS[name]
+    known = all_presets(presets)
+    if name not in known:
+        raise ModelError(f"preset {name!r}: unknown; expected one of {', '.join(sorted(known))}")
+    return known[name]
+
+
+def all_presets(presets: Path | None = None) -> dict[str, Preset]:
+    """Presets that ship and those of a user's file, by name."""
+    return {**shipped_presets(), **(read_presets(presets) if presets is not None else {})}
+
+
+def _extended(key: str, body: Definition, known: Mapping[str, Definition]) -> Definition:
+    parent = body.get("extends")
+    if parent is None:
+        return body
+    if parent not in known:
+        raise ConfigError(f"{key}.extends = {parent!r}: unknown preset; known here: {', '.join(sorted(known))}")
+    own = {name: value for name, value in body.items() if name not in ("extends", "weights")}
+    lost = set(own) | ({"onevision"} if {"vision", "language"} & own.keys() else set())
+    kept = {role: entry for role, entry in known[parent].get("weights", {}).items() if role not in lost}
+    given = body.get("weights", {})
+    weights = {**kept, **given} if isinstance(given, dict) else given
+    return {**known[parent], **own, "weights": weights}
+
+
+def _absolute(definition: Definition, home: Path) -> Definition:
+    """Folders of weights as absolute paths, since a model is read from other places too."""
+    weights = definition.get("weights")
+    if not isinstance(weights, dict):
+        return definition
+    fixed = {
+        role: {**entry, "folder": str(home / str(entry["folder"]))}
+        if isinstance(entry, dict) and "folder" in entry
+        else entry
+        for role, entry in weights.items()
+    }
+    return {**definition, "weights": fixed}
+
+
+def _parse(name: str, raw: Definition, key: str | None = None, floating: bool = False) -> Preset:
+    where = key or f"preset {name}"
+    for unknown in sorted(set(map(str, raw)) - set(_KNOWN)):
+        raise ConfigError(f"{where}.{unknown}: unknown key; known here: {', '.join(_KNOWN)}")
+    for role in (*_PARTS, "max_text_tokens"):
+        if role not in raw:
+            raise ConfigError(f"{where}.{role}: missing; write it out, or take it over with extends: tiny")
+    parts = {role: _part(raw[role], kinds, f"{where}.{role}") for role, kinds in _PARTS.items()}
+    sizes = {field: _checked(raw[field], kind, f"{where}.{field}") for field, kind in _SIZES.items() if field in raw}
+    given = raw.get("weights", {})
+    if not isinstance(given, dict) or (unknown_roles := sorted(set(map(str, given)) - set(_ROLES))):
+        wrong = f".{unknown_roles[0]}" if isinstance(given, dict) else ""
+        raise ConfigError(f"{where}.weights{wrong}: unknown part; expected a mapping with {', '.join(_ROLES)}")
+    named = [role for role in _ROLES if role in given]
+    weights = {
+        role: source_from(given[role], f"{where}.weights.{role}", Path(), floating or _ships(given[role]))
+        for role in named
+    }
+    own = None if key is None else raw
+    preset = Preset(name=name, weights=weights, definition=own, **{"summary": "", **sizes}, **parts)
+    check_parts(preset, where)
+    return preset
+
+
+def _ships(entry: Any) -> bool:
+    """Whether a preset that ships says the same; its revision may be a branch until it is pinned there."""
+    return any(entry in definition.get("weights", {}).values() for definition in _shipped_definitions().values())
+
+
+def _part(raw: Any, kinds: _Kinds, key: str) -> Any:
+    if not isinstance(raw, dict) or raw.get("kind") not in kinds:
+        given = raw.get("kind") if isinstance(raw, dict) else raw
+        raise ConfigError(f"{key}.kind = {given!r}: unknown part; known here: {', '.join(kinds)}")
+    kind, values = kinds[raw["kind"]], {name: value for name, value in raw.items() if name != "kind"}
+    if kind in _TYPED:
+        values["model_type"] = raw["kind"]
+    if kind is SiglipPair:
+        vision = values.get("vision")
+        values["vision"] = {name: v for name, v in vision.items() if name != "kind"} if isinstance(vision, dict) else {}
+    return _checked(values, kind, key)
+
+
+def _checked(value: Any, kind: Any, key: str) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        # JSON mode: strict types, yet YAML lists may fill tuples
+        return adapter.validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join([key, *map(str, first["loc"])])
+        if first["type"] == "missing":
+            raise ConfigError(f"{name}: missing key") from error
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = ", ".join(sorted({"kind", *adapter.json_schema()["properties"]} - {"model_type"}))
+            raise ConfigError(f"{name}: unknown key; known here: {known}") from error
+        message = first["msg"].replace("Input should be ", "").strip()
+        raise ConfigError(f"{name} = {first['input']!r}: expected {message}") from error

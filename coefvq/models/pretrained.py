@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.errors import ModelError
-from coefvq.models.presets import LanguagePart, Preset, TextPart
+from coefvq.files import read_json
+from coefvq.models.parts import FrameTowerPart, LanguagePart, Preset, SiglipPart, TextPart
+from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.weights.fetch import fetch
-from coefvq.models.weights.sources import source_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ _WHISPER_NAMES = (
     ("ln_post.", "layer_norm."),
     ("positional_embedding", "embed_positions.weight"),
 )
+_SIGLIP_PREFIX = "vision_model."
 
 
 def weights_of(preset: Preset, role: str) -> Path | None:
@@ -36,8 +38,8 @@ def weights_of(preset: Preset, role: str) -> Path | None:
     Raises:
         ModelError: they can be had nowhere.
     """
-    reference = preset.weights.get(role)
-    return None if reference is None else fetch(source_of(reference))
+    source = preset.weights.get(role)
+    return None if source is None else fetch(source)
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -58,8 +60,8 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{folder}: weights not readable ({error}); delete it and fetch the weights again") from error
 
 
-def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path) -> None:
-    """Load exactly the module's own tensors; more of them in the file do no harm.
+def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path, key: str) -> None:
+    """Load exactly the module's own tensors; more of them in the file do no harm. ``key`` is the part's name.
 
     Raises:
         ModelError: one is missing or has another shape.
@@ -69,19 +71,23 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path) ->
         module.load_state_dict({name: state[name] for name in own if name in state or "num_batches" not in name})
     except (KeyError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise ModelError(f"{where}: does not fit {type(module).__name__} ({first}); fetch it again") from error
+        raise ModelError(
+            f"{where}: does not fit {type(module).__name__} ({first}); correct the sizes of {key}, or fetch it again"
+        ) from error
 
 
-def load_whisper_encoder(encoder: nn.Module, folder: Path) -> None:
+def load_whisper_encoder(encoder: nn.Module, folder: Path, key: str) -> None:
     """Weights under openai-whisper's or transformers' names into an ``AudioEncoder`` of any length up to 30 s."""
     state = tensors_of(folder)
     if not any(name.startswith("blocks.") for name in state):
         prefix = next((p for p in ("model.encoder.", "encoder.") if any(n.startswith(p) for n in state)), "")
-        state = {name: state[prefix + _transformers_name(name)] for name in encoder.state_dict()}
+        published = {name: prefix + _transformers_name(name) for name in encoder.state_dict()}
+        state = {name: state[other] for name, other in published.items() if other in state}
     # positions are sinusoids, so a shorter window uses the first ones
     length = encoder.state_dict()["positional_embedding"].shape[0]
-    state["positional_embedding"] = state["positional_embedding"][:length]
-    load_into(encoder, state, folder)
+    if "positional_embedding" in state:
+        state["positional_embedding"] = state["positional_embedding"][:length]
+    load_into(encoder, state, folder, key)
 
 
 def _transformers_name(name: str) -> str:
@@ -100,22 +106,39 @@ def onevision_model(folder: Path, **options: Any) -> Any:
     return LlavaOnevisionModel.from_pretrained(folder, local_files_only=True, **options)
 
 
-def load_frame_encoder(encoder: nn.Module, folder: Path) -> None:
+def load_frame_encoder(encoder: nn.Module, part: FrameTowerPart, folder: Path, key: str) -> None:
     """Weights of a ResNet, Swin or EfficientNet-Lite, with or without the prefix of a classifier model."""
+    check_checkpoint(folder, part, key)
     state = tensors_of(folder)
     for prefix in ("resnet.", "swin."):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
-    load_into(encoder, state, folder)
+    load_into(encoder, state, folder, key)
 
 
-def load_decoder(decoder: nn.Module, part: LanguagePart, folder: Path) -> None:
+def load_siglip_vision(tower: nn.Module, part: SiglipPart, folder: Path, key: str) -> None:
+    """Weights of a SigLIP's vision half, alone or beside its text half."""
+    check_checkpoint(folder, part, key, "vision_config" if "vision_config" in _config(folder) else None)
+    # this name stands before the tensors in a SiglipModel and in older towers, not in newer ones
+    bare = {name.removeprefix(_SIGLIP_PREFIX): value for name, value in tensors_of(folder).items()}
+    names = {name: name.removeprefix(_SIGLIP_PREFIX) for name in tower.state_dict()}
+    load_into(tower, {name: bare[other] for name, other in names.items() if other in bare}, folder, key)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def load_decoder(decoder: nn.Module, part: LanguagePart, folder: Path, key: str) -> None:
     """Decoder weights; layers above ``part.layers_used`` are left out."""
+    check_checkpoint(folder, part, key)
     state = tensors_of(folder)
-    load_into(decoder, {name.removeprefix("model."): value for name, value in state.items()}, folder)
+    load_into(decoder, {name.removeprefix("model."): value for name, value in state.items()}, folder, key)
 
 
-def load_text_tower(encoder: nn.Module, part: TextPart, folder: Path) -> None:
+def load_text_tower(encoder: nn.Module, part: TextPart, folder: Path, key: str) -> None:
     """Weights of an XLM-R or e5 encoder, with or without the prefix of a task model."""
+    check_checkpoint(folder, part, key)
     prefix = "roberta." if part.model_type == "xlm-roberta" else "bert."
     state = {name.removeprefix(prefix): value for name, value in tensors_of(folder).items()}
-    load_into(encoder, state, folder)
+    load_into(encoder, state, folder, key)

@@ -11,7 +11,7 @@ from torch import nn
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
 from coefvq.models.frozen import READS, SEES, FrozenPart, is_frozen
 from coefvq.models.language import positions_of
-from coefvq.models.presets import FrameTowerPart, LitePart, ResNetPart, SiglipPair, SwinPart, TextPart
+from coefvq.models.parts import FrameTowerPart, LitePart, ResNetPart, SiglipPair, SwinPart, TextPart
 from coefvq.models.vision import lite_input, motion_images
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

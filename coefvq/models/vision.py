@@ -9,7 +9,7 @@ from torch import nn
 
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
 from coefvq.models.frozen import SEES, FrozenPart, is_frozen
-from coefvq.models.presets import LanguagePart, LitePart, SiglipPart
+from coefvq.models.parts import LanguagePart, LitePart, SiglipPart
 
 # of SiglipVisionConfig: what the weights' shapes do not tell
 _SIGLIP_SETTINGS = ("num_attention_heads", "image_size", "patch_size", "hidden_act", "layer_norm_eps")

@@ -1,7 +1,7 @@
 """One module per DVC stage: read, one pure call, write.
 
 ``STAGES`` is what the command line offers and what tests/unit/test_contract.py holds dvc.yaml to: the
-same names, and for each the same sections of params.yaml.
+same names, and for each the same sections of params.yaml and recipe.yaml.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from coefvq.config import Params
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage's name, the params sections it reads ({issue} stands for the issue), and its one-line help."""
+    """A stage's name, the sections it reads, and its one-line help.
+
+    ``sections`` are those of params.yaml ({issue} stands for the issue), ``recipe`` those of recipe.yaml.
+    """
 
     name: str
     sections: tuple[str, ...]
     per_issue: bool
     help: str
+    recipe: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:
@@ -46,18 +50,21 @@ STAGES = (
         ("seed", "media.{issue}", "base.{issue}", "ingest.limits", "loading", "tracking"),
         True,
         "Train the light first-stage model.",
+        ("models", "media", "base"),
     ),
     StageSpec(
         "train-mllm",
         ("seed", "media.{issue}", "mllm.{issue}", "ingest.limits", "loading", "tracking"),
         True,
         "Fine-tune the multimodal LLM with LoRA.",
+        ("models", "media", "mllm"),
     ),
     StageSpec(
         "predict",
         ("media.{issue}", "ingest.limits", "loading", "predict"),
         True,
         "Score val, test and traffic with both models.",
+        ("media",),
     ),
     StageSpec(
         "evaluate", ("seed", "evaluate"), True, "F1 and R@P of both models, the metadata shortcut and the Bayes rows."
@@ -73,11 +80,13 @@ STAGES = (
         ("seed", "media.{issue}", "ingest.limits", "loading", "predict", "stability"),
         True,
         "Score videos near the thresholds in other ways and count who changes sides.",
+        ("media",),
     ),
     StageSpec(
         "candidate",
         ("seed", "media.{issue}", "ingest.limits", "predict"),
         True,
         "Bind models, policy and data hashes into one candidate.",
+        ("media",),
     ),
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from coefvq.config import Params, WarmUp
+from coefvq.config import Alignment, Params
 from coefvq.data.clips import default_cache
 from coefvq.data.dataset import Collator, VideoDataset, text_of
 from coefvq.data.descriptions import read_descriptions
@@ -31,7 +31,7 @@ from coefvq.training.warmup import Batch, Inputs, WarmUpFolder, description_voca
 from coefvq.training.word_alignment import align_projectors, description_words, teach_state
 
 
-def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
+def align(params: Params, classifier: Classifier, settings: Alignment) -> None:
     """Warm the network up in place on the training rows; every rank comes to the same weights.
 
     Raises:
@@ -40,7 +40,7 @@ def align(params: Params, classifier: Classifier, settings: WarmUp) -> None:
     """
     network, text, issue = classifier.network, classifier.text, classifier.config.issue
     if not isinstance(network, MultimodalLLM) or text is None:
-        raise ModelError(f"mllm.{issue}.warmup: {classifier.config.architecture} cannot describe; set epochs: 0")
+        raise ModelError(f"mllm.{issue}.alignment: {classifier.config.architecture} cannot describe; set epochs: 0")
     rows = labelled(split_manifest(params), issue, "train")
     videos, _ = inputs_and_labels(rows, params, issue)
     told = read_descriptions(rows, Path(params.paths.raw))
@@ -69,7 +69,7 @@ class _Job:
     text: TextEncoder
     batches: Inputs
     options: Sequence[tuple[str, ...]]
-    settings: WarmUp
+    settings: Alignment
     seed: int
     bf16: bool
 
@@ -105,7 +105,7 @@ class _Batches:
 def _facts(
     params: Params,
     classifier: Classifier,
-    settings: WarmUp,
+    settings: Alignment,
     videos: Sequence[VideoInput],
     told: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def _facts(
         [video.sha256 or video.video_id, text_of(video), *options] for video, options in zip(videos, told, strict=True)
     ]
     bf16 = use_bf16(params.mllm[classifier.config.issue].training.bf16)
-    facts = {"model": model, "warmup": settings.model_dump(), "seed": params.seed, "bf16": bf16}
+    facts = {"model": model, "alignment": settings.model_dump(), "seed": params.seed, "bf16": bf16}
     return {**facts, "rows_sha256": sha256_json(rows), "videos": len(rows)}
 
 
-def _tracked(params: Params, issue: str, settings: WarmUp) -> AbstractContextManager[tracking.TrainingRun]:
+def _tracked(params: Params, issue: str, settings: Alignment) -> AbstractContextManager[tracking.TrainingRun]:
     tracking.configure(params.tracking.uri, params.tracking.experiment)
-    logged = {"seed": params.seed, "warmup": settings.model_dump(), "preset": params.mllm[issue].preset}
-    return tracking.training_run(f"{issue}-warmup", issue, "mllm", logged, data_ref(params))
+    logged = {"seed": params.seed, "alignment": settings.model_dump(), "preset": params.mllm[issue].preset}
+    return tracking.training_run(f"{issue}-alignment", issue, "mllm", logged, data_ref(params))
 
 
 def _reporter(run: tracking.TrainingRun, issue: str) -> Callable[[str, dict[str, float]], None]:

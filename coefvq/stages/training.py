@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from coefvq.config import Params, Training, WarmUp
+from coefvq.config import Alignment, Params, Training
 from coefvq.data.clips import default_cache
 from coefvq.data.dataset import Collator, VideoDataset, text_of
 from coefvq.data.descriptions import read_descriptions
@@ -42,7 +42,7 @@ class TrainingJob:
     training: Training
     lora_dropout: float
     logged_params: dict[str, Any]
-    warmup: WarmUp | None = None
+    alignment: Alignment | None = None
     description_weight: float = 0.0
 
 
@@ -53,10 +53,11 @@ def train_and_record(params: Params, job: TrainingJob) -> None:
     when everything is written.
     """
     use_own_device()
+    job = _without_missing_descriptions(params, job)
     data = _data(params, job.config.issue)
     classifier = fresh_classifier(params, job, data.train[0])
-    if job.warmup is not None and job.warmup.epochs + job.warmup.projector_epochs > 0:
-        align(params, classifier, job.warmup)
+    if job.alignment is not None and job.alignment.epochs + job.alignment.projector_epochs > 0:
+        align(params, classifier, job.alignment)
     checkpoints = checkpoint_folder(params, job)
     if rank() > 0:
         _fit(params, job, classifier, data, checkpoints, lambda _: None)
@@ -147,9 +148,22 @@ def _described(
     """Words of the training rows that are read, and their weight beside the labels."""
     if job.description_weight == 0.0 or classifier.text is None:
         return None
-    rows = labelled(split_manifest(params), job.config.issue, "train")
-    told = read_descriptions(rows, Path(params.paths.raw))
+    told = _descriptions(params, job.config.issue)
     return description_words(classifier.text, [told[at] for at in kept]), job.description_weight
+
+
+def _descriptions(params: Params, issue: str) -> list[tuple[str, ...]]:
+    """Of the training rows."""
+    return read_descriptions(labelled(split_manifest(params), issue, "train"), Path(params.paths.raw))
+
+
+def _without_missing_descriptions(params: Params, job: TrainingJob) -> TrainingJob:
+    """The job as it can be done: where no training clip has a description, what needs them is off, which is said."""
+    if (job.alignment is None and job.description_weight == 0.0) or any(_descriptions(params, job.config.issue)):
+        return job
+    if rank() == 0:
+        say(f"[{job.config.issue} {job.config.kind}] alignment: off, no captions")
+    return replace(job, alignment=None, description_weight=0.0)
 
 
 def checkpoint_folder(params: Params, job: TrainingJob) -> CheckpointFolder:
@@ -164,7 +178,7 @@ def checkpoint_folder(params: Params, job: TrainingJob) -> CheckpointFolder:
         "ranks": world_size(),
         "group_by_length": params.loading.group_by_length,
         **flat_params({"seed": params.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
-        **flat_params({"warmup": None if job.warmup is None else job.warmup.model_dump()}),
+        **flat_params({"alignment": None if job.alignment is None else job.alignment.model_dump()}),
         "description_weight": job.description_weight,
         # what a clip may cost does not change what is learnt from it
         **flat_params({"model": config.model_dump(exclude={"limits"})}),

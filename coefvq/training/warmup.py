@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from coefvq.config import WarmUp
+from coefvq.config import Alignment
 from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
 from coefvq.files import atomic_path, read_json, sha256_json, write_json
@@ -154,7 +154,7 @@ def warm_up(
     inputs: Inputs,
     descriptions: Sequence[Sequence[str]],
     vocabulary: Vocabulary,
-    params: WarmUp,
+    params: Alignment,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] = lambda _: None,
     bf16: bool = False,
@@ -171,7 +171,7 @@ def warm_up(
     described = _described(descriptions)
     trained = list(trained_parts(network).values())
     if not trained:
-        raise ModelError("alignment warm-up: projector and language model are frozen; set warmup.epochs to 0")
+        raise ModelError("alignment warm-up: projector and language model are frozen; set alignment.epochs to 0")
     size = params.per_device_train_batch_size
     total = params.epochs * -(-len(described) // size)
     optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.0)
@@ -205,7 +205,7 @@ def _step(
 ) -> float:
     loss = decoder.loss
     if loss is None or not math.isfinite(loss.item()):
-        raise ModelError(f"alignment warm-up: loss is not finite at rows {list(rows)}; lower warmup.learning_rate")
+        raise ModelError(f"alignment warm-up: loss is not finite at rows {list(rows)}; lower alignment.learning_rate")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(trained, 1.0)

@@ -57,7 +57,9 @@ def description_words(text: TextEncoder, descriptions: Sequence[Sequence[str]]) 
         DataError: no row has a description.
     """
     if not any(option for row in descriptions for option in row):
-        raise DataError("no video has a description; add a column `caption`, or set warmup and description_weight to 0")
+        raise DataError(
+            "no video has a description; add a column `caption`, or set alignment to null and description_weight to 0"
+        )
     rows = [
         {i for item in text.tokenizer.encode_batch(list(row), add_special_tokens=False) for i in item.ids}
         for row in descriptions
@@ -132,7 +134,7 @@ def teach_state(
     """
     trained = list(trained_parts(network).values())
     if not trained:
-        raise ModelError("alignment warm-up: projector and language model are frozen; set warmup.epochs to 0")
+        raise ModelError("alignment warm-up: projector and language model are frozen; set alignment.epochs to 0")
     device = trained[0].device
     reader = WordReader(network.language.output_size, words).to(device)
 
@@ -169,7 +171,9 @@ def _descend(
         for batch in batches(random.permutation(np.asarray(rows)).tolist(), size):
             loss = loss_of(batch)
             if not math.isfinite(loss.item()):
-                raise ModelError(f"alignment warm-up: loss is not finite at rows {batch}; lower warmup.learning_rate")
+                raise ModelError(
+                    f"alignment warm-up: loss is not finite at rows {batch}; lower alignment.learning_rate"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from coefvq.config import Params, load_params
 from coefvq.data.synthetic.generate import generate
+from coefvq.shipped_recipes import shipped_recipe
 from coefvq.stages import ingest, split
 from coefvq.stages.features import build_features
 from tasks.workspace import change_params, template
@@ -29,7 +30,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "local"))
     generate(tmp_path / "data" / "raw", 80, 3, {"icd": 0.4, "ucc": 0.4}, workers=1)
-    (tmp_path / "params.yaml").write_text(template("params.yaml"))
+    for name in ("params.yaml", "presets.yaml"):
+        (tmp_path / name).write_text(template(name))
+    (tmp_path / "recipe.yaml").write_text(shipped_recipe("tiny").text)
     change_params(tmp_path / "params.yaml", CHANGES)
     loaded = load_params(tmp_path / "params.yaml")
     ingest.run(loaded)

@@ -44,7 +44,7 @@ def published() -> AudioBranch:
     with FileLock(folder / ".test.lock"):
         found = weights.fetch(WHISPER_BASE)
     branch = untrained()
-    load_whisper_encoder(branch.encoder, found)
+    load_whisper_encoder(branch.encoder, found, "audio")
     return branch
 
 

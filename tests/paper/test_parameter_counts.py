@@ -6,7 +6,9 @@ import pytest
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.counting import Counted, count_base, count_mllm
+from coefvq.models.presets import get_preset
 
+PAPER = get_preset("paper")
 MEDIA = MediaSpec(frames=8, frame_size=384, audio_seconds=30.0)
 LORA = Lora(rank=32, alpha=64, dropout=0.0)
 MILLION = 1_000_000
@@ -22,14 +24,14 @@ def near(counted: int, table_millions: float) -> bool:
 
 
 def test_resnet50_is_the_icd_base() -> None:
-    counted = count_base("paper", "frames", MEDIA)
+    counted = count_base(PAPER, "frames", MEDIA)
     assert counted.total == 23_512_130
     assert near(counted.total + IMAGENET_HEAD, 25)
     assert not near(counted.total, 25)  # 6 % below: the table counts the published classifier
 
 
 def test_multi_tower_is_the_ucc_base() -> None:
-    counted = count_base("paper", "multitower", MEDIA)
+    counted = count_base(PAPER, "multitower", MEDIA)
     assert counted.parts["frames"] > 195 * MILLION
     assert near(counted.total + WHISPER_BASE_DECODER, 564)
     assert not near(counted.total, 564)  # 12 % below: the table seems to count Whisper-base whole
@@ -46,18 +48,18 @@ def test_the_decoder_of_whisper_base_is_what_whisper_says() -> None:
 
 @pytest.mark.parametrize(("audio", "table"), [(False, 679), (True, 699)])
 def test_siglip_large(audio: bool, table: float) -> None:
-    assert near(count_base("paper", "siglip", MEDIA, audio=audio).total, table)
+    assert near(count_base(PAPER, "siglip", MEDIA, audio=audio).total, table)
 
 
 def test_the_difference_of_the_two_siglip_rows_is_whisper_base() -> None:
-    silent, hears = (count_base("paper", "siglip", MEDIA, audio=audio) for audio in (False, True))
+    silent, hears = (count_base(PAPER, "siglip", MEDIA, audio=audio) for audio in (False, True))
     assert hears.parts["audio"] / MILLION == pytest.approx(699 - 679, abs=0.5)
     assert hears.total - silent.total > hears.parts["audio"]
 
 
 @pytest.mark.parametrize(("fusion", "table"), [("none", 8.3), ("late", 8.4)])
 def test_mllm(fusion: str, table: float) -> None:
-    counted: Counted = count_mllm("paper", MEDIA, LORA, fusion)  # type: ignore[arg-type]
+    counted: Counted = count_mllm(PAPER, MEDIA, LORA, fusion)  # type: ignore[arg-type]
     # the published checkpoint holds an lm_head, which the classifier never computes
     assert near(counted.total + counted.left_out_lm_head, table * 1000)
     assert counted.left_out_lm_head > 0.5e9
@@ -65,7 +67,7 @@ def test_mllm(fusion: str, table: float) -> None:
 
 
 def test_lora_counts_by_rank() -> None:
-    counts = [count_mllm("paper", MEDIA, Lora(rank=r, alpha=2 * r, dropout=0.0), "late") for r in (2, 8, 32, 128, 512)]
+    counts = [count_mllm(PAPER, MEDIA, Lora(rank=r, alpha=2 * r, dropout=0.0), "late") for r in (2, 8, 32, 128, 512)]
     per_rank = {c.parts["LoRA"] / r for c, r in zip(counts, (2, 8, 32, 128, 512), strict=True)}
     assert per_rank == {2_523_136.0}  # 28 layers of Qwen2-7B, seven linear layers each
-    assert count_mllm("paper", MEDIA, Lora(rank=0, alpha=0, dropout=0.0), "late").parts["LoRA"] == 0
+    assert count_mllm(PAPER, MEDIA, Lora(rank=0, alpha=0, dropout=0.0), "late").parts["LoRA"] == 0

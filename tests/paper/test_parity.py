@@ -18,7 +18,8 @@ from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.audio import AudioBranch
 from coefvq.models.language import LanguageBranch, positions_of
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.presets import AudioPart, get_preset
+from coefvq.models.parts import AudioPart
+from coefvq.models.presets import get_preset
 from coefvq.models.pretrained import load_whisper_encoder
 from coefvq.models.towers import right_padded
 from coefvq.models.vision import onevision_config, split_onevision, visual_tokens
@@ -117,7 +118,7 @@ def test_audio_vector_of_transformers_and_of_whisper(tmp_path: Path) -> None:
     state = {f"model.{name}": value.contiguous() for name, value in theirs.state_dict().items()}
     save_file(state, tmp_path / "model.safetensors")
     branch = AudioBranch(AudioPart(n_state=32, n_head=4, n_layer=2), 30.0).eval()
-    load_whisper_encoder(branch.encoder, tmp_path)
+    load_whisper_encoder(branch.encoder, tmp_path, "audio")
     whisper = AudioEncoder(80, 1500, 32, 4, 2).eval()
     whisper.load_state_dict(branch.encoder.state_dict())
     mel = torch.randn(2, 80, 3000)
@@ -132,7 +133,7 @@ def test_a_shorter_window_uses_the_first_positions(tmp_path: Path) -> None:
     whole = AudioBranch(AudioPart(n_state=32, n_head=4, n_layer=1), 30.0)
     save_file({k: v.contiguous() for k, v in whole.encoder.state_dict().items()}, tmp_path / "model.safetensors")
     short = AudioBranch(AudioPart(n_state=32, n_head=4, n_layer=1), 3.0)
-    load_whisper_encoder(short.encoder, tmp_path)
+    load_whisper_encoder(short.encoder, tmp_path, "audio")
     assert torch.equal(short.encoder.positional_embedding, whole.encoder.positional_embedding[:150])
 
 

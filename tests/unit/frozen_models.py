@@ -16,7 +16,8 @@ from coefvq.models.assembly import Builder, TokenIds, freeze_module
 from coefvq.models.classifier import Classifier, base_config, build, mllm_config
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.presets import LitePart, get_preset
+from coefvq.models.parts import LitePart
+from coefvq.models.presets import get_preset
 from coefvq.models.vision import CnnBranch, visual_tokens
 from coefvq.records import VideoInput
 from tests.settings import training_settings

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from coefvq.config import check_issue_name, load_params, parse_params
+from coefvq.config import check_issue_name, load_params, load_recipe, parse_params, parse_recipe
 from coefvq.errors import ConfigError
 from flows.commands import init
 from flows.demo import DemoRequest, run_demo
 from tasks.workspace import change_params
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def recipe(repository: Path) -> dict[str, Any]:
+    return copy.deepcopy(yaml.safe_load((repository / "recipe.yaml").read_text()))
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def raw(repository: Path) -> dict[str, Any]:
 
 def refusal(raw: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse_params(raw)
+        parse_params(raw, load_recipe(REPOSITORY / "recipe.yaml"))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -38,8 +45,46 @@ def test_the_projects_own_params_are_valid_and_frozen(repository: Path) -> None:
 
 
 def test_unknown_key_names_the_likely_one(raw: dict[str, Any]) -> None:
-    raw["base"]["icd"]["training"]["learning_rat"] = 0.1
+    raw["base"]["icd"]["training"] = {"learning_rat": 0.1}
     assert refusal(raw) == ("params.yaml: base.icd.training.learning_rat: unknown key; did you mean 'learning_rate'?")
+
+
+def test_the_recipe_is_checked_under_its_own_name(recipe: dict[str, Any]) -> None:
+    recipe["base"]["training"]["learning_rat"] = 0.1
+    del recipe["mllm"]["lora"]["alpha"]
+    expected = (
+        r"^recipe\.yaml: base\.training\.learning_rat: unknown key; did you mean 'learning_rate'\?"
+        r"; mllm\.lora\.alpha: missing key[^\n]*$"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        parse_recipe(recipe, "recipe.yaml")
+
+
+def test_what_belongs_in_the_other_file_is_said(raw: dict[str, Any], recipe: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: thresholds: unknown key; known here: base, media, mllm, mod"):
+        parse_recipe(recipe | {"thresholds": raw["thresholds"]}, "recipe.yaml")
+    assert refusal(raw | {"models": recipe["models"]}) == "params.yaml: models: belongs in recipe.yaml; move it there"
+    assert "media.frames = 4: expected" in refusal(raw | {"media": recipe["media"]})
+
+
+def test_an_override_changes_one_issue_and_nothing_else(raw: dict[str, Any], repository: Path) -> None:
+    recipe = load_recipe(repository / "recipe.yaml")
+    plain = parse_params(raw, recipe)
+    raw["mllm"]["ucc"] = {"lora": {"rank": 3}, "training": {"learning_rate": 0.5}}
+    params = parse_params(raw, recipe)
+    assert params.mllm["icd"] == plain.mllm["icd"]
+    assert params.mllm["ucc"].lora == plain.mllm["ucc"].lora.model_copy(update={"rank": 3})
+    assert params.mllm["ucc"].training == plain.mllm["ucc"].training.model_copy(update={"learning_rate": 0.5})
+    assert recipe.mllm.lora.rank == 16
+
+
+def test_an_override_that_contradicts_the_recipe_names_its_key(raw: dict[str, Any]) -> None:
+    raw["mllm"]["ucc"] = {"alignment": {"epochs": 1}}  # the recipe has none that it could change
+    assert "params.yaml: mllm.ucc.alignment.per_device_train_batch_size: missing key" in refusal(raw)
+    raw["mllm"]["ucc"] = {"lora": 3}
+    assert "params.yaml: mllm.ucc.lora = 3: expected" in refusal(raw)
+    raw["mllm"]["ucc"] = None
+    assert "params.yaml: mllm.ucc = null: expected" in refusal(raw)
 
 
 def test_unknown_key_far_from_any_lists_what_is_known(raw: dict[str, Any]) -> None:
@@ -65,7 +110,7 @@ def test_ill_typed_value_says_key_value_and_expectation(
 ) -> None:
     node = raw
     for part in path[:-1]:
-        node = node[part]
+        node = node.setdefault(part, {})
     node[path[-1]] = value
     assert expected in refusal(raw)
 
@@ -112,6 +157,12 @@ def test_unreadable_yaml_names_the_line(tmp_path: Path) -> None:
     path.write_text("seed: 1\nissues: [icd\npaths: {}\n")
     with pytest.raises(ConfigError, match=r"line \d+: not readable as YAML"):
         load_params(path)
+
+
+def test_a_workspace_without_recipe_says_so(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "params.yaml").write_text((repository / "params.yaml").read_text())
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: no such file; .*coefvq init"):
+        load_params(tmp_path / "params.yaml")
 
 
 def test_missing_file_and_wrong_shape(tmp_path: Path) -> None:

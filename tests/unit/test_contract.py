@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from coefvq.config import Params
+from coefvq.config import Params, Recipe
 from coefvq.stages import STAGES, StageSpec
 
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -43,13 +43,18 @@ def test_command_and_params_agree(stage: StageSpec, pipeline: dict[str, Any]) ->
     assert ("foreach" in entry) == stage.per_issue
     suffix = " --issue ${item}" if stage.per_issue else ""
     assert body(entry)["cmd"] == f"python -m coefvq {stage.name}{suffix}"
-    listed = {name.replace("${item}", "{issue}") for name in body(entry)["params"]}
-    assert listed == set(stage.sections)
+    listed = [name.replace("${item}", "{issue}") for name in body(entry)["params"] if isinstance(name, str)]
+    assert sorted(listed) == sorted(stage.sections)
+    assert [name for name in body(entry)["params"] if not isinstance(name, str)] == (
+        [{"recipe.yaml": list(stage.recipe)}] if stage.recipe else []
+    )
+    # the user's own presets are read where models are built anew
+    assert ("${models.presets}" in body(entry)["deps"]) == ("models" in stage.recipe)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
 def test_a_stage_reads_only_the_params_it_declares(stage: StageSpec, repository: Path) -> None:
-    declared = {section.partition(".")[0] for section in stage.sections} | FREE
+    declared = {section.partition(".")[0] for section in stage.sections} | set(stage.recipe) | FREE
     modules = [stage.name.replace("-", "_"), *SHARED.get(stage.name, [])]
     read = set().union(*(params_read(repository / "coefvq" / "stages" / f"{name}.py") for name in modules))
     assert read <= declared
@@ -67,7 +72,12 @@ def params_read(path: Path) -> set[str]:
 
 def test_declared_sections_exist_in_the_config() -> None:
     known = {field.alias or name for name, field in Params.model_fields.items()}
-    declared = {section.partition(".")[0] for stage in STAGES for section in stage.sections}
+    declared = {section.partition(".")[0] for stage in STAGES for section in (*stage.sections, *stage.recipe)}
+    assert {section for stage in STAGES for section in stage.recipe} == set(Recipe.model_fields)
+    for stage in STAGES:
+        # what the recipe says for all issues, params.yaml may change for one
+        both = {section.partition(".")[0] for section in stage.sections} & set(Recipe.model_fields)
+        assert both == set(stage.recipe) - {"models"}
     assert declared | FREE | {"gate"} == known
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from coefvq.config import load_params
 from coefvq.data.descriptions import read_descriptions
 from coefvq.data.importers import open_table
-from coefvq.data.manifest import normalise
+from coefvq.data.manifest import normalise, write_table
 from coefvq.errors import DataError
 from coefvq.records import MANIFEST_COLUMNS
+from coefvq.stages import train_base, train_mllm
+from coefvq.stages.training import _without_missing_descriptions
+from tasks.workspace import write_pipeline
 
 SHOWN = {
     **{"object": "flower", "action": "calm", "topic": "dare", "sticker": "unsafe"},
@@ -33,9 +37,8 @@ def test_a_column_caption_wins_over_the_file(tmp_path: Path) -> None:
     assert len(found[0]) == 7
 
 
-def test_neither_column_nor_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="add a column 'caption'"):
-        read_descriptions(ROWS, tmp_path)
+def test_without_column_and_file_no_row_has_any(tmp_path: Path) -> None:
+    assert read_descriptions(ROWS, tmp_path) == [(), (), ()]
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"video_id": "a"}', LINE.replace("calm", "wild")])
@@ -63,3 +66,32 @@ def test_a_table_without_captions_has_none(tmp_path: Path) -> None:
     (tmp_path / "one.mp4").write_bytes(b"x")
     (tmp_path / "metadata.csv").write_text("file_name\none.mp4\n", "utf-8")
     assert all("caption" not in row for row in open_table(tmp_path / "metadata.csv").rows())
+
+
+@pytest.mark.parametrize("captions", [{}, {"caption": ["", None]}, {"caption": ["a dog", None]}])
+def test_where_no_training_clip_has_a_caption_alignment_is_off_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], captions: dict[str, object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pipeline(tmp_path, {}, "starter")
+    frame = pd.DataFrame([dict.fromkeys(MANIFEST_COLUMNS, "")] * 2).assign(
+        **dict.fromkeys(["decode_ok", "has_audio"], True),
+        **dict.fromkeys(["views", "size_bytes", "width", "height"], 1),
+        **dict.fromkeys(["weight", "duration_s", "fps"], 1.0),
+        **{"video_id": ["a", "b"], "label_icd": [1, 0], **captions},
+    )
+    write_table(normalise(frame, ["icd"]), Path("data/manifest.parquet"))
+    splits = pd.DataFrame({"video_id": ["a", "b"], "split": "train", "weight": 1.0})
+    write_table(splits, Path("data/splits.parquet"))
+    params = load_params()
+    job = train_mllm.job(params, "icd")
+    assert job.alignment is not None
+    possible = _without_missing_descriptions(params, job)
+    if captions.get("caption") == ["a dog", None]:
+        assert possible == job
+        assert capsys.readouterr().err == ""
+    else:
+        assert (possible.alignment, possible.description_weight) == (None, 0.0)
+        assert capsys.readouterr().err == "[icd mllm] alignment: off, no captions\n"
+    silent = train_base.job(params, "icd")
+    assert _without_missing_descriptions(params, silent) == silent

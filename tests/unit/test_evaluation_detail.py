@@ -13,7 +13,7 @@ import yaml
 
 from coefvq.cascade.calibration import Calibrator
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import Params, parse_params
+from coefvq.config import Params, load_recipe, parse_params
 from coefvq.data.manifest import write_table
 from coefvq.errors import ConfigError, DataError, InfeasibleError
 from coefvq.evaluation.table import result_rows
@@ -56,7 +56,7 @@ def workspace(tmp_path: Path):
         }
         raw["evaluate"]["bootstrap"] = 100
         raw["thresholds"]["icd"] |= thresholds_of_icd
-        return parse_params(raw)
+        return parse_params(raw, load_recipe(ROOT / "recipe.yaml"))
 
     return tmp_path / "reports" / "icd", params
 

@@ -26,7 +26,7 @@ from coefvq.models.fast.linear import PackedLinear
 from coefvq.models.fast.switches import approximate_switches, choose, exact_switches, prepare
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.presets import LanguagePart, LitePart
+from coefvq.models.parts import LanguagePart, LitePart
 from coefvq.models.vision import CnnBranch, visual_tokens
 
 MEDIA = MediaSpec(frames=3, frame_size=64, audio_seconds=1.0)

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from coefvq.config import Lora
 from coefvq.models.language import LanguageBranch, decoder_config, positions_of
-from coefvq.models.presets import LanguagePart
+from coefvq.models.parts import LanguagePart
 
 VIDEO = 5
 

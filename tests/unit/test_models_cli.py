@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from coefvq.cli.models import app, gibibytes
 from coefvq.errors import ConfigError, ModelError
-from coefvq.models.presets import PRESETS
+from coefvq.models.presets import shipped_presets
+from tasks.workspace import write_pipeline
 
 MLLM_PARTS = ("onevision", "vision", "language", "audio")
 
@@ -21,16 +23,16 @@ def run(*arguments: str) -> str:
 
 
 def test_list_names_every_preset() -> None:
-    assert json.loads(run("list", "--json")).keys() == PRESETS.keys()
-    assert all(name in run("list") for name in PRESETS)
+    assert json.loads(run("list", "--json")).keys() == shipped_presets().keys()
+    assert all(name in run("list") for name in shipped_presets())
 
 
-@pytest.mark.parametrize("preset", list(PRESETS))
+@pytest.mark.parametrize("preset", list(shipped_presets()))
 def test_show_names_sizes_licence_source_memory_and_disk(preset: str) -> None:
     facts = json.loads(run("show", preset, "--json"))
     assert facts["licence"]
     assert all(part["parameters"] > 0 and part["licence"] and part["weights"] for part in facts["parts"])
-    if PRESETS[preset].weights:
+    if shipped_presets()[preset].weights:
         assert all(part["megabytes"] > 0 and part["disk_megabytes"] > 0 for part in facts["parts"])
         # a file that serves several parts counts once
         assert facts["disk_megabytes"] <= sum(part["disk_megabytes"] for part in facts["parts"])
@@ -88,3 +90,28 @@ def test_an_unknown_preset_is_refused() -> None:
 @pytest.mark.parametrize("command", ["list", "show", "fetch", "plan"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: coefvq models {command}" in " ".join(run(command, "--help").split())
+
+
+def test_a_users_presets_are_listed_shown_and_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = {
+        "extends": "tiny",
+        "summary": "wider",
+        "audio": {"kind": "whisper", "n_state": 96, "n_head": 4, "n_layer": 1},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"mine": mine}))  # JSON is YAML
+    given = ("--presets", str(path))
+    assert json.loads(run("list", *given, "--json"))["mine"] == "wider"
+    facts = json.loads(run("show", "mine", *given, "--json"))
+    tiny = json.loads(run("show", "tiny", "--json"))
+    sizes, usual = ({part["part"]: part["parameters"] for part in shown["parts"]} for shown in (facts, tiny))
+    assert {part for part in sizes if sizes[part] != usual[part]} == {"audio"}
+    assert {part["weights"] for part in facts["parts"]} == {"random"}
+    planned = json.loads(run("plan", "--preset", "mine", *given, "--json"))
+    assert planned["parameters"]["audio encoder"] == sizes["audio"]
+    # in a workspace the recipe names the file
+    write_pipeline(tmp_path / "w", {}, "tiny")
+    path.rename(tmp_path / "w" / "presets.yaml")
+    monkeypatch.chdir(tmp_path / "w")
+    assert json.loads(run("show", "mine", "--json")) == facts
+    assert "mine: random weights, nothing to fetch" in run("fetch", "mine")

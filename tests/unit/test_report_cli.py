@@ -23,7 +23,8 @@ from tests.unit.report_world import inputs
 def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     given = inputs()
     root = tmp_path_factory.mktemp("workspace")
-    shutil.copy(repository / "params.yaml", root)
+    for name in ("params.yaml", "recipe.yaml"):
+        shutil.copy(repository / name, root)
     reports = root / "reports" / "icd"
     write_table(given.scores, reports / "scores.parquet")
     write_table(given.manifest, root / "data" / "manifest.parquet")

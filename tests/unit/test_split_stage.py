@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from coefvq.config import Params, parse_params
+from coefvq.config import Params, load_recipe, parse_params
 from coefvq.data.manifest import normalise, write_table
 from coefvq.errors import ValidationFailedError
 from coefvq.stages.common import split_manifest
@@ -27,7 +27,7 @@ def params(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def with_split(repository: Path, seed: int = 7, **changes: Any) -> Params:
     raw = yaml.safe_load((repository / "params.yaml").read_text())
     raw["split"] |= changes
-    return parse_params(raw | {"seed": seed})
+    return parse_params(raw | {"seed": seed}, load_recipe(repository / "recipe.yaml"))
 
 
 def write_manifest(count: int) -> pd.DataFrame:
@@ -167,6 +167,6 @@ def test_a_prevalence_outside_its_range_in_one_split_fails_before_anything_is_wr
     raw = yaml.safe_load((repository / "params.yaml").read_text())
     raw["validate"]["prevalence"]["icd"] = [0.2, 0.6]
     with pytest.raises(ValidationFailedError, match=r"splits.parquet: prevalence_icd: .*(val|test)"):
-        run(parse_params(raw))
+        run(parse_params(raw, load_recipe(repository / "recipe.yaml")))
     assert not Path("data/splits.parquet").exists()
     assert Path("reports/splits_validation.html").is_file()

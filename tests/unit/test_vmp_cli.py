@@ -64,7 +64,8 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRegistry:
     fake = FakeRegistry()
     monkeypatch.setitem(sys.modules, "coefvq.registry.tracking", SimpleNamespace(configure=fake.configure))
     monkeypatch.setitem(sys.modules, "coefvq.registry.champions", SimpleNamespace(load_scorer=fake.load_scorer))
-    shutil.copy(PARAMS, tmp_path / "params.yaml")
+    for source in (PARAMS, PARAMS.with_name("recipe.yaml")):
+        shutil.copy(source, tmp_path)
     return fake
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coefvq.config import WarmUp
+from coefvq.config import Alignment
 from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
 from coefvq.models.mllm import MultimodalLLM
@@ -28,7 +28,7 @@ __all__ = ["batch", "text"]
 
 #: all rows of the embedding, those without a token too
 EVERYTHING = Vocabulary(torch.arange(PRESET.language.vocab_size))
-PARAMS = WarmUp(epochs=20, per_device_train_batch_size=4, learning_rate=1e-2, max_tokens=16)
+PARAMS = Alignment(epochs=20, per_device_train_batch_size=4, learning_rate=1e-2, max_tokens=16)
 
 
 def trained(text: TextEncoder, batch: Batch, seed: int = 0) -> tuple[MultimodalLLM, list[dict[str, float]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coefvq.config import PARAMS_FILE, WarmUp, load_params
+from coefvq.config import PARAMS_FILE, Alignment, load_params
 from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.errors import DataError, ModelError
 from coefvq.models.assembly import freeze_module
@@ -100,7 +100,7 @@ def test_h_comes_to_tell_the_words_and_the_head_waits(text: TextEncoder, batch: 
 
 def test_a_network_that_is_frozen_cannot_be_taught(text: TextEncoder, batch: Batch) -> None:
     made = network(text).requires_grad_(False)
-    with pytest.raises(ModelError, match=r"warmup\.epochs to 0"):
+    with pytest.raises(ModelError, match=r"alignment\.epochs to 0"):
         teach_state(made, feed(batch), description_words(text, DESCRIPTIONS), 1, 4, 1e-2, 0)
 
 
@@ -127,10 +127,10 @@ def test_descriptions_weigh_in_training_only(text: TextEncoder, batch: Batch) ->
 
 def test_issues_with_equal_settings_share_a_warm_up() -> None:
     params = load_params(Path(PARAMS_FILE))
-    settings = WarmUp(epochs=1, per_device_train_batch_size=4, learning_rate=1e-3, max_tokens=8)
+    settings = Alignment(epochs=1, per_device_train_batch_size=4, learning_rate=1e-3, max_tokens=8)
     found = []
     for issue in ("icd", "ucc"):
-        chosen = params.mllm["ucc"].model_copy(update={"warmup": settings})
+        chosen = params.mllm["ucc"].model_copy(update={"alignment": settings})
         made = build(mllm_config(issue, chosen, MEDIA), train_text_encoder(["a b"], 512, 8))
         found.append(_facts(params, made, settings, [VideoInput("v", Path("v"), sha256="0")], [("a",)]))
     assert found[0] == found[1]

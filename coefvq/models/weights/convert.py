@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,9 +206,15 @@ def _gguf(files: list[Path], folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _copied(files: list[Path], folder: Path) -> None:
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+
+
 _CONVERTERS: dict[str, Callable[[list[Path], Path], None]] = {
     "efficientnet_lite": _efficientnet_lite,
     "whisper_encoder": _whisper_encoder,
     "e5": _e5,
     "gguf": _gguf,
+    "none": _copied,
 }

