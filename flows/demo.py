@@ -29,6 +29,8 @@ from tasks.release import attach_report, connect, decision_on, offer
 
 #: prevalence of the synthetic demo: higher than in the wild, so that a small set holds enough positives
 PREVALENCE = {"icd": 0.2, "ucc": 0.25}
+#: percent of the videos that may reach the MLLM in the demo
+DEMO_CALLS = 40.0
 APPROVER = "demo"
 _UNSEEN = 3
 _PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
@@ -87,11 +89,13 @@ def _settings(request: DemoRequest) -> dict[str, Any]:
             "seed": request.seed,
             "issues": list(issues),
             f"ingest.labels.{request.issue}": source,
-            # nothing is known of this data's prevalence yet: look widely, and let the person judge the cost
-            f"thresholds.{request.issue}.p_base": list(range(20, 90, 10)),
+            # nothing is known of this data's prevalence yet
             f"validate.prevalence.{request.issue}": [0.0, 1.0],
-            "gate.max_qps_ratio": 100.0,
         }
+    # so many positives, and so few videos: the table shows what the gate would ask, and the person judges
+    chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
+    # 15 % of calls cannot hold positives that are 20 to 25 % of the videos
+    chosen |= {f"thresholds.{issue}.max_qps_ratio": DEMO_CALLS for issue in issues}
     return chosen | preset_settings(request.preset, issues, described=request.data is None)
 
 
