@@ -35,7 +35,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "cascade": {"color": "#009E73", "linestyle": "solid", "linewidth": 2.6},
     "bayes": {"color": "#000000", "linestyle": (0, (1, 1.5)), "linewidth": 1.6},
 }
-DISPLAY = {"base": "base", "mllm": "MLLM", "cascade": "cascade (chosen)", "bayes": "Bayes bound"}
+DISPLAY = {"base": "base", "mllm": "MLLM", "cascade": "released policy", "bayes": "Bayes bound"}
 
 Rows = list[dict[str, Any]]
 
@@ -187,7 +187,7 @@ def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], ca
         side = {"xytext": (6, 8), "ha": "left"} if place[0] == left_edge else {"xytext": (-6, 8), "ha": "right"}
         axes.scatter(*place, color="#000000", zorder=3, **marker)
         axes.annotate(name, place, textcoords="offset points", fontsize=9, **side)
-    axes.scatter([], [], color="#000000", marker="o", s=42, label="policy, by its P_base")
+    axes.scatter([], [], color="#000000", marker="o", s=42, label="other policies")
     axes.scatter([], [], color="#000000", marker="*", s=120, label="chosen policy")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))

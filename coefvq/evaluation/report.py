@@ -136,6 +136,7 @@ def cascade_report(
         "reason": choice.reason,
         "policy": choice.policy.to_dict(),
         "mllm_only_f1_val": everything.f1,
+        "traffic_measured": len(arriving),
         "policies": [
             {
                 **_measured(scores, arriving, candidate, precision_targets),

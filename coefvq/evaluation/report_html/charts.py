@@ -84,7 +84,7 @@ def frontier(rows: Rows, chosen: Mapping[str, Any] | None, mllm_only: float | No
         Key("second", target, "dash"),
         Key("mllm", "F1, MLLM on all", "dash"),
         Key("cascade", "chosen", "ring"),
-        Key("text", "other P_base", "dot"),
+        Key("text", "other policies", "dot"),
     )
     return Picture(chart(x, y, "What MLLM calls buy on validation", lines, marks, rules), keys)
 
