@@ -339,15 +339,18 @@ class PriceList(_Section):
 class Thresholds(_Section):
     """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation.
 
-    ``mode`` other than ``paper`` searches all pairs of thresholds for what it names: ``precision`` and
+    Mode ``qps``: at most ``max_qps_ratio`` percent of the traffic reach the MLLM, and the cheapest of base alone,
+    cascade and MLLM on all is taken that keeps ``min_kept_f1`` (a share) of the MLLM's F1. ``budget``,
+    ``recall_floor`` and ``cost`` search all pairs of thresholds for what they name: ``precision`` and
     ``max_qps_ratio`` in percent, ``max_recall_loss`` a share, ``prices`` for ``cost``. ``mllm_down`` says what an
     escalated video is while the MLLM does not answer (``CascadePolicy``); it changes no figure.
     """
 
-    p_base: Annotated[tuple[Percent, ...], Field(min_length=1)]
-    max_f1_loss: Fraction
+    p_base: tuple[Percent, ...] = ()
+    max_f1_loss: Fraction | None = None
     views_trigger: Annotated[int, Field(ge=0)] | None
-    mode: Literal["paper", "budget", "cost", "recall_floor"] = "paper"
+    mode: Literal["paper", "qps", "budget", "cost", "recall_floor"] = "paper"
+    min_kept_f1: KeptShare | None = None
     precision: Percent | None = None
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
     max_recall_loss: Fraction | None = None
@@ -358,15 +361,19 @@ class Thresholds(_Section):
     @model_validator(mode="after")
     def _mode_has_its_settings(self) -> Self:
         needed = {
-            "paper": (),
+            "paper": ("p_base", "max_f1_loss"),
+            "qps": ("max_qps_ratio", "min_kept_f1"),
             "budget": ("precision", "max_qps_ratio"),
             "cost": ("prices",),
             "recall_floor": ("precision", "max_recall_loss"),
         }[self.mode]
-        allowed = {*needed, *(() if self.mode == "paper" else ("accept_threshold",))}
+        # P_base rows may stand beside any mode's own, for comparison
+        allowed = {*needed, "p_base", "max_f1_loss"}
+        allowed |= {"accept_threshold"} if self.mode in ("budget", "cost", "recall_floor") else set()
         allowed |= {"max_qps_ratio"} if self.mode == "cost" else set()
-        for name in ("precision", "max_qps_ratio", "max_recall_loss", "prices", "accept_threshold"):
-            given = getattr(self, name) is not None
+        settings = ("precision", "max_qps_ratio", "max_recall_loss", "prices", "accept_threshold")
+        for name in (*settings, "min_kept_f1", "p_base", "max_f1_loss"):
+            given = getattr(self, name) not in (None, ())
             if name in needed and not given:
                 raise ValueError(f"mode {self.mode} needs {name}")
             if given and name not in allowed:
@@ -385,6 +392,8 @@ class Gate(_Section):
 
     min_average_precision_gain: float
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)]
+    min_kept_f1: Fraction = 0.97  # share of the MLLM's F1 on test that the policy keeps
+    min_f1_over_base: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0  # the policy's F1 minus the base model's, on test
     max_f1_drop: Fraction
     max_flip_rate: Fraction
 

@@ -30,6 +30,8 @@ from tasks.release import attach_report, connect, decision_on, offer
 PREVALENCE = {"icd": 0.2, "ucc": 0.25}
 #: clips for four minutes, and for a quarter of an hour, on two cores; other recipes: as many as the second
 VIDEOS = {"tiny": 2000, "starter": 900}
+#: percent of the videos that may reach the MLLM in the demo
+DEMO_CALLS = 40.0
 APPROVER = "demo"
 _UNSEEN = 3
 _PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
@@ -80,19 +82,22 @@ def _settings(request: DemoRequest) -> dict[str, Any]:
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
     chosen = {"seed": request.seed, "stability.videos_per_threshold": 8}
     if request.data is None:
-        return chosen
-    if request.issue is None:
-        raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
-    source = {"column": request.label_column, "positive": list(request.positive) or None}
-    return {
-        **chosen,
-        "issues": check_issue_names("--issue", [request.issue]),
-        f"ingest.labels.{request.issue}": source,
-        # nothing is known of this data's prevalence yet: look widely, and let the person judge the cost
-        f"thresholds.{request.issue}.p_base": list(range(20, 90, 10)),
-        f"validate.prevalence.{request.issue}": [0.0, 1.0],
-        "gate.max_qps_ratio": 100.0,
-    }
+        issues: Sequence[str] = ("icd", "ucc")
+    else:
+        if request.issue is None:
+            raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
+        issues = check_issue_names("--issue", [request.issue])
+        source = {"column": request.label_column, "positive": list(request.positive) or None}
+        chosen |= {
+            "issues": issues,
+            f"ingest.labels.{request.issue}": source,
+            # nothing is known of this data's prevalence yet
+            f"validate.prevalence.{request.issue}": [0.0, 1.0],
+        }
+    # so many positives, and so few videos: the table shows what the gate would ask, and the person judges
+    chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
+    # 15 % of calls cannot hold positives that are 20 to 25 % of the videos
+    return chosen | {f"thresholds.{issue}.max_qps_ratio": DEMO_CALLS for issue in issues}
 
 
 def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:

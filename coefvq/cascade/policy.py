@@ -74,6 +74,38 @@ class CascadePolicy(BaseModel):
             raise ValueError(f"accept_threshold must be at least base_threshold ({least})")
         return self
 
+    @classmethod
+    def base_alone(cls, issue: str, threshold: float) -> Self:
+        """The policy that never asks the MLLM: the base score is the final score, decided at ``threshold``.
+
+        Raises:
+            ConfigError: the issue's name or the threshold does not fit a policy.
+        """
+        return cls.from_dict(
+            {
+                "issue": issue,
+                # only a score of 1 reaches this threshold, and it is accepted there instead of escalated
+                "base_threshold": 1.0,
+                "accept_threshold": 1.0,
+                "decision_threshold": max(threshold, np.finfo(np.float64).tiny),
+                "filtered": "keep_base_score",
+                "p_base": None,
+                "views_trigger": None,
+            },
+            source=f"thresholds.{issue}",
+        )
+
+    @property
+    def asks_mllm(self) -> bool:
+        """Whether any video can reach the MLLM."""
+        return self.views_trigger is not None or self.accept_threshold != self.base_threshold
+
+    def base_boundaries(self) -> tuple[float, ...]:
+        """Base scores at which a video's way or decision changes."""
+        decides = self.filtered == "keep_base_score"
+        found = (self.base_threshold, self.accept_threshold, self.decision_threshold if decides else None)
+        return tuple(boundary for boundary in found if boundary is not None)
+
     def escalates(self, base: ArrayLike, views: ArrayLike | None = None) -> BoolArray:
         """Which videos go on to the MLLM, [n].
 

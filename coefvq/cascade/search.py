@@ -46,7 +46,8 @@ class CascadeCandidate:
     ``base_precision`` is the base model's precision at its threshold, or the best one seen when
     unreachable; ``base_recall`` is its recall there and, without a views trigger, the ceiling of the
     cascade's; ``support`` is the number of positives this rests on: a handful says little. ``qps_ratio``
-    is in percent. ``policy`` and what follows it are None when unreachable.
+    is in percent. ``policy`` and what follows it are None when unreachable. ``name`` is what tables call a
+    candidate that no P_base made; None: its P_base names it.
     """
 
     p_base: float | None
@@ -59,6 +60,7 @@ class CascadeCandidate:
     precision: float | None = None
     recall: float | None = None
     qps_ratio: float | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

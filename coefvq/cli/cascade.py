@@ -91,7 +91,7 @@ def fit(
     if as_json:
         echo_json(result)
     else:
-        _print(result)
+        _show_fit(result)
 
 
 def _read(scores: Path, mllm_scores: Path | None, columns: Columns) -> ScoreTable:
@@ -206,7 +206,7 @@ def _write_policy(estimator: CascadeThresholds, result: dict[str, Any], issue: s
     write_json(out, policy.to_dict())
 
 
-def _print(result: dict[str, Any]) -> None:
+def _show_fit(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from coefvq.cascade.policy import threshold_text

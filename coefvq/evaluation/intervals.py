@@ -6,7 +6,7 @@ draws; the bootstrap then draws whole groups, and intervals become honestly wide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -142,21 +142,50 @@ def bootstrap_difference(
     Raises:
         DataError: a column is unusable or there is one class only.
     """
+    return _paired(lambda a, b: a - b, label, new, old, weight, groups, replicates, confidence, seed)
+
+
+def bootstrap_ratio(
+    label: ArrayLike,
+    new: tuple[ArrayLike, Statistic],
+    old: tuple[ArrayLike, Statistic],
+    weight: ArrayLike | None = None,
+    *,
+    groups: ArrayLike | None = None,
+    replicates: int = 1000,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Interval:
+    """As :func:`bootstrap_difference`, new divided by old; no value where old is 0."""
+    return _paired(lambda a, b: a / b if b else None, label, new, old, weight, groups, replicates, confidence, seed)
+
+
+def _paired(
+    combine: Callable[[float, float], float | None],
+    label: ArrayLike,
+    new: tuple[ArrayLike, Statistic],
+    old: tuple[ArrayLike, Statistic],
+    weight: ArrayLike | None,
+    groups: ArrayLike | None,
+    replicates: int,
+    confidence: float,
+    seed: int,
+) -> Interval:
     sides = [(_Resampler(label, score, weight, groups), statistic) for score, statistic in (new, old)]
+
+    def combined(curves: Sequence[PRCurve | None]) -> float | None:
+        values = [None if curve is None else side[1](curve) for curve, side in zip(curves, sides, strict=True)]
+        return None if values[0] is None or values[1] is None else combine(values[0], values[1])
+
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(replicates):
         counts = sides[0][0].draw(rng)
-        value = _difference([(side.curve(counts), statistic) for side, statistic in sides])
+        value = combined([side.curve(counts) for side, _ in sides])
         if value is not None:
             drawn.append(value)
-    whole = _difference([(side.whole(), statistic) for side, statistic in sides])
+    whole = combined([side.whole() for side, _ in sides])
     return _percentiles(whole, drawn, replicates, confidence)
-
-
-def _difference(sides: list[tuple[PRCurve | None, Statistic]]) -> float | None:
-    values = [None if curve is None else statistic(curve) for curve, statistic in sides]
-    return None if values[0] is None or values[1] is None else values[0] - values[1]
 
 
 class _Resampler:

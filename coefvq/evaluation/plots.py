@@ -35,7 +35,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "cascade": {"color": "#009E73", "linestyle": "solid", "linewidth": 2.6},
     "bayes": {"color": "#000000", "linestyle": (0, (1, 1.5)), "linewidth": 1.6},
 }
-DISPLAY = {"base": "base", "mllm": "MLLM", "cascade": "cascade (chosen)", "bayes": "Bayes bound"}
+DISPLAY = {"base": "base", "mllm": "MLLM", "cascade": "released policy", "bayes": "Bayes bound"}
 
 Rows = list[dict[str, Any]]
 
@@ -168,6 +168,7 @@ def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], ca
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     share = [point.qps_ratio for point in points]
+    left_edge = min((ratio for ratio in share if ratio > 0.0), default=1.0)  # a log axis has no 0
     axes.plot(share, [100 * point.f1 for point in points], color="#009E73", linewidth=2.2, label="best F1")
     axes.plot(
         share,
@@ -181,10 +182,12 @@ def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], ca
     for where, entries in _by_place(_reachable(cascade)).items():
         chosen = any(entry["selected"] for entry in entries)
         marker = {"marker": "*", "s": 190} if chosen else {"marker": "o", "s": 42}
-        name = ", ".join("all" if entry["p_base"] is None else f"{entry['p_base']:g}" for entry in entries)
-        axes.scatter(*where, color="#000000", zorder=3, **marker)
-        axes.annotate(name, where, (-6, 8), textcoords="offset points", fontsize=9, ha="right")
-    axes.scatter([], [], color="#000000", marker="o", s=42, label="policy, by its P_base")
+        name = ", ".join(entry.get("name") or _p_base_or_all(entry) for entry in entries)
+        place = (max(where[0], left_edge), where[1])
+        side = {"xytext": (6, 8), "ha": "left"} if place[0] == left_edge else {"xytext": (-6, 8), "ha": "right"}
+        axes.scatter(*place, color="#000000", zorder=3, **marker)
+        axes.annotate(name, place, textcoords="offset points", fontsize=9, **side)
+    axes.scatter([], [], color="#000000", marker="o", s=42, label="other policies")
     axes.scatter([], [], color="#000000", marker="*", s=120, label="chosen policy")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
@@ -207,6 +210,10 @@ def _by_place(entries: Sequence[dict[str, Any]]) -> dict[tuple[float, float], li
     for entry in entries:
         places.setdefault((entry["qps_ratio_val"], 100 * entry["val"]["f1"]), []).append(entry)
     return places
+
+
+def _p_base_or_all(entry: Mapping[str, Any]) -> str:
+    return "all" if entry["p_base"] is None else f"{entry['p_base']:g}"
 
 
 def _reachable(cascade: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from coefvq.cascade.call_share import CallShare, Traffic, choose_for_share
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
 from coefvq.cascade.modes import Objective, choose
 from coefvq.cascade.policy import CascadePolicy
@@ -31,6 +32,7 @@ from coefvq.cascade.search import (
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
 from coefvq.evaluation.score_files import Columns, check_disjoint
+from coefvq.files import sha256_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 
 if TYPE_CHECKING:
@@ -96,13 +98,14 @@ def cascade_report(
     max_f1_loss: float,
     views_trigger: int | None,
     precision_targets: Sequence[float],
-    objective: Objective | None = None,
+    objective: Objective | CallShare | None = None,
 ) -> dict[str, Any]:
     """Search on val, choose, and measure every candidate on test and traffic with its thresholds frozen.
 
     ``selected`` is the chosen P_base; None says that none was reachable and the report's ``policy``
     escalates everything, or that an ``objective`` was given, whose policy is the chosen one. Either is then
-    listed last, with ``p_base`` None.
+    listed last, with ``p_base`` None. With a ``CallShare`` the base threshold is read off one half of the traffic
+    and the QPS ratio of every policy is measured on the other half.
 
     Raises:
         DataError: as :func:`evaluation_report`.
@@ -110,15 +113,21 @@ def cascade_report(
         ConfigError: a threshold setting does not fit a policy.
     """
     check_disjoint(scores, Columns(), "val", "test")
-    val = labelled_split(scores, "val")
-    candidates = search(issue, val.scored(), p_base_list, views_trigger)
-    everything = escalate_all(issue, val.scored())
-    choice = select(candidates, everything, max_f1_loss)
-    listed = candidates if choice.p_base is not None else (*candidates, everything)
-    if objective is not None:
-        best, reason = choose(issue, val.scored(), objective, views_trigger)
+    val = labelled_split(scores, "val").scored()
+    candidates = search(issue, val, p_base_list, views_trigger)
+    everything = escalate_all(issue, val)
+    arriving = _rows(scores, "traffic")
+    if isinstance(objective, CallShare):
+        seen = _first_half(arriving)
+        found, choice = choose_for_share(issue, val, _traffic(arriving[seen]), objective, views_trigger)
+        listed, arriving = (*candidates, *found), arriving[~seen]
+    elif objective is not None:
+        best, reason = choose(issue, val, objective, views_trigger)
         choice = Selection(cast(CascadePolicy, best.policy), None, reason)
         listed = (*candidates, best)
+    else:
+        choice = select(candidates, everything, max_f1_loss)
+        listed = candidates if choice.p_base is not None else (*candidates, everything)
     return {
         "issue": issue,
         "precision_targets": list(precision_targets),
@@ -127,9 +136,10 @@ def cascade_report(
         "reason": choice.reason,
         "policy": choice.policy.to_dict(),
         "mllm_only_f1_val": everything.f1,
+        "traffic_measured": len(arriving),
         "policies": [
             {
-                **_measured(scores, candidate, precision_targets),
+                **_measured(scores, arriving, candidate, precision_targets),
                 "selected": candidate.policy == choice.policy,
             }
             for candidate in listed
@@ -226,9 +236,12 @@ def _models_alone(
     return report
 
 
-def _measured(scores: pd.DataFrame, candidate: CascadeCandidate, precision_targets: Sequence[float]) -> dict[str, Any]:
-    """One candidate's validation figures and, if it has a policy, those on test and traffic."""
+def _measured(
+    scores: pd.DataFrame, arriving: pd.DataFrame, candidate: CascadeCandidate, precision_targets: Sequence[float]
+) -> dict[str, Any]:
+    """One candidate's validation figures and, if it has a policy, those on test and on the ``arriving`` traffic."""
     entry: dict[str, Any] = {
+        "name": candidate.name,
         "p_base": candidate.p_base,
         "reachable": candidate.reachable,
         "base_precision_val": candidate.base_precision,
@@ -252,7 +265,7 @@ def _measured(scores: pd.DataFrame, candidate: CascadeCandidate, precision_targe
         "val": _evaluated(policy, labelled_split(scores, "val"), precision_targets),
         "test": _evaluated(policy, test, precision_targets),
         "test_posterior": None if soft is None else _evaluated(policy, soft, precision_targets),
-        "qps_ratio": _traffic_ratio(scores, policy),
+        "qps_ratio": _traffic_ratio(arriving, policy),
         "base_recall_test": at_threshold(test.label, test.base, policy.base_threshold, test.weight).recall,
     }
 
@@ -261,12 +274,20 @@ def _evaluated(policy: CascadePolicy, split: LabelledSplit, targets: Sequence[fl
     return evaluate_policy(policy, split.label, split.base, split.mllm, split.views, split.weight, targets)
 
 
-def _traffic_ratio(scores: pd.DataFrame, policy: CascadePolicy) -> float | None:
-    """QPS ratio in percent on traffic; None where the table has no traffic rows."""
-    rows = _rows(scores, "traffic")
-    if not len(rows):
+def _traffic_ratio(arriving: pd.DataFrame, policy: CascadePolicy) -> float | None:
+    """QPS ratio in percent on traffic; None where there is none."""
+    if not len(arriving):
         return None
-    return qps_ratio(policy, _column(rows, "base"), _column(rows, "views"), _column(rows, "weight"))
+    return qps_ratio(policy, _column(arriving, "base"), _column(arriving, "views"), _column(arriving, "weight"))
+
+
+def _traffic(rows: pd.DataFrame) -> Traffic:
+    return Traffic(_column(rows, "base"), _column(rows, "views"), _column(rows, "weight"))
+
+
+def _first_half(rows: pd.DataFrame) -> Any:
+    """Bool [n]: about half of the rows, by a hash of the id, so that a video stays on its side as others come."""
+    return np.array([sha256_json(str(video))[0] in "01234567" for video in rows["video_id"]], dtype=bool)
 
 
 def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -32,12 +32,12 @@ class Rescored:
 
 
 def near_thresholds(policy: CascadePolicy, base: ArrayLike, mllm: ArrayLike, per_threshold: int) -> NDArray[np.intp]:
-    """Positions of the videos nearest to the base threshold, and of the escalated nearest to the decision threshold.
+    """Positions of the videos nearest to a boundary of the base score, and of the escalated nearest to the decision.
 
     Ascending, without repeats: at most twice ``per_threshold``.
     """
     first, second = np.asarray(base, dtype=np.float64), np.asarray(mllm, dtype=np.float64)
-    to_base = np.abs(first - policy.base_threshold)
+    to_base = _to_boundary(policy, first)
     to_decision = np.where(policy.escalates(first), np.abs(second - policy.decision_threshold), np.inf)
     chosen = [np.argsort(distance, kind="stable")[:per_threshold] for distance in (to_base, to_decision)]
     reachable = chosen[1][np.isfinite(to_decision[chosen[1]])]
@@ -65,7 +65,8 @@ def stability_report(
     first, second = np.asarray(base, dtype=np.float64), np.asarray(mllm, dtype=np.float64)
     n = len(first)
     changed = np.zeros(n, dtype=bool)
-    on_threshold = np.minimum(np.abs(first - policy.base_threshold), np.abs(second - policy.decision_threshold)) <= _ON
+    to_decision = np.where(policy.escalates(first), np.abs(second - policy.decision_threshold), np.inf)
+    on_threshold = np.minimum(_to_boundary(policy, first), to_decision) <= _ON
     rows = []
     for variant in variants:
         escalation = policy.escalates(first) != policy.escalates(variant.base)
@@ -86,6 +87,13 @@ def stability_report(
         )
     rate = float(changed.mean()) if n else 0.0
     return {"n": n, "total": total, "on_threshold": int(on_threshold.sum()), "flip_rate": rate, "variants": rows}
+
+
+def _to_boundary(policy: CascadePolicy, base: FloatArray) -> FloatArray:
+    """Distance of each base score to the nearest score at which the policy treats a video differently, [n]."""
+    boundaries = np.array(policy.base_boundaries())
+    nearest: FloatArray = np.abs(base[:, None] - boundaries[None, :]).min(axis=1)
+    return nearest
 
 
 def held_against(report: Mapping[str, Any], max_flip_rate: float) -> dict[str, Any]:

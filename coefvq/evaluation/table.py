@@ -7,9 +7,10 @@ a table never mixes the two kinds of labels, and its caption says which kind it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from coefvq.cascade.call_share import BASE_ALONE, MLLM_ON_ALL
 from coefvq.evaluation.metrics import recall_key
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ _BOUND_NAMES = {
     "bayes_vision_text": "Bayes bound, vision+text",
     "bayes": "Bayes bound, all",
 }
+
+
+_SINGLE_MODELS = {BASE_ALONE: "base", MLLM_ON_ALL: "MLLM"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,11 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
         _row("MLLM", alone["mllm"], targets, qps_ratio=100.0),
     ]
     for entry in cascade["policies"]:
-        whole = "all" if cascade.get("mode", "paper") == "paper" else cascade["mode"].replace("_", " ")
-        name = f"cascade, {whole}" if entry["p_base"] is None else f"cascade, P_base {entry['p_base']:g}"
+        name = policy_name(entry, cascade)
+        same = next((at for at, row in enumerate(rows) if row.name == name), None)
+        if same is not None:  # a model on its own has its row already
+            rows[same] = replace(rows[same], chosen=entry["selected"])
+            continue
         rows.append(
             _row(
                 name if entry["reachable"] else f"{name}, unreachable",
@@ -75,6 +82,17 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
             )
         )
     return [*rows, *_known(_BOUND_NAMES, alone, targets, qps_ratio=None)]
+
+
+def policy_name(entry: Mapping[str, Any], cascade: Mapping[str, Any]) -> str:
+    """What tables call one entry of the cascade's report; a single model on every video has that model's name."""
+    if entry["p_base"] is not None:
+        return f"cascade, P_base {entry['p_base']:g}"
+    name = entry.get("name")  # reports of earlier versions have none
+    if name is not None:
+        return str(_SINGLE_MODELS.get(name, name))
+    whole = "all" if cascade.get("mode", "paper") == "paper" else cascade["mode"].replace("_", " ")
+    return f"cascade, {whole}"
 
 
 def caption(evaluation: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """Conditions a candidate must meet before a person is asked to approve it. Pure.
 
 Metrics read, all on the test split unless it says otherwise: ``mllm.average_precision``, ``mllm.prevalence``,
-``mllm.n``, ``cascade.f1`` (share), ``cascade.qps_ratio`` (percent of traffic), ``stability.n`` and
-``stability.flip_rate`` (share of the videos nearest to a threshold). A metric may be null where it is undefined,
-which fails its check; a metric that is not there at all is an error.
+``mllm.n``, ``cascade.f1``, ``mllm.f1`` and ``base.f1`` (shares), ``cascade.qps_ratio`` (percent of traffic),
+``stability.n`` and ``stability.flip_rate`` (share of the videos nearest to a threshold). A metric may be null where it
+is undefined, which fails its check; a metric that is not there at all is an error.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> Gat
     checks = (
         _average_precision(candidate, params),
         _qps_ratio(candidate, params),
+        _kept_f1(candidate, params),
+        _over_base(candidate, params),
         _f1(candidate, champion, params),
         _flip_rate(candidate, params),
     )
@@ -88,6 +90,52 @@ def _qps_ratio(candidate: Candidate, params: Gate) -> GateCheck:
         limit=limit,
         explanation=f"{ratio:.1f} % of traffic reach the MLLM; at most {limit:.1f} % wanted",
     )
+
+
+def _kept_f1(candidate: Candidate, params: Gate) -> GateCheck:
+    limit = params.min_kept_f1
+    mine, mllm = _metric(candidate, "cascade", "f1"), _metric(candidate, "mllm", "f1")
+    if mine is None or mllm is None:
+        return _undefined("kept_f1", limit, "an F1 has no value")
+    kept = mine / mllm if mllm else 1.0
+    remedy = "" if kept >= limit - _SLACK else "; allow more MLLM calls, improve the base model, or release it alone"
+    return GateCheck(
+        name="kept_f1",
+        passed=kept >= limit - _SLACK,
+        value=kept,
+        limit=limit,
+        explanation=(
+            f"F1 {mine:.3f} is {100 * kept:.1f} % of the MLLM's on every video ({mllm:.3f})"
+            f"{_interval(candidate, 'kept_f1', 100.0)}; at least {100 * limit:g} % wanted{remedy}"
+        ),
+    )
+
+
+def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
+    limit = params.min_f1_over_base
+    mine, base = _metric(candidate, "cascade", "f1"), _metric(candidate, "base", "f1")
+    if mine is None or base is None:
+        return _undefined("f1_over_base", limit, "an F1 has no value")
+    passed = mine - base >= limit - _SLACK
+    remedy = "" if passed else "; release the base model alone (thresholds mode qps) or train again"
+    return GateCheck(
+        name="f1_over_base",
+        passed=passed,
+        value=mine - base,
+        limit=limit,
+        explanation=(
+            f"F1 {mine:.3f}, base model alone {base:.3f}: {100 * (mine - base):+.1f} points"
+            f"{_interval(candidate, 'f1_over_base', 100.0)}; at least {100 * limit:+g} wanted{remedy}"
+        ),
+    )
+
+
+def _interval(candidate: Candidate, key: str, scale: float) -> str:
+    """Its 95 % interval on test; empty for a candidate that was made before intervals were kept."""
+    known = (candidate.metrics.get("against_models") or {}).get(key) or {}
+    if known.get("low") is None or known.get("high") is None:
+        return ""
+    return f", 95 % interval {scale * known['low']:.1f} to {scale * known['high']:.1f}"
 
 
 def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:

@@ -30,6 +30,7 @@ def run(params: Params, issue: str) -> None:
         metrics={
             **evaluation["test"],
             "cascade": _chosen(thresholds),
+            "against_models": thresholds.get("against_models"),
             "stability": {key: stability[key] for key in ("n", "flip_rate")},
         },
         calibration=_calibration(read_calibration(params.paths.report(issue, "calibration.json"))),

@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from coefvq.cascade.call_share import CallShare
 from coefvq.cascade.modes import Objective
 from coefvq.cascade.objectives import Prices
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, Thresholds
 from coefvq.data.manifest import read_table
-from coefvq.evaluation.detail import calibration_report, detail_report
+from coefvq.evaluation.detail import against_models, calibration_report, detail_report
 from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
@@ -28,7 +29,7 @@ def run(params: Params, issue: str) -> None:
         scores,
         issue,
         settings.p_base,
-        settings.max_f1_loss,
+        settings.max_f1_loss or 0.0,
         settings.views_trigger,
         params.evaluate.precision_targets,
         _objective(settings),
@@ -37,6 +38,9 @@ def run(params: Params, issue: str) -> None:
         if entry["policy"] is not None:
             entry["policy"] |= {"mllm_down": settings.mllm_down}
     report["detail"] = _detail(params, scores, CascadePolicy.from_dict(report["policy"]))
+    report["against_models"] = against_models(
+        scores, split_manifest(params), CascadePolicy.from_dict(report["policy"]), detail_settings(params)
+    )
     write_json(params.paths.report(issue, "thresholds.json"), report)
     write_json(params.paths.report(issue, "policy.json"), report["policy"])
     write_json(params.paths.report(issue, "calibration.json"), calibration_report(scores))
@@ -46,10 +50,12 @@ def run(params: Params, issue: str) -> None:
     say(f"[{issue}] {report['reason']}")
 
 
-def _objective(settings: Thresholds) -> Objective | None:
+def _objective(settings: Thresholds) -> Objective | CallShare | None:
     """What the mode wants, percents as shares; None: the paper's way."""
     if settings.mode == "paper":
         return None
+    if settings.mode == "qps":
+        return CallShare(settings.max_qps_ratio or 100.0, settings.min_kept_f1 or 0.0)
     prices = settings.prices
     return Objective(
         mode=settings.mode,

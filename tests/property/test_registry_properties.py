@@ -65,8 +65,8 @@ def _candidate(policy: dict[str, Any], f1: float, qps_ratio: float, reached: flo
         data=DataRef(manifest_sha256="a" * 64, splits_sha256="b" * 64, version=None),
         params={},
         metrics={
-            "base": {},
-            "mllm": {"average_precision": reached, "prevalence": prevalence, "n": 10},
+            "base": {"f1": 0.0},
+            "mllm": {"average_precision": reached, "prevalence": prevalence, "n": 10, "f1": 0.0},
             "cascade": {"f1": f1, "qps_ratio": qps_ratio},
             "stability": {"n": 100, "flip_rate": 0.0},
         },

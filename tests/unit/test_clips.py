@@ -138,7 +138,7 @@ def test_a_row_that_leads_elsewhere_cannot_be_read(tmp_path: Path, folder: Path,
     (tmp_path / "secret.mp4").write_bytes((folder / "a.mp4").read_bytes())
     (tmp_path / "root").mkdir()
     row = {"video_id": "v", "title": "t", "stickers": [], "views": pd.NA, "sha256": video(folder / "a.mp4").sha256}
-    store = ClipStore(tmp_path / "cache", SPEC)
+    store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
     store.get(video(folder / "a.mp4"))  # not even where the cache knows the hash that the row claims
     [refused] = to_inputs(pd.DataFrame([{**row, "uri": uri}]), tmp_path / "root", ("s3",))
     assert (refused.url, refused.path.is_file()) == (None, False)

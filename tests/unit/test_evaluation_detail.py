@@ -17,16 +17,19 @@ from coefvq.config import Params, load_recipe, parse_params
 from coefvq.data.manifest import write_table
 from coefvq.errors import ConfigError, DataError, InfeasibleError
 from coefvq.evaluation.table import result_rows
+from coefvq.records import MANIFEST_COLUMNS
 from coefvq.stages import evaluate, thresholds
 from tests.unit.scored_world import scores_table
 
+PAPER = {"p_base": [20, 30, 40], "max_f1_loss": 0.03}
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def manifest_of(scores: pd.DataFrame) -> pd.DataFrame:
     rng, n = np.random.default_rng(5), len(scores)
     return pd.DataFrame(
-        {
+        dict.fromkeys(MANIFEST_COLUMNS)
+        | {
             "video_id": scores["video_id"],
             "title": rng.choice(["my dinner", "мой ужин"], n),
             "creator_id": [f"c{number}" for number in rng.integers(0, 200, n)],
@@ -55,7 +58,8 @@ def workspace(tmp_path: Path):
             "reports": str(tmp_path / "reports"),
         }
         raw["evaluate"]["bootstrap"] = 100
-        raw["thresholds"]["icd"] |= thresholds_of_icd
+        own = thresholds_of_icd if "mode" in thresholds_of_icd else PAPER | thresholds_of_icd
+        raw["thresholds"]["icd"] = {"views_trigger": None} | own
         return parse_params(raw, load_recipe(ROOT / "recipe.yaml"))
 
     return tmp_path / "reports" / "icd", params
@@ -128,6 +132,35 @@ def test_an_objective_replaces_the_papers_way(workspace, settings, holds) -> Non
     assert f"cascade, {settings['mode'].replace('_', ' ')}" in names
 
 
+def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_not_seen(workspace) -> None:
+    folder, params = workspace
+    thresholds.run(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9), "icd")
+    evaluate.run(params(), "icd")
+    report = read(folder, "thresholds.json")
+    names = [entry["name"] for entry in report["policies"]]
+    assert names == ["base alone", "cascade, 30 % of calls", "MLLM on all"]
+    chosen = next(entry for entry in report["policies"] if entry["selected"])
+    assert chosen["policy"] == read(folder, "policy.json")
+    against = report["against_models"]
+    evaluation = read(folder, "evaluation.json")
+    assert against["kept_f1"]["value"] == pytest.approx(chosen["test"]["f1"] / evaluation["test"]["mllm"]["f1"])
+    over = chosen["test"]["f1"] - evaluation["test"]["base"]["f1"]
+    assert against["f1_over_base"]["value"] == pytest.approx(over)
+    for row in against.values():
+        assert row["low"] <= row["value"] <= row["high"]
+    # the half of the traffic that gave the threshold stays out of the measured share of calls
+    scores = pd.read_parquet(folder / "scores.parquet")
+    arriving = scores[scores["split"] == "traffic"]
+    policy = CascadePolicy.from_dict(report["policies"][1]["policy"])
+    whole = 100.0 * policy.escalates(arriving["base"], arriving["views"]).mean()
+    assert report["policies"][1]["qps_ratio"] != pytest.approx(whole)
+    rows = result_rows(evaluation, report)
+    assert [row.name for row in rows if row.chosen] == [
+        {"base alone": "base", "MLLM on all": "MLLM"}.get(chosen["name"], chosen["name"])
+    ]
+    assert [row.name for row in rows].count("base") == 1
+
+
 def test_what_a_silent_mllm_means_comes_from_the_settings(workspace) -> None:
     folder, params = workspace
     for rule in ("hold", "base_only"):
@@ -147,6 +180,9 @@ def test_what_cannot_be_met_is_named_by_its_key(workspace) -> None:
     [
         ({"mode": "budget", "precision": 50.0}, "mode budget needs max_qps_ratio"),
         ({"mode": "cost"}, "mode cost needs prices"),
+        ({"mode": "paper"}, "mode paper needs p_base"),
+        ({"mode": "qps", "max_qps_ratio": 15.0}, "mode qps needs min_kept_f1"),
+        ({"min_kept_f1": 0.9}, "min_kept_f1 plays no part in mode paper"),
         ({"precision": 50.0}, "precision plays no part in mode paper"),
         ({"mode": "best"}, "thresholds.icd.mode"),
     ],

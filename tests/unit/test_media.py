@@ -20,10 +20,11 @@ from coefvq.data.media import (
     full_decode_frames,
     stream_info,
 )
-from coefvq.data.probe import probe_all, probe_clip
+from coefvq.data.probe import probe_all
 from coefvq.errors import MediaError
 from coefvq.records import VideoInput
 from tests.integration.encoded_clips import HEIGHT, WIDTH, Recipe, write
+from tests.unit.probed import probe_clip
 
 LIMITS = DEFAULT_LIMITS.model_copy(update={"seconds": 60.0})
 

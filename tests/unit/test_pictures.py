@@ -14,8 +14,8 @@ import pytest
 from coefvq.data.colour import Colours, to_sdr
 from coefvq.data.media import DEFAULT_LIMITS, decode_frames, full_decode_frames, planned_frames, stream_info
 from coefvq.data.pictures import Scaler, upright
-from coefvq.data.probe import probe_clip
 from tests.integration.encoded_clips import HEIGHT, SIDE, WIDTH, write, x264, x265
+from tests.unit.probed import probe_clip
 
 ONE = 1 << 16
 # how a point (x, y) of the picture is shown, and the same by numpy on frames [F, 3, S, S]

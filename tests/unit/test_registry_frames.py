@@ -76,7 +76,7 @@ def test_paths_are_local_files_that_the_caller_picks(tmp_path: Path, monkeypatch
     *local, web = videos(pd.DataFrame({"path": given}))
     assert [row.video_id for row in local] == given[:-1]
     assert [row.path for row in local[:2]] == [tmp_path / "12:30 fight.mp4"] * 2
-    assert web.refusal == "http://127.0.0.1:9/a.mp4: expected a local file; download it and give the copy's path"
+    assert web.refusal == "http://127.0.0.1:9/a.mp4?***: expected a local file; download it and give the copy's path"
     store = ClipStore(tmp_path / "cache", MediaSpec(frames=2, frame_size=32, audio_seconds=1.0), DEFAULT_LIMITS)
     bad = {index: error.reason for index, error in store.try_fill([*local[2:], web], 1).items()}
     assert bad == {0: "missing", 1: "missing", 2: "missing", 3: "outside_root"}

@@ -15,6 +15,9 @@ from tests.unit.registry_samples import DATA, METRICS, candidate, with_metrics
 GATE = Gate(min_average_precision_gain=0.1, max_qps_ratio=60.0, max_f1_drop=0.05, max_flip_rate=0.02)
 
 
+MLLM_AT_60 = {**METRICS["mllm"], "f1": 0.6}
+
+
 def _one(name: str, subject: Candidate, champion: Candidate | None = None) -> GateCheck:
     report = check(subject, champion, GATE)
     assert report.passed == all(item.passed for item in report.checks)
@@ -38,6 +41,31 @@ def test_the_mllm_must_not_see_too_much_traffic(ratio: float, passed: bool) -> N
 def test_f1_must_not_drop_below_the_champions(f1: float, passed: bool) -> None:
     found = _one("f1_drop", with_metrics("cascade", f1=f1), with_metrics("cascade", f1=0.80))
     assert (found.passed, found.value) == (passed, pytest.approx(0.80 - f1))
+
+
+# 0.97 of 0.6 is 0.582
+@pytest.mark.parametrize(("f1", "passed"), [(0.7, True), (0.582, True), (0.5819, False), (0.0, False)])
+def test_the_policy_must_keep_the_mllms_f1(f1: float, passed: bool) -> None:
+    subject = candidate(metrics={**METRICS, "cascade": {"f1": f1, "qps_ratio": 20.0}, "mllm": MLLM_AT_60})
+    found = _one("kept_f1", subject)
+    assert (found.passed, found.value) == (passed, pytest.approx(f1 / 0.6))
+    assert ("improve the base model" in found.explanation) is not passed
+
+
+@pytest.mark.parametrize(("f1", "passed"), [(0.41, True), (0.4, True), (0.399, False)])
+def test_the_policy_must_not_fall_below_the_base_model_alone(f1: float, passed: bool) -> None:
+    found = _one("f1_over_base", with_metrics("cascade", f1=f1))
+    assert (found.passed, found.value) == (passed, pytest.approx(f1 - 0.4))
+    assert ("release the base model alone" in found.explanation) is not passed
+
+
+def test_intervals_stand_beside_the_figures_where_they_are_known() -> None:
+    against = {"kept_f1": {"value": 0.98, "low": 0.9, "high": 1.05}}
+    assert (
+        "95 % interval 90.0 to 105.0"
+        in _one("kept_f1", candidate(metrics=METRICS | {"against_models": against})).explanation
+    )
+    assert "interval" not in _one("kept_f1", candidate()).explanation
 
 
 @pytest.mark.parametrize(("rate", "passed"), [(0.0, True), (0.02, True), (0.021, False)])
@@ -68,6 +96,9 @@ def test_other_test_data_is_not_compared_and_said_so(changed: str) -> None:
         ("mllm", "prevalence", "average_precision_gain"),
         ("cascade", "qps_ratio", "qps_ratio"),
         ("cascade", "f1", "f1_drop"),
+        ("cascade", "f1", "kept_f1"),
+        ("mllm", "f1", "kept_f1"),
+        ("base", "f1", "f1_over_base"),
     ],
 )
 def test_an_undefined_metric_fails_its_check(group: str, key: str, name: str) -> None:

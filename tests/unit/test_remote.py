@@ -155,7 +155,7 @@ def test_addresses_below_a_prefix() -> None:
     [
         (("file",), None, "ingest.protocols: file is not remote"),
         (("nosuch",), None, "ingest.protocols: nosuch cannot be used"),
-        ((), "s3://key:secret@bucket/a", "paths.media = s3://bucket/a: s3 is not in ingest.protocols"),
+        ((), "s3://key:secret@bucket/a", "paths.media = s3://***@bucket/a: s3 is not in ingest.protocols"),
     ],
 )
 def test_settings_are_checked_first(protocols: tuple[str, ...], prefix: str | None, expected: str) -> None:

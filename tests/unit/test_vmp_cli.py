@@ -25,7 +25,7 @@ from coefvq.cli.vmp import app
 from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp.database import open_database
+from coefvq.vmp.index import open_index
 from coefvq.vmp.log import open_log
 from coefvq.vmp.publications import read_events
 
@@ -320,7 +320,7 @@ def test_hostile_ids_and_titles_do_not_reach_the_terminal(cli: Cli, clips: Path,
     )
     cli("publish", clips)
     cli("run", "--once")
-    with open_database(Path("vmp/index.sqlite"), ()) as index, index.transaction() as connection:
+    with open_index(Path("vmp/index.sqlite")) as index, index.database.transaction() as connection:
         # importers refuse such an id; a state made elsewhere may hold it
         connection.execute("UPDATE entries SET video_id = ? WHERE video_id = 'a'", (HOSTILE,))
     (clips / "c.mp4").unlink()

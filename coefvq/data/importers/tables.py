@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from coefvq.data.importers.columns import Expected
 from coefvq.data.importers.parquet_reader import read_parquet
 from coefvq.data.importers.text_readers import SEPARATORS, RawRow, RawTable, read_csv, read_jsonl
 from coefvq.errors import DataError
+from coefvq.terminal import say
 
 TableKind = Literal["csv", "jsonl", "parquet"]
 #: suffix of a file -> how it is read
@@ -52,7 +52,7 @@ def say_separator(path: Path, table: RawTable) -> None:
     """Say on stderr what separates the fields, where it is not a comma: a guess that a person can judge."""
     if table.separator not in (None, ","):
         separator = SEPARATORS[str(table.separator)]
-        print(f"{path.name}: fields are separated by {separator}", file=sys.stderr, flush=True)
+        say(f"{path.name}: fields are separated by {separator}")
 
 
 def _checked(path: Path, kind: TableKind, expected: Expected, rows: Iterator[RawRow]) -> Iterator[RawRow]:

@@ -72,17 +72,19 @@ def frontier(rows: Rows, chosen: Mapping[str, Any] | None, mllm_only: float | No
         found = [(row["qps_ratio"], row["value"]) for row in rows if row["series"] == series and row["mark"] == "line"]
         points = np.array(sorted(found)).reshape(-1, 2)
         lines.append(Line(colour, points[:, 0], points[:, 1], dashed, 2.6 if colour == "cascade" else 1.8))
-    marks = [Mark("text", float(row["qps_ratio"]), float(row["value"])) for row in rows if row["series"] == "policy"]
+    others = [row for row in rows if row["series"] == "policy"]
+    marks = [Mark("text", max(float(row["qps_ratio"]), low), float(row["value"])) for row in others]
     if chosen is not None and chosen.get("qps_ratio_val") is not None:
-        name = "chosen policy" if chosen["p_base"] is None else f"P_base {chosen['p_base']:g}"
-        marks.append(Mark("cascade", float(chosen["qps_ratio_val"]), 100 * chosen["val"]["f1"], name, strong=True))
+        name = chosen.get("name") or "chosen policy" if chosen["p_base"] is None else f"P_base {chosen['p_base']:g}"
+        calls = max(float(chosen["qps_ratio_val"]), low)  # a log axis has no 0
+        marks.append(Mark("cascade", calls, 100 * chosen["val"]["f1"], name, strong=True))
     rules = [] if mllm_only is None else [Rule("", y=100 * mllm_only, colour="mllm")]
     keys = (
         Key("cascade", "best F1"),
         Key("second", target, "dash"),
         Key("mllm", "F1, MLLM on all", "dash"),
         Key("cascade", "chosen", "ring"),
-        Key("text", "other P_base", "dot"),
+        Key("text", "other policies", "dot"),
     )
     return Picture(chart(x, y, "What MLLM calls buy on validation", lines, marks, rules), keys)
 

@@ -107,7 +107,8 @@ def content(given: ReportInputs) -> Content:
     counted = {key: per_1000(item, videos) for key, item in deciders.items()}
     rows = [*counted.values(), *([] if served is None else [per_1000(served, videos)])]
     served_name = None if given.served is None else f"the served pair {given.served.bundle_version}"
-    traffic = int((given.scores["split"] == "traffic").sum())
+    whole = int((given.scores["split"] == "traffic").sum())
+    traffic = int(given.thresholds.get("traffic_measured", whole))  # reports of earlier versions measured on all
     synthetic = bool(given.scores["posterior"].notna().all())
     return Content(
         issue=given.issue,

@@ -62,7 +62,7 @@ def reliability(videos: TestVideos, calibration: Json | None) -> Picture:
 def histograms(scores: pd.DataFrame, policy: Json) -> list[Picture]:
     pictures = []
     for title, column, threshold in (
-        ("base", "base", policy["base_threshold"]),
+        ("base", "base", min(CascadePolicy.from_dict(policy).base_boundaries())),
         ("MLLM", "mllm", policy["decision_threshold"]),
     ):
         series = [

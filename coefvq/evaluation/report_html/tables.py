@@ -15,7 +15,7 @@ from coefvq.evaluation.intervals import Interval
 from coefvq.evaluation.report_html.decisions import Per1000, TestVideos
 from coefvq.evaluation.report_html.inputs import ReportInputs
 from coefvq.evaluation.slices import DERIVED, slice_columns, slice_rows, with_intervals
-from coefvq.evaluation.table import DASH, footnotes, result_rows
+from coefvq.evaluation.table import DASH, footnotes, policy_name, result_rows
 
 #: beyond this many test videos an interval is narrow, and redrawing all of them takes minutes
 _MANY = 200_000
@@ -106,9 +106,8 @@ def _scored(given: ReportInputs, videos: TestVideos) -> dict[str, tuple[Any, flo
     for entry in given.thresholds["policies"]:
         if entry["policy"] is not None:
             policy = CascadePolicy.from_dict(entry["policy"])
-            name = "cascade, all" if entry["p_base"] is None else f"cascade, P_base {entry['p_base']:g}"
             score = policy.ranking_score(videos.base, videos.mllm, videos.views)
-            found[name] = (score, policy.decision_threshold)
+            found.setdefault(policy_name(entry, given.thresholds), (score, policy.decision_threshold))
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from coefvq.cascade.audit_sample import planned
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.evaluation.report_html.decisions import Change, Per1000
 from coefvq.evaluation.report_html.inputs import Json
 
@@ -88,11 +89,14 @@ def cautions(
     """Reasons to be careful; empty when none applies."""
     found = []
     chosen = next(entry for entry in thresholds["policies"] if entry["selected"])
+    asks_mllm = CascadePolicy.from_dict(thresholds["policy"]).asks_mllm
+    if not asks_mllm:
+        found.append("The base model alone is proposed: no video reaches the MLLM, whose gain does not pay here.")
     if test.positives < FEW_POSITIVES:
         found.append(
             f"Only {test.positives} of {test.n} test videos are positive: figures move by several points by chance."
         )
-    if not over_base.low > 0:
+    if asks_mllm and not over_base.low > 0:
         found.append(
             f"The MLLM does not clearly earn its calls: against the base model alone F1 changes by "
             f"{_spread(over_base)}."

@@ -39,7 +39,7 @@ class Workspace:
         metrics = {
             "n": 200,
             "base": {"f1": 0.4},
-            "mllm": {"average_precision": 0.7, "prevalence": 0.1, "n": 200},
+            "mllm": {"average_precision": 0.7, "prevalence": 0.1, "n": 200, "f1": 0.6},
             "cascade": {"f1": changes.pop("f1", 0.6), "qps_ratio": 20.0, "r_at_p90": None},
             "stability": {"n": 100, "flip_rate": 0.0},
             "bayes": None,
