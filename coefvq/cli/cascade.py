@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coefvq.errors import DataError
-from coefvq.terminal import cell, echo_json, show
+from coefvq.terminal import cell, echo_json, say, show
 
 if TYPE_CHECKING:
     from coefvq.cascade.thresholds import CascadeThresholds
@@ -103,7 +103,7 @@ def _read(scores: Path, mllm_scores: Path | None, columns: Columns) -> ScoreTabl
     other = read_scores(mllm_scores, columns)
     for part in (table, other):
         if rows := part.without_id(columns):
-            typer.echo(f"{part.path}: {len(rows)} rows without {columns.ids} left out, first row {rows[0]}", err=True)
+            say(f"{part.path}: {len(rows)} rows without {columns.ids} left out, first row {rows[0]}")
     return joined(table, other, columns)
 
 

@@ -132,10 +132,14 @@ def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
 
 def _interval(candidate: Candidate, key: str, scale: float) -> str:
     """Its 95 % interval on test; empty for a candidate that was made before intervals were kept."""
-    known = (candidate.metrics.get("against_models") or {}).get(key) or {}
-    if known.get("low") is None or known.get("high") is None:
+    compared = candidate.metrics.get("against_models")
+    interval = compared.get(key) if isinstance(compared, dict) else None
+    if not isinstance(interval, dict):
         return ""
-    return f", 95 % interval {scale * known['low']:.1f} to {scale * known['high']:.1f}"
+    low, high = interval.get("low"), interval.get("high")
+    if not isinstance(low, float) or not isinstance(high, float):
+        return ""
+    return f", 95 % interval {scale * low:.1f} to {scale * high:.1f}"
 
 
 def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:

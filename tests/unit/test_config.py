@@ -218,7 +218,8 @@ def test_an_issue_that_comes_twice(tmp_path: Path, raw: dict[str, Any]) -> None:
 def test_a_new_issue_starts_with_the_settings_of_the_first(tmp_path: Path, repository: Path) -> None:
     """`init --issue fights` said "ready", and every later command said that ingest.labels.fights is missing."""
     path = tmp_path / "params.yaml"
-    path.write_bytes((repository / "params.yaml").read_bytes())
+    for name in ("params.yaml", "recipe.yaml"):
+        (tmp_path / name).write_bytes((repository / name).read_bytes())
     change_params(path, {"issues": ["fights", "ucc"]})
     params = load_params(path)
     assert params.issues == ("fights", "ucc")
