@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 
 RECIPES = ("tiny", "starter", "onevision-0.5b", "paper")
@@ -33,4 +32,4 @@ def shipped_recipe(name: str) -> ShippedRecipe:
         raise ConfigError(f"--recipe {name}: unknown recipe; expected one of {', '.join(RECIPES)}")
     whole = (files("coefvq") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     text, mark, rest = whole.partition(_OVERRIDES)
-    return ShippedRecipe(text, yaml.safe_load(mark + rest)["overrides"])
+    return ShippedRecipe(text, parse_yaml(mark + rest, f"recipe {name}", "reinstall coefvq")["overrides"])

@@ -7,9 +7,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coefvq.config import RECIPE_FILE, Recipe, parse_params, parse_recipe, read_mapping
+from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.files import atomic_path, write_text
 from coefvq.overrides import difference
@@ -70,7 +69,7 @@ def converted(old: Mapping[str, Any], source: str) -> tuple[Recipe, dict[str, di
 
     full = {name: {i: filled(name, i, settings) for i, settings in part.items()} for name, part in whole.items()}
     # a shipped section keeps its place and comments; else any issue's settings will do
-    shipped = yaml.safe_load(_nearest(full["mllm"][issues[0]]["preset"]))
+    shipped = parse_yaml(_nearest(full["mllm"][issues[0]]["preset"]), "the shipped recipe", "reinstall coefvq")
     shared = {name: shipped[name] if shipped[name] in part.values() else part[issues[0]] for name, part in full.items()}
     recipe = parse_recipe({**first, **shared}, source)
     return recipe, {

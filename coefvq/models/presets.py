@@ -14,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from coefvq.config import read_mapping
+from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError, ModelError
 from coefvq.models.parts import (
     AudioPart,
@@ -71,7 +71,7 @@ def _shipped_definitions() -> Mapping[str, Definition]:
     raw: dict[str, Definition] = {}
     for name in SHIPPED:
         text = (files("coefvq") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-        raw[name] = yaml.safe_load(text)[name]
+        raw[name] = parse_yaml(text, f"preset {name}", "reinstall coefvq")[name]
     return {name: _extended(name, body, raw) for name, body in raw.items()}
 
 

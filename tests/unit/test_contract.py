@@ -187,6 +187,7 @@ def test_the_documents_list_every_key_that_may_be_left_out(repository: Path) -> 
 #: who may print, and who may read JSON or YAML: strict parsers, rows of strangers' tables, what we wrote ourselves
 PRINTERS = {"coefvq/terminal.py", "coefvq/faults.py", "coefvq/__main__.py"}
 READERS = {
+    "coefvq/data/answers.py",
     "coefvq/documents.py",
     "coefvq/data/batches.py",
     "coefvq/data/descriptions.py",

@@ -11,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 
 from coefvq import __version__
 from coefvq.errors import RegistryError
-from coefvq.files import inside
+from coefvq.files import inside, read_yaml
 from coefvq.registry.store import user_cache
 from coefvq.registry.tracking.session import client, or_none, quiet, store_errors
 
+_RESTORE = "restore the store"
 _SOURCE = Path(__file__).parents[1] / "served_model.py"
 
 
@@ -62,17 +63,15 @@ def model_artifact(model_id: str, key: str, cache_dir: Path | None = None) -> Pa
     Raises:
         RegistryError: the model or its files are gone, or the store does not answer.
     """
-    import yaml
-
     uri = f"models:/{model_id}"
     with store_errors(uri):
         try:
             root = _fetched(uri, model_id, cache_dir) if _remote() else _folder(uri)
             # read here: MLflow's own loader would take a "?" or "%25" in the path for URI syntax
-            described = yaml.safe_load((root / "MLmodel").read_text(encoding="utf-8"))
+            described = read_yaml(root / "MLmodel", missing=_RESTORE, remedy=_RESTORE, error=RegistryError)
             relative = str(described["flavors"]["python_function"]["artifacts"][key]["path"])
-        except (KeyError, TypeError, OSError, UnicodeError, yaml.YAMLError) as error:
-            raise RegistryError(f"{uri}: its files are missing or damaged ({error}); restore the store") from error
+        except (KeyError, TypeError, OSError) as error:
+            raise RegistryError(f"{uri}: its files are missing or damaged ({error}); {_RESTORE}") from error
     return inside(root, relative)
 
 
