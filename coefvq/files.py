@@ -228,7 +228,10 @@ def inside(root: Path, relative: str) -> Path:
         DataError: the path leaves the root.
     """
     base = root.resolve()
-    resolved = (base / relative).resolve()
+    try:
+        resolved = (base / relative).resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # a link to itself, a NUL byte, a name too long
+        raise DataError(f"{relative}: leads nowhere below {root} ({error}); use a path below it") from error
     if not resolved.is_relative_to(base):
         raise DataError(f"{relative}: points outside the data root {root}; use a path below it")
     return resolved

@@ -59,7 +59,8 @@ def run_demo(request: DemoRequest) -> None:
     """
     # tables need their width; where output goes to a file there is no terminal to ask
     console = Console() if Console().is_terminal else Console(width=120)
-    workspace.create(request.folder, _settings(request), request.recipe)
+    fresh = not (request.folder / "params.yaml").is_file()
+    workspace.create(request.folder, _settings(request, fresh), request.recipe)
     if workspace.recipe_differs(request.folder, request.recipe):
         console.print(f"{request.folder}/recipe.yaml is not recipe {request.recipe}; it was there already and stays")
     root = request.folder.resolve()
@@ -78,7 +79,8 @@ def run_demo(request: DemoRequest) -> None:
     console.print(_next_steps(request.folder), markup=False)
 
 
-def _settings(request: DemoRequest) -> dict[str, Any]:
+def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
+    """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
     chosen = {"seed": request.seed, "stability.videos_per_threshold": 8}
     if request.data is None:
@@ -94,6 +96,8 @@ def _settings(request: DemoRequest) -> dict[str, Any]:
             # nothing is known of this data's prevalence yet
             f"validate.prevalence.{request.issue}": [0.0, 1.0],
         }
+    if not fresh:
+        return chosen
     # so many positives, and so few videos: the table shows what the gate would ask, and the person judges
     chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
     # 15 % of calls cannot hold positives that are 20 to 25 % of the videos

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -212,7 +213,11 @@ def _describe_audit(found: StreamAudit) -> list[str]:
 
 
 def _folder(state: Path | None, params: Path) -> Path:
-    return params.parent / "vmp" if state is None else state
+    if state is not None:
+        return state
+    if params != PARAMS_FILE and not os.path.isfile(params):  # noqa: PTH113  Path raises where a name is too long
+        raise ConfigError(f"--params {params}: no such file; give the params.yaml of a workspace, or --state DIR")
+    return params.parent / "vmp"
 
 
 def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | None) -> Scorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,8 @@ def read_events(
     from coefvq.data.importers.ids import KnownIds
 
     folder = (root or find_source(source).root).resolve()
-    table = read_table(source, id_of=KnownIds(published, lambda uri: str((folder / uri).resolve())))
+    # realpath: Path.resolve raises where a link leads to itself, and that row will have its reason
+    table = read_table(source, id_of=KnownIds(published, lambda uri: os.path.realpath(folder / uri)))
     if line := table.left_out.line():
         note(line)
     return events_from_table(table, root or table.root, progress)

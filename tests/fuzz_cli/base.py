@@ -29,6 +29,10 @@ SETTINGS = {
     "gate.min_average_precision_gain": -1.0,
     "gate.max_qps_ratio": 100.0,
     "gate.max_f1_drop": 1.0,
+    "gate.min_kept_f1": 0.0,
+    "gate.min_f1_over_base": -1.0,
+    # a cascade in any case, also where models this small would be released alone
+    "thresholds.icd": {"p_base": [20, 30, 40], "max_f1_loss": 0.03, "views_trigger": None},
     "gate.max_flip_rate": 1.0,
     "base.icd.training.num_train_epochs": 1,
     "mllm.icd.training.num_train_epochs": 1,

@@ -84,6 +84,13 @@ TARGETS: tuple[Target, ...] = (
         {**STRICT, "drop_top": "any"},
     ),
     Target(
+        "recipe",
+        "recipe.yaml",
+        (*_DOCUMENT, *YAML),
+        ("split", f"evaluate {ISSUE}", "status --json", "ingest", f"predict {ISSUE}", f"candidate {ISSUE}"),
+        STRICT,
+    ),
+    Target(
         "rules",
         "rules.yaml",
         (*_DOCUMENT, *YAML),

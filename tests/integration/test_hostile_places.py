@@ -317,6 +317,7 @@ def test_score(scene: Scene, how: str) -> None:
 
 
 def test_reupload(scene: Scene) -> None:
-    made = reupload(scene.source, scene.top / "made", Settings(copies=0.0, own_edits=0.0, size=64, seconds=1.0))
+    settings = Settings(copies=0.0, own_edits=0.0, size=64, seconds=1.0)
+    made = reupload(scene.source, scene.top / "made", settings, limits=DEFAULT_LIMITS)
     assert {footage.uri: footage.reason for footage in made.skipped} == scene.rows()
     scene.check()

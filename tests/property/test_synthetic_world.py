@@ -65,7 +65,7 @@ def test_what_a_view_does_not_show_leaves_its_posterior_alone(
 
 
 @settings(deadline=None)
-@given(issues, true_factors, st.floats(1e-6, 1 - 1e-6))
+@given(issues, true_factors, shares)
 def test_probabilities_are_strictly_between_zero_and_one(issue: str, video: Factors, share: float) -> None:
     assert 0.0 < chance(issue, video, share) < 1.0
     assert all(0.0 < posterior(issue, video, share, view) < 1.0 for view in VIEWS)

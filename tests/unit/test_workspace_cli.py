@@ -26,7 +26,8 @@ def workspace(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch)
     root, elsewhere = tmp_path / "work space", tmp_path / "elsewhere"
     root.mkdir()
     elsewhere.mkdir()
-    (root / "params.yaml").write_text((repository / "params.yaml").read_text())
+    for name in ("params.yaml", "recipe.yaml"):
+        (root / name).write_text((repository / name).read_text())
     (elsewhere / "clip.mp4").write_bytes(b"")
     for name in ("MLFLOW_TRACKING_URI", "COEFVQ_CACHE"):
         monkeypatch.delenv(name, raising=False)

@@ -106,7 +106,10 @@ def _folders(folder: Path) -> list[Path]:
 def _metadata(folder: Path, prefix: str, split: str | None) -> Part | None:
     tables = ((folder / f"metadata{suffix}", kind) for suffix, kind in TABLE_SUFFIXES.items())
     # os.path: a folder that may not be entered has no table
-    found = [(path, kind) for path, kind in tables if os.path.isfile(path)]  # noqa: PTH113
+    found = [(path, kind) for path, kind in tables if os.path.lexists(path)]
+    for path, _ in found:
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise DataError(f"{path}: expected a table; it is a folder, pipe, device or broken link")
     for path, _ in found:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{path}: a link that leads out of its folder; put the table itself there")

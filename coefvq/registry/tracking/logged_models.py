@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from coefvq import __version__
-from coefvq.errors import RegistryError
+from coefvq.errors import DataError, RegistryError
 from coefvq.files import inside, read_yaml
 from coefvq.registry.store import user_cache
 from coefvq.registry.tracking.session import client, or_none, quiet, store_errors
@@ -68,9 +68,9 @@ def model_artifact(model_id: str, key: str, cache_dir: Path | None = None) -> Pa
         try:
             root = _fetched(uri, model_id, cache_dir) if _remote() else _folder(uri)
             # read here: MLflow's own loader would take a "?" or "%25" in the path for URI syntax
-            described = read_yaml(root / "MLmodel", missing=_RESTORE, remedy=_RESTORE, error=RegistryError)
+            described = read_yaml(root / "MLmodel", missing=_RESTORE, remedy=_RESTORE, error=DataError)
             relative = str(described["flavors"]["python_function"]["artifacts"][key]["path"])
-        except (KeyError, TypeError, OSError) as error:
+        except (KeyError, TypeError, OSError, DataError) as error:
             raise RegistryError(f"{uri}: its files are missing or damaged ({error}); {_RESTORE}") from error
     return inside(root, relative)
 

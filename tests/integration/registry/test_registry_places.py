@@ -188,7 +188,8 @@ def test_one_process_may_work_for_two_workspaces(
     other.mkdir()
     shutil.copy(empty_database, other)
     for root in (complete.root, other, complete.root):
-        (root / "params.yaml").write_text((repository / "params.yaml").read_text())
+        for name in ("params.yaml", "recipe.yaml"):
+            (root / name).write_text((repository / name).read_text())
         connect(root, run_environment(root))
         assert tracking.store().database == root / "mlflow.db"
     assert champion() == "1"

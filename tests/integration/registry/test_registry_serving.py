@@ -146,7 +146,7 @@ def test_a_pair_decodes_under_the_limits_it_was_released_with(
     policy |= {"views_trigger": None, "filtered": "negative", "schema_version": 1}
     models = _random_models(fresh.root)
     preprocessing = {"frames": 2, "limits": few.model_dump()}
-    pairs.register_candidate(fresh.candidate(0, **models, policy=policy, preprocessing=preprocessing))
+    pairs.register_candidate(fresh.candidate(0, **models, policy=policy, preprocessing=preprocessing), PASSED)
     release.approve("icd", "ana", "for the test")
     [row] = load_scorer(["icd"])([VideoInput("a", Path(clip))])
     assert "above ingest.limits.frames" in str(row.error)
