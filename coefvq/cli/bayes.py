@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
+from coefvq.cli.numbers import number
 from coefvq.terminal import echo, echo_json
 
 
 def bayes(
-    icd: Annotated[float, typer.Option(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
-    ucc: Annotated[float, typer.Option(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
+    icd: Annotated[float, number(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
+    ucc: Annotated[float, number(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
     precision: Annotated[
-        list[float] | None, typer.Option(min=0, max=100, help="Report the recall at this precision, in %; repeatable.")
+        list[float] | None,
+        number(min=0, max=100, help="Report the recall at this precision, in %; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts; fractions.")] = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from coefvq.cli.numbers import number
 from coefvq.errors import DataError
 from coefvq.terminal import cell, echo_json, say, show
 
@@ -22,9 +23,7 @@ MLLMColumn = Annotated[str, typer.Option(help="Column of the MLLM's score.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of the label, 0 or 1; rows without one are left out.")]
 WeightColumn = Annotated[str, typer.Option(help="Column of the sampling weight, if there is one.")]
 IdColumn = Annotated[str, typer.Option(help="Column of the video's id, if there is one.")]
-Prevalence = Annotated[
-    float | None, typer.Option(help="Weigh the rows as if this share were positive, 0 to 1 (what if).")
-]
+Prevalence = Annotated[float | None, number(help="Weigh the rows as if this share were positive, 0 to 1 (what if).")]
 SplitColumn = Annotated[str, typer.Option(help="Column that says which split a row is in, if there is one.")]
 
 
@@ -36,18 +35,18 @@ def _root() -> None:
 @app.command(epilog="Example: coefvq cascade fit scores.parquet --precision 0.8 --qps 5")
 def fit(
     scores: Annotated[Path, typer.Argument(help="Table with both scores and labels: .csv, .tsv, .jsonl or .parquet.")],
-    precision: Annotated[float, typer.Option(help="Share of the flagged that must be positive, 0 to 1.")] = 0.8,
-    qps: Annotated[float, typer.Option(help="Percent of videos that may reach the MLLM.")] = 100.0,
+    precision: Annotated[float, number(help="Share of the flagged that must be positive, 0 to 1.")] = 0.8,
+    qps: Annotated[float, number(help="Percent of videos that may reach the MLLM.")] = 100.0,
     mode: Annotated[
         Literal["budget", "cost", "recall_floor", "guarantee"],
         typer.Option(help="What to want: recall in a budget, least cost, fewest calls, or a certified promise."),
     ] = "budget",
-    recall: Annotated[float | None, typer.Option(help="guarantee: recall that must hold too, 0 to 1.")] = None,
-    delta: Annotated[float, typer.Option(help="guarantee: accepted chance that the promise is broken.")] = 0.1,
-    max_recall_loss: Annotated[float, typer.Option(help="recall_floor: recall that may be lost, 0 to 1.")] = 0.01,
-    call_cost: Annotated[float, typer.Option(help="cost: price of one MLLM call.")] = 1.0,
-    false_positive_cost: Annotated[float, typer.Option(help="cost: price of one false positive.")] = 10.0,
-    miss_cost: Annotated[float, typer.Option(help="cost: price of one missed positive.")] = 100.0,
+    recall: Annotated[float | None, number(help="guarantee: recall that must hold too, 0 to 1.")] = None,
+    delta: Annotated[float, number(help="guarantee: accepted chance that the promise is broken.")] = 0.1,
+    max_recall_loss: Annotated[float, number(help="recall_floor: recall that may be lost, 0 to 1.")] = 0.01,
+    call_cost: Annotated[float, number(help="cost: price of one MLLM call.")] = 1.0,
+    false_positive_cost: Annotated[float, number(help="cost: price of one false positive.")] = 10.0,
+    miss_cost: Annotated[float, number(help="cost: price of one missed positive.")] = 100.0,
     mllm_scores: Annotated[
         Path | None, typer.Option("--mllm-file", help="The MLLM's scores if in a file of their own; joined by id.")
     ] = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from coefvq.cli.bayes import bayes
+from coefvq.cli.numbers import number
 from coefvq.cli.reupload import reupload
 from coefvq.terminal import echo, progress
 
@@ -26,8 +27,8 @@ def synth(
     out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
     videos: Annotated[int, typer.Option(min=1, help="How many clips.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 7,
-    icd: Annotated[float, typer.Option(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
-    ucc: Annotated[float, typer.Option(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
+    icd: Annotated[float, number(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
+    ucc: Annotated[float, number(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
     first_index: Annotated[
         int, typer.Option(min=0, help="Number of the first clip; another range needs another folder.")
     ] = 0,

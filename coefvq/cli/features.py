@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from coefvq.cli.numbers import number
 from coefvq.terminal import cell, echo, echo_json, progress, show
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ def verify(
 @app.command()
 def prune(
     params: ParamsOption = Path("params.yaml"),
-    max_gib: Annotated[float | None, typer.Option(min=0.0, help="Keep at most so much; the oldest use goes.")] = None,
-    unused_days: Annotated[float | None, typer.Option(min=0.0, help="Remove what no run used for so long.")] = None,
+    max_gib: Annotated[float | None, number(min=0.0, help="Keep at most so much; the oldest use goes.")] = None,
+    unused_days: Annotated[float | None, number(min=0.0, help="Remove what no run used for so long.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make room: the least recently used shards go, and what killed processes left. Shards in use stay.

@@ -8,18 +8,19 @@ from typing import Annotated
 
 import typer
 
+from coefvq.cli.numbers import number
 from coefvq.terminal import echo, echo_json, progress, say
 
 
 def reupload(
     source: Annotated[Path, typer.Option("--from", help="Originals: a folder of clips, VideoFolder or a table.")],
     out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
-    copies: Annotated[float, typer.Option(help="Copies per original, on average.")] = 1.0,
-    own_edits: Annotated[float, typer.Option(help="Share of originals edited by their own creators.")] = 0.3,
+    copies: Annotated[float, number(help="Copies per original, on average.")] = 1.0,
+    own_edits: Annotated[float, number(help="Share of originals edited by their own creators.")] = 0.3,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and input, same bytes.")] = 7,
     size: Annotated[int, typer.Option(help="Short side in pixels, at most.")] = 360,
     fps: Annotated[int, typer.Option(help="Frames per second of every clip made.")] = 25,
-    seconds: Annotated[float, typer.Option(help="How much of an original is used, at most.")] = 60.0,
+    seconds: Annotated[float, number(help="How much of an original is used, at most.")] = 60.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that decode and render.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:

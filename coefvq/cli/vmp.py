@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from coefvq.cli.numbers import number
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
@@ -75,16 +75,17 @@ def publish(
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
 def run(
     once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Events per batch and transaction.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Events per batch and transaction.")] = 32,
     rules: Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")] = None,
     issue: Annotated[
         list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
     ] = None,
-    poll_interval: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for new events.")] = 1.0,
+    poll_interval: Annotated[float, number(min=0.01, help="Seconds between looks for new events.")] = 1.0,
     audit_rate: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id.")
+        float,
+        number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id."),
     ] = 0.0,
-    audit_seed: Annotated[int, typer.Option(min=0, help="Another seed draws other videos.")] = 0,
+    audit_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")] = 0,
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
@@ -101,8 +102,6 @@ def run(
     from coefvq.vmp.retriever import retrieve
     from coefvq.vmp.rules import decide, load_rules
 
-    if not math.isfinite(poll_interval):
-        raise ConfigError(f"--poll-interval {poll_interval}: expected a number of seconds")
     filter_rules = load_rules(rules)
     folder = given(_folder(state, params), params)
     scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)

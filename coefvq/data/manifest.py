@@ -115,7 +115,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read Parquet that a stage wrote; ``columns`` must be there.
 
     Raises:
-        DataError: the file is missing, is not Parquet or lacks a column.
+        DataError: the file is missing, is not Parquet, lacks a column or has no row.
     """
     remedy = "delete it and run its stage again"
     check_regular(path, missing="run the stage that writes it (dvc repro)", remedy=remedy)
@@ -124,6 +124,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     for name in columns:
         if name not in table:
             raise DataError(f"{path}: no column '{name}'; {remedy}")
+    if not len(table):
+        raise DataError(f"{path}: no row; {remedy}")
     return table
 
 

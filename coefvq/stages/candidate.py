@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params
 from coefvq.data.profile import profile
 from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_stability, read_thresholds
@@ -23,7 +24,7 @@ def run(params: Params, issue: str) -> None:
         issue,
         base=_model(params, "base", issue),
         mllm=_model(params, "mllm", issue),
-        policy=read_json(params.paths.report(issue, "policy.json")),
+        policy=_policy(params.paths.report(issue, "policy.json")),
         preprocessing=_preprocessing(params, issue),
         data=data_ref(params).model_copy(update={"profile": _profile(params, issue)}),
         params={"seed": params.seed},
@@ -43,6 +44,13 @@ def _preprocessing(params: Params, issue: str) -> dict[str, Any]:
     """Served as it was scored: thresholds hold for these settings only, and for clips within these limits."""
     scoring, limits = params.predict.model_dump(exclude={"batch_size"}), params.ingest.limits.model_dump()
     return params.media[issue].model_dump() | {"scoring": scoring, "limits": limits}
+
+
+def _policy(path: Path) -> dict[str, Any]:
+    """The policy as its file has it, after the check that serving makes too."""
+    raw: dict[str, Any] = read_json(path)
+    CascadePolicy.from_dict(raw, str(path))
+    return raw
 
 
 def _profile(params: Params, issue: str) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
     columns = ["video_id", "split", "weight"]
     manifest = read_table(Path(params.paths.manifest), MANIFEST_COLUMNS)
     splits = read_table(Path(params.paths.splits), columns)[columns]
+    if not pd.api.types.is_numeric_dtype(splits["weight"]):
+        raise DataError(f"{params.paths.splits}: column weight holds no numbers; run the stage split again")
     # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
     rows = manifest.drop(columns="split", errors="ignore").merge(
         splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"
