@@ -14,9 +14,8 @@ import sys
 import traceback
 
 from coefvq.errors import CoefVQError, DataError, ModelError, RegistryError, StorageError
-from coefvq.terminal import clean, say
+from coefvq.terminal import DEBUG, clean, say
 
-DEBUG = "COEFVQ_DEBUG"
 #: of one printed error line; a name or value may be as long as the file it stands in
 _LONGEST = 4000
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Advance = Callable[[int], None]
+#: environment variable that asks for tracebacks
+DEBUG = "COEFVQ_DEBUG"
+_TRACEBACK = "Traceback (most recent call last)"
 
 # C0 and C1 controls, soft hyphen, marks and overrides of direction, line and paragraph separators, invisible
 # characters, halves of surrogate pairs (bytes of a file name that are no UTF-8). Joiners stay: emoji and several
@@ -130,8 +134,12 @@ class _CleanRecords:
 
     def __call__(self, *arguments: Any, **more: Any) -> logging.LogRecord:
         record = self._make(*arguments, **more)
+        message = _message(record)
+        if os.environ.get(DEBUG) != "1":
+            # libraries log the traceback of what they then raise; the error's own line follows
+            message, record.exc_info = message.partition(_TRACEBACK)[0].rstrip(), None
         # the lines of a message that has several are ours or a library's; each of them is cleaned
-        record.msg = "\n".join(map(clean, _message(record).split("\n")))
+        record.msg = "\n".join(map(clean, message.split("\n")))
         record.args = None
         if record.exc_info and record.exc_info[0] is not None:
             record.exc_text = redact("".join(traceback.format_exception(*record.exc_info))).rstrip("\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from coefvq.cli.numbers import number
 from coefvq.cli.workspace import given, open_workspace
-from coefvq.config import PARAMS_FILE
+from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError, DataError
 from coefvq.terminal import cell, echo, echo_json, progress_bar, say, show
 from coefvq.vmp.log import open_log
@@ -214,8 +213,8 @@ def _describe_audit(found: StreamAudit) -> list[str]:
 def _folder(state: Path | None, params: Path) -> Path:
     if state is not None:
         return state
-    if params != PARAMS_FILE and not os.path.isfile(params):  # noqa: PTH113  Path raises where a name is too long
-        raise ConfigError(f"--params {params}: no such file; give the params.yaml of a workspace, or --state DIR")
+    if params != PARAMS_FILE:
+        load_params(params)  # whoever names a file means a workspace; a state alone is named by --state
     return params.parent / "vmp"
 
 

@@ -14,7 +14,7 @@ from coefvq.files import private_file
 
 #: statements of each schema version, oldest first; a file of an older version runs those it lacks
 Schema = Sequence[Sequence[str]]
-_BUSY_SECONDS = 30.0
+_BUSY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import pickle
+import traceback
 
 import pytest
 from hypothesis import given
@@ -92,7 +93,11 @@ def test_the_title_of_a_bar_is_no_markup(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.splitlines() == [printable(HOSTILE) + ": 1 done"]
 
 
-def test_log_records_are_clean_with_their_traceback() -> None:
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_log_records_are_clean_and_their_traceback_is_for_those_who_ask(
+    monkeypatch: pytest.MonkeyPatch, debug: str
+) -> None:
+    monkeypatch.setenv("COEFVQ_DEBUG", debug)
     before = logging.getLogRecordFactory()
     try:
         protect()
@@ -105,11 +110,13 @@ def test_log_records_are_clean_with_their_traceback() -> None:
             raise RuntimeError("https://u:pw@host/x?sig=1")
         except RuntimeError:
             logger.exception("failed")
+            logger.warning("as text: %s", traceback.format_exc())
     finally:
         logging.setLogRecordFactory(before)
     text = stream.getvalue()
     assert "\x1b" not in text
     assert "id a\\x1b[2Jb\nerror" in text  # a message may have lines; each of them is clean
-    assert "Traceback" in text
+    assert "failed" in text
+    assert text.count("Traceback") == (2 if debug else 0)
     assert "pw" not in text
     assert "sig=1" not in text

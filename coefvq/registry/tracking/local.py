@@ -20,7 +20,7 @@ from coefvq.registry.store import Store, exclusive, sqlite_uri
 _log = logging.getLogger(__name__)
 _HEADER = b"SQLite format 3\0"
 _TABLES = {"alembic_version", "experiments", "runs"}
-_BUSY_SECONDS = 60.0
+_BUSY_SECONDS = 10.0
 #: columns in which MLflow keeps absolute places of artifacts
 _PLACES = (
     ("experiments", "artifact_location"),
