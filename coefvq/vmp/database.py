@@ -29,6 +29,16 @@ class Database:
         with _named_errors(self.path):
             return self.connection.execute(sql, parameters).fetchall()
 
+    def whole(self, value: Any, name: str) -> int:
+        """A cell as a whole number; SQLite's columns take any value.
+
+        Raises:
+            DataError: it is none.
+        """
+        if not isinstance(value, int):
+            raise DataError(f"{self.path}: {name} is {value!r:.60}: expected a whole number; restore it from a copy")
+        return value
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock; all statements of the block take effect together or not at all."""

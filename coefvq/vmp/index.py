@@ -104,7 +104,7 @@ class IndexStore:
     def committed(self, consumer: str) -> int:
         """Offset up to which ``consumer`` has taken effect, 0 before its first batch."""
         rows = self.database.query("SELECT offset FROM offsets WHERE consumer = ?", (consumer,))
-        return int(rows[0][0]) if rows else 0
+        return self.database.whole(rows[0][0], "an offset") if rows else 0
 
     def get(self, video_id: str) -> IndexEntry | None:
         """Return the entry or tombstone of a video, None if the index never had one."""
@@ -150,14 +150,14 @@ class IndexStore:
     def positions(self) -> list[tuple[str, int, str | None]]:
         """Consumer, committed offset, and the digest of the event there (None: written by an older version)."""
         rows = self.database.query("SELECT consumer, offset, digest FROM offsets ORDER BY consumer")
-        return [(str(consumer), int(offset), digest) for consumer, offset, digest in rows]
+        return [(str(name), self.database.whole(at, "an offset"), digest) for name, at, digest in rows]
 
     def applied_at(self, consumer: str, offset: int) -> tuple[str, int] | None:
         """Video id and source version of the event that ``consumer`` applied at ``offset``, by the audit rows."""
         rows = self.database.query(
             "SELECT video_id, source_version FROM effects WHERE consumer = ? AND offset = ?", (consumer, offset)
         )
-        return (str(rows[0][0]), int(rows[0][1])) if rows else None
+        return (str(rows[0][0]), self.database.whole(rows[0][1], "a source version")) if rows else None
 
 
 @contextmanager

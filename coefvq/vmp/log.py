@@ -84,7 +84,9 @@ class EventLog:
 
     def last_offset(self) -> int:
         """Offset of the newest event, 0 for an empty log."""
-        return int(self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0])
+        return self.database.whole(
+            self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0], "an offset"
+        )
 
     def state_id(self) -> str:
         """Id of the state this log belongs to, drawn when the log was made."""
@@ -93,7 +95,11 @@ class EventLog:
     def event_at(self, offset: int) -> tuple[str, int, str] | None:
         """Video id, source version and content digest of the event at ``offset``; None where there is none."""
         rows = self.database.query("SELECT video_id, source_version, digest FROM events WHERE offset = ?", (offset,))
-        return None if not rows else (str(rows[0][0]), int(rows[0][1]), str(rows[0][2]))
+        return (
+            None
+            if not rows
+            else (str(rows[0][0]), self.database.whole(rows[0][1], "a source version"), str(rows[0][2]))
+        )
 
 
 @contextmanager
