@@ -237,6 +237,8 @@ def _write(path: Path, clip: Clip, root: Path) -> None:
 
     with storage_errors(path.parent, _REMEDY):
         private_folder(root / "clips")
+        if path.exists() and not path.is_file():  # a pipe or device: whoever put it there, it holds no clip
+            path.unlink()
         # durable: without it a power cut leaves names with no bytes; 0.3 to 2 ms beside a decoding of 10 to 100
         with atomic_path(path, durable=True, private=True) as temporary:
             temporary.write_bytes(save({"frames": clip.frames, "waveform": clip.waveform}))
@@ -250,7 +252,10 @@ def is_entry(path: Path, spec: MediaSpec) -> bool:
     samples = round(spec.audio_seconds * SAMPLE_RATE)
     try:
         # first, as a worker wrote it that a clip may have taken over: nothing huge is mapped or copied
-        if path.stat().st_size > math.prod(frames) + 2 * samples + _HEADER:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe may wait for ever
+            return False
+        if facts.st_size > math.prod(frames) + 2 * samples + _HEADER:
             return False
         with safe_open(path, framework="np") as entry:
             if set(entry.keys()) != {"frames", "waveform"}:

@@ -126,6 +126,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
             raise DataError(f"{path}: no column '{name}'; {remedy}")
     if not len(table):
         raise DataError(f"{path}: no row; {remedy}")
+    if "video_id" in table and not pd.api.types.is_string_dtype(table["video_id"]):
+        raise DataError(f"{path}: video_id holds no texts; {remedy}")
     return table
 
 

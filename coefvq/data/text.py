@@ -94,7 +94,8 @@ class TextEncoder:
         prefix = [self.video_id] * visual_tokens
         if self.tokens.start is not None:
             prefix = [*prefix, self.id_of(self.tokens.start)]
-        given = [self.tokens.prompt + text for text in texts]
+        # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
+        given = [(self.tokens.prompt + text).encode("utf-8", "replace").decode() for text in texts]
         encoded = self.tokenizer.encode_batch(given, add_special_tokens=False)
         long = [self._is_long(item) for item in encoded]
         rows = [

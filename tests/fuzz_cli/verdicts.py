@@ -108,6 +108,7 @@ _VARYING = re.compile(
     r"coefvq-fuzz-\w+/slot\d+"
     r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?"
     r"|\"?(seconds|last_use|at|made_at)\"?: [\d.]+"
+    r"|\b[0-9a-f]{40}\b"  # a commit, which holds its time
 )
 
 

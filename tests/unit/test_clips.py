@@ -214,6 +214,10 @@ def test_a_damaged_entry_is_made_again(folder: Path, tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert store.try_fill([known], 1) == {}
     assert path.read_bytes() == whole
+    path.unlink()
+    os.mkfifo(path)  # opening it would wait for ever
+    assert store.try_fill([known], 1) == {}
+    assert path.read_bytes() == whole
 
 
 def test_an_entry_that_cannot_be_made_again_is_a_bad_clip(folder: Path, tmp_path: Path) -> None:

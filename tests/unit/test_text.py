@@ -183,3 +183,11 @@ def test_no_sound_is_a_zero_vector_in_training_as_in_serving(encoder: TextEncode
     with torch.no_grad():
         heard = network(**{**batch, "has_audio": torch.tensor([True] * 3)})
     assert not torch.allclose(heard[0], trained[0], atol=1e-6)
+
+
+def test_half_of_a_surrogate_pair_is_read_as_a_question_mark() -> None:
+    encoder = train_text_encoder(["a title ? of words"] * 5, 2048, 24)
+    assert (
+        encoder.batch(["a \udcff title"], 0)["input_ids"].tolist()
+        == encoder.batch(["a ? title"], 0)["input_ids"].tolist()
+    )
