@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from coefvq.data.importers.ids import id_from_path
 from tasks.pipeline import stage_levels
 from tasks.workspace import change_params
 from tests.integration.conftest import Finished, Workspace, demo
@@ -162,7 +163,7 @@ def test_the_champion_runs_in_the_vmp(workspace: Workspace) -> None:
     workspace.coefvq("vmp", "publish", str(bad.parent))
     workspace.coefvq("vmp", "run", "--once", "--batch-size", "16")
     ids = [line.split(",")[0] for line in (raw / "metadata.csv").read_text().splitlines()[1:]]
-    name = Path(ids[0]).stem
+    name = id_from_path(ids[0])
     row = json.loads(workspace.coefvq("vmp", "get", name, "--json").stdout)
     assert name in json.dumps(row)
     letters = workspace.coefvq("vmp", "dead-letters", "--json").stdout
