@@ -104,9 +104,21 @@ TARGETS: tuple[Target, ...] = (
         (f"candidate {ISSUE}", f"stability {ISSUE}"),
         {**STRICT, "drop_top": "any"},  # some keys of a policy have defaults
     ),
-    Target("candidate", "reports/icd/candidate.json", _DOCUMENT, (f"register {ISSUE} --json",), STRICT),
+    Target(
+        "candidate",
+        "reports/icd/candidate.json",
+        _DOCUMENT,
+        (f"register {ISSUE} --json",),
+        {**STRICT, "drop_top": "any"},
+    ),
     # a report does without what is not there (yet)
-    Target("candidate_report", "reports/icd/candidate.json", _DOCUMENT, (f"report {ISSUE}",), STRICT | _any(SPECIAL)),
+    Target(
+        "candidate_report",
+        "reports/icd/candidate.json",
+        _DOCUMENT,
+        (f"report {ISSUE}",),
+        STRICT | _any((*SPECIAL, "drop_top")),
+    ),
     Target(
         "evaluation",
         "reports/icd/evaluation.json",
