@@ -42,7 +42,7 @@ _HEADER = 4096  # bytes that the header of an entry may take, at most
 
 @dataclass(frozen=True)
 class _Filled:
-    """What a worker says of a clip: the hash under which it lies in the store, or why it does not."""
+    """A worker's answer for a clip: the hash under which the store holds it, or the reason why it does not."""
 
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
     reason: Annotated[str, Field(pattern=r"^[a-z_]*$", max_length=30)] = ""

@@ -33,7 +33,7 @@ _BT2020_TO_BT709 = np.array(
 
 @dataclass(frozen=True)
 class Colours:
-    """What a container says of its colours, as numbers of H.273: transfer, primaries, matrix."""
+    """Colour tags of a container, as numbers of H.273: transfer, primaries, matrix."""
 
     transfer: int = _UNSPECIFIED
     primaries: int = _UNSPECIFIED

@@ -136,7 +136,7 @@ def _continuous(times: Sequence[int], stated: Sequence[int], longest: int) -> tu
     usual = _median([step for step, good in zip(steps, sound, strict=True) if good and step > 0])
     typical = usual or _median([length for length in stated if length > 0])
     steps = [step if good else typical for step, good in zip(steps, sound, strict=True)]
-    # what a file says of its last frame counts where it told the truth about the others
+    # the stated length of the last frame counts where the stated lengths of the others were true
     honest = len(times) == 1 or abs(_median(stated[:-1]) - typical) <= typical / 2
     last = stated[-1] if honest and stated[-1] > 0 else typical
     starts = np.cumsum([0, *steps], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How a model is computed when it scores, and what a released pair says of that."""
+"""Settings with which a model scores, and how to read those that a released pair carries."""
 
 from __future__ import annotations
 

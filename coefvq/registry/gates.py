@@ -106,7 +106,7 @@ def _kept_f1(candidate: Candidate, params: Gate) -> GateCheck:
         limit=limit,
         explanation=(
             f"F1 {mine:.3f} is {100 * kept:.1f} % of the MLLM's on every video ({mllm:.3f})"
-            f"{_interval(candidate, 'kept_f1', 100.0)}; at least {100 * limit:g} % wanted{remedy}"
+            f"{_interval(candidate, 'kept_f1')}; at least {100 * limit:g} % wanted{remedy}"
         ),
     )
 
@@ -125,12 +125,12 @@ def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
         limit=limit,
         explanation=(
             f"F1 {mine:.3f}, base model alone {base:.3f}: {100 * (mine - base):+.1f} points"
-            f"{_interval(candidate, 'f1_over_base', 100.0)}; at least {100 * limit:+g} wanted{remedy}"
+            f"{_interval(candidate, 'f1_over_base')}; at least {100 * limit:+g} wanted{remedy}"
         ),
     )
 
 
-def _interval(candidate: Candidate, key: str, scale: float) -> str:
+def _interval(candidate: Candidate, key: str) -> str:
     """Its 95 % interval on test; empty for a candidate that was made before intervals were kept."""
     compared = candidate.metrics.get("against_models")
     interval = compared.get(key) if isinstance(compared, dict) else None
@@ -139,7 +139,7 @@ def _interval(candidate: Candidate, key: str, scale: float) -> str:
     low, high = interval.get("low"), interval.get("high")
     if not isinstance(low, float) or not isinstance(high, float):
         return ""
-    return f", 95 % interval {scale * low:.1f} to {scale * high:.1f}"
+    return f", 95 % interval {100 * low:.1f} to {100 * high:.1f}"
 
 
 def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:

@@ -12,7 +12,7 @@ from coefvq.cascade.objectives import Prices
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, Thresholds
 from coefvq.data.manifest import read_table
-from coefvq.evaluation.detail import against_models, calibration_report, detail_report
+from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
 from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
@@ -37,10 +37,13 @@ def run(params: Params, issue: str) -> None:
     for entry in (report, *report["policies"]):
         if entry["policy"] is not None:
             entry["policy"] |= {"mllm_down": settings.mllm_down}
-    report["detail"] = _detail(params, scores, CascadePolicy.from_dict(report["policy"]))
-    report["against_models"] = against_models(
-        scores, split_manifest(params), CascadePolicy.from_dict(report["policy"]), detail_settings(params)
+    policy, manifest, wanted = (
+        CascadePolicy.from_dict(report["policy"]),
+        split_manifest(params),
+        detail_settings(params),
     )
+    report["detail"] = _detail(scores, manifest, policy, wanted)
+    report["against_models"] = against_models(scores, manifest, policy, wanted)
     write_json(params.paths.report(issue, "thresholds.json"), report)
     write_json(params.paths.report(issue, "policy.json"), report["policy"])
     write_json(params.paths.report(issue, "calibration.json"), calibration_report(scores))
@@ -67,10 +70,12 @@ def _objective(settings: Thresholds) -> Objective | CallShare | None:
     )
 
 
-def _detail(params: Params, scores: pd.DataFrame, policy: CascadePolicy) -> dict[str, Any]:
+def _detail(
+    scores: pd.DataFrame, manifest: pd.DataFrame, policy: CascadePolicy, settings: DetailSettings
+) -> dict[str, Any]:
     """Intervals and slices of the chosen cascade on test."""
     test = labelled_split(scores, "test")
     score = policy.ranking_score(test.base, test.mllm, test.views)
     models = {"cascade": (score, policy.decision_threshold)}
     judged = policy.judges(test.base, test.views)
-    return detail_report(scores, split_manifest(params), models, detail_settings(params), judged)
+    return detail_report(scores, manifest, models, settings, judged)

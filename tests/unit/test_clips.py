@@ -244,7 +244,7 @@ def test_a_hash_that_is_none_leads_nowhere(folder: Path, tmp_path: Path) -> None
 
 
 def awkward(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Paths that are no clip, and what is said of each."""
+    """Paths that are no clip, with the reason given for each."""
     (folder / "loop.mp4").symlink_to("loop.mp4")
     (folder / "dangling.mp4").symlink_to("gone.mp4")
     os.mkfifo(folder / "pipe.mp4")
