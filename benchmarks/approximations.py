@@ -28,8 +28,8 @@ import torch
 import yaml
 
 from coefvq.config import Approximate, Params, Scoring, load_recipe, parse_params
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.evaluation.metrics import average_precision, classification_summary
 from coefvq.inference import Scores, load_for_scoring, score_batches

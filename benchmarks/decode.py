@@ -36,8 +36,8 @@ import numpy as np
 
 from benchmarks.decode_clips import FPS, ClipSpec, ensure, numbers
 from benchmarks.decode_peers import PEERS, SIDE, Decoder, Frames, installed, pyav_all, versions
-from coefvq.data.media import decode_frames
-from coefvq.data.timeline import uniform_indices
+from coefvq.data.media.decode import decode_frames
+from coefvq.data.media.timeline import uniform_indices
 
 TARGET_MEAN, TARGET_LEAST = 1.3, 0.95
 _ROUNDS = {5: 5, 15: 3, 60: 3}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coefvq.data.timeline import uniform_indices
+from coefvq.data.media.timeline import uniform_indices
 
 SIDE = 384
 Frames = npt.NDArray[np.uint8]

@@ -32,7 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from coefvq.config import PARAMS_FILE, BaseModelParams, MediaSpec, load_params
-from coefvq.data.media import decode_frames, stream_info
+from coefvq.data.media.decode import decode_frames, stream_info
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, container_facts, shortcut_scores
 from coefvq.models.classifier import base_config, build
 from coefvq.models.towers import FrameTower

@@ -28,7 +28,7 @@ def child(rows: int) -> None:
     """Fill, train, and print what it took."""
     import torch
 
-    from coefvq.data.dataset import VideoDataset
+    from coefvq.models.dataset import VideoDataset
     from coefvq.training.features.build import Builder
     from coefvq.training.features.keys import cached_model
     from coefvq.training.features.reader import feature_collator, reader

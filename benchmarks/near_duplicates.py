@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coefvq.data.near_duplicates import near_duplicate_codes
+from coefvq.data.splits.near_duplicates import near_duplicate_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 Bytes = npt.NDArray[np.uint8]
@@ -33,7 +33,7 @@ import json, resource, sys, time
 from pathlib import Path
 from coefvq.config import load_params
 from coefvq.data.manifest import read_table
-from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
+from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
 params = load_params(Path(sys.argv[2])).split
 manifest = read_table(Path(sys.argv[1]))
 issues = ["icd", "ucc"]

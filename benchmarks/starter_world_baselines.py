@@ -16,9 +16,9 @@ import torch
 from starter_world_data import ISSUES, Split
 from torch import nn
 
-from coefvq.data.synthetic.factors import FACTOR_TYPES
 from coefvq.evaluation.metrics import average_precision
 from coefvq.models.baselines import fusion_head
+from coefvq.simulation.synthetic.factors import FACTOR_TYPES
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Kind = Literal["vision only", "multi-tower", "control"]

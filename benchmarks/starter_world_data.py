@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from coefvq.config import PARAMS_FILE, BaseModelParams, MediaSpec, load_params
-from coefvq.data.dataset import Example, text_of
-from coefvq.data.media import decode_clip
-from coefvq.data.synthetic.clips import Clip, describe
-from coefvq.data.synthetic.generate import write_clip
+from coefvq.data.media.decode import decode_clip
 from coefvq.files import atomic_path
 from coefvq.models.classifier import Classifier, base_config, build, text_encoder
+from coefvq.models.dataset import Example, text_of
 from coefvq.models.vision import lite_input, motion_images
 from coefvq.records import VideoInput
+from coefvq.simulation.synthetic.clips import Clip, describe
+from coefvq.simulation.synthetic.generate import write_clip
 
 ISSUES = ("icd", "ucc")
 PREVALENCE = {"icd": 0.07, "ucc": 0.09}

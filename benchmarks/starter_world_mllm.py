@@ -13,15 +13,15 @@ from starter_world_data import ISSUES, MEDIA, Split, text
 from torch import nn
 
 from coefvq.config import Alignment, Lora
-from coefvq.data.synthetic.captions import short_captions
-from coefvq.data.synthetic.clips import Clip
-from coefvq.data.text import TextEncoder, load_text_encoder
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.language import Pooling
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
 from coefvq.models.pretrained import weights_of
+from coefvq.models.text import TextEncoder, load_text_encoder
+from coefvq.simulation.synthetic.captions import short_captions
+from coefvq.simulation.synthetic.clips import Clip
 from coefvq.training.warmup import description_vocabulary, warm_up
 from coefvq.training.word_alignment import (
     WordReader,

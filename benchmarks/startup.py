@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _IMPORTS = "import pandas, sklearn.ensemble, torch, transformers.modeling_utils, transformers.trainer, peft"
 _SCRIPTS = {
     "plain": _IMPORTS,
-    "coefvq": f"from coefvq.collection import collect_rarely; collect_rarely(); {_IMPORTS}",
+    "coefvq": f"from coefvq.compute.collection import collect_rarely; collect_rarely(); {_IMPORTS}",
 }
 
 

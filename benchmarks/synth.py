@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coefvq.data.synthetic import generate
+from coefvq.simulation.synthetic import generate
 
 TARGET = 30.0  # clips per second on two cores
 _PREVALENCE = {"icd": 0.07, "ucc": 0.09}

@@ -49,17 +49,17 @@ from transformers import (
 )
 
 from coefvq.config import Lora, MediaSpec
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import Collator, VideoDataset
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.models.assembly import freeze_module
 from coefvq.models.classifier import Classifier, ModelConfig
+from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.language import LanguageBranch
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.packed import packed_frozen
 from coefvq.models.parts import LanguagePart, SiglipPart
 from coefvq.models.presets import get_preset
+from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.models.vision import SiglipBranch, onevision_config, visual_tokens
 from coefvq.records import VideoInput
 from coefvq.training.features.build import Builder

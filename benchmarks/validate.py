@@ -25,9 +25,9 @@ from pathlib import Path
 folder = Path(sys.argv[1])
 start = time.perf_counter()
 from coefvq.config import load_params
-from coefvq.data.expectations import validate_manifest, validate_splits
+from coefvq.data.validation.expectations import validate_manifest, validate_splits
 from coefvq.data.manifest import read_table
-from coefvq.data.validation_report import to_html, to_json
+from coefvq.data.validation.report import to_html, to_json
 from coefvq.files import read_json
 params = load_params(Path(sys.argv[2]))
 imported = time.perf_counter()
@@ -51,7 +51,7 @@ print(json.dumps({
 
 def make(folder: Path, count: int) -> None:
     """A manifest of ``count`` videos with hard links to one file, spread over folders of a thousand."""
-    from coefvq.data.profile import profile
+    from coefvq.data.validation.profile import profile
 
     random = np.random.default_rng(7)
     folder.mkdir(parents=True, exist_ok=True)

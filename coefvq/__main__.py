@@ -19,9 +19,9 @@ from typer.core import TyperGroup
 
 from coefvq import __version__
 from coefvq.cli import audit, cascade, data, features, models, registry, report, score, stages, vmp
-from coefvq.collection import collect_rarely
+from coefvq.compute.collection import collect_rarely
+from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.faults import report as report_fault
-from coefvq.freed_memory import keep_freed_memory
 from coefvq.stages import STAGES
 from coefvq.terminal import clean, protect, say
 

@@ -59,9 +59,9 @@ def reject(
 
 
 def _connect(issue: str, params: Path) -> None:
-    from coefvq.cli.registry import connect
+    from coefvq.cli.workspace import connect_registry
 
-    connect(params, create=False).check_issue(issue)
+    connect_registry(params, create=False).check_issue(issue)
 
 
 def _report(verdict: str, decision: Decision, as_json: bool) -> None:

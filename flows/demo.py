@@ -15,12 +15,12 @@ from coefvq.data.importers import read_table
 from coefvq.data.manifest import read_table as read_parquet
 from coefvq.data.manifest import to_inputs
 from coefvq.errors import ConfigError
-from coefvq.evaluation.report_files import read_evaluation, read_thresholds
 from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
 from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
+from coefvq.reporting.files import read_evaluation, read_thresholds
 from coefvq.terminal import cell, progress
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
@@ -112,7 +112,7 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
             for line in copy_data(request.data, raw, params.ingest.protocols):
                 console.print(cell(line))
         return
-    from coefvq.data.synthetic.generate import generate
+    from coefvq.simulation.synthetic.generate import generate
 
     with progress("rendering clips", request.videos) as advance:
         generate(raw, request.videos, request.seed, PREVALENCE, params.runtime.workers, progress=advance)
@@ -159,7 +159,7 @@ def _release(issue: str, root: Path) -> str:
 
 def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) -> list[VideoInput]:
     if request.data is None:
-        from coefvq.data.synthetic.generate import generate
+        from coefvq.simulation.synthetic.generate import generate
 
         folder = root / "unseen"
         generate(folder, _UNSEEN, request.seed, PREVALENCE, workers=1, first_index=request.videos)

@@ -8,8 +8,8 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from coefvq.cli.report import keep_report, rooted
 from coefvq.config import Params, load_params
+from coefvq.data.locations import rooted
 from coefvq.errors import CoefVQError, RegistryError
 from coefvq.files import write_json, write_text
 from coefvq.registry import release, tracking
@@ -17,6 +17,7 @@ from coefvq.registry.bundle import read_candidate
 from coefvq.registry.champions import champion_profile
 from coefvq.registry.history import Decision, last_verdict
 from coefvq.registry.pairs import RegisteredPair
+from coefvq.reporting.gather import keep_report
 
 
 def connect(root: Path, env: Mapping[str, str]) -> Params:
@@ -63,7 +64,8 @@ def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
 
 def attach_report(pair: RegisteredPair, root: Path, env: Mapping[str, str]) -> str:
     """``keep_report`` for a pair of the workspace at ``root``."""
-    return keep_report(rooted(connect(root, env), root), pair)
+    settings = connect(root, env)
+    return keep_report(settings.model_copy(update={"paths": rooted(settings.paths, root)}), pair)
 
 
 def decide(

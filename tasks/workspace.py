@@ -15,10 +15,10 @@ from typing import Any
 
 from coefvq.config import RECIPE_FILE, check_form, read_mapping
 from coefvq.errors import CoefVQError, ConfigError, DataError
-from coefvq.evaluation.plots_template import offline_template, series_template
 from coefvq.files import write_json, write_text
 from coefvq.records import label_column
 from coefvq.registry.store import DATABASE, sqlite_uri
+from coefvq.reporting.plots_template import offline_template, series_template
 from coefvq.shipped_recipes import shipped_recipe
 
 TEMPLATES = ("dvc.yaml", "params.yaml", "presets.yaml", "prefect.yaml")

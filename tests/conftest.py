@@ -30,7 +30,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve synthetic clips with metadata.csv."""
-    from coefvq.data.synthetic.generate import generate
+    from coefvq.simulation.synthetic.generate import generate
 
     folder = tmp_path_factory.mktemp("clips") / "raw"
     generate(folder, 12, 3, {"icd": 0.4, "ucc": 0.4}, workers=1)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from coefvq.config import Lora, MediaSpec
-from coefvq.data.dataset import Collator, Example
-from coefvq.data.media import Clip
-from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.data.media.decode import Clip
 from coefvq.models.assembly import Builder, TokenIds, freeze_module
+from coefvq.models.dataset import Collator, Example
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import AudioPart, LanguagePart, LitePart
 from coefvq.models.presets import get_preset
+from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.training.warmup import Batch, Inputs
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=0.5)

@@ -53,7 +53,7 @@ def _paper() -> list[Finding]:
 
 def _workspace(issues: list[str] | None, params: Path) -> list[Finding]:
     from coefvq.cascade.consistency import audit_issue
-    from coefvq.evaluation.report_files import read_evaluation, read_thresholds
+    from coefvq.reporting.files import read_evaluation, read_thresholds
 
     settings = open_workspace(params)
     findings: list[Finding] = []

@@ -23,7 +23,7 @@ def bayes(
 
     Example: coefvq data bayes --icd 0.07 --ucc 0.09 --json
     """
-    from coefvq.data.synthetic.bayes import bayes_table
+    from coefvq.simulation.synthetic.bayes import bayes_table
 
     targets = list(dict.fromkeys(precision or (60.0, 70.0)))
     table = bayes_table({"icd": icd, "ucc": ucc}, targets)

@@ -38,7 +38,7 @@ def synth(
 
     Example: coefvq data synth --out data/raw --videos 400 --seed 7
     """
-    from coefvq.data.synthetic.generate import generate
+    from coefvq.simulation.synthetic.generate import generate
 
     with progress("rendering clips", videos) as advance:
         summary = generate(
@@ -59,11 +59,11 @@ def reference(
 
     Example: coefvq data reference && dvc repro validate
     """
-    from coefvq.cli.registry import connect
+    from coefvq.cli.workspace import connect_registry
     from coefvq.files import write_json
     from coefvq.registry.champions import champion_profile
 
-    loaded = connect(params, create=False)
+    loaded = connect_registry(params, create=False)
     found = champion_profile([loaded.check_issue(name) for name in issue] if issue else loaded.issues)
     if found is None:
         echo("no champion with a data profile yet; drift is not measured")

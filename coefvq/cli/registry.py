@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coefvq.cli.workspace import open_workspace
+from coefvq.cli.workspace import connect_registry
 from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import CoefVQError, RegistryError
 from coefvq.terminal import cell, echo, echo_json, say, show
@@ -43,7 +43,7 @@ def register(
     from coefvq.registry import release
     from coefvq.registry.bundle import read_candidate
 
-    settings = connect(params)
+    settings = connect_registry(params)
     path = settings.paths.report(settings.check_issue(issue), "candidate.json")
     candidate = read_candidate(path)
     if candidate.issue != issue:
@@ -62,7 +62,7 @@ def register(
 
 def _keep_report(settings: Params, pair: RegisteredPair) -> None:
     """Without its report a pair is registered all the same; without its scores no later pair is compared with it."""
-    from coefvq.cli.report import keep_report
+    from coefvq.reporting.gather import keep_report
 
     try:
         say(f"report: {keep_report(settings, pair)}")
@@ -77,7 +77,7 @@ def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> N
     """
     from coefvq.registry import release, tracking
 
-    connect(params, create=False)
+    connect_registry(params, create=False)
     rows = release.status() if tracking.store().exists else []
     if as_json:
         echo_json([_status_json(row) for row in rows], indent=2)
@@ -98,7 +98,7 @@ def history(
     """
     from coefvq.registry import release, tracking
 
-    settings = connect(params, create=False)
+    settings = connect_registry(params, create=False)
     chosen = None if issue is None else settings.check_issue(issue)
     rows = release.history(chosen) if tracking.store().exists else []
     if as_json:
@@ -122,24 +122,12 @@ def rollback(
     """
     from coefvq.registry import release
 
-    settings = connect(params, create=False)
+    settings = connect_registry(params, create=False)
     decision = release.rollback(settings.check_issue(issue), by, reason)
     if as_json:
         echo_json(decision.model_dump(mode="json"), indent=2)
     else:
         echo(f"{issue}: champion is version {decision.to_version} again (was {decision.from_version or 'none'})")
-
-
-def connect(params: Path, create: bool = True) -> Params:
-    """Open the workspace of a settings file and use its tracking store from here on.
-
-    ``create`` is off for commands that only read: they make no store where there is none.
-    """
-    from coefvq.registry import tracking
-
-    settings = open_workspace(params)
-    tracking.configure(settings.tracking.uri, settings.tracking.experiment, create=create)
-    return settings
 
 
 def gate_table(issue: str, report: GateReport) -> Table:

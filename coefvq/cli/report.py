@@ -1,32 +1,16 @@
-"""``coefvq report``: the page a release is decided from; also what the flows attach to a registered pair."""
+"""``coefvq report``: the page a release is decided from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from coefvq.cli.workspace import given, open_workspace
-from coefvq.config import PARAMS_FILE, Params
-from coefvq.errors import ConfigError, DataError
-from coefvq.files import read_json, write_text
-from coefvq.records import REQUIRED_SCORE_COLUMNS
+from coefvq.cli.workspace import connect_registry, given, open_workspace
+from coefvq.config import PARAMS_FILE
+from coefvq.errors import ConfigError
 from coefvq.terminal import echo
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from coefvq.evaluation.report_html import ReportInputs
-    from coefvq.registry.bundle import Candidate
-    from coefvq.registry.pairs import RegisteredPair
-
-
-_REPORTS = ("evaluation", "thresholds", "stability", "calibration")
 
 
 def report(
@@ -43,10 +27,10 @@ def report(
 
     Example: coefvq report --issue icd --out icd.html
     """
-    from coefvq.cli.registry import connect
+    from coefvq.reporting.gather import write_pictures, write_report
 
     out, pictures = (None if path is None else given(path, params) for path in (out, pictures))
-    settings = connect(params, create=False) if registry else open_workspace(params)
+    settings = connect_registry(params, create=False) if registry else open_workspace(params)
     names = [settings.check_issue(name) for name in issue or settings.issues]
     if out is not None and len(names) > 1:
         raise ConfigError(f"--out {out}: one file for {len(names)} issues; add --issue NAME")
@@ -55,164 +39,4 @@ def report(
         shown = write_report(settings, name, target, thumbnails, registry)
         echo(target)
         if pictures is not None:
-            _write_pictures(shown, pictures)
-
-
-def write_report(settings: Params, issue: str, target: Path, thumbnails: bool, registry: bool) -> ReportInputs:
-    """Gather, build and write; with ``registry`` the tracking store has to be configured.
-
-    Raises:
-        DataError: a report or the scores table of the pipeline is missing.
-        RegistryError: the store does not answer.
-    """
-    from coefvq.evaluation.report_html import build, wanted_thumbnails
-
-    given = gather(settings, issue, registry)
-    try:
-        if thumbnails and given.manifest is not None:
-            given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
-        page = build(given)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        # each file fits its schema: what is left is files of different runs or versions
-        raise DataError(
-            f"{settings.paths.report(issue, 'report.html').parent}: the reports do not fit each other "
-            f"({type(error).__name__}: {error}); run evaluate, thresholds and stability again"
-        ) from error
-    write_text(target, page)
-    return given
-
-
-def keep_report(settings: Params, pair: RegisteredPair) -> str:
-    """Write the report of a registered pair and keep it, with its scores, in the tracking store; returns the link.
-
-    Raises:
-        CoefVQError: a report of the pipeline is missing, or the store does not answer.
-    """
-    from coefvq.registry.attachments import REPORT, SCORES, attach
-
-    target = settings.paths.report(pair.issue, REPORT)
-    write_report(settings, pair.issue, target, thumbnails=True, registry=True)
-    return attach(pair.issue, pair.version, {REPORT: target, SCORES: settings.paths.report(pair.issue, SCORES)})
-
-
-def rooted(settings: Params, root: Path) -> Params:
-    """The same settings with paths that work from any working directory."""
-    from coefvq.data.remote import is_url
-
-    names = ("raw", "manifest", "splits", "reference", "models", "reports")
-    moved = {name: str(root / getattr(settings.paths, name)) for name in names}
-    media = settings.paths.media
-    if media is not None and not is_url(media):
-        moved["media"] = str(root / media)
-    return settings.model_copy(update={"paths": settings.paths.model_copy(update=moved)})
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What the registry says: the gate's checks, and the pair served now if it is another one."""
-
-    gate: list[dict[str, Any]]
-    served: Any
-    is_served: bool
-    bundle_version: str | None
-
-
-def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
-    """Read what the pipeline wrote and, with ``registry``, what is served now.
-
-    Raises:
-        DataError: a report or the scores table of the pipeline is missing.
-        RegistryError: the store does not answer.
-    """
-    from coefvq.data.manifest import read_table
-    from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_thresholds
-    from coefvq.evaluation.report_html import ReportInputs
-    from coefvq.registry.bundle import read_candidate
-
-    paths = settings.paths
-    files = {name: paths.report(issue, f"{name}.json") for name in _REPORTS}
-    pair = paths.report(issue, "candidate.json")
-    candidate = read_candidate(pair) if pair.is_file() else None
-    asked = _ask(settings, candidate) if registry and candidate is not None else None
-    manifest = Path(paths.manifest)
-    splits = Path(paths.reports) / "splits.json"
-    return ReportInputs(
-        issue=issue,
-        scores=read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS),
-        evaluation=read_evaluation(files["evaluation"]),
-        thresholds=read_thresholds(files["thresholds"]),
-        candidate=None if candidate is None else candidate.to_json(),
-        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        bundle_version=asked.bundle_version if asked else None,
-        manifest=read_table(manifest) if manifest.is_file() else None,
-        gate=asked.gate if asked else None,
-        served=asked.served if asked else None,
-        is_served=asked.is_served if asked else False,
-        stability=_stability(files["stability"], settings),
-        calibration=read_calibration(files["calibration"]) if files["calibration"].is_file() else None,
-        splits=read_json(splits) if splits.is_file() else None,
-    )
-
-
-def _stability(path: Path, settings: Params) -> dict[str, Any] | None:
-    from coefvq.evaluation.report_files import read_stability
-    from coefvq.evaluation.stability import held_against
-
-    return held_against(read_stability(path), settings.gate.max_flip_rate) if path.is_file() else None
-
-
-def _ask(settings: Params, candidate: Candidate) -> _Asked:
-    from coefvq.evaluation.report_html import Served
-    from coefvq.registry import gates, pairs
-    from coefvq.registry.bundle import bundle_version
-
-    issue = candidate.issue
-    aliases = pairs.aliases(issue)
-    version = aliases.get(pairs.CHAMPION)
-    champion = None if version is None else pairs.candidate_of(issue, version)
-    gate = [check.model_dump() for check in gates.check(candidate, champion, settings.gate).checks]
-    waiting = aliases.get(pairs.CHALLENGER)
-    mine = next(
-        (
-            bundle_version(number, candidate.content_hash)
-            for number in (waiting, version)
-            if number is not None and pairs.candidate_of(issue, number).content_hash == candidate.content_hash
-        ),
-        None,
-    )
-    if version is None or champion is None:
-        return _Asked(gate, None, False, mine)
-    if champion.content_hash == candidate.content_hash:
-        return _Asked(gate, None, True, mine)
-    served = Served(bundle_version(version, champion.content_hash), champion.to_json(), _kept_scores(issue, version))
-    return _Asked(gate, served, False, mine)
-
-
-def _kept_scores(issue: str, version: str) -> pd.DataFrame | None:
-    from coefvq.data.manifest import read_table
-    from coefvq.registry.attachments import SCORES, attached
-
-    with TemporaryDirectory() as folder:
-        path = attached(issue, version, SCORES, Path(folder))
-        return None if path is None else read_table(path)
-
-
-def _thumbnails(settings: Params, manifest: pd.DataFrame, wanted: Sequence[str]) -> dict[str, bytes]:
-    from coefvq.data.manifest import to_inputs
-    from coefvq.data.thumbnails import thumbnails
-    from coefvq.stages.common import media_root
-
-    rows = manifest[manifest["video_id"].isin(wanted)]
-    videos = to_inputs(rows, media_root(settings), settings.ingest.protocols)
-    # a clip in a remote store is not fetched for a picture
-    local = {video.video_id: video.path for video in videos if video.url is None and video.refusal is None}
-    return thumbnails(local, settings.ingest.limits)
-
-
-def _write_pictures(given: ReportInputs, folder: Path) -> None:
-    from coefvq.evaluation.plots import write_result_figure
-    from coefvq.evaluation.report_html import pictures
-
-    for name, svg in pictures(given).items():
-        write_text(folder / f"{given.issue}-{name}.svg", svg)
-    write_result_figure(given.scores, given.thresholds, folder / f"{given.issue}.png")
+            write_pictures(shown, pictures)

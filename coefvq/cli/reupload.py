@@ -30,9 +30,9 @@ def reupload(
     """
     from coefvq.data.importers.left_out import not_taken
     from coefvq.data.importers.sources import find_source
-    from coefvq.data.media import DEFAULT_LIMITS
-    from coefvq.data.reupload.generate import Settings, count_videos
-    from coefvq.data.reupload.generate import reupload as make
+    from coefvq.data.media.decode import DEFAULT_LIMITS
+    from coefvq.simulation.reupload.generate import Settings, count_videos
+    from coefvq.simulation.reupload.generate import reupload as make
 
     if line := not_taken(find_source(source)).line():
         say(line)

@@ -38,13 +38,12 @@ def score(
 
     Example: coefvq score clip.mp4 --title "my dinner" --json
     """
-    from coefvq.cli.registry import connect
-    from coefvq.cli.workspace import given
+    from coefvq.cli.workspace import connect_registry, given
     from coefvq.registry.champions import load_scorer
 
     protocols = load_params(params).ingest.protocols
     inputs = collect([given(video, params) for video in videos], title, tuple(sticker or ()), protocols)
-    connect(params, create=False)
+    connect_registry(params, create=False)
     rows = load_scorer(issue, version)(inputs)
     if as_json:
         for row in rows:

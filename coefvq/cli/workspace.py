@@ -23,6 +23,18 @@ def open_workspace(params: Path) -> Params:
     return settings
 
 
+def connect_registry(params: Path, create: bool = True) -> Params:
+    """Open the workspace of a settings file and use its tracking store from here on.
+
+    ``create`` is off for commands that only read: they make no store where there is none.
+    """
+    from coefvq.registry import tracking
+
+    settings = open_workspace(params)
+    tracking.configure(settings.tracking.uri, settings.tracking.experiment, create=create)
+    return settings
+
+
 def given(path: Path, params: Path) -> Path:
     """A path from the command line as it is called from within the workspace of ``params``."""
     return path if _is_here(params) else Path.cwd() / path

@@ -23,6 +23,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from coefvq.config import Paths
 from coefvq.data import remote
 from coefvq.errors import MediaError
 from coefvq.redaction import redact
@@ -242,3 +243,23 @@ def _begins_like_a_clip(path: Path) -> bool:
         or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
         or head.startswith((b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
     )
+
+
+def media_root(paths: Paths) -> Path:
+    """Folder that the manifest's relative ``uri`` values start from.
+
+    With a URL prefix in ``paths.media`` the manifest already holds absolute URLs.
+    """
+    if paths.media is not None and not remote.is_url(paths.media):
+        return Path(paths.media)
+    raw = Path(paths.raw)
+    return raw if raw.is_dir() else raw.parent
+
+
+def rooted(paths: Paths, root: Path) -> Paths:
+    """The same paths, usable from any working directory."""
+    names = ("raw", "manifest", "splits", "reference", "models", "reports")
+    moved = {name: str(root / getattr(paths, name)) for name in names}
+    if paths.media is not None and not remote.is_url(paths.media):
+        moved["media"] = str(root / paths.media)
+    return paths.model_copy(update=moved)

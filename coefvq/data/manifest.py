@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from coefvq.data.clips import default_cache
 from coefvq.data.locations import Root, locate, root_at
+from coefvq.data.media.clips import default_cache
 from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError, MediaError
 from coefvq.files import ROOM, atomic_path, check_regular, storage_errors

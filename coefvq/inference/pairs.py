@@ -13,7 +13,7 @@ import numpy.typing as npt
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import MediaLimits
-from coefvq.data.clips import ClipStore, default_cache
+from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import CoefVQError, MLLMUnavailableError
 from coefvq.inference.scores import Scores, score_clips
 from coefvq.inference.settings import Recorded, load_for_scoring

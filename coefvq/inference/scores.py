@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from coefvq.data.clips import ClipStore
-from coefvq.data.workers import shared_pool
+from coefvq.compute.workers import shared_pool
+from coefvq.data.media.clips import ClipStore
 from coefvq.errors import CoefVQError, MediaError, ModelError
 from coefvq.records import VideoInput
 
 if TYPE_CHECKING:
     import torch
 
-    from coefvq.data.dataset import Collator, Example, VideoDataset
     from coefvq.models.classifier import Classifier
+    from coefvq.models.dataset import Collator, Example, VideoDataset
 
 #: P(positive) per video
 Scores = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ def score_batches(
         MediaError: a clip does not decode.
         ModelError: a video's logits are not finite, or no head answers for ``issue``.
     """
-    from coefvq.data.dataset import VideoDataset
+    from coefvq.models.dataset import VideoDataset
 
     dataset = VideoDataset(videos, store)
     return score_dataset(classifier, dataset, classifier.collator, batch_size, progress, issue, failed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from coefvq.config import Approximate, MediaLimits, Scoring
-from coefvq.data.limits import kept_limits
+from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ModelError
 
 if TYPE_CHECKING:

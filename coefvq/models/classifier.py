@@ -18,18 +18,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import nn
 
 from coefvq.config import BaseModelParams, Lora, MediaLimits, MediaSpec, MLLMParams
-from coefvq.data.dataset import Collator
-from coefvq.data.limits import kept_limits
-from coefvq.data.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
-from coefvq.data.tokens import SpecialTokens
+from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
 from coefvq.models.assembly import Builder, TokenIds, check_frame_size, device
+from coefvq.models.dataset import Collator
 from coefvq.models.heads import probability_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, preset_from
 from coefvq.models.pretrained import weights_of
+from coefvq.models.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
+from coefvq.models.tokens import SpecialTokens
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 

@@ -23,16 +23,16 @@ import torch
 from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import Collator, Example, text_of
-from coefvq.data.limits import kept_limits
-from coefvq.data.media import Clip
-from coefvq.data.workers import LimitedPool
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import Clip
+from coefvq.data.media.limits import kept_limits
 from coefvq.errors import DataError
 from coefvq.files import write_text
 from coefvq.models.card import model_card
 from coefvq.models.classifier import Classifier, ModelConfig, load
+from coefvq.models.dataset import Collator, Example, text_of
 from coefvq.models.heads import MISSING_LABEL
 from coefvq.records import VideoInput
 

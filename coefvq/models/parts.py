@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
-from coefvq.data.tokens import SpecialTokens
+from coefvq.models.tokens import SpecialTokens
 from coefvq.models.weights.sources import Source
 
 Size = Annotated[int, Field(ge=1)]

@@ -56,7 +56,7 @@ def _open_pair(pair_json: Path) -> Predict:
 
 
 def _open_single(folder: Path) -> Predict:
-    from coefvq.data.clips import ClipStore, default_cache
+    from coefvq.data.media.clips import ClipStore, default_cache
     from coefvq.inference import score_clips
     from coefvq.models.classifier import load
 

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from coefvq.config import Alignment, Params
-from coefvq.data.clips import default_cache
-from coefvq.data.dataset import Collator, VideoDataset, text_of
 from coefvq.data.descriptions import read_descriptions
-from coefvq.data.text import TextEncoder
+from coefvq.data.media.clips import default_cache
 from coefvq.errors import ModelError
 from coefvq.files import sha256_json
 from coefvq.models.classifier import Classifier
+from coefvq.models.dataset import Collator, VideoDataset, text_of
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.text import TextEncoder
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
 from coefvq.stages.common import data_ref, inputs_and_labels, labelled, split_manifest

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits, Predict
-from coefvq.data.workers import LimitedPool
 from coefvq.errors import CoefVQError, DataError, ModelError, StorageError
 from coefvq.inference import Scores, load_for_scoring, plan_batches, score_batches
 from coefvq.records import VideoInput
@@ -42,10 +42,10 @@ def score_on_ray(
         DataError: Ray is not installed or cannot be reached.
         ModelError: the folder does not fit, or a logit is not finite.
     """
-    from coefvq.data.clips import default_cache
-    from coefvq.data.dataset import Collator, text_of
-    from coefvq.data.ray_engine import connect
+    from coefvq.compute.ray_engine import connect
+    from coefvq.data.media.clips import default_cache
     from coefvq.models.classifier import read_description
+    from coefvq.models.dataset import Collator, text_of
 
     scores, failed = np.full(len(videos), np.nan), dict[int, str]()
     if not videos:
@@ -102,7 +102,7 @@ class _Scorer:
     def __init__(self, folder: str, predict: str, limits: str, cache: str) -> None:
         import torch
 
-        from coefvq.data.clips import ClipStore
+        from coefvq.data.media.clips import ClipStore
 
         torch.set_num_threads(1)
         self._classifier = load_for_scoring(Path(folder), Predict.model_validate_json(predict))

@@ -8,10 +8,10 @@ from typing import Any
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params
-from coefvq.data.profile import profile
-from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_stability, read_thresholds
+from coefvq.data.validation.profile import profile
 from coefvq.files import read_json, write_json
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
+from coefvq.reporting.files import read_calibration, read_evaluation, read_stability, read_thresholds
 from coefvq.stages.common import data_ref, split_manifest
 
 

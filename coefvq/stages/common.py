@@ -7,24 +7,15 @@ from pathlib import Path
 import pandas as pd
 
 from coefvq.config import Params
+from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
-from coefvq.data.remote import is_url
-from coefvq.data.validation_report import ValidationResult, to_html, to_json, to_markdown
+from coefvq.data.validation.report import ValidationResult, to_html, to_json, to_markdown
 from coefvq.errors import DataError
 from coefvq.evaluation.detail import DetailSettings
 from coefvq.files import sha256_file, write_json, write_text
 from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column
 from coefvq.redaction import redact_value
 from coefvq.registry.bundle import DataRef
-
-
-def media_root(params: Params) -> Path:
-    """Folder the manifest's relative ``uri`` values start from; below a URL prefix, ingest wrote whole URLs."""
-    media = params.paths.media
-    if media is not None and not is_url(media):
-        return Path(media)
-    raw = Path(params.paths.raw)
-    return raw if raw.is_dir() else raw.parent
 
 
 def data_ref(params: Params) -> DataRef:
@@ -88,4 +79,6 @@ def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:
 
 def inputs_and_labels(rows: pd.DataFrame, params: Params, issue: str) -> tuple[list[VideoInput], list[int]]:
     """Model inputs and 0/1 labels of labelled rows, in order."""
-    return to_inputs(rows, media_root(params), params.ingest.protocols), [int(v) for v in rows[label_column(issue)]]
+    return to_inputs(rows, media_root(params.paths), params.ingest.protocols), [
+        int(v) for v in rows[label_column(issue)]
+    ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from coefvq.config import Params
 from coefvq.data.manifest import read_table
 from coefvq.evaluation.detail import detail_report, prevalence_report
-from coefvq.evaluation.plots import score_histogram_rows
 from coefvq.evaluation.report import evaluation_report, labelled_split
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
+from coefvq.reporting.plots import score_histogram_rows
 from coefvq.stages.common import detail_settings, split_manifest
 
 

@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import Any, Literal
 
 from coefvq.config import Params
+from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
 from coefvq.errors import ConfigError
 from coefvq.records import SPLITS, VideoInput
-from coefvq.stages.common import media_root, split_manifest
+from coefvq.stages.common import split_manifest
 from coefvq.stages.loading import clip_store, decide, feature_store
 from coefvq.stages.training import TrainingJob, fresh_classifier, training_rows
 from coefvq.terminal import progress
@@ -63,5 +64,5 @@ def build_features(
 def _of_splits(params: Params, splits: Sequence[str]) -> list[VideoInput]:
     rows = split_manifest(params)
     return to_inputs(
-        rows[rows["split"].isin(splits)].reset_index(drop=True), media_root(params), params.ingest.protocols
+        rows[rows["split"].isin(splits)].reset_index(drop=True), media_root(params.paths), params.ingest.protocols
     )

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from coefvq.compute.ray_engine import connect
 from coefvq.config import Params
-from coefvq.data.clips import default_cache
-from coefvq.data.ray_engine import connect
+from coefvq.data.media.clips import default_cache
 from coefvq.errors import CoefVQError, DataError
 
 _CPUS = 1.0

@@ -13,18 +13,17 @@ import pandas as pd
 
 from coefvq.config import Params
 from coefvq.data import remote
-from coefvq.data.clips import default_cache
 from coefvq.data.importers import CheckedTable, open_table
 from coefvq.data.importers.ids import manifest_ids
 from coefvq.data.importers.left_out import LeftOut, ListedNames, not_listed, not_taken
-from coefvq.data.locations import root_at, spelling
+from coefvq.data.locations import media_root, root_at, spelling
 from coefvq.data.manifest import manifest_writer, normalise
-from coefvq.data.probe import expect, probe_all
+from coefvq.data.media.clips import default_cache
+from coefvq.data.media.probe import expect, probe_all
 from coefvq.errors import ConfigError
 from coefvq.files import write_json
 from coefvq.records import REASONS, label_column
 from coefvq.redaction import redact
-from coefvq.stages.common import media_root
 from coefvq.terminal import progress, say
 
 _ROW_GROUP = 8192
@@ -74,7 +73,7 @@ def _probed(table: CheckedTable, params: Params, listed: ListedNames, advance: C
     """Rows with what their clips turned out to be; answers come in order but later than questions."""
     media, settings = params.paths.media, params.ingest
     prefix = media if media is not None and remote.is_url(media) else None
-    root = root_at(media_root(params))
+    root = root_at(media_root(params.paths))
     waiting: deque[Row] = deque()
 
     def uris() -> Iterator[str]:
@@ -86,7 +85,7 @@ def _probed(table: CheckedTable, params: Params, listed: ListedNames, advance: C
 
     probes = probe_all(
         uris(),
-        media_root(params),
+        media_root(params.paths),
         limits=settings.limits,
         workers=params.runtime.workers,
         engine=params.runtime.engine,

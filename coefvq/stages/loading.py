@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coefvq.config import Params
-from coefvq.data.clips import ClipStore, default_cache
-from coefvq.data.dataset import Collator, VideoDataset, text_of
+from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import DataError
 from coefvq.files import storage_errors
 from coefvq.models.classifier import Classifier
+from coefvq.models.dataset import Collator, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
 from coefvq.training.features.build import Builder

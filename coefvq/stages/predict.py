@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from coefvq.config import Params
+from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
 from coefvq.files import write_json
@@ -15,7 +16,7 @@ from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scorin
 from coefvq.models.classifier import load
 from coefvq.records import SCORE_COLUMNS, VideoInput, label_column, posterior_column
 from coefvq.stages.bulk import score_on_ray
-from coefvq.stages.common import media_root, split_manifest
+from coefvq.stages.common import split_manifest
 from coefvq.stages.loading import checked, decoded, opened
 from coefvq.terminal import Advance, progress
 
@@ -27,7 +28,7 @@ def run(params: Params, issue: str) -> None:
     """Score every video that thresholds, figures or traffic shares are computed on."""
     manifest = split_manifest(params)
     rows = manifest[manifest["split"].isin(_SCORED)].reset_index(drop=True)
-    videos = to_inputs(rows, media_root(params), params.ingest.protocols)
+    videos = to_inputs(rows, media_root(params.paths), params.ingest.protocols)
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     for kind in ("base", "mllm"):

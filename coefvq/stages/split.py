@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import Params
-from coefvq.data.expectations import validate_splits
 from coefvq.data.manifest import read_table, write_table
-from coefvq.data.split_checks import torn_videos
-from coefvq.data.split_groups import tying_columns, with_look_alikes
-from coefvq.data.splits import assign_splits, check_splits, enrichment_weights, summarize
-from coefvq.data.validation_report import first_error
+from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
+from coefvq.data.splits.checks import torn_videos
+from coefvq.data.splits.groups import tying_columns, with_look_alikes
+from coefvq.data.validation.expectations import validate_splits
+from coefvq.data.validation.report import first_error
 from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
 from coefvq.records import MANIFEST_COLUMNS

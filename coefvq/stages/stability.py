@@ -13,14 +13,15 @@ import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, Scoring
-from coefvq.data.clips import ClipStore, default_cache
+from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
+from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import MediaError
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.records import REQUIRED_SCORE_COLUMNS, VideoInput
-from coefvq.stages.common import media_root, split_manifest
+from coefvq.stages.common import split_manifest
 from coefvq.stages.loading import checked
 from coefvq.terminal import say
 
@@ -39,7 +40,7 @@ def run(params: Params, issue: str) -> None:
     band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
     manifest = split_manifest(params).set_index("video_id", drop=False)
     rows = manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True)
-    videos = to_inputs(rows, media_root(params), params.ingest.protocols)
+    videos = to_inputs(rows, media_root(params.paths), params.ingest.protocols)
     models = _pair(params, issue, params.predict)
     half = _pair(params, issue, params.predict.model_copy(update={"dtype": "bfloat16"}))
     with TemporaryDirectory() as folder:

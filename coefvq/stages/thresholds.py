@@ -13,10 +13,10 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, Thresholds
 from coefvq.data.manifest import read_table
 from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
-from coefvq.evaluation.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
+from coefvq.reporting.plots import frontier_rows, pr_curve_rows, write_result_figure
 from coefvq.stages.common import detail_settings, split_manifest
 from coefvq.terminal import say
 

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import Alignment, Params, Training
-from coefvq.data.clips import default_cache
-from coefvq.data.dataset import Collator, VideoDataset, text_of
 from coefvq.data.descriptions import read_descriptions
+from coefvq.data.media.clips import default_cache
 from coefvq.errors import SplitError
 from coefvq.files import sha256_json, write_json
 from coefvq.models.assembly import device
 from coefvq.models.classifier import Classifier, ModelConfig, build, text_encoder
+from coefvq.models.dataset import Collator, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
 from coefvq.registry.flat import flat_params

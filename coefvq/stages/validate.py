@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from coefvq.config import Params
-from coefvq.data.expectations import validate_manifest
+from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table
-from coefvq.data.profile import check_profile
-from coefvq.data.validation_report import first_error
+from coefvq.data.validation.expectations import validate_manifest
+from coefvq.data.validation.profile import check_profile
+from coefvq.data.validation.report import first_error
 from coefvq.errors import ValidationFailedError
 from coefvq.files import read_json
-from coefvq.stages.common import media_root, write_validation
+from coefvq.stages.common import write_validation
 from coefvq.terminal import say
 
 
@@ -21,7 +22,7 @@ def run(params: Params) -> None:
     manifest = read_table(Path(params.paths.manifest))
     reference = check_profile(read_json(Path(params.paths.reference)), params.paths.reference)
     result = validate_manifest(
-        manifest, media_root(params), params.validate_, params.issues, reports / "data_docs", reference
+        manifest, media_root(params.paths), params.validate_, params.issues, reports / "data_docs", reference
     )
     write_validation(result, reports, "validation", "Manifest validation")
     if not result.success:

@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from coefvq.config import Alignment
-from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
 from coefvq.files import atomic_path, read_json, sha256_json, write_json
 from coefvq.models.language import positions_of
 from coefvq.models.last_position import ASK
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.text import TextEncoder
 
 _WEIGHTS, _FACTS = "warmup.safetensors", "warmup.json"
 _FORMAT = 1

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.text import TextEncoder
 from coefvq.training.warmup import Inputs, batches, trained_parts
 
 _PROJECTOR_BATCH = 64

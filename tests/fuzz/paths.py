@@ -17,8 +17,8 @@ import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Approximate, MediaLimits, MediaSpec, Predict, load_params
-from coefvq.data.clips import ClipStore
-from coefvq.data.thumbnails import thumbnails
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.thumbnails import thumbnails
 from coefvq.errors import MediaError
 from coefvq.inference import PairScorer
 from coefvq.models.classifier import Classifier

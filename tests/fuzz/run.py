@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coefvq.config import MediaLimits, MediaSpec
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.probe import probe_all
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.media.probe import probe_all
 from coefvq.records import REASONS, VideoInput
 from tests.fuzz.corpus import Case, make
 

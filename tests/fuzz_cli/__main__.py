@@ -99,7 +99,8 @@ def _show(result: Result, details: TextIO | None, quiet: bool) -> None:
 def _print(summary: Summary, options: argparse.Namespace, skipped: int) -> None:
     facts = {**summary.to_json(), "skipped": skipped, "seed": options.seed}
     if options.json:
-        print(json.dumps({**facts, "failures": [[r.case, [f.kind for f in r.faults]] for r in summary.failures]}))
+        failures = [[r.case, [f"{f.kind}: {f.detail}" for f in r.faults]] for r in summary.failures]
+        print(json.dumps({**facts, "failures": failures}))
         return
     print(json.dumps(facts))
 

@@ -42,7 +42,7 @@ HEAVY = (
     "coefvq.stages.candidate",
     "coefvq.registry.release",
     "coefvq.registry.champions",
-    "coefvq.evaluation.report_html",
+    "coefvq.reporting.html",
     "tasks.workspace",
 )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from coefvq.data.synthetic.generate import generate
+from coefvq.simulation.synthetic.generate import generate
 from tasks.workspace import create
 
 #: small and quick; a model this size may well be worse than guessing, which is not the point here
@@ -82,7 +82,7 @@ def labelled_folder(folder: Path) -> Path:
             writer.writerow(
                 {"file_name": row["file_name"], "label": label, "title": title, "source_id": row["source_id"]}
             )
-    for name in ("factors.jsonl", ".synthetic.json"):
+    for name in ("factors.jsonl", "descriptions.jsonl", ".synthetic.json"):
         (folder / name).unlink()
     silence(folder / rows[0]["file_name"])
     return folder

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from coefvq.config import Lora, MLLMParams, Training
-from coefvq.data.dataset import Example, VideoDataset
-from coefvq.data.text import train_text_encoder
 from coefvq.models.classifier import Classifier, build, mllm_config
+from coefvq.models.dataset import Example, VideoDataset
+from coefvq.models.text import train_text_encoder
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import fit, seed_everything
 from coefvq.training.ranks import rank, world_size

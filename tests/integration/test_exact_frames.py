@@ -15,10 +15,10 @@ import av
 import numpy as np
 import pytest
 
-from coefvq.data.bitstream import describe
-from coefvq.data.container import opened, video_packets
-from coefvq.data.frames import plan
-from coefvq.data.media import DEFAULT_LIMITS, decode_frames, planned_frames
+from coefvq.data.media.bitstream import describe
+from coefvq.data.media.container import opened, video_packets
+from coefvq.data.media.decode import DEFAULT_LIMITS, decode_frames, planned_frames
+from coefvq.data.media.frames import plan
 from tests.integration.encoded_clips import HEIGHT, SIDE, Recipe, naive, write, x264, x265
 
 COUNTS = (1, 2, 5, 9, 16)

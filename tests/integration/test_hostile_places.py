@@ -22,11 +22,11 @@ import pytest
 from coefvq.cli.score import collect
 from coefvq.config import MediaSpec, Params
 from coefvq.data.batches import Batch, stage_batch
-from coefvq.data.clips import ClipStore
 from coefvq.data.importers import open_table
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.reupload.generate import Settings, reupload
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import CoefVQError, DataError
+from coefvq.simulation.reupload.generate import Settings, reupload
 from coefvq.stages import ingest
 from coefvq.vmp.publications import read_events
 from tasks.data_copy import copy_data

@@ -20,7 +20,7 @@ import pytest
 
 from coefvq.config import Params, load_params
 from coefvq.data.manifest import write_table as write_parquet
-from coefvq.data.presence import files_exist
+from coefvq.data.validation.presence import files_exist
 from coefvq.errors import ConfigError, DataError
 from coefvq.stages import ingest
 from tests.unit.clip_server import serving

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.probe import probe_all
-from coefvq.data.workers import limited_map
+from coefvq.compute.engines import limited_map
+from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.media.probe import probe_all
 from coefvq.errors import DataError
 from tests.unit.worker_tasks import ANY, LIMITS, lost, obey, raise_on, square
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from coefvq.config import Params, load_params
-from coefvq.data.synthetic.generate import generate
 from coefvq.shipped_recipes import shipped_recipe
+from coefvq.simulation.synthetic.generate import generate
 from coefvq.stages import ingest, split
 from coefvq.stages.features import build_features
 from tasks.workspace import change_params, template

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from coefvq.config import Approximate, MediaSpec, Predict
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.text import train_text_encoder
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.inference import load_for_scoring, score_batches
 from coefvq.models.classifier import ModelConfig, build
+from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.stages.bulk import score_on_ray
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coefvq.evaluation.report_html import build
+from coefvq.reporting.html import build
 from tests.integration.chromium import BINARY, chromium, visit
 from tests.unit.report_world import inputs
 

@@ -93,8 +93,8 @@ def test_speech_is_not_like_noise_or_a_tone_of_the_same_loudness(published: Audi
 
 
 def test_the_sound_of_a_file_reaches_the_encoder_as_it_was_made(published: AudioBranch, tmp_path: Path) -> None:
-    from coefvq.data.media import decode_audio
-    from coefvq.data.synthetic.encode import write_mp4
+    from coefvq.data.media.decode import decode_audio
+    from coefvq.simulation.synthetic.encode import write_mp4
 
     spoken = [speak(sentence) for sentence in SENTENCES[:3]]
     frames = np.zeros((50, 64, 64, 3), np.uint8)

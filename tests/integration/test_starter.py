@@ -14,11 +14,11 @@ from filelock import FileLock
 from PIL import Image
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
-from coefvq.data.dataset import Example
-from coefvq.data.media import Clip
+from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
 from coefvq.models import pretrained
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config, text_encoder
+from coefvq.models.dataset import Example
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
 from coefvq.models.weights import fetch as weights
 from coefvq.models.weights.sources import EFFICIENTNET_LITE2, SMOLLM2_135M, SOURCES, Source, Wheel

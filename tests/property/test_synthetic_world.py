@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coefvq.data.synthetic import bayes_table
-from coefvq.data.synthetic.channel import channel_matrix
-from coefvq.data.synthetic.clips import POSTERIORS, describe
-from coefvq.data.synthetic.factors import FACTOR_TYPES, PRIOR, Factors
-from coefvq.data.synthetic.odds import ISSUES
-from coefvq.data.synthetic.overlays import wrap
-from coefvq.data.synthetic.world import (
+from coefvq.simulation.synthetic import bayes_table
+from coefvq.simulation.synthetic.channel import channel_matrix
+from coefvq.simulation.synthetic.clips import POSTERIORS, describe
+from coefvq.simulation.synthetic.factors import FACTOR_TYPES, PRIOR, Factors
+from coefvq.simulation.synthetic.odds import ISSUES
+from coefvq.simulation.synthetic.overlays import wrap
+from coefvq.simulation.synthetic.world import (
     VIEWS,
     chance,
     logits,

@@ -13,9 +13,9 @@ import pytest
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import BaseModelParams, MediaLimits, MediaSpec
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.probe import probe_all
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.media.probe import probe_all
 from coefvq.files import sha256_file
 from coefvq.inference import MultiIssueScorer, PairScorer
 from coefvq.models.classifier import base_config, build
@@ -224,7 +224,7 @@ def test_clips_that_are_known_start_no_process(
         ClipStore(scorer.cache, model.config.media, HARSH).get(video)
     # limits of its own are a pool of its own: none that another test left at work
     own = replace(scorer, limits=HARSH.model_copy(update={"cpu_seconds": 2}))
-    monkeypatch.setattr("coefvq.data.workers.LimitedPool._start", None)
+    monkeypatch.setattr("coefvq.compute.workers.LimitedPool._start", None)
     [row] = own.score([video])
     assert row.error is None
     (tmp_path / "new.mp4").write_bytes(seed("mkv"))

@@ -22,11 +22,11 @@ import torch
 from safetensors.torch import save_file
 
 from coefvq.config import Lora, MediaSpec, MLLMParams
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import VideoDataset
-from coefvq.data.media import DEFAULT_LIMITS, Clip
-from coefvq.data.text import train_text_encoder
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.models.classifier import build, mllm_config
+from coefvq.models.dataset import VideoDataset
+from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training import checkpoints
 from coefvq.training.checkpoints import CheckpointFolder

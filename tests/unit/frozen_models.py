@@ -9,15 +9,15 @@ import torch
 from safetensors.numpy import save_file
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams, Training
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.models.assembly import Builder, TokenIds, freeze_module
 from coefvq.models.classifier import Classifier, base_config, build, mllm_config
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
+from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.models.vision import CnnBranch, visual_tokens
 from coefvq.records import VideoInput
 from tests.settings import training_settings

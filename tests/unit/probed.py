@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coefvq.config import MediaLimits
-from coefvq.data.probe import Probe, _inspect, _plan, _settings
+from coefvq.data.media.probe import Probe, _inspect, _plan, _settings
 
 
 def probe_clip(uri: str, root: Path, limits: MediaLimits) -> Probe:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from coefvq.evaluation.report import cascade_report, evaluation_report
-from coefvq.evaluation.report_html import ReportInputs
+from coefvq.reporting.html import ReportInputs
 
 TARGETS = (60.0, 70.0, 80.0, 90.0)
 

@@ -18,12 +18,12 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save
 
+from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaSpec
-from coefvq.data.clips import ClipStore, _fill
 from coefvq.data.manifest import to_inputs
-from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.media.clips import ClipStore, _fill
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.data.remote import copy_path
-from coefvq.data.workers import LimitedPool
 from coefvq.errors import MediaError, StorageError
 from coefvq.files import sha256_file
 from coefvq.records import VideoInput
@@ -148,7 +148,7 @@ def test_a_row_that_leads_elsewhere_cannot_be_read(tmp_path: Path, folder: Path,
 
 
 def test_workers_need_no_torch() -> None:
-    code = "import sys, coefvq.data.clips, coefvq.data.probe; sys.exit('torch' in sys.modules)"
+    code = "import sys, coefvq.data.media.clips, coefvq.data.media.probe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -157,8 +157,8 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(folder: Path, tmp_path: 
 import resource, signal, sys
 from pathlib import Path
 from coefvq.config import MediaSpec
-from coefvq.data.clips import ClipStore, _fill
-from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.media.clips import ClipStore, _fill
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import StorageError
 from coefvq.records import VideoInput
 
@@ -277,7 +277,7 @@ def test_a_path_that_is_no_clip_costs_one_row(folder: Path, tmp_path: Path) -> N
 def test_a_clip_without_rights_is_a_bad_clip(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As root no right is missing, so the kernel's answer is given by hand; in this process, as a worker would."""
     store = ClipStore(tmp_path / "cache", SPEC, DEFAULT_LIMITS)
-    for place in ("pathlib.Path.stat", "coefvq.data.clips.sha256_file"):
+    for place in ("pathlib.Path.stat", "coefvq.data.media.clips.sha256_file"):
         with monkeypatch.context() as patch:
             patch.setattr(place, denied)
             assert store.hashed(VideoInput("a", folder / "a.mp4")).sha256 is None

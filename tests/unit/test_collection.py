@@ -10,7 +10,7 @@ import pytest
 # a cycle that tells when the collector takes it apart, and what must happen at the end anyway
 CYCLE = """
 import atexit, sys
-from coefvq.collection import collect_rarely
+from coefvq.compute.collection import collect_rarely
 class Cycle:
     def __init__(self):
         self.me = self

@@ -187,14 +187,14 @@ def test_the_documents_list_every_key_that_may_be_left_out(repository: Path) -> 
 #: who may print, and who may read JSON or YAML: strict parsers, rows of strangers' tables, what we wrote ourselves
 PRINTERS = {"coefvq/terminal.py", "coefvq/faults.py", "coefvq/__main__.py"}
 READERS = {
-    "coefvq/data/answers.py",
+    "coefvq/compute/answers.py",
     "coefvq/documents.py",
     "coefvq/data/batches.py",
     "coefvq/data/descriptions.py",
     "coefvq/data/importers/text_readers.py",
     "coefvq/data/importers/values.py",
-    "coefvq/data/probe_cache.py",
-    "coefvq/data/reupload/folder.py",
+    "coefvq/data/media/probe_cache.py",
+    "coefvq/simulation/reupload/folder.py",
     "coefvq/registry/serving.py",
     "coefvq/stages/bulk.py",
     "coefvq/training/arguments.py",

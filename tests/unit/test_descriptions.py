@@ -18,33 +18,36 @@ from coefvq.stages import train_base, train_mllm
 from coefvq.stages.training import _without_missing_descriptions
 from tasks.workspace import write_pipeline
 
-SHOWN = {
-    **{"object": "flower", "action": "calm", "topic": "dare", "sticker": "unsafe"},
-    **{"edit": "pip", "claim": "own", "sound": "music"},
-}
-LINE = json.dumps({"video_id": "a", "shown": SHOWN})
+TEXTS = [" flower calm", " calm flower"]
+LINE = json.dumps({"video_id": "a", "descriptions": TEXTS})
 ROWS = pd.DataFrame({"video_id": ["a", "b", "c"]})
 
 
 def test_a_column_caption_wins_over_the_file(tmp_path: Path) -> None:
-    (tmp_path / "factors.jsonl").write_text(LINE + "\n", "utf-8")
+    (tmp_path / "descriptions.jsonl").write_text(LINE + "\n", "utf-8")
     assert read_descriptions(ROWS.assign(caption=["x", None, "z"]), tmp_path) == [("x",), (), ("z",)]
     found = read_descriptions(ROWS, tmp_path)
     assert found == read_descriptions(ROWS, tmp_path / "metadata.csv")
-    assert found[1:] == [(), ()]
-    assert found[0][0] == " flower calm dare danger corner own music"
-    assert found[0][6] == " music flower calm dare danger corner own"
-    assert len(found[0]) == 7
+    assert found == [tuple(TEXTS), (), ()]
 
 
 def test_without_column_and_file_no_row_has_any(tmp_path: Path) -> None:
     assert read_descriptions(ROWS, tmp_path) == [(), (), ()]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"video_id": "a"}', LINE.replace("calm", "wild")])
+BROKEN = [{"video_id": "a"}, {"video_id": "a", "descriptions": "flower"}, {"video_id": "a", "descriptions": [1]}]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", *map(json.dumps, BROKEN)])
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
-    (tmp_path / "factors.jsonl").write_text(f"{LINE}\n{line}\n", "utf-8")
+    (tmp_path / "descriptions.jsonl").write_text(f"{LINE}\n{line}\n", "utf-8")
     with pytest.raises(DataError, match="row 2"):
+        read_descriptions(ROWS, tmp_path)
+
+
+def test_clips_of_an_earlier_version_are_not_left_without_descriptions(tmp_path: Path) -> None:
+    (tmp_path / "factors.jsonl").write_text("{}\n", "utf-8")
+    with pytest.raises(DataError, match="same numbers"):
         read_descriptions(ROWS, tmp_path)
 
 

@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 
 from coefvq.config import Validate
-from coefvq.data import expectations
-from coefvq.data.expectations import validate_manifest, validate_splits
-from coefvq.data.manifest_rules import drift_rules, manifest_rules, prevalence_rules, split_rules, type_rules
-from coefvq.data.presence import files_exist
-from coefvq.data.profile import profile
-from coefvq.data.validation_report import COMPLAINTS, ValidationResult, first_error
+from coefvq.data.validation import expectations
+from coefvq.data.validation.expectations import validate_manifest, validate_splits
+from coefvq.data.validation.manifest_rules import drift_rules, manifest_rules, prevalence_rules, split_rules, type_rules
+from coefvq.data.validation.presence import files_exist
+from coefvq.data.validation.profile import profile
+from coefvq.data.validation.report import COMPLAINTS, ValidationResult, first_error
 from coefvq.records import MANIFEST_COLUMNS
 
 PARAMS = Validate(
@@ -243,7 +243,7 @@ def test_nothing_is_sent_anywhere(manifest: pd.DataFrame, media: Path, monkeypat
 def test_the_engine_is_imported_on_use_only_and_its_telemetry_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import os, sys\n"
-        "import coefvq.data.expectations, coefvq.data.validation_report\n"
+        "import coefvq.data.validation.expectations, coefvq.data.validation.report\n"
         "print('great_expectations' in sys.modules, 'GX_ANALYTICS_ENABLED' in os.environ)\n"
     )
     clean = {key: value for key, value in os.environ.items() if key != "GX_ANALYTICS_ENABLED"}

@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from coefvq.config import Approximate, Lora, MediaSpec
-from coefvq.data.dataset import Example
-from coefvq.data.media import Clip
-from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
 from coefvq.models.assembly import TokenIds
 from coefvq.models.classifier import Classifier, ModelConfig, build
+from coefvq.models.dataset import Example
 from coefvq.models.fast import attention, linear
 from coefvq.models.fast.attention import blocked_attention
 from coefvq.models.fast.layers import PatchMatmul
@@ -27,6 +26,7 @@ from coefvq.models.fast.switches import approximate_switches, choose, exact_swit
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import LanguagePart, LitePart
+from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.models.vision import CnnBranch, visual_tokens
 
 MEDIA = MediaSpec(frames=3, frame_size=64, audio_seconds=1.0)

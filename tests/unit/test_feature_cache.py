@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import Example, VideoDataset, text_of
-from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import StorageError
 from coefvq.models.classifier import Classifier
+from coefvq.models.dataset import Example, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.training.features.build import Builder, Built
 from coefvq.training.features.keys import cached_model

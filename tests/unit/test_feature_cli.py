@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coefvq.cli.features import app
-from coefvq.data.dataset import VideoDataset
+from coefvq.models.dataset import VideoDataset
 from coefvq.training.features.build import Builder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coefvq.data.bitstream import describe
-from coefvq.data.frames import plan
-from coefvq.data.timeline import PacketInfo, uniform_in_time, uniform_indices
+from coefvq.data.media.bitstream import describe
+from coefvq.data.media.frames import plan
+from coefvq.data.media.timeline import PacketInfo, uniform_in_time, uniform_indices
 
 
 def packets(order: str) -> list[PacketInfo]:

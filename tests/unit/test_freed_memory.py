@@ -11,7 +11,7 @@ import pytest
 # 20 times 256 MiB: 65,536 pages of 4 KiB each
 COUNT = """
 import ctypes, resource, sys
-from coefvq.freed_memory import keep_freed_memory
+from coefvq.compute.freed_memory import keep_freed_memory
 set_ = keep_freed_memory() if sys.argv[1] == "kept" else None
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from transformers import AutoModelForVideoClassification
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import Example
-from coefvq.data.media import DEFAULT_LIMITS, Clip
-from coefvq.data.text import train_text_encoder
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import ModelError
 from coefvq.inference import score_batches
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.models.dataset import Example
 from coefvq.models.heads import MISSING_LABEL, logits_of, probability_of
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, register
+from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training.losses import ClassificationLoss, LossSpec
 from tests.settings import training_settings

@@ -11,12 +11,12 @@ import torch
 from transformers import AutoConfig, AutoModelForVideoClassification
 
 from coefvq.config import Lora, MediaSpec, MLLMParams
-from coefvq.data.media import DEFAULT_LIMITS, Clip
-from coefvq.data.synthetic.encode import write_mp4
-from coefvq.data.text import train_text_encoder
+from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import DataError, MediaError
 from coefvq.models.classifier import Classifier, build, mllm_config
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, CoefVQProcessor, register
+from coefvq.models.text import train_text_encoder
+from coefvq.simulation.synthetic.encode import write_mp4
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)

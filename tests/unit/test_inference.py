@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from coefvq.config import Approximate, MediaSpec, Scoring
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import text_of
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.text import train_text_encoder
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.inference import EXACT, Recorded, load_for_scoring, plan_batches, recorded, score_batches
 from coefvq.models.classifier import ModelConfig, build, load
+from coefvq.models.dataset import text_of
+from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.stages.bulk import from_json, to_json
 

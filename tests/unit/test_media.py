@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from coefvq.config import MediaLimits, MediaSpec, load_params
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import (
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import (
     DEFAULT_LIMITS,
     decode_audio,
     decode_clip,
@@ -20,7 +20,7 @@ from coefvq.data.media import (
     full_decode_frames,
     stream_info,
 )
-from coefvq.data.probe import probe_all
+from coefvq.data.media.probe import probe_all
 from coefvq.errors import MediaError
 from coefvq.records import VideoInput
 from tests.integration.encoded_clips import HEIGHT, WIDTH, Recipe, write

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
-from coefvq.data.dataset import Example
-from coefvq.data.media import Clip
-from coefvq.data.text import TextEncoder, train_text_encoder
+from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.models.dataset import Example
 from coefvq.models.presets import get_preset
+from coefvq.models.text import TextEncoder, train_text_encoder
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
@@ -194,8 +194,8 @@ def test_importing_the_package_pulls_in_no_torch() -> None:
 
 def test_what_a_clip_sounds_like_does_not_hang_on_its_neighbours() -> None:
     """Whisper's features are cut below the loudest value: of the clip, never of the batch."""
-    from coefvq.data.dataset import Collator, Example
-    from coefvq.data.media import Clip
+    from coefvq.data.media.decode import Clip
+    from coefvq.models.dataset import Collator, Example
 
     rng = np.random.default_rng(1)
     frames = np.zeros((1, 3, 32, 32), np.uint8)

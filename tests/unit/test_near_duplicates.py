@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coefvq.data.near_duplicates import mirrored, near_duplicate_codes, video_hash
+from coefvq.data.splits.near_duplicates import mirrored, near_duplicate_codes, video_hash
 
 Bits = npt.NDArray[np.uint8]
 

@@ -11,9 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from coefvq.data.colour import Colours, to_sdr
-from coefvq.data.media import DEFAULT_LIMITS, decode_frames, full_decode_frames, planned_frames, stream_info
-from coefvq.data.pictures import Scaler, upright
+from coefvq.data.media.colour import Colours, to_sdr
+from coefvq.data.media.decode import DEFAULT_LIMITS, decode_frames, full_decode_frames, planned_frames, stream_info
+from coefvq.data.media.pictures import Scaler, upright
 from tests.integration.encoded_clips import HEIGHT, SIDE, WIDTH, write, x264, x265
 from tests.unit.probed import probe_clip
 

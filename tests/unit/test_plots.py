@@ -13,7 +13,8 @@ from dvc_render.vega import VegaRenderer
 from PIL import Image
 
 from coefvq.evaluation.metrics import precision_recall_points
-from coefvq.evaluation.plots import (
+from coefvq.evaluation.report import cascade_report
+from coefvq.reporting.plots import (
     MAX_ROWS,
     frontier_rows,
     pr_curve_rows,
@@ -22,8 +23,7 @@ from coefvq.evaluation.plots import (
     score_histogram_rows,
     write_result_figure,
 )
-from coefvq.evaluation.plots_template import LIBRARIES, offline_template, series_template
-from coefvq.evaluation.report import cascade_report
+from coefvq.reporting.plots_template import LIBRARIES, offline_template, series_template
 from tests.unit.scored_world import scores_table
 
 SCORES = scores_table(n=600)
@@ -162,7 +162,7 @@ def test_series_template_holds_the_anchors_and_fields_of_our_rows() -> None:
 
 
 def test_policies_on_one_point_share_a_label() -> None:
-    from coefvq.evaluation.plots import _by_place
+    from coefvq.reporting.plots import _by_place
 
     entries = [
         {"p_base": p_base, "qps_ratio_val": ratio, "val": {"f1": 0.5}}

@@ -20,13 +20,13 @@ import yaml
 from safetensors.torch import save_file
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
-from coefvq.data.text import train_text_encoder
 from coefvq.errors import ConfigError, ModelError
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, read_presets, shipped_presets
 from coefvq.models.pretrained import tensors_of
+from coefvq.models.text import train_text_encoder
 from coefvq.models.weights.fetch import fetch
 from coefvq.models.weights.sources import Source
 from tests.settings import training_settings

@@ -17,10 +17,10 @@ import pandas as pd
 import pytest
 
 from coefvq.data.manifest import normalise
-from coefvq.data.manifest_rules import type_table
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.probe import Probe, expect, probe_all
-from coefvq.data.probe_cache import open_cache
+from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.media.probe import Probe, expect, probe_all
+from coefvq.data.media.probe_cache import open_cache
+from coefvq.data.validation.manifest_rules import type_table
 from coefvq.errors import DataError
 from coefvq.records import LATER_COLUMNS, MANIFEST_COLUMNS
 from tests.unit.clip_server import ClipServer, serving

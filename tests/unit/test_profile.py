@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coefvq.data.profile import profile, psi
+from coefvq.data.validation.profile import profile, psi
 
 
 def videos(count: int, seed: int, views: float = 1.0, silent: float = 0.2, positive: float = 0.1) -> pd.DataFrame:

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 from coefvq.config import Params, load_params, parse_params, parse_recipe
-from coefvq.data.text import train_text_encoder
 from coefvq.errors import ConfigError
 from coefvq.models.classifier import base_config, build, mllm_config
 from coefvq.models.planning import plan
 from coefvq.models.presets import get_preset
+from coefvq.models.text import train_text_encoder
 from coefvq.overrides import difference, merged
 from coefvq.shipped_recipes import RECIPES, shipped_recipe
 from tasks.workspace import change_params, create, recipe_differs, template, write_pipeline

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from coefvq.config import MediaSpec
-from coefvq.data.clips import ClipStore
-from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.registry.serving import pair_frame, videos

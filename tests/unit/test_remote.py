@@ -13,7 +13,7 @@ import fsspec
 import pytest
 from yarl import URL
 
-from coefvq.data.media import DEFAULT_LIMITS
+from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.data.remote import address, check_protocols, copy_path, fetch, is_allowed, version
 from coefvq.data.web import redirect_target
 from coefvq.errors import ConfigError, DataError, MediaError

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 import coefvq.__main__ as main
 from coefvq.data.manifest import write_table
-from coefvq.data.media import DEFAULT_LIMITS
-from coefvq.data.thumbnails import MAX_BYTES, thumbnails
+from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.media.thumbnails import MAX_BYTES, thumbnails
 from coefvq.files import write_json
 from tests.unit.report_world import inputs
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from coefvq.data.profile import check_profile
+from coefvq.data.validation.profile import check_profile
 from coefvq.errors import DataError
-from coefvq.evaluation.report_files import read_calibration, read_evaluation, read_stability, read_thresholds
+from coefvq.reporting.files import read_calibration, read_evaluation, read_stability, read_thresholds
 from tests.unit.report_world import inputs
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from coefvq.evaluation.report import cascade_report, evaluation_report
-from coefvq.evaluation.report_html import ReportInputs, Served, build, pictures, wanted_thumbnails
-from coefvq.evaluation.report_html.decisions import TestVideos, alone, cascade, change, differing, per_1000
-from coefvq.evaluation.report_html.verdict import verdict
+from coefvq.reporting.html import ReportInputs, Served, build, pictures, wanted_thumbnails
+from coefvq.reporting.html.decisions import TestVideos, alone, cascade, change, differing, per_1000
+from coefvq.reporting.html.verdict import verdict
 from tests.unit.report_world import inputs
 
 ADDRESS = re.compile(r"(?:https?:)?//[a-z0-9]", re.IGNORECASE)

@@ -16,16 +16,16 @@ from typer.testing import CliRunner
 
 from coefvq.cli.reupload import reupload as command
 from coefvq.data.importers import read_table
-from coefvq.data.media import DEFAULT_LIMITS, stream_info
-from coefvq.data.reupload.edits import EVASION, PRESENTATION
-from coefvq.data.reupload.encode import SAMPLE_RATE, write_clip
-from coefvq.data.reupload.folder import COLUMNS, MARKER
-from coefvq.data.reupload.generate import Settings, Summary, count_videos
-from coefvq.data.reupload.generate import reupload as make_reuploads
+from coefvq.data.media.decode import DEFAULT_LIMITS, stream_info
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import roc_auc
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, container_facts, shortcut_scores
 from coefvq.files import sha256_file, sha256_tree
+from coefvq.simulation.reupload.edits import EVASION, PRESENTATION
+from coefvq.simulation.reupload.encode import SAMPLE_RATE, write_clip
+from coefvq.simulation.reupload.folder import COLUMNS, MARKER
+from coefvq.simulation.reupload.generate import Settings, Summary, count_videos
+from coefvq.simulation.reupload.generate import reupload as make_reuploads
 
 FPS = 10
 reupload = partial(make_reuploads, limits=DEFAULT_LIMITS)

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from coefvq.data.importers import read_table
-from coefvq.data.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit, painter
-from coefvq.data.reupload.encode import SAMPLE_RATE, read_frames, read_sound, retimed, write_clip, write_to_size
-from coefvq.data.reupload.footage import Footage, Frames, _at_constant_rate, _check_frame, _size, failed, prepare
-from coefvq.data.reupload.plan import Plan, originals, plans, settled, window
-from coefvq.data.reupload.render import Job, render
-from coefvq.data.reupload.titles import neutral_title, retitled
 from coefvq.errors import MediaError
+from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit, painter
+from coefvq.simulation.reupload.encode import SAMPLE_RATE, read_frames, read_sound, retimed, write_clip, write_to_size
+from coefvq.simulation.reupload.footage import Footage, Frames, _at_constant_rate, _check_frame, _size, failed, prepare
+from coefvq.simulation.reupload.plan import Plan, originals, plans, settled, window
+from coefvq.simulation.reupload.render import Job, render
+from coefvq.simulation.reupload.titles import neutral_title, retitled
 
 SIZE = (120, 80)
 PAINTED = ("crop", "mirror", "colour", "letterbox", "border", "pip", "banner", "logo")

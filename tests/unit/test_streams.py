@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from coefvq.data.media import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
-from coefvq.data.reupload.encode import read_sound, write_clip
+from coefvq.data.media.decode import DEFAULT_LIMITS, decode_audio, decode_clip, decode_frames, stream_info
 from coefvq.errors import MediaError
+from coefvq.simulation.reupload.encode import read_sound, write_clip
 from tests.fuzz.formats import boxes
 from tests.unit.media_files import BLUE, RED, YELLOW, Track, loudness, tone, write_tracks
 from tests.unit.probed import probe_clip

@@ -11,9 +11,10 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score
 from typer.testing import CliRunner
 
 from coefvq.cli import data
-from coefvq.data.synthetic import bayes_table
-from coefvq.data.synthetic.channel import MISTAKEN, channel_matrix
-from coefvq.data.synthetic.factors import (
+from coefvq.errors import DataError
+from coefvq.simulation.synthetic import bayes_table
+from coefvq.simulation.synthetic.channel import MISTAKEN, channel_matrix
+from coefvq.simulation.synthetic.factors import (
     FACTOR_TYPES,
     PRIOR,
     Action,
@@ -25,8 +26,8 @@ from coefvq.data.synthetic.factors import (
     Sticker,
     Topic,
 )
-from coefvq.data.synthetic.odds import ISSUES
-from coefvq.data.synthetic.world import (
+from coefvq.simulation.synthetic.odds import ISSUES
+from coefvq.simulation.synthetic.world import (
     VIEWS,
     calibrated_intercept,
     chance,
@@ -41,7 +42,6 @@ from coefvq.data.synthetic.world import (
     true_mass,
     view_masses,
 )
-from coefvq.errors import DataError
 
 PREVALENCE = {"icd": 0.07, "ucc": 0.09}
 DUEL = Factors(Object.BLADE, Action.CLASH, Topic.THREAT, Sticker.UNSAFE, Edit.LETTERBOX, Claim.COMMENTARY, Sound.SCREAM)

@@ -10,15 +10,25 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from coefvq.data.synthetic.captions import caption
-from coefvq.data.synthetic.clips import COLUMNS, POSTERIORS, Clip, describe, factors_row, metadata_row
-from coefvq.data.synthetic.factors import FACTOR_TYPES, Action, Claim, Edit, Factors, Object, Sound, Sticker, Topic
-from coefvq.data.synthetic.odds import ISSUES
-from coefvq.data.synthetic.overlays import sticker_patch
-from coefvq.data.synthetic.phrases import LANGUAGES, PHRASES
-from coefvq.data.synthetic.render import SIZE
-from coefvq.data.synthetic.texts import capitalised, fill, joined, write
-from coefvq.data.synthetic.world import VIEWS, chance
+from coefvq.simulation.synthetic.captions import caption
+from coefvq.simulation.synthetic.clips import COLUMNS, POSTERIORS, Clip, describe, factors_row, metadata_row
+from coefvq.simulation.synthetic.factors import (
+    FACTOR_TYPES,
+    Action,
+    Claim,
+    Edit,
+    Factors,
+    Object,
+    Sound,
+    Sticker,
+    Topic,
+)
+from coefvq.simulation.synthetic.odds import ISSUES
+from coefvq.simulation.synthetic.overlays import sticker_patch
+from coefvq.simulation.synthetic.phrases import LANGUAGES, PHRASES
+from coefvq.simulation.synthetic.render import SIZE
+from coefvq.simulation.synthetic.texts import capitalised, fill, joined, write
+from coefvq.simulation.synthetic.world import VIEWS, chance
 
 PREVALENCE = {"icd": 0.07, "ucc": 0.09}
 SECOND_HAND = {Claim.CREDIT, Claim.AGGREGATOR, Claim.DENIAL}

@@ -17,12 +17,12 @@ import pytest
 from typer.testing import CliRunner
 
 from coefvq.cli import data
-from coefvq.data.synthetic import GenerateSummary, generate
-from coefvq.data.synthetic.clips import describe
-from coefvq.data.synthetic.factors import FACTOR_TYPES, Factors
-from coefvq.data.synthetic.generate import MARKER, write_clip
 from coefvq.errors import DataError
 from coefvq.files import sha256_file, sha256_tree
+from coefvq.simulation.synthetic import GenerateSummary, generate
+from coefvq.simulation.synthetic.clips import describe
+from coefvq.simulation.synthetic.factors import FACTOR_TYPES, Factors
+from coefvq.simulation.synthetic.generate import MARKER, write_clip
 
 PREVALENCE = {"icd": 0.3, "ucc": 0.4}
 VIDEOS, SEED = 12, 5
@@ -66,6 +66,17 @@ def test_metadata_has_the_promised_columns_and_types(made: tuple[Path, GenerateS
                 assert repr(value) == row[f"posterior_{issue}{view}"]
     positives = {issue: sum(int(row[f"label_{issue}"]) for row in rows) for issue in PREVALENCE}
     assert summary == GenerateSummary(VIDEOS, VIDEOS * 3.0, positives)
+
+
+def test_descriptions_say_each_shown_level_from_any_start(made: tuple[Path, GenerateSummary]) -> None:
+    out, _ = made
+    lines = [json.loads(line) for line in (out / "descriptions.jsonl").read_text().splitlines()]
+    assert [line["video_id"] for line in lines] == [row["video_id"] for row in _rows(out)]
+    for line in lines:
+        words = line["descriptions"][0].split()
+        assert len(words) == len(line["descriptions"]) == 7
+        starts = {" ".join([*words[i:], *words[:i]]) for i in range(7)}
+        assert {text.strip() for text in line["descriptions"]} == starts
 
 
 def test_factors_stand_beside_the_videos(made: tuple[Path, GenerateSummary]) -> None:
@@ -188,7 +199,7 @@ def test_another_prevalence_starts_afresh(tmp_path: Path) -> None:
 _SCRIPT = """
 import sys
 from pathlib import Path
-from coefvq.data.synthetic import generate
+from coefvq.simulation.synthetic import generate
 generate(Path(sys.argv[1]), 200, 5, {"icd": 0.3, "ucc": 0.4}, workers=2, progress=lambda n: print(n, flush=True))
 """
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from coefvq.data.synthetic.encode import write_mp4
-from coefvq.data.synthetic.factors import Action, Claim, Edit, Factors, Object, Sound, Sticker, Topic
-from coefvq.data.synthetic.overlays import sticker_patch, wrap
-from coefvq.data.synthetic.render import FPS, FRAMES, SIZE, render
-from coefvq.data.synthetic.sound import soundtrack
-from coefvq.data.synthetic.tones import SAMPLE_RATE
+from coefvq.simulation.synthetic.encode import write_mp4
+from coefvq.simulation.synthetic.factors import Action, Claim, Edit, Factors, Object, Sound, Sticker, Topic
+from coefvq.simulation.synthetic.overlays import sticker_patch, wrap
+from coefvq.simulation.synthetic.render import FPS, FRAMES, SIZE, render
+from coefvq.simulation.synthetic.sound import soundtrack
+from coefvq.simulation.synthetic.tones import SAMPLE_RATE
 
 BASE = Factors(Object.BALL, Action.CALM, Topic.VAGUE, Sticker.NONE, Edit.PLAIN, Claim.NONE, Sound.MUSIC)
 SECONDS = 3

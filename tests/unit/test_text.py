@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import VideoDataset, text_of
-from coefvq.data.media import DEFAULT_LIMITS, Clip
-from coefvq.data.text import TextEncoder, shortened, train_text_encoder
-from coefvq.data.tokens import SpecialTokens
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import ModelError
 from coefvq.inference import score_batches
 from coefvq.models.classifier import base_config, build, mllm_config, text_limit
+from coefvq.models.dataset import VideoDataset, text_of
+from coefvq.models.text import TextEncoder, shortened, train_text_encoder
+from coefvq.models.tokens import SpecialTokens
 from coefvq.records import VideoInput
 from tests.settings import training_settings
 

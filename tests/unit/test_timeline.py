@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coefvq.data.media import DEFAULT_LIMITS, decode_frames, full_decode_frames, planned_frames, stream_info
-from coefvq.data.timeline import PacketInfo, timeline, uniform_in_time, uniform_indices
+from coefvq.data.media.decode import DEFAULT_LIMITS, decode_frames, full_decode_frames, planned_frames, stream_info
+from coefvq.data.media.timeline import PacketInfo, timeline, uniform_in_time, uniform_indices
 from coefvq.errors import MediaError
 from tests.unit.media_files import BLUE, RED, Track, write_tracks
 from tests.unit.probed import probe_clip

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import BaseModelParams, MediaSpec, Training
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import Example, VideoDataset
-from coefvq.data.media import DEFAULT_LIMITS, Clip
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import MLLMUnavailableError, TrainingError
 from coefvq.inference import PairScorer, recorded, score_batches
 from coefvq.models.classifier import Classifier, base_config, build, load
+from coefvq.models.dataset import Example, VideoDataset
 from coefvq.records import VideoInput
 from coefvq.training.arguments import use_bf16
 from coefvq.training.checkpoints import CheckpointFolder

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from coefvq.data.validation_report import (
+from coefvq.data.validation.report import (
     COMPLAINTS,
     Check,
     ValidationResult,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from coefvq.config import Alignment
-from coefvq.data.text import TextEncoder
 from coefvq.errors import DataError, ModelError
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.text import TextEncoder
 from coefvq.training.warmup import (
     Batch,
     Describing,

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from coefvq.config import PARAMS_FILE, Alignment, load_params
-from coefvq.data.text import TextEncoder, train_text_encoder
 from coefvq.errors import DataError, ModelError
 from coefvq.models.assembly import freeze_module
 from coefvq.models.classifier import build, mllm_config
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.stages.alignment import _facts
 from coefvq.training.losses import ClassificationLoss, LossSpec

@@ -15,8 +15,9 @@ import psutil
 import pytest
 from pydantic import TypeAdapter
 
-from coefvq.data.limited_worker import reason_of_exit
-from coefvq.data.workers import LimitedPool, limited_map, spawn_pool
+from coefvq.compute.engines import limited_map
+from coefvq.compute.limited_worker import reason_of_exit
+from coefvq.compute.workers import LimitedPool, spawn_pool
 from coefvq.errors import DataError
 from tests.unit.hostile_worker import misbehave
 from tests.unit.worker_tasks import (

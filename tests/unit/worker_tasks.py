@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from coefvq.compute.engines import limited_map
+from coefvq.compute.workers import spawn_pool
 from coefvq.config import MediaLimits
-from coefvq.data.workers import limited_map, spawn_pool
 
 LIMITS = MediaLimits(
     megabytes=1.0,

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from coefvq.data.clips import ClipStore
-from coefvq.data.dataset import Example, text_of
-from coefvq.data.workers import LimitedPool
+from coefvq.compute.workers import LimitedPool
+from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
 from coefvq.files import sha256_json, storage_errors
+from coefvq.models.dataset import Example, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
 from coefvq.training.features.keys import CachedModel

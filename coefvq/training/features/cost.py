@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from coefvq.data.clips import ClipStore
+from coefvq.data.media.clips import ClipStore
 from coefvq.files import atomic_path, storage_errors
 from coefvq.records import VideoInput
 from coefvq.training.features.build import model_inputs

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from coefvq.config import MediaSpec
-from coefvq.data.clips import FORMAT_VERSION
-from coefvq.data.dataset import Collator, text_of
-from coefvq.data.text import TextEncoder
+from coefvq.data.media.clips import FORMAT_VERSION
 from coefvq.files import sha256_file, sha256_json
+from coefvq.models.dataset import Collator, text_of
 from coefvq.models.frozen import HEARS, READS, SEES, FrozenPart, weights_sha256
 from coefvq.models.packed import packed_frozen
+from coefvq.models.text import TextEncoder
 from coefvq.records import VideoInput
 
 if TYPE_CHECKING:

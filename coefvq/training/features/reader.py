@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coefvq.data.dataset import Collator
+from coefvq.models.dataset import Collator
 from coefvq.training.features.keys import CachedModel
 from coefvq.training.features.store import read_entry
 

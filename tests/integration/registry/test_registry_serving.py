@@ -63,7 +63,7 @@ def _random_models(root: Path) -> dict[str, ModelRef]:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> str:
-    from coefvq.data.synthetic.encode import write_mp4
+    from coefvq.simulation.synthetic.encode import write_mp4
 
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(8)]
@@ -110,7 +110,7 @@ def test_a_single_model_answers_with_its_score(pair: Candidate, clip: str) -> No
 def test_a_single_model_decodes_under_the_limits_it_was_trained_under(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coefvq.data.media import DEFAULT_LIMITS
+    from coefvq.data.media.decode import DEFAULT_LIMITS
     from coefvq.models.classifier import base_config, build
     from coefvq.registry.serving import open_model
 
@@ -136,7 +136,7 @@ def test_a_single_model_decodes_under_the_limits_it_was_trained_under(
 def test_a_pair_decodes_under_the_limits_it_was_released_with(
     fresh: Workspace, clip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coefvq.data.media import DEFAULT_LIMITS
+    from coefvq.data.media.decode import DEFAULT_LIMITS
     from coefvq.records import VideoInput
     from coefvq.registry.champions import load_scorer
 

@@ -1,0 +1,1 @@
+"""Where work runs: processes with limits, pools of them, and Ray."""

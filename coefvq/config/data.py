@@ -1,0 +1,136 @@
+"""Sections about data: where it is, how it is read, checked and split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from coefvq.config.values import Count, Fraction, IssueName, KeptShare, Positive, Section
+
+
+class Paths(Section):
+    """Where stages read and write, relative to the workspace."""
+
+    raw: str
+    media: str | None
+    manifest: str
+    splits: str
+    reference: str
+    models: str
+    reports: str
+
+    def model_dir(self, kind: Literal["base", "mllm"], issue: str) -> Path:
+        """Folder of one trained model."""
+        return Path(self.models) / issue / kind
+
+    def report(self, issue: str, name: str) -> Path:
+        """One report file of an issue."""
+        return Path(self.reports) / issue / name
+
+
+class LabelSource(Section):
+    """Column of the imported table that holds an issue's label, and which values mean positive."""
+
+    column: str
+    positive: tuple[str, ...] | None
+
+
+class Runtime(Section):
+    """Settings that change speed and nothing else; no DVC stage depends on them.
+
+    Checkpoints of a training: ``save_steps`` are those between the ends of epochs, ``resume_from`` is a folder of
+    them in another place than the cache.
+    ``features`` says whether outputs of frozen towers are kept (``auto``: where it pays), ``features_gib`` how
+    much disk they may take.
+    """
+
+    workers: Count
+    engine: Literal["local", "ray"]
+    save_steps: Count | None
+    save_total_limit: Count
+    resume_from: str | None
+    features: Literal["auto", "on", "off"]
+    features_gib: Positive
+
+
+class Loading(Section):
+    """How rows come to the models.
+
+    Clips that no longer decode after ingest are skipped and named; a share above ``max_bad_share`` stops the run.
+    ``group_by_length`` puts rows of like length into one training batch.
+    """
+
+    max_bad_share: Fraction
+    group_by_length: bool
+
+
+class MediaLimits(Section):
+    """What one clip may cost; a clip above a limit is a rejected row, not an error of the run.
+
+    ``megapixels`` is width times height of one frame, ``frames`` the number of packets walked.
+    The last three bound a worker process: address space, CPU time and elapsed time per clip.
+    """
+
+    megabytes: Positive
+    seconds: Positive
+    megapixels: Positive
+    streams: Count
+    frames: Count
+    worker_mib: Count
+    cpu_seconds: Count
+    wall_seconds: Positive
+
+
+class Ingest(Section):
+    """Import and probing of the raw clips."""
+
+    format: Literal["auto", "videofolder", "csv", "jsonl", "parquet"]
+    protocols: tuple[str, ...]
+    limits: MediaLimits
+    labels: dict[IssueName, LabelSource]
+
+
+class Validate(Section):
+    """Expectations the manifest must meet."""
+
+    min_rows: Count
+    min_decodable: Fraction
+    max_title_chars: Count
+    prevalence: dict[IssueName, tuple[Fraction, Fraction]]
+    max_psi: Positive | None
+
+
+class Fractions(Section):
+    """Share of each split; they add up to 1."""
+
+    train: Fraction
+    val: Fraction
+    test: Fraction
+    traffic: Fraction
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.val + self.test + self.traffic
+        if abs(total - 1.0) > 1e-9:
+            raise ValueError(f"train + val + test + traffic must be 1, got {total:g}")
+        return self
+
+
+class Negatives(Section):
+    """Share of the videos without any positive label that a split keeps, drawn after traffic."""
+
+    train: KeptShare
+    val: KeptShare
+    test: KeptShare
+
+
+class Split(Section):
+    """Grouped, stratified splitting."""
+
+    fractions: Fractions
+    order: Literal["random", "time"]
+    near_duplicates: Annotated[int, Field(ge=0, le=128)] | None
+    negatives: Negatives
+    group_by: tuple[Literal["source_id", "creator_id", "sha256"], ...]

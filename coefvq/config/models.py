@@ -1,0 +1,109 @@
+"""Sections about models: what they see, what they are made of, how they are trained; together a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from coefvq.config.values import Count, Fraction, Positive, PresetName, Section
+
+
+class MediaSpec(Section):
+    """What the decoder hands to the models."""
+
+    frames: Count
+    frame_size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)]
+    audio_seconds: Annotated[float, Field(gt=0.0, le=30.0)]
+
+
+class Training(Section):
+    """Names and meanings of transformers.TrainingArguments, where it has them.
+
+    Ours are the loss (``loss``, ``focal_gamma``, ``positive_weight``), the rates of parts (null: ``learning_rate``)
+    and ``bf16: auto``, which is on where the hardware multiplies it natively.
+    """
+
+    num_train_epochs: Positive
+    per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    activation_checkpointing: bool
+    learning_rate: Positive
+    head_learning_rate: Positive | None
+    projector_learning_rate: Positive | None
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    max_grad_norm: Annotated[float, Field(ge=0.0)]  # 0: no clipping
+    warmup_steps: Annotated[float, Field(ge=0.0)]  # below 1: a share of all steps
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    loss: Literal["cross_entropy", "focal", "logit_adjusted"]
+    focal_gamma: Annotated[float, Field(ge=0.0)]
+    positive_weight: Positive
+    metric_for_best_model: Annotated[str, Field(pattern=r"^(loss|average_precision|roc_auc|f1|r_at_p[1-9]\d?)$")]
+    early_stopping_patience: Count | None
+    bf16: bool | Literal["auto"]
+    nproc_per_node: Count
+    deepspeed: Literal["zero2", "zero2_offload"] | None
+
+
+class BaseModelParams(Section):
+    """The first stage of the cascade."""
+
+    preset: PresetName
+    architecture: Literal["frames", "multitower", "siglip"]
+    audio: bool
+    motion: bool
+    freeze_towers: bool
+    training: Training
+
+
+class Lora(Section):
+    """LoRA on every linear layer of the language model; rank 0 leaves it frozen (paper, Table 4)."""
+
+    rank: Annotated[int, Field(ge=0)]
+    alpha: Annotated[int, Field(ge=0)]
+    dropout: Fraction
+
+
+class Alignment(Section):
+    """Training on descriptions before fine-tuning: projectors alone, then the whole network.
+
+    Set either number of epochs to 0 to skip that step. ``objective`` of the second: a language-model loss on
+    ``sentences``, or all ``words`` at H. Where no clip has a description both are skipped, and the stage says so.
+    """
+
+    projector_epochs: Annotated[int, Field(ge=0)] = 0
+    objective: Literal["sentences", "words"] = "sentences"
+    epochs: Annotated[int, Field(ge=0)]
+    per_device_train_batch_size: Count
+    learning_rate: Positive
+    max_tokens: Count  # of a description
+
+
+class MLLMParams(Section):
+    """The second stage of the cascade."""
+
+    preset: PresetName
+    fusion: Literal["late", "early", "none"]
+    pooling: Literal["last", "mean"] = "last"
+    text: bool
+    audio: bool
+    motion: bool
+    lora: Lora
+    alignment: Alignment | None = None  # None: no alignment
+    description_weight: Annotated[float, Field(ge=0)] = 0.0  # of the descriptions' words, beside the labels
+    training: Training
+
+
+class Models(Section):
+    """Where the parts of models are described: ``presets`` is a file of your own, beside those that ship."""
+
+    presets: str
+
+
+class Recipe(Section):
+    """The whole of recipe.yaml: how the models of all issues are made."""
+
+    models: Models
+    media: MediaSpec
+    base: BaseModelParams
+    mllm: MLLMParams

@@ -1,0 +1,88 @@
+"""The whole of params.yaml, with the recipe's settings filled in for each issue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from coefvq.config.cascade import Evaluate, Gate, Predict, Stability, Thresholds, Tracking
+from coefvq.config.data import Ingest, Loading, Paths, Runtime, Split, Validate
+from coefvq.config.models import BaseModelParams, MediaSpec, MLLMParams, Models
+from coefvq.config.values import IssueName, Section, check_issue_name
+from coefvq.errors import ConfigError
+
+
+class Params(Section):
+    """The whole of params.yaml, with the recipe's settings filled in for each issue."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    issues: Annotated[tuple[IssueName, ...], Field(min_length=1)]
+    paths: Paths
+    runtime: Runtime
+    ingest: Ingest
+    validate_: Annotated[Validate, Field(alias="validate")]
+    split: Split
+    models: Models
+    media: dict[IssueName, MediaSpec]
+    base: dict[IssueName, BaseModelParams]
+    mllm: dict[IssueName, MLLMParams]
+    loading: Loading
+    predict: Predict
+    evaluate: Evaluate
+    thresholds: dict[IssueName, Thresholds]
+    stability: Stability
+    gate: Gate
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _each_issue_is_configured(self) -> Self:
+        sections: dict[str, dict[str, Any]] = {
+            "ingest.labels": dict(self.ingest.labels),
+            "validate.prevalence": dict(self.validate_.prevalence),
+            "media": dict(self.media),
+            "base": dict(self.base),
+            "mllm": dict(self.mllm),
+            "thresholds": dict(self.thresholds),
+        }
+        _check_distinct(self.issues)
+        for issue in self.issues:
+            for name, section in sections.items():
+                if issue not in section:
+                    raise ValueError(f"issue '{issue}' is listed in issues but {name}.{issue} is missing")
+        return self
+
+    def check_issue(self, issue: str) -> str:
+        """Return ``issue`` if it is configured.
+
+        Raises:
+            ConfigError: it is not one of ``issues``.
+        """
+        if issue not in self.issues:
+            raise ConfigError(f"--issue {issue}: expected one of {', '.join(self.issues)} (issues in params.yaml)")
+        return issue
+
+
+def check_issue_names(option: str, names: Sequence[str]) -> list[str]:
+    """Names given on the command line, by the rule that ``issues`` in params.yaml is held to.
+
+    Raises:
+        ConfigError: one is no name of an issue, or comes twice.
+    """
+    for name in names:
+        try:
+            check_issue_name(name)
+        except ValueError as error:
+            raise ConfigError(f"{option} {name!r}: expected {error}") from error
+    try:
+        _check_distinct(names)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
+    return list(names)
+
+
+def _check_distinct(issues: Sequence[str]) -> None:
+    twice = next((name for name in issues if issues.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"issue '{twice}' comes twice; name each issue once")

@@ -1,0 +1,282 @@
+"""Decoded clips on disk, addressed by content: decode once, read in every epoch, stage and run.
+
+Key = SHA-256 of the media bytes + the decode settings + this module's format version; one safetensors
+file each, written atomically, so several processes may share a store. Deleting it costs time only.
+A clip whose hash the manifest knows is decoded only if the file, or what a store sends, still has it.
+
+Clips are decoded in limited workers and nowhere else: what a store lacks, it asks a pool for. An entry that is cut,
+empty or of another shape is deleted and made again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from coefvq.compute.engines import limited_map
+from coefvq.compute.workers import LimitedPool, shared_pool
+from coefvq.config import MediaLimits, MediaSpec
+from coefvq.data import remote
+from coefvq.data.media.decode import SAMPLE_RATE, Clip, decode_clip
+from coefvq.errors import MediaError
+from coefvq.files import atomic_path, private_folder, sha256_file, sha256_json, storage_errors
+from coefvq.records import VideoInput
+from coefvq.redaction import redact
+
+#: raise it when decoding gives other values
+FORMAT_VERSION = 2
+_SHA256 = re.compile("[0-9a-f]{64}")
+_REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
+_STORY = 10_000  # characters of a message, at most
+_HEADER = 4096  # bytes that the header of an entry may take, at most
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A worker's answer for a clip: the hash under which the store holds it, or the reason why it does not."""
+
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+    reason: Annotated[str, Field(pattern=r"^[a-z_]*$", max_length=30)] = ""
+    message: Annotated[str, Field(max_length=_STORY)] = ""
+
+
+_FILLED = TypeAdapter(_Filled)
+
+
+def default_cache() -> Path:
+    """``COEFVQ_CACHE`` or ``.coefvq/cache`` in the working directory."""
+    return Path(os.environ.get("COEFVQ_CACHE") or ".coefvq/cache")
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """Reads clips for one set of decode settings; what is not there yet is decoded within ``limits``."""
+
+    root: Path
+    spec: MediaSpec
+    limits: MediaLimits
+
+    def get(self, video: VideoInput) -> Clip:
+        """Decoded clip of a video; ``video.url`` is fetched into this store's folder if need be.
+
+        Raises:
+            MediaError: it cannot be fetched, is not what the manifest says (``changed``), or does not decode.
+            StorageError: the disk is full.
+        """
+        known = self.hashed(video)
+        if (clip := self._stored(known.sha256)) is not None:
+            return clip
+        with shared_pool(self.limits) as pool:
+            [filled] = pool.map(partial(_fill, self), [known], _FILLED, _stopped)
+        if filled.reason:
+            raise MediaError(filled.reason, filled.message)
+        if (clip := self._stored(filled.sha256)) is None:
+            raise MediaError("crashed", f"{_name(video)}: its decoder left no clip; re-encode it or delete the row")
+        return clip
+
+    def fill(
+        self, videos: Sequence[VideoInput], workers: int, progress: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Decode what is missing, side by side.
+
+        Raises:
+            MediaError: a clip does not decode; the first one is named.
+        """
+        for _, filled in self._filled(videos, workers, progress, None):
+            if filled.reason:
+                raise MediaError(filled.reason, filled.message)
+
+    def try_fill(
+        self,
+        videos: Sequence[VideoInput],
+        workers: int,
+        progress: Callable[[int], None] = lambda _: None,
+        pool: LimitedPool | None = None,
+    ) -> dict[int, MediaError]:
+        """Decode what is missing, side by side; what went wrong by index into ``videos``.
+
+        Limited worker processes are started for this call, unless the caller keeps a ``pool`` of them.
+        """
+        filled = self._filled(videos, workers, progress, pool)
+        return {index: MediaError(found.reason, found.message) for index, found in filled if found.reason}
+
+    def hashed(self, video: VideoInput) -> VideoInput:
+        """A local clip with its hash, so that it is not taken again at each look into the store.
+
+        What is no plain file of fair size is left alone; the worker will say what is wrong.
+        """
+        if video.sha256 is not None or video.url is not None or video.refusal is not None:
+            return video
+        try:
+            _check_file(video.path, self.limits)
+            return replace(video, sha256=sha256_file(video.path))
+        except (MediaError, OSError):
+            return video
+
+    def _filled(
+        self, videos: Sequence[VideoInput], workers: int, progress: Callable[[int], None], pool: LimitedPool | None
+    ) -> Iterator[tuple[int, _Filled]]:
+        missing = [index for index, video in enumerate(videos) if not self._holds(video.sha256)]
+        progress(len(videos) - len(missing))
+        if not missing:
+            return
+        work, todo = partial(_fill, self), [videos[index] for index in missing]
+        if pool is not None:
+            results = pool.map(work, todo, _FILLED, _stopped)
+        else:
+            results = limited_map(work, todo, answer=_FILLED, failed=_stopped, limits=self.limits, workers=workers)
+        for index, filled in zip(missing, results, strict=True):
+            progress(1)
+            yield index, filled
+
+    def _source(self, video: VideoInput) -> tuple[Path, str]:
+        """A local file with the clip's bytes, and their hash."""
+        if video.refusal is not None:
+            raise MediaError("outside_root", video.refusal)
+        path = video.path
+        if video.url is not None:
+            path = remote.fetch(video.url, self.root, self.limits, video.sha256)
+        with _unreadable(path):
+            _check_file(path, self.limits)
+            digest = sha256_file(path)
+        if video.sha256 is not None and digest != video.sha256:
+            problem = "its bytes are not those that were ingested; run ingest again"
+            raise MediaError("changed", f"{_name(video)}: {problem}")
+        return path, digest
+
+    def path(self, sha256: str) -> Path:
+        """Where the entry of these bytes lies."""
+        return self._folder / sha256[:2] / f"{sha256}.safetensors"
+
+    @cached_property
+    def _folder(self) -> Path:
+        return self.root / "clips" / sha256_json([FORMAT_VERSION, self.spec.model_dump()])[:16]
+
+    def _holds(self, sha256: str | None) -> bool:
+        # a hash comes from a table or an event: what is none must not become a path
+        return sha256 is not None and _SHA256.fullmatch(sha256) is not None and is_entry(self.path(sha256), self.spec)
+
+    def _stored(self, sha256: str | None) -> Clip | None:
+        """The clip, if the store has a whole one of these settings; what is in its place otherwise is deleted."""
+        if sha256 is None or _SHA256.fullmatch(sha256) is None:
+            return None
+        path = self.path(sha256)
+        if (clip := _read(path, self.spec)) is None:
+            # no folder to hold it: the worker will say so when it writes
+            with storage_errors(path, "delete it"), suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+        return clip
+
+
+def _name(video: VideoInput) -> object:
+    return video.path if video.url is None else redact(video.url)
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """Whatever keeps a clip's file from being read is the row's fault: a name too long, a folder without rights."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MediaError("missing", f"{path}: no such file; correct the path or delete the row") from error
+    except (OSError, ValueError) as error:  # a name that holds a zero byte is a ValueError
+        problem = getattr(error, "strerror", None) or "no name that a file can have"
+        raise MediaError("missing", f"{path}: {problem}; correct the path or delete the row") from error
+
+
+def _check_file(path: Path, limits: MediaLimits) -> None:
+    """Before any byte is read: opening a pipe may wait for ever, and a device may never end."""
+    with _unreadable(path):
+        facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise MediaError("missing", f"{path}: no such file, or a folder, pipe or device; correct the path")
+    if facts.st_size > limits.megabytes * 2**20:
+        problem = "above ingest.limits.megabytes; raise the limit or delete the row"
+        raise MediaError("too_large", f"{path}: {problem}")
+
+
+def _fill(store: ClipStore, video: VideoInput) -> _Filled:
+    """Runs in a limited worker, the only place where a store's clips are decoded."""
+    spec = store.spec
+    try:
+        source, digest = store._source(video)
+        path = store.path(digest)
+        if not is_entry(path, spec):
+            _write(path, _decoded(source, spec, store.limits), store.root)
+    except MediaError as error:
+        return _Filled("", error.reason, str(error)[:_STORY])
+    return _Filled(digest)
+
+
+def _decoded(path: Path, spec: MediaSpec, limits: MediaLimits) -> Clip:
+    try:
+        return decode_clip(path, spec.frames, spec.frame_size, spec.audio_seconds, limits)
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:
+        problem = f"cannot be decoded ({type(error).__name__}: {error}); re-encode it or delete the row"
+        raise MediaError("undecodable", f"{path}: {problem}") from error
+
+
+def _stopped(video: VideoInput, reason: str) -> _Filled:
+    problem = f"decoding was stopped ({reason}); raise the limit it met or delete the row"
+    return _Filled("", reason, f"{_name(video)}: {problem}")
+
+
+def _write(path: Path, clip: Clip, root: Path) -> None:
+    from safetensors.numpy import save
+
+    with storage_errors(path.parent, _REMEDY):
+        private_folder(root / "clips")
+        if path.exists() and not path.is_file():  # a pipe or device: whoever put it there, it holds no clip
+            path.unlink()
+        # durable: without it a power cut leaves names with no bytes; 0.3 to 2 ms beside a decoding of 10 to 100
+        with atomic_path(path, durable=True, private=True) as temporary:
+            temporary.write_bytes(save({"frames": clip.frames, "waveform": clip.waveform}))
+
+
+def is_entry(path: Path, spec: MediaSpec) -> bool:
+    """Whether a file is a whole entry of these settings: its header fits its size, types and shapes are right."""
+    from safetensors import SafetensorError, safe_open
+
+    frames = [spec.frames, 3, spec.frame_size, spec.frame_size]
+    samples = round(spec.audio_seconds * SAMPLE_RATE)
+    try:
+        # first, as a worker wrote it that a clip may have taken over: nothing huge is mapped or copied
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe may wait for ever
+            return False
+        if facts.st_size > math.prod(frames) + 2 * samples + _HEADER:
+            return False
+        with safe_open(path, framework="np") as entry:
+            if set(entry.keys()) != {"frames", "waveform"}:
+                return False
+            picture, sound = entry.get_slice("frames"), entry.get_slice("waveform")
+            [heard] = sound.get_shape()
+            kinds = (picture.get_dtype(), sound.get_dtype())
+            return kinds == ("U8", "I16") and picture.get_shape() == frames and heard <= samples
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
+def _read(path: Path, spec: MediaSpec) -> Clip | None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not is_entry(path, spec):
+        return None
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError):
+        return None
+    return Clip(frames=arrays["frames"], waveform=arrays["waveform"])

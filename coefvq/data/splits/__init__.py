@@ -1,0 +1,1 @@
+"""Train, validation, test and traffic: grouped, by time, without leaks."""

@@ -1,0 +1,77 @@
+"""Which groups give every split an example of every class: an exact search, so it succeeds whenever it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from coefvq.data.splits.groups import Group, Places
+from coefvq.records import SPLITS
+
+_TRAFFIC = SPLITS[-1]
+
+
+def free_groups(groups: Sequence[Group], places: Places) -> list[int]:
+    """Numbers of the groups without a place, in their random order."""
+    return sorted((n for n in range(len(groups)) if n not in places), key=lambda n: groups[n].key)
+
+
+def cover_classes(groups: Sequence[Group], places: Places, names: Sequence[str]) -> Places:
+    """A small group for each class that a split lacks; nothing where no choice covers them all."""
+    stock: dict[int, list[int]] = {}
+    for number in sorted(free_groups(groups, places), key=lambda n: groups[n].size):
+        if groups[number].classes:
+            stock.setdefault(groups[number].classes, []).append(number)
+    everything = _union(groups[n].classes for n in range(len(groups)) if places.get(n) != _TRAFFIC)
+    lacking = tuple(
+        everything & ~_union(groups[n].classes for n, place in places.items() if place == name) for name in names
+    )
+    kinds = tuple(sorted(stock))
+    # more of a kind than there are cells to cover cannot help
+    cells = sum(bits.bit_count() for bits in lacking)
+    choice = _search(kinds, tuple(min(len(stock[kind]), cells) for kind in kinds), lacking)
+    return {stock[kind].pop(0): names[split] for kind, split in choice or ()}
+
+
+def _union(bit_sets: Iterable[int]) -> int:
+    result = 0
+    for bits in bit_sets:
+        result |= bits
+    return result
+
+
+def _search(
+    kinds: tuple[int, ...], stock: tuple[int, ...], lacking: tuple[int, ...]
+) -> tuple[tuple[int, int], ...] | None:
+    """Pairs (kind, split) that leave no split lacking a class, or None if there are none.
+
+    Depth-first with memory, scarcest class first. ``kinds`` are bit sets of classes, ``stock`` how many
+    groups of each kind are left, ``lacking`` the bit set each split still needs.
+    """
+
+    @cache
+    def search(stock: tuple[int, ...], lacking: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
+        wanted = _union(lacking)
+        if not wanted:
+            return ()
+        bits = [1 << position for position in range(wanted.bit_length()) if wanted >> position & 1]
+        spare = {
+            bit: sum(left for kind, left in zip(kinds, stock, strict=True) if kind & bit)
+            - sum(1 for need in lacking if need & bit)
+            for bit in bits
+        }
+        scarce = min(bits, key=lambda bit: spare[bit])
+        if spare[scarce] < 0:
+            return None
+        split = next(place for place, need in enumerate(lacking) if need & scarce)
+        usable = [place for place, kind in enumerate(kinds) if kind & scarce and stock[place]]
+        # most classes at once first, least waste second
+        usable.sort(key=lambda place: (-(kinds[place] & lacking[split]).bit_count(), kinds[place].bit_count()))
+        for place in usable:
+            fewer = (*stock[:place], stock[place] - 1, *stock[place + 1 :])
+            need = (*lacking[:split], lacking[split] & ~kinds[place], *lacking[split + 1 :])
+            if (rest := search(fewer, need)) is not None:
+                return ((kinds[place], split), *rest)
+        return None
+
+    return search(stock, lacking)

@@ -1,0 +1,1 @@
+"""Rules that a manifest has to meet, and the report of a check."""

@@ -1,0 +1,160 @@
+"""From videos to model batches: a map-style dataset and one collator for every model.
+
+Shapes: frames uint8 [F,3,S,S] -> pixel_values float32 [B,F,3,S,S] in [-1,1] · waveform int16 [N] ->
+log_mel float32 [B,80,T] · text -> input_ids [B,L] left-padded (paper, section 3.1.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from coefvq.data.media.clips import ClipStore
+from coefvq.data.media.decode import SAMPLE_RATE, Clip
+from coefvq.models.text import STICKER, TextEncoder
+from coefvq.records import VideoInput
+
+#: 0 or 1 of one issue, or of each of several; -100 where an issue has none
+Label = int | tuple[int, ...]
+
+
+def text_of(video: VideoInput) -> str:
+    """Title and on-screen text as one string; the separators tell the model which is which."""
+    return "".join([video.title, *(f"{STICKER}{sticker}]" for sticker in video.stickers)]).strip()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One video ready to be collated; ``label`` is one per issue where there are several, None when only scored.
+
+    ``features`` are outputs of frozen parts of the model, by name, each without the batch dimension; ``clip`` may
+    be None where they stand in for it.
+    """
+
+    clip: Clip | None
+    text: str
+    label: Label | None
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+#: features of one video by name, as a cache has them
+FeatureLookup = Callable[[VideoInput], Mapping[str, torch.Tensor]]
+
+
+class VideoDataset(Dataset[Example]):
+    """Videos with optional labels; decoding goes through the clip store.
+
+    With ``features`` the outputs of frozen parts come from a cache, and no clip is read unless ``reads_clips``.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[VideoInput],
+        store: ClipStore,
+        labels: Sequence[Label] | None = None,
+        features: FeatureLookup | None = None,
+        reads_clips: bool = True,
+    ) -> None:
+        self._videos = list(videos)
+        self._store = store
+        self._labels = None if labels is None else list(labels)
+        self._features, self._reads_clips = features, reads_clips or features is None
+
+    @property
+    def texts(self) -> list[str]:
+        """Text of each video, in order."""
+        return [text_of(video) for video in self._videos]
+
+    @property
+    def video_ids(self) -> list[str]:
+        """Which video each row is."""
+        return [video.video_id for video in self._videos]
+
+    @property
+    def labels(self) -> list[Label] | None:
+        """Labels as given: one per video, or one per video and issue."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def __getitem__(self, index: int) -> Example:
+        video = self._videos[index]
+        return Example(
+            clip=self._store.get(video) if self._reads_clips else None,
+            text=text_of(video),
+            label=None if self._labels is None else self._labels[index],
+            features={} if self._features is None else self._features(video),
+        )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples -> one batch of tensors; what a model does not use is left out.
+
+    ``replaced`` names the inputs in whose place the examples carry features.
+    """
+
+    text: TextEncoder | None
+    visual_tokens: int
+    audio_seconds: float | None
+    use_text: bool = True
+    replaced: frozenset[str] = frozenset()
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        batch: dict[str, torch.Tensor] = {}
+        if "pixel_values" not in self.replaced:
+            batch["pixel_values"] = _pixels(examples)
+        if self.text is not None and "input_ids" not in self.replaced:
+            batch |= self.text.batch([self._text(example.text) for example in examples], self.visual_tokens)
+        if self.audio_seconds is not None and "log_mel" not in self.replaced:
+            batch |= _audio(examples, self.audio_seconds)
+        for name in examples[0].features if examples else ():
+            batch[name] = torch.stack([example.features[name] for example in examples])
+        if examples and examples[0].label is not None:
+            batch["labels"] = torch.tensor([example.label for example in examples])
+        return batch
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text's row in a batch, for samplers that put rows of like length together."""
+        if self.text is None or "input_ids" in self.replaced:
+            return [1] * len(texts)
+        return self.text.lengths([self._text(text) for text in texts], self.visual_tokens)
+
+    def _text(self, text: str) -> str:
+        # without text the MLLM still reads its end token, whose state is H
+        return text if self.use_text else ""
+
+
+def _clips(examples: Sequence[Example]) -> list[Clip]:
+    clips = [example.clip for example in examples if example.clip is not None]
+    if len(clips) != len(examples):
+        raise TypeError("an example without a clip needs features in its place: Collator(replaced=...)")
+    return clips
+
+
+def _pixels(examples: Sequence[Example]) -> torch.Tensor:
+    # SigLIP's normalisation: mean 0.5, std 0.5
+    stacked = torch.from_numpy(np.stack([clip.frames for clip in _clips(examples)]))
+    return stacked.float().div_(127.5).sub_(1.0)
+
+
+def _audio(examples: Sequence[Example], seconds: float) -> dict[str, torch.Tensor]:
+    from whisper.audio import log_mel_spectrogram, pad_or_trim
+
+    samples = round(seconds * SAMPLE_RATE)
+    waves = [torch.from_numpy(clip.waveform).float() / 32768.0 for clip in _clips(examples)]
+    padded = torch.stack([pad_or_trim(wave, samples) for wave in waves])
+    present = torch.tensor([bool(wave.numel()) for wave in waves])
+    # one by one: the function cuts 80 dB below the loudest value of all it is given, and a clip's features
+    # must not hang on its neighbours in the batch
+    return {"log_mel": torch.stack([log_mel_spectrogram(wave) for wave in padded]), "has_audio": present}
+
+
+def steps(total: int, batch_size: int) -> list[tuple[int, int]]:
+    """Half-open index ranges of consecutive batches."""
+    return [(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]

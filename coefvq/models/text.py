@@ -1,0 +1,192 @@
+"""Text to token ids: a byte-level BPE trained on the training split, saved with the model as JSON.
+
+Presets with pretrained language models bring their own tokenizer; both end up in ``TextEncoder``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coefvq.errors import ModelError
+from coefvq.files import atomic_path, check_regular
+from coefvq.models.tokens import SpecialTokens
+
+UNKNOWN = "<unk>"
+_TRAINED = SpecialTokens()
+_FILE = "tokenizer.json"
+#: what stands before each piece of on-screen text in ``data.dataset.text_of``
+STICKER = "\n["
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Wraps a ``tokenizers.Tokenizer``; ``max_tokens`` bounds the text, not the visual tokens."""
+
+    tokenizer: Any
+    max_tokens: int
+    tokens: SpecialTokens = _TRAINED
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.tokenizer.get_vocab_size())
+
+    def id_of(self, token: str) -> int:
+        """Id of a special token.
+
+        Raises:
+            ModelError: the vocabulary lacks it.
+        """
+        number = self.tokenizer.token_to_id(token)
+        if number is None:
+            raise ModelError(
+                f"{_FILE}: token {token} is missing, so it is not this model's; train the model again or give its own"
+            )
+        return int(number)
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills a row on its left."""
+        return self.id_of(self.tokens.pad)
+
+    @property
+    def video_id(self) -> int:
+        """Id whose embedding is replaced by a visual token."""
+        return self.id_of(self.tokens.video)
+
+    @property
+    def end_id(self) -> int:
+        """Id of the last token of every row."""
+        return self.id_of(self.tokens.end)
+
+    def batch(self, texts: list[str], visual_tokens: int) -> dict[str, torch.Tensor]:
+        """Left-padded ``input_ids`` and ``attention_mask`` [B, L].
+
+        A row is [pad … | visual_tokens x <video> | start | text | <end>], so that the final position is
+        always a real token, also for an empty text. Of a text above ``max_tokens`` the on-screen text loses its
+        middle first (``shortened``); how many were cut is logged at INFO, and said by the stages once per run.
+        """
+        rows, cut = self._rows(texts, visual_tokens)
+        if cut:
+            _log.info("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.max_tokens)
+        length = max(map(len, rows))
+        pad = self.pad_id
+        ids = [[pad] * (length - len(row)) + row for row in rows]
+        mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+    def lengths(self, texts: list[str], visual_tokens: int) -> list[int]:
+        """Tokens of each row before padding."""
+        return [len(row) + visual_tokens for row in self._rows(texts, 0)[0]]
+
+    def count_cut(self, texts: list[str]) -> int:
+        """How many texts are longer than ``max_tokens``."""
+        return self._rows(texts, 0)[1]
+
+    def _rows(self, texts: list[str], visual_tokens: int) -> tuple[list[list[int]], int]:
+        """Ids of each row before padding, and how many texts were cut."""
+        prefix = [self.video_id] * visual_tokens
+        if self.tokens.start is not None:
+            prefix = [*prefix, self.id_of(self.tokens.start)]
+        # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
+        given = [(self.tokens.prompt + text).encode("utf-8", "replace").decode() for text in texts]
+        encoded = self.tokenizer.encode_batch(given, add_special_tokens=False)
+        long = [self._is_long(item) for item in encoded]
+        rows = [
+            [*prefix, *(self._shortened(item, text) if cut else self._ids(item)), self.end_id]
+            for item, text, cut in zip(encoded, given, long, strict=True)
+        ]
+        return rows, sum(long)
+
+    def _ids(self, encoded: Any) -> list[int]:
+        # a title that spells the placeholder's name must not become a slot for a visual token
+        video = self.video_id
+        return [number for number in encoded.ids if number != video]
+
+    def _is_long(self, encoded: Any) -> bool:
+        return len(encoded.ids) > self.max_tokens and len(self._ids(encoded)) > self.max_tokens
+
+    def _shortened(self, encoded: Any, text: str) -> list[int]:
+        ids, begin = self._ids(encoded), text.find(STICKER)
+        starts = (at for number, (at, _) in zip(encoded.ids, encoded.offsets, strict=True) if number != self.video_id)
+        title = len(ids) if begin < 0 else sum(at < begin for at in starts)
+        return shortened(ids, title, self.max_tokens)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json."""
+        with atomic_path(folder / _FILE) as temporary:
+            self.tokenizer.save(str(temporary))
+
+
+def shortened(ids: list[int], title: int, limit: int) -> list[int]:
+    """At most ``limit`` ids of a text whose first ``title`` ids are prompt and title, the rest on-screen text.
+
+    What is on screen loses its middle, so that its first and last words stay. Only a title that is too long by
+    itself is cut, in its middle too, and then nothing of the screen is left.
+    """
+    if len(ids) <= limit:
+        return ids
+    if title > limit:
+        ids, title = ids[:title], 0
+    tail = (limit - title) // 2
+    return [*ids[: limit - tail], *ids[len(ids) - tail :]]
+
+
+def check_fits(encoder: TextEncoder, embeddings: int, model: str, key: str) -> None:
+    """Refuse a tokenizer that is not the model's own; ``embeddings`` is how many rows the model has by ``key``.
+
+    Raises:
+        ModelError: its ids reach beyond the embeddings, or a special token is missing.
+    """
+    if encoder.vocab_size > embeddings:
+        raise ModelError(
+            f"tokenizer of {encoder.vocab_size} tokens: {model} has embeddings for {embeddings} ({key}); "
+            f"give the {_FILE} that was made for this model"
+        )
+    names = [encoder.tokens.pad, encoder.tokens.video, encoder.tokens.end]
+    for name in [*names, *([encoder.tokens.start] if encoder.tokens.start is not None else [])]:
+        encoder.id_of(name)
+
+
+def train_text_encoder(texts: Iterable[str], vocab_size: int, max_tokens: int) -> TextEncoder:
+    """Byte-level BPE over ``texts``; every later text can be encoded, whatever its language."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[_TRAINED.pad, _TRAINED.video, _TRAINED.end, UNKNOWN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return TextEncoder(tokenizer, max_tokens)
+
+
+def load_text_encoder(folder: Path, max_tokens: int, tokens: SpecialTokens = _TRAINED) -> TextEncoder:
+    """Read tokenizer.json.
+
+    Raises:
+        ModelError: it is missing or unreadable.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / _FILE
+    remedy = "the model folder is damaged, train or download it again"
+    check_regular(path, missing=remedy, remedy=remedy, error=ModelError)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise ModelError(f"{path}: no tokenizer ({error}); {remedy}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return TextEncoder(tokenizer, max_tokens, tokens)
