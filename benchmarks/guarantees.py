@@ -2,8 +2,8 @@
 
     python benchmarks/guarantees.py
 
-The world is that of tests/unit/test_guarantees.py, where truth has a closed form. The last line is JSON; exit code 1 if
-a promise is broken more often than delta plus binomial noise (99.9 % point).
+The world is that of tests/unit/cascade/test_guarantees.py, where truth has a closed form. The last line is JSON;
+exit code 1 if a promise is broken more often than delta plus binomial noise (99.9 % point).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from coefvq.cascade.guarantees import Promise, certify
 from coefvq.errors import InfeasibleError
-from tests.unit.test_guarantees import broken, truth, world
+from tests.unit.cascade.test_guarantees import broken, truth, world
 
 SETS, LABELS = 200, 3000
 PROMISES = (Promise(precision=0.7, qps=12.0, delta=0.2), Promise(precision=0.5, recall=0.5, qps=25.0, delta=0.1))

@@ -131,7 +131,8 @@ def build(folder: Path, light: bool) -> None:
 def confined(folder: Path) -> dict[str, str | None]:
     """Changes of the environment that keep homes, temporary files and caches within ``folder``."""
     inside = {"HOME": folder / "home", "XDG_CACHE_HOME": folder / "home/.cache", "TMPDIR": folder / "tmp"}
-    gone = ("COEFVQ_CACHE", "COEFVQ_DEBUG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL")
+    # torch names its folder in the environment of whoever imported it first, here perhaps the test process
+    gone = ("TORCHINDUCTOR_CACHE_DIR", "COEFVQ_CACHE", "COEFVQ_DEBUG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL")
     return {**{name: str(path) for name, path in inside.items()}, **dict.fromkeys(gone)}
 
 

@@ -22,7 +22,7 @@ from coefvq.stages import evaluate, thresholds
 from tests.unit.scored_world import scores_table
 
 PAPER = {"p_base": [20, 30, 40], "max_f1_loss": 0.03}
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def manifest_of(scores: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from coefvq.vmp.publications import read_events
 Cli = Callable[..., Result]
 
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
+PARAMS = Path(__file__).parents[3] / "params.yaml"
 
 
 class FakeRegistry:
