@@ -117,6 +117,7 @@ def init(
     """
     from coefvq.config import check_issue_names
     from tasks import upgrade as conversion
+    from tasks.templates import makes_clips
     from tasks.workspace import create, recipe_differs
 
     if upgrade:
@@ -132,6 +133,9 @@ def init(
     create(workspace, {"issues": names} if names else {}, recipe)
     if why:
         echo(why)
+    if makes_clips(workspace):
+        echo(f"{workspace}: ready; its pipeline makes synthetic clips; from within it: dvc repro")
+        return
     echo(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
     echo("  dvc add data/raw && dvc repro")
 

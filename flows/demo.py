@@ -25,6 +25,7 @@ from coefvq.terminal import cell, progress
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
+from tasks.templates import makes_clips
 
 #: prevalence of the synthetic demo: higher than in the wild, so that a small set holds enough positives
 PREVALENCE = {"icd": 0.2, "ucc": 0.25}
@@ -59,6 +60,8 @@ def run_demo(request: DemoRequest) -> None:
     """
     # tables need their width; where output goes to a file there is no terminal to ask
     console = Console() if Console().is_terminal else Console(width=120)
+    if makes_clips(request.folder):
+        raise ConfigError(f"{request.folder}: its own pipeline makes its clips (dvc repro); choose another --workspace")
     fresh = not (request.folder / "params.yaml").is_file()
     workspace.create(request.folder, _settings(request, fresh), request.recipe)
     if workspace.recipe_differs(request.folder, request.recipe):

@@ -14,7 +14,8 @@ from coefvq.shipped_recipes import shipped_recipe
 from coefvq.simulation.synthetic.generate import generate
 from coefvq.stages import ingest, split
 from coefvq.stages.features import build_features
-from tasks.workspace import change_params, template
+from tasks.templates import template
+from tasks.workspace import change_params
 
 CHANGES = {
     "base.ucc.freeze_towers": True,

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from coefvq.config import Params, Recipe
 from coefvq.stages import STAGES, StageSpec
+from tasks.templates import template
 
 BY_NAME = {stage.name: stage for stage in STAGES}
 #: where a stage's own module delegates to
@@ -23,8 +24,8 @@ TASK_BODY_LINES = 10
 
 
 @pytest.fixture(scope="module")
-def pipeline(repository: Path) -> dict[str, Any]:
-    stages: dict[str, Any] = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
+def pipeline() -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load(template("dvc.yaml"))["stages"]
     return stages
 
 
