@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from coefvq.registry.history import Decision
 
-IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
 ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 VersionOption = Annotated[str | None, typer.Option(help="Version; default: the challenger.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-ParamsOption = Annotated[Path, typer.Option(help="Settings file of the workspace.")]
 
 
 def approve(

@@ -9,7 +9,9 @@ import typer
 
 from coefvq.cli.bayes import bayes
 from coefvq.cli.numbers import number
+from coefvq.cli.options import ParamsOption
 from coefvq.cli.reupload import reupload
+from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, progress
 
 app = typer.Typer(no_args_is_help=True)
@@ -50,7 +52,7 @@ def synth(
 
 @app.command()
 def reference(
-    params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+    params: ParamsOption = PARAMS_FILE,
     issue: Annotated[list[str] | None, typer.Option(help="Whose champion; default: the first that has one.")] = None,
 ) -> None:
     """Write what the champion was trained on to paths.reference, so that validate can measure drift.

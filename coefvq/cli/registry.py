@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
 from coefvq.cli.workspace import connect_registry
 from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import CoefVQError, RegistryError
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from coefvq.registry.history import Decision
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.registry.release import IssueStatus
-
-IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-ParamsOption = Annotated[Path, typer.Option(help="Settings file.")]
 
 
 def register(
