@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
+from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from coefvq.registry.history import Decision
 
-ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 VersionOption = Annotated[str | None, typer.Option(help="Version; default: the challenger.")]
 
 

@@ -9,7 +9,7 @@ import typer
 
 from coefvq.cli.bayes import bayes
 from coefvq.cli.numbers import number
-from coefvq.cli.options import ParamsOption
+from coefvq.cli.options import OutFolderOption, ParamsOption
 from coefvq.cli.reupload import reupload
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, progress
@@ -26,7 +26,7 @@ def _root() -> None:
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
+    out: OutFolderOption,
     videos: Annotated[int, typer.Option(min=1, help="How many clips.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 7,
     icd: Annotated[float, number(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
+from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.cli.workspace import connect_registry
 from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import CoefVQError, RegistryError
@@ -107,8 +107,8 @@ def history(
 
 def rollback(
     issue: IssueOption,
-    by: Annotated[str, typer.Option(help="Name of the person who decides.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    by: ByOption,
+    reason: ReasonOption,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS_FILE,
 ) -> None:
