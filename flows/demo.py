@@ -85,7 +85,7 @@ def run_demo(request: DemoRequest) -> None:
 def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
     """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
-    chosen = {"seed": request.seed, "stability.videos_per_threshold": 8}
+    chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 8}
     if request.data is None:
         issues: Sequence[str] = ("icd", "ucc")
     else:

@@ -174,7 +174,8 @@ def _configure(document: Any, issue: str) -> None:
 
 def round_trip() -> Any:
     """A reader and writer of YAML that keeps comments and long lines, and writes null as null."""
-    from ruamel.yaml import YAML, RoundTripRepresenter
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
     class Representer(RoundTripRepresenter):
         pass

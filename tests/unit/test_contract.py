@@ -130,7 +130,7 @@ def test_nothing_unpickles(repository: Path) -> None:
                 found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in wanted]
                 called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr
                 receiver = ast.dump(node.func) if isinstance(node, ast.Call) else ""
-                found += [f"{path.name}: torch.load"] if called == "load" and "torch" in ast.dump(node.func) else []
+                found += [f"{path.name}: torch.load"] if called == "load" and "torch" in receiver else []
                 # a Connection's recv and a ForkingPickler's loads unpickle as well
                 found += [f"{path.name}: .recv"] if called == "recv" else []
                 found += [f"{path.name}: ForkingPickler.loads"] if called == "loads" and "json" not in receiver else []
