@@ -11,7 +11,7 @@ import typer
 from coefvq.cli.options import IssueOption, ParamsOption
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE, Params
-from coefvq.stages import StageSpec
+from coefvq.stages import Stage
 
 Engine = Literal["local", "ray"] | None
 Launcher = Literal["torchrun", "ray"]
@@ -25,7 +25,7 @@ ResumeOption = Annotated[
 LauncherOption = Annotated[Launcher, typer.Option(help="What starts the processes; ray may use a Ray cluster.")]
 
 
-def add(app: typer.Typer, stage: StageSpec) -> None:
+def add(app: typer.Typer, stage: Stage) -> None:
     """Make a stage a command of ``app``."""
     example = f"Example: coefvq {stage.name}" + (" --issue icd" if stage.per_issue else "")
     if stage.name == "train-mllm":
@@ -33,7 +33,7 @@ def add(app: typer.Typer, stage: StageSpec) -> None:
     app.command(name=stage.name, help=f"{stage.help}\n\n{example}", rich_help_panel="Pipeline stages")(_command(stage))
 
 
-def _command(stage: StageSpec) -> Any:
+def _command(stage: Stage) -> Any:
     if stage.name in ("train-base", "train-mllm"):
         return _training(stage)
     if stage.name in ("ingest", "predict"):
@@ -41,15 +41,15 @@ def _command(stage: StageSpec) -> Any:
 
     def for_issue(issue: IssueOption, params: ParamsOption = PARAMS_FILE) -> None:
         loaded = open_workspace(params)
-        stage.run(loaded, loaded.check_issue(issue))
+        stage.run(stage.inputs.of(loaded, loaded.check_issue(issue)))
 
     def for_all(params: ParamsOption = PARAMS_FILE) -> None:
-        stage.run(open_workspace(params), None)
+        stage.run(stage.inputs.of(open_workspace(params)))
 
     return for_issue if stage.per_issue else for_all
 
 
-def _training(stage: StageSpec) -> Any:
+def _training(stage: Stage) -> Any:
     def train(
         issue: IssueOption,
         params: ParamsOption = PARAMS_FILE,
@@ -64,19 +64,19 @@ def _training(stage: StageSpec) -> Any:
     return train
 
 
-def _on_an_engine(stage: StageSpec) -> Any:
+def _on_an_engine(stage: Stage) -> Any:
     def for_issue(issue: IssueOption, params: ParamsOption = PARAMS_FILE, engine: EngineOption = None) -> None:
         loaded = open_workspace(params)
-        stage.run(_with_engine(loaded, engine), loaded.check_issue(issue))
+        stage.run(stage.inputs.of(_with_engine(loaded, engine), loaded.check_issue(issue)))
 
     def for_all(params: ParamsOption = PARAMS_FILE, engine: EngineOption = None) -> None:
-        stage.run(_with_engine(open_workspace(params), engine), None)
+        stage.run(stage.inputs.of(_with_engine(open_workspace(params), engine)))
 
     return for_issue if stage.per_issue else for_all
 
 
 def _train(
-    stage: StageSpec,
+    stage: Stage,
     params: Params,
     source: str,
     issue: str,
@@ -95,7 +95,7 @@ def _train(
     if resume_from is not None:
         update = {"resume_from": str(resume_from)}
         params = params.model_copy(update={"runtime": params.runtime.model_copy(update=update)})
-    stage.run(params, issue)
+    stage.run(stage.inputs.of(params, issue))
 
 
 def _launch(launcher: Launcher, ranks: int, arguments: list[str], deepspeed: str | None) -> None:
