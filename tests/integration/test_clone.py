@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.workspace import change_params, commit, git
+from coefvq.errors import ConfigError
+from flows.demo import DemoRequest, run_demo
+from tasks.versioning import SnapshotRequest, take
+from tasks.workspace import change_params, commit, create, git
 from tests.integration.conftest import SETTINGS, VIDEOS
 
 
@@ -51,6 +54,16 @@ def clone(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     (top / "c" / ".venv").symlink_to(sys.prefix)
     commit(top / "c", "as cloned")
     return Clone(top / "c", top / "home")
+
+
+def test_commands_for_own_clips_leave_the_clone_alone(clone: Clone) -> None:
+    status = git(clone.root, "status", "--porcelain")
+    create(clone.root, {})
+    with pytest.raises(ConfigError, match=r"its own pipeline makes its clips \(dvc repro\); choose another"):
+        run_demo(DemoRequest(clone.root, None, None, (), "label", "tiny", 60, 7))
+    with pytest.raises(ConfigError, match="its own pipeline makes data/raw; own clips need a workspace of"):
+        take(SnapshotRequest(clone.root / "docs", clone.root))
+    assert git(clone.root, "status", "--porcelain") == status
 
 
 def test_repro_ends_at_a_candidate_and_again_does_nothing(clone: Clone) -> None:
