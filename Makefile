@@ -14,7 +14,7 @@ INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL_uv = $(BIN)/uv pip install --quiet --python $(BIN)/python
 INSTALL = $(or $(INSTALL_$(INSTALLER)),$(error INSTALLER=$(INSTALLER) is not known; use pip or uv))
 
-.PHONY: help demo test lint unit integration test-long fuzz fuzz-cli setup lock clean
+.PHONY: help demo test lint unit integration test-long docs fuzz fuzz-cli setup clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,10 @@ unit: setup  ## Fast tests
 integration: setup  ## Real parts: DVC, MLflow, Prefect
 	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile -q
 
+docs: setup  ## Key tables into docs/settings.md, API reference into build/api; no network
+	$(BIN)/python docs/settings.py
+	$(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/api coefvq tasks flows
+
 fuzz: setup  ## Hostile media files; FUZZ_FILES= and FUZZ_SEED= for more or others
 	$(BIN)/python -m tests.fuzz --files $(or $(FUZZ_FILES),1000) --seed $(or $(FUZZ_SEED),7)
 
@@ -61,4 +65,4 @@ fuzz-cli: setup  ## Damaged files and odd arguments through every command; FUZZ_
 	$(BIN)/python -m tests.fuzz_cli --cases $(or $(FUZZ_CASES),1200) --seed $(or $(FUZZ_SEED),7)
 
 clean:  ## Remove the demo workspace and caches (not .venv)
-	rm -rf $(DEMO_DIR) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(DEMO_DIR) build/api .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -102,15 +102,15 @@ def row(way: Way, plain: Way, labels: np.ndarray, weights: np.ndarray) -> dict[s
     def figures(scores: Scores) -> dict[str, float | None]:
         found = classification_summary(labels, scores, weights, 0.5, TARGETS)
         wanted = [*(f"r_at_p{target:g}" for target in TARGETS), "average_precision"]
-        return {name: None if found[name] is None else round(100 * float(found[name]), 1) for name in wanted}
+        return {name: None if (value := found[name]) is None else round(100 * value, 1) for name in wanted}
 
     here, there = figures(way.scores), figures(plain.scores)
     change = {
-        name: None if value is None or there[name] is None else round(value - there[name], 1)
+        name: None if value is None or (other := there[name]) is None else round(value - other, 1)
         for name, value in here.items()
     }
     random = np.random.default_rng(7)
-    drawn = []
+    drawn: list[float] = []
     while len(drawn) < 1000:
         rows = random.integers(0, len(labels), len(labels))
         if 0 < labels[rows].sum() < len(rows):

@@ -75,7 +75,7 @@ def _texture(random: np.random.Generator, width: int, height: int) -> Plane:
     """Smooth blotches with fine detail, so that motion search finds something and detail costs bits."""
     coarse = random.integers(30, 220, (height // 32 + 2, width // 32 + 2)).astype(np.float32)
     blotches = np.kron(coarse, np.ones((32, 32), np.float32))[:height, :width]
-    smooth = sum(np.roll(blotches, (s, s), (0, 1)) for s in range(0, 32, 4)) / 8
+    smooth = np.mean([np.roll(blotches, (s, s), (0, 1)) for s in range(0, 32, 4)], axis=0)
     return np.clip(smooth + random.normal(0, 3, smooth.shape), 0, 255).astype(np.uint8)
 
 

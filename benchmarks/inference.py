@@ -36,6 +36,7 @@ from coefvq.models.classifier import Classifier, ModelConfig
 from coefvq.models.fast.switches import Outcome, approximate_switches, choose, exact_switches, prepare
 from coefvq.models.language import LanguageBranch
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.parts import SiglipPart
 from coefvq.models.presets import get_preset
 from coefvq.models.vision import onevision_config, split_onevision, visual_tokens
 
@@ -46,6 +47,8 @@ _OFF = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
 # what rounding may do to logits whose standard deviation is 1
 _ROUNDING = {torch.bfloat16: 0.15, torch.float32: 1e-3}
 _PRESET = get_preset("onevision-0.5b")
+assert isinstance(_PRESET.vision, SiglipPart)  # noqa: S101 - as that preset says
+_VISION = _PRESET.vision
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def peer_model(scale: float, dtype: torch.dtype) -> Any:
     """transformers' model with random weights and a share of the layers."""
     from transformers import LlavaOnevisionForConditionalGeneration
 
-    config = onevision_config(_PRESET.vision, _PRESET.language, SIDE)
-    config.vision_config.num_hidden_layers = round(_PRESET.vision.num_hidden_layers * scale)
+    config = onevision_config(_VISION, _PRESET.language, SIDE)
+    config.vision_config.num_hidden_layers = round(_VISION.num_hidden_layers * scale)
     config.text_config.num_hidden_layers = round(_PRESET.language.num_hidden_layers * scale)
     config.text_config.layer_types = config.text_config.layer_types[: config.text_config.num_hidden_layers]
     config.text_config.tie_word_embeddings = config.tie_word_embeddings = True

@@ -138,7 +138,7 @@ def val_figure(scores: Floats, split: Split) -> float:
 
 def tune(kind: Kind, train: Split, val: Split, tell: Any = print) -> dict[str, Any]:
     """The candidate with the best mean of two seeds on validation, and all that were tried."""
-    tried = []
+    tried: list[dict[str, Any]] = []
     for settings in candidates(kind):
         figures = [val_figure(fit(settings, train, seed)(val), val) for seed in (100, 101)]
         tried.append({"settings": asdict(settings), "val": float(np.mean(figures))})

@@ -21,7 +21,7 @@ from coefvq.cascade.frontier import exact_frontier
 from coefvq.cascade.thresholds import CascadeThresholds
 
 
-def scored(videos: int, seed: int):  # noqa: ANN201 - three columns
+def scored(videos: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, base scores, MLLM scores of ``videos`` videos, each [n]."""
     rng = np.random.default_rng(seed)
     y = (rng.random(videos) < 0.07).astype(float)

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from coefvq.registry.history import Decision
 
-IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
-ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
-ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 VersionOption = Annotated[str | None, typer.Option(help="Version; default: the challenger.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-ParamsOption = Annotated[Path, typer.Option(help="Settings file of the workspace.")]
 
 
 def approve(
@@ -117,6 +113,7 @@ def init(
     """
     from coefvq.config import check_issue_names
     from tasks import upgrade as conversion
+    from tasks.templates import makes_clips
     from tasks.workspace import create, recipe_differs
 
     if upgrade:
@@ -132,6 +129,9 @@ def init(
     create(workspace, {"issues": names} if names else {}, recipe)
     if why:
         echo(why)
+    if makes_clips(workspace):
+        echo(f"{workspace}: ready; its pipeline makes synthetic clips; from within it: dvc repro")
+        return
     echo(f"{workspace}: ready; put clips and metadata.csv in {workspace}/data/raw, then from within it:")
     echo("  dvc add data/raw && dvc repro")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from coefvq.cli.options import JsonOption
 from coefvq.terminal import echo, echo_json
 
 
@@ -23,7 +24,7 @@ def snapshot(
     remote: Annotated[str | None, typer.Option(help="DVC remote; default: DVC's default remote.")] = None,
     branch: Annotated[str | None, typer.Option(help="Branch to publish; default: HEAD of origin.")] = None,
     push: Annotated[bool, typer.Option("--push/--no-push", help="Send to origin and to the DVC remote.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Add a batch of labelled clips to a workspace's raw data as a new version; no checkout is touched.
 

@@ -25,6 +25,7 @@ from coefvq.terminal import cell, progress
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
+from tasks.templates import makes_clips
 
 #: prevalence of the synthetic demo: higher than in the wild, so that a small set holds enough positives
 PREVALENCE = {"icd": 0.2, "ucc": 0.25}
@@ -59,6 +60,8 @@ def run_demo(request: DemoRequest) -> None:
     """
     # tables need their width; where output goes to a file there is no terminal to ask
     console = Console() if Console().is_terminal else Console(width=120)
+    if makes_clips(request.folder):
+        raise ConfigError(f"{request.folder}: its own pipeline makes its clips (dvc repro); choose another --workspace")
     fresh = not (request.folder / "params.yaml").is_file()
     workspace.create(request.folder, _settings(request, fresh), request.recipe)
     if workspace.recipe_differs(request.folder, request.recipe):
@@ -82,7 +85,7 @@ def run_demo(request: DemoRequest) -> None:
 def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
     """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
-    chosen = {"seed": request.seed, "stability.videos_per_threshold": 8}
+    chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 8}
     if request.data is None:
         issues: Sequence[str] = ("icd", "ucc")
     else:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import deployment, flow_run
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from coefvq.config import load_params
 from coefvq.registry.pairs import RegisteredPair
@@ -26,8 +27,10 @@ from tasks.release import decision_on, record_decision, register_challenger, rep
 from tasks.stages import discard, prepare, publish, run_stage
 from tasks.workspace import run_environment
 
+_RUNNER: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=8)
 
-@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
+
+@flow(name="retrain", task_runner=_RUNNER, persist_result=False)
 def retrain(
     workspace: str = ".",
     issues: list[str] | None = None,

@@ -13,7 +13,8 @@ from coefvq.errors import ConfigError
 from coefvq.files import atomic_path, write_text
 from coefvq.overrides import difference
 from coefvq.shipped_recipes import RECIPES, shipped_recipe
-from tasks.workspace import round_trip, template
+from tasks.templates import template
+from tasks.workspace import round_trip
 
 _PER_ISSUE = ("media", "base", "mllm")
 _COMMENT = "What differs for one issue from recipe.yaml, which says how models are made"

@@ -25,6 +25,7 @@ from coefvq.files import read_json, sha256_file, write_json
 from coefvq.terminal import progress, say
 from tasks.isolation import RemoteError, Target, find_target, make_clone, push, refs, reset, run_folder, share_dvc
 from tasks.raw_folder import add_batch, bring_table
+from tasks.templates import makes_clips
 from tasks.workspace import dvc, git
 
 _ATTEMPTS = 5
@@ -299,6 +300,8 @@ def _check_paths(run: Run) -> None:
         raise ConfigError(f"paths.raw: {run.raw} is a table; a snapshot needs a folder that holds the table")
     if run.params.ingest.format not in ("auto", "videofolder"):
         raise ConfigError(f"ingest.format: {run.params.ingest.format}: a snapshot needs auto or videofolder")
+    if makes_clips(run.clone):
+        raise ConfigError(f"{run.root}: its own pipeline makes {run.raw}; own clips need a workspace of `coefvq init`")
     own = run.root / run.raw
     if not (run.clone / f"{run.raw}.dvc").is_file() and own.is_dir() and any(own.iterdir()):
         raise DataError(f"{own}: holds data that is not versioned; first `dvc add {run.raw}`, commit (and push)")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from coefvq.records import label_column
 from coefvq.registry.store import DATABASE, sqlite_uri
 from coefvq.reporting.plots_template import offline_template, series_template
 from coefvq.shipped_recipes import shipped_recipe
+from tasks.templates import TEMPLATES, template
 
-TEMPLATES = ("dvc.yaml", "params.yaml", "presets.yaml", "prefect.yaml")
 _IGNORED = (
     "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/reports/*/report.html\n"
     "/unseen/\n/vmp/\n/dvc_plots/\n"
@@ -31,14 +30,6 @@ _OVERRIDABLE = ("media", "base", "mllm")
 #: sections of params.yaml that hold settings of each issue
 _PER_ISSUE = ("ingest.labels", "validate.prevalence", "media", "base", "mllm", "thresholds")
 _IDENTITY = ("-c", "user.name=coefvq", "-c", "user.email=coefvq@localhost")
-
-
-def template(name: str) -> str:
-    """Text of a pipeline file: packaged in a wheel, at the repository's top in a checkout."""
-    packaged = files("coefvq") / "templates" / name
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(str(files("coefvq"))).parent / name).read_text(encoding="utf-8")
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -183,7 +174,8 @@ def _configure(document: Any, issue: str) -> None:
 
 def round_trip() -> Any:
     """A reader and writer of YAML that keeps comments and long lines, and writes null as null."""
-    from ruamel.yaml import YAML, RoundTripRepresenter
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
     class Representer(RoundTripRepresenter):
         pass

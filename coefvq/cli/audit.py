@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from coefvq.cli.options import IssuesOption, JsonOption, ParamsOption
 from coefvq.cli.workspace import open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def audit(
-    issue: Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")] = None,
+    issue: IssuesOption = None,
     paper: Annotated[bool, typer.Option("--paper", help="Audit the paper's Tables 1 and 2 instead.")] = False,
-    params: Annotated[Path, typer.Option(help="Settings file of the workspace.")] = PARAMS_FILE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
 ) -> None:
     """Hold evaluation.json and thresholds.json to what must be true of any cascade: cost, ceiling, order.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coefvq.cli.numbers import number
+from coefvq.cli.options import JsonOption
 from coefvq.errors import DataError
 from coefvq.terminal import cell, echo_json, say, show
 
@@ -61,7 +62,7 @@ def fit(
     prevalence: Prevalence = None,
     out: Annotated[Path | None, typer.Option(help="Write the policy here (JSON); needs scores in [0, 1].")] = None,
     issue: Annotated[str, typer.Option(help="Name put into the policy.")] = "issue",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Find the base and the decision threshold: exact over all pairs, on your own labels.
 

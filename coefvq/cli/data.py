@@ -9,7 +9,9 @@ import typer
 
 from coefvq.cli.bayes import bayes
 from coefvq.cli.numbers import number
+from coefvq.cli.options import OutFolderOption, ParamsOption
 from coefvq.cli.reupload import reupload
+from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, progress
 
 app = typer.Typer(no_args_is_help=True)
@@ -24,7 +26,7 @@ def _root() -> None:
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
+    out: OutFolderOption,
     videos: Annotated[int, typer.Option(min=1, help="How many clips.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 7,
     icd: Annotated[float, number(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
@@ -50,7 +52,7 @@ def synth(
 
 @app.command()
 def reference(
-    params: Annotated[Path, typer.Option(help="Settings file.")] = Path("params.yaml"),
+    params: ParamsOption = PARAMS_FILE,
     issue: Annotated[list[str] | None, typer.Option(help="Whose champion; default: the first that has one.")] = None,
 ) -> None:
     """Write what the champion was trained on to paths.reference, so that validate can measure drift.

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coefvq.cli.numbers import number
+from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
+from coefvq.config import PARAMS_FILE
 from coefvq.terminal import cell, echo, echo_json, progress, show
 
 if TYPE_CHECKING:
     from coefvq.training.features.store import FeatureStore
 
 app = typer.Typer(no_args_is_help=True)
-ParamsOption = Annotated[Path, typer.Option(help="Settings file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()
 def build(
-    issue: Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")],
+    issue: IssueOption,
     kind: Annotated[Literal["base", "mllm"], typer.Option(help="Whose towers.")] = "mllm",
     split: Annotated[
         list[str] | None, typer.Option(help="Which splits; default: labelled rows of train and val, as training reads.")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Trainings that will read it, for the cost estimate.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost and save.")] = False,
-    params: ParamsOption = Path("params.yaml"),
+    params: ParamsOption = PARAMS_FILE,
     engine: Annotated[
         Literal["local", "ray"] | None, typer.Option(help="Where towers run; default: runtime.engine.")
     ] = None,
@@ -72,7 +72,7 @@ def build(
 
 
 @app.command()
-def stats(params: ParamsOption = Path("params.yaml"), as_json: JsonOption = False) -> None:
+def stats(params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
     """What the cache holds, by part: entries, bytes, last use.
 
     Example: coefvq features stats --json
@@ -96,7 +96,7 @@ def stats(params: ParamsOption = Path("params.yaml"), as_json: JsonOption = Fals
 
 @app.command()
 def verify(
-    params: ParamsOption = Path("params.yaml"),
+    params: ParamsOption = PARAMS_FILE,
     remove: Annotated[bool, typer.Option("--remove", help="Delete what is damaged; the next run computes it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,7 +124,7 @@ def verify(
 
 @app.command()
 def prune(
-    params: ParamsOption = Path("params.yaml"),
+    params: ParamsOption = PARAMS_FILE,
     max_gib: Annotated[float | None, number(min=0.0, help="Keep at most so much; the oldest use goes.")] = None,
     unused_days: Annotated[float | None, number(min=0.0, help="Remove what no run used for so long.")] = None,
     as_json: JsonOption = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from coefvq.cli.options import JsonOption
 from coefvq.terminal import echo, echo_json, say
 
 app = typer.Typer(no_args_is_help=True)
@@ -15,7 +16,6 @@ PresetArgument = Annotated[str, typer.Argument(help="tiny, starter, onevision-0.
 PresetsOption = Annotated[
     Path | None, typer.Option(help="File of your own presets; default: that of recipe.yaml, where there is one.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command("list")

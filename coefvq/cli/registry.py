@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.cli.workspace import connect_registry
 from coefvq.config import PARAMS_FILE, Params
 from coefvq.errors import CoefVQError, RegistryError
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from coefvq.registry.history import Decision
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.registry.release import IssueStatus
-
-IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-ParamsOption = Annotated[Path, typer.Option(help="Settings file.")]
 
 
 def register(
@@ -111,8 +107,8 @@ def history(
 
 def rollback(
     issue: IssueOption,
-    by: Annotated[str, typer.Option(help="Name of the person who decides.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")],
+    by: ByOption,
+    reason: ReasonOption,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS_FILE,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from coefvq.cli.options import IssuesOption, ParamsOption
 from coefvq.cli.workspace import connect_registry, given, open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError
@@ -14,14 +15,14 @@ from coefvq.terminal import echo
 
 
 def report(
-    issue: Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")] = None,
+    issue: IssuesOption = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write (one issue); default: reports/ISSUE/report.html.")
     ] = None,
     thumbnails: Annotated[bool, typer.Option(help="Show a frame of each example.")] = True,
     registry: Annotated[bool, typer.Option(help="Ask the registry for the gate and the pair served now.")] = True,
     pictures: Annotated[Path | None, typer.Option(help="Also write the charts as SVG, and one PNG, here.")] = None,
-    params: Annotated[Path, typer.Option(help="Settings file of the workspace.")] = PARAMS_FILE,
+    params: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Write one self-contained HTML page per issue: verdict, comparison, curves, drift, examples, lineage.
 

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from coefvq.cli.numbers import number
+from coefvq.cli.options import OutFolderOption
 from coefvq.terminal import echo, echo_json, progress, say
 
 
 def reupload(
     source: Annotated[Path, typer.Option("--from", help="Originals: a folder of clips, VideoFolder or a table.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
+    out: OutFolderOption,
     copies: Annotated[float, number(help="Copies per original, on average.")] = 1.0,
     own_edits: Annotated[float, number(help="Share of originals edited by their own creators.")] = 0.3,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and input, same bytes.")] = 7,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coefvq.config import load_params
+from coefvq.cli.options import ParamsOption
+from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.terminal import cell, echo_json, say, show
@@ -30,7 +31,7 @@ def score(
     issue: Annotated[list[str] | None, typer.Option(help="Issue(s); default: all with a champion.")] = None,
     version: Annotated[str, typer.Option(help="Alias or version of the pair.")] = "champion",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    params: Annotated[Path, typer.Option(help="Settings file of the workspace.")] = Path("params.yaml"),
+    params: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Score videos with the approved pair: decision, both scores, and which stage decided.
 

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from coefvq.cli.options import IssueOption, ParamsOption
 from coefvq.cli.workspace import given, open_workspace
-from coefvq.config import Params
+from coefvq.config import PARAMS_FILE, Params
 from coefvq.stages import Stage
 
 Engine = Literal["local", "ray"] | None
 Launcher = Literal["torchrun", "ray"]
-IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
-ParamsOption = Annotated[Path, typer.Option(help="Settings file.")]
 EngineOption = Annotated[Engine, typer.Option(help="Where clips are probed or scored; default: runtime.engine.")]
 RanksOption = Annotated[
     int | None, typer.Option(min=1, help="Processes on this machine; default: training.nproc_per_node.")
@@ -24,7 +23,6 @@ ResumeOption = Annotated[
     Path | None, typer.Option(help="Folder of checkpoints; default: runtime.resume_from, else the cache.")
 ]
 LauncherOption = Annotated[Launcher, typer.Option(help="What starts the processes; ray may use a Ray cluster.")]
-_PARAMS = Path("params.yaml")
 
 
 def add(app: typer.Typer, stage: Stage) -> None:
@@ -41,11 +39,11 @@ def _command(stage: Stage) -> Any:
     if stage.name in ("ingest", "predict"):
         return _on_an_engine(stage)
 
-    def for_issue(issue: IssueOption, params: ParamsOption = _PARAMS) -> None:
+    def for_issue(issue: IssueOption, params: ParamsOption = PARAMS_FILE) -> None:
         loaded = open_workspace(params)
         stage.run(stage.inputs.of(loaded, loaded.check_issue(issue)))
 
-    def for_all(params: ParamsOption = _PARAMS) -> None:
+    def for_all(params: ParamsOption = PARAMS_FILE) -> None:
         stage.run(stage.inputs.of(open_workspace(params)))
 
     return for_issue if stage.per_issue else for_all
@@ -54,7 +52,7 @@ def _command(stage: Stage) -> Any:
 def _training(stage: Stage) -> Any:
     def train(
         issue: IssueOption,
-        params: ParamsOption = _PARAMS,
+        params: ParamsOption = PARAMS_FILE,
         nproc: RanksOption = None,
         resume_from: ResumeOption = None,
         launcher: LauncherOption = "torchrun",
@@ -67,11 +65,11 @@ def _training(stage: Stage) -> Any:
 
 
 def _on_an_engine(stage: Stage) -> Any:
-    def for_issue(issue: IssueOption, params: ParamsOption = _PARAMS, engine: EngineOption = None) -> None:
+    def for_issue(issue: IssueOption, params: ParamsOption = PARAMS_FILE, engine: EngineOption = None) -> None:
         loaded = open_workspace(params)
         stage.run(stage.inputs.of(_with_engine(loaded, engine), loaded.check_issue(issue)))
 
-    def for_all(params: ParamsOption = _PARAMS, engine: EngineOption = None) -> None:
+    def for_all(params: ParamsOption = PARAMS_FILE, engine: EngineOption = None) -> None:
         stage.run(stage.inputs.of(_with_engine(open_workspace(params), engine)))
 
     return for_issue if stage.per_issue else for_all

@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 
 from coefvq.cli.numbers import number
+from coefvq.cli.options import JsonOption, ParamsOption
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError, DataError
@@ -38,8 +39,6 @@ app = typer.Typer(
 State = Annotated[
     Path | None, typer.Option("--state", help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
 ]
-Settings = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -52,8 +51,8 @@ def publish(
     ] = None,
     delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
     state: State = None,
-    params: Settings = PARAMS_FILE,
-    as_json: Json = False,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
 ) -> None:
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
     if source is None and not delete:
@@ -88,9 +87,9 @@ def run(
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
-    params: Settings = PARAMS_FILE,
+    params: ParamsOption = PARAMS_FILE,
     state: State = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score new events with the champion pairs, filter them and update the index.
 
@@ -133,8 +132,8 @@ def run(
 def get(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
     state: State = None,
-    params: Settings = PARAMS_FILE,
-    as_json: Json = False,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
     with open_state(_folder(state, params), create=False) as (_, index):
@@ -145,7 +144,7 @@ def get(
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
-def status(state: State = None, params: Settings = PARAMS_FILE, as_json: Json = False) -> None:
+def status(state: State = None, params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
     """Show the log's end, each consumer's lag and the index by state."""
     with open_state(_folder(state, params), create=False) as (log, index):
         last, consumers, states = log.last_offset(), index.consumers(), index.states()
@@ -164,8 +163,8 @@ def status(state: State = None, params: Settings = PARAMS_FILE, as_json: Json = 
 def dead_letters(
     retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
     state: State = None,
-    params: Settings = PARAMS_FILE,
-    as_json: Json = False,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
 ) -> None:
     """List the videos whose newest event could not be scored, with the reason."""
     with open_state(_folder(state, params), create=False) as (log, index):
@@ -182,8 +181,8 @@ def audit(
     issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
     labels: Annotated[Path, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")],
     state: State = None,
-    params: Settings = PARAMS_FILE,
-    as_json: Json = False,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate recall in production from audited videos: rows of the index plus labels people gave.
 

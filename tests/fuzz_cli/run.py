@@ -203,8 +203,8 @@ def _damaged(case: Case, root: Path, folder: Path) -> list[str]:
             os._exit(code)
     if os.waitpid(child, 0)[1] != 0:
         raise RuntimeError("the mutation failed")
-    words: list[str] = json.loads(note.read_text())
-    return words
+    marks: list[str] = json.loads(note.read_text())
+    return marks
 
 
 def _control(case: Case, base: Path, folder: Path, controls: Path) -> Outcome:

@@ -15,7 +15,8 @@ from coefvq.simulation.synthetic.generate import generate
 from coefvq.stages import ingest, split
 from coefvq.stages.inputs import IngestInputs, SplitInputs, TrainBaseInputs
 from coefvq.training.features.fill import build_features
-from tasks.workspace import change_params, template
+from tasks.templates import template
+from tasks.workspace import change_params
 
 CHANGES = {
     "base.ucc.freeze_towers": True,

@@ -25,7 +25,7 @@ from coefvq.config import load_params
 from coefvq.data.importers import open_table
 from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import CoefVQError, ConfigError, DataError, MediaError
-from tasks import versioning
+from tasks import isolation, versioning
 from tasks.isolation import RemoteError
 from tasks.versioning import Snapshot, SnapshotRequest, take
 from tasks.workspace import change_params, commit, create, dvc, git
@@ -314,7 +314,7 @@ def test_overtaken_runs_are_added_on_top(team: Site, monkeypatch: pytest.MonkeyP
         pushed.append(plain(*arguments))
         return pushed[-1]
 
-    plain: Callable[..., bool] = versioning.push
+    plain: Callable[..., bool] = isolation.push
     monkeypatch.setattr(versioning, "push", push_second)
     made = team.take(mine)
     assert pushed == [False, False, True]

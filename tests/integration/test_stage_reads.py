@@ -14,7 +14,8 @@ from coefvq.data.splits import rows
 from coefvq.shipped_recipes import shipped_recipe
 from coefvq.simulation.synthetic.generate import generate
 from coefvq.stages import STAGES
-from tasks.workspace import change_params, template
+from tasks.templates import template
+from tasks.workspace import change_params
 
 PARAMS = {
     "issues": ["icd"],

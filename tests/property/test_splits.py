@@ -12,7 +12,8 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from coefvq.config import Fractions, Negatives, Split
-from coefvq.data.splits.assign import LABELLED_SPLITS, assign_splits, check_splits, summarize
+from coefvq.data.splits.assign import assign_splits, check_splits, summarize
+from coefvq.data.splits.checks import LABELLED_SPLITS
 from coefvq.errors import SplitError
 from coefvq.records import SPLITS
 

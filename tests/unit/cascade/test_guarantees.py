@@ -21,7 +21,7 @@ PREVALENCE, SHIFT, CORRELATION = 0.1, (1.6, 2.6), 0.5
 JOINT = multivariate_normal(cov=[[1.0, CORRELATION], [CORRELATION, 1.0]])
 
 
-def world(n: int, seed: int):
+def world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Correlated binormal scores, whose true precision, recall and calls are known in closed form."""
     rng = np.random.default_rng(seed)
     label = (rng.random(n) < PREVALENCE).astype(float)

@@ -94,8 +94,8 @@ def test_every_target_has_its_group_decoded(
     assert chosen is not None
     shown = sorted(packet.pts for packet in listed if packet.pts is not None)
     starts = np.array(shown) - shown[0]
-    step = int(np.median(np.diff(starts))) if len(shown) > 1 else 0
-    assert list(chosen.wanted) == [shown[i] for i in uniform_in_time(starts, int(starts[-1]) + step, frames)]
+    period = int(np.median(np.diff(starts))) if len(shown) > 1 else 0
+    assert list(chosen.wanted) == [shown[i] for i in uniform_in_time(starts, int(starts[-1]) + period, frames)]
     seen_from, sent = 0, 0
     for step in chosen.steps:
         assert step.start >= sent

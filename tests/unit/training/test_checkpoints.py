@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import StorageError, TrainingError
-from coefvq.training import checkpoints
 from coefvq.training.checkpoints import CheckpointFolder
 
 IDENTITY = {"preset": "tiny", "manifest": "aa11", "training.learning_rate": 0.002, "model.issues": ("icd",)}
@@ -96,7 +95,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path: Path, monkeyp
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     kept.begin(2)
     with pytest.raises(StorageError, match=r"No space left on device; step 1 is kept .*free space") as caught:
         kept.write(2, {"model.safetensors": b"x" * 100})

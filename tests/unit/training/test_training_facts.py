@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 
 from coefvq.errors import ConfigError, SplitError, TrainingError
 from coefvq.registry.tracking.environment import environment_tags, git_commit
-from coefvq.training import launch as launching
 from coefvq.training.cost import Meter, read_energy, spent_joules
 from coefvq.training.data import check_both_classes
 from coefvq.training.launch import launch
@@ -90,7 +90,7 @@ def test_a_split_of_one_class_is_refused(label: int, missing: str) -> None:
 
 
 def test_deepspeed_that_is_not_there_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install \"coefvq\[deepspeed\]\""):
         launch(2, ["train-mllm"], "zero2")
 

@@ -1,0 +1,16 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
+IssuesOption = Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")]
+ParamsOption = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
+OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if missing.")]
