@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from coefvq.config import Alignment, Params
 from coefvq.data.descriptions import read_descriptions
@@ -17,18 +13,17 @@ from coefvq.data.media.clips import default_cache
 from coefvq.errors import ModelError
 from coefvq.files import sha256_json
 from coefvq.models.classifier import Classifier
-from coefvq.models.dataset import Collator, VideoDataset, text_of
+from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.text import TextEncoder
 from coefvq.records import VideoInput
 from coefvq.registry import tracking
 from coefvq.stages.common import data_ref, inputs_and_labels, labelled, split_manifest
 from coefvq.stages.loading import opened
 from coefvq.terminal import say
+from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
 from coefvq.training.arguments import use_bf16
 from coefvq.training.ranks import rank
-from coefvq.training.warmup import Batch, Inputs, WarmUpFolder, description_vocabulary, warm_up
-from coefvq.training.word_alignment import align_projectors, description_words, teach_state
+from coefvq.training.warmup import WarmUpFolder
 
 
 def align(params: Params, classifier: Classifier, settings: Alignment) -> None:
@@ -52,54 +47,13 @@ def align(params: Params, classifier: Classifier, settings: Alignment) -> None:
     bf16 = use_bf16(params.mllm[issue].training.bf16)
     with opened(params, classifier, videos, settings.epochs + settings.projector_epochs, f"{issue} warm-up") as inputs:
         options = [told[at] for at in inputs.kept(videos)]
-        batches = _Batches(inputs.dataset(videos), inputs.collator, network.norm.weight.device)
-        job = _Job(network, text, batches, options, settings, params.seed, bf16)
+        batches = CollatedRows(inputs.dataset(videos), inputs.collator, network.norm.weight.device)
+        job = AlignmentSteps(network, text, batches, options, settings, params.seed, bf16)
         if rank() > 0:
             job.run(lambda *_: None)
             return
         with _tracked(params, issue, settings) as run:
             folder.save(network, job.run(_reporter(run, issue)))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Both steps of the warm-up; every rank does the same."""
-
-    network: MultimodalLLM
-    text: TextEncoder
-    batches: Inputs
-    options: Sequence[tuple[str, ...]]
-    settings: Alignment
-    seed: int
-    bf16: bool
-
-    def run(self, report: Callable[[str, dict[str, float]], None]) -> list[dict[str, float]]:
-        """``report`` hears the step and its row; the curve of the second."""
-        network, text, settings = self.network, self.text, self.settings
-        rate, size = settings.learning_rate, settings.per_device_train_batch_size
-        words = description_words(text, self.options)
-        done = partial(report, "projectors")
-        align_projectors(network, self.batches, words, settings.projector_epochs, rate, self.seed, done)
-        if not settings.epochs:
-            return []
-        done = partial(report, "warmup")
-        if settings.objective == "words":
-            return teach_state(network, self.batches, words, settings.epochs, size, rate, self.seed, done, self.bf16)
-        vocabulary = description_vocabulary(network, text, self.batches, self.options, settings.max_tokens)
-        return warm_up(network, text, self.batches, self.options, vocabulary, settings, self.seed, done, self.bf16)
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Row numbers -> the network's inputs."""
-
-    dataset: VideoDataset
-    collator: Collator
-    device: torch.device
-
-    def __call__(self, rows: Sequence[int]) -> Batch:
-        batch = self.collator([self.dataset[row] for row in rows])
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
 def _facts(
