@@ -89,6 +89,7 @@ class MLLMParams(Section):
     audio: bool
     motion: bool
     lora: Lora
+    aligned: bool = False  # whether it starts from the preset's aligned file
     alignment: Alignment | None = None  # None: no alignment
     description_weight: Annotated[float, Field(ge=0)] = 0.0  # of the descriptions' words, beside the labels
     training: Training

@@ -15,6 +15,7 @@ from coefvq.data.descriptions import read_descriptions
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import SplitError
 from coefvq.files import sha256_json, write_json
+from coefvq.models.aligned import start_aligned
 from coefvq.models.assembly import device
 from coefvq.models.classifier import Classifier, ModelConfig, build, text_encoder
 from coefvq.models.dataset import Collator, VideoDataset, text_of
@@ -159,7 +160,8 @@ def _descriptions(params: Params, issue: str) -> list[tuple[str, ...]]:
 
 def _without_missing_descriptions(params: Params, job: TrainingJob) -> TrainingJob:
     """The job as it can be done: where no training clip has a description, what needs them is off, which is said."""
-    if (job.alignment is None and job.description_weight == 0.0) or any(_descriptions(params, job.config.issue)):
+    aligns = job.alignment is not None and job.alignment.epochs + job.alignment.projector_epochs > 0
+    if not (aligns or job.description_weight > 0.0) or any(_descriptions(params, job.config.issue)):
         return job
     if rank() == 0:
         say(f"[{job.config.issue} {job.config.kind}] alignment: off, no captions")
@@ -195,12 +197,13 @@ def training_rows(params: Params, rows: pd.DataFrame, issue: str) -> list[tuple[
 
 
 def fresh_classifier(params: Params, job: TrainingJob, train_videos: Sequence[VideoInput]) -> Classifier:
-    """The model as training starts with it: seeded, on the device it will train on."""
+    """The model as training starts with it: seeded, aligned where asked for, on the device it will train on."""
     seed_everything(params.seed)
     text = text_encoder(job.config, (text_of(video) for video in train_videos))
     # saved with the model, so that whoever loads it alone decodes clips under the limits it was trained under
     config = job.config.model_copy(update={"limits": params.ingest.limits})
     classifier = build(config, text, job.lora_dropout)
+    start_aligned(classifier)
     classifier.network.to(device())
     return classifier
 

@@ -22,6 +22,7 @@ from torch import nn
 from coefvq.config import Alignment
 from coefvq.errors import DataError, ModelError
 from coefvq.files import atomic_path, read_json, sha256_json, write_json
+from coefvq.models.aligned import trained_parts
 from coefvq.models.language import positions_of
 from coefvq.models.last_position import ASK
 from coefvq.models.mllm import MultimodalLLM
@@ -31,8 +32,6 @@ _WEIGHTS, _FACTS = "warmup.safetensors", "warmup.json"
 _FORMAT = 1
 _IGNORED = -100
 _SPREAD = 2.0
-#: parts that learn to describe; the head and its norm wait for labels
-_PARTS = ("vision.", "language.", "audio_projector.")
 
 Batch = dict[str, torch.Tensor]
 #: row numbers -> the network's inputs for these rows, without labels
@@ -283,8 +282,3 @@ class WarmUpFolder:
         if not isinstance(curve, list):
             raise ModelError(f"{self.path / _FACTS}: curve: expected a list; {remedy}")
         return curve
-
-
-def trained_parts(network: MultimodalLLM) -> dict[str, nn.Parameter]:
-    """Parameters that learn to describe, by name."""
-    return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PARTS)}

@@ -20,9 +20,10 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from coefvq.errors import DataError, ModelError
+from coefvq.models.aligned import trained_parts
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
-from coefvq.training.warmup import Inputs, batches, trained_parts
+from coefvq.training.warmup import Inputs, batches
 
 _PROJECTOR_BATCH = 64
 _PROJECTORS = ("vision.", "audio_projector.")
