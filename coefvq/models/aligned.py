@@ -33,6 +33,7 @@ _HEADER = "coefvq"
 _PARTS = ("vision.", "language.", "audio_projector.")
 _SOUND = "audio_projector."
 _OFF = "or set mllm.aligned: false"
+_REMEDY = f"get the file again, correct its sha256 in the preset, {_OFF}"
 
 
 def trained_parts(network: MultimodalLLM) -> dict[str, nn.Parameter]:
@@ -88,7 +89,10 @@ def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> dict[st
     Raises:
         ModelError: the file is not the pinned one, is not readable, or belongs to other weights or sizes.
     """
-    header, tensors = _read(part, key)
+    from safetensors.torch import load_file
+
+    header = read_facts(part, key)
+    tensors = load_file(part.file)
     for name, own in frozen_weights(network).items():
         if (other := header["fits"].get(name)) is not None and other != own:
             raise ModelError(
@@ -110,19 +114,23 @@ def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> dict[st
     return header
 
 
-def _read(part: AlignedPart, key: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_facts(part: AlignedPart, key: str) -> dict[str, Any]:
+    """The header of the file: ``saw``, ``fits``, ``libraries`` and what it was trained with.
+
+    Raises:
+        ModelError: the file is not the pinned one, or has no such header.
+    """
     from safetensors import SafetensorError, safe_open
 
-    remedy = "get the file again, correct its sha256 in the preset, " + _OFF
-    check_regular(part.file, missing=remedy, remedy=remedy, error=ModelError)
+    check_regular(part.file, missing=_REMEDY, remedy=_REMEDY, error=ModelError)
     if (own := sha256_file(part.file)) != part.sha256:
-        raise ModelError(f"{key}: {part.file} has SHA-256 {own[:12]}, the preset says {part.sha256[:12]}; {remedy}")
+        raise ModelError(f"{key}: {part.file} has SHA-256 {own[:12]}, the preset says {part.sha256[:12]}; {_REMEDY}")
     try:
         with safe_open(part.file, framework="pt") as file:
-            header = parse_json((file.metadata() or {})[_HEADER], str(part.file), remedy, ModelError)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            header = parse_json((file.metadata() or {})[_HEADER], str(part.file), _REMEDY, ModelError)
+    except (OSError, KeyError, SafetensorError) as error:
         raise ModelError(f"{key}: {part.file} is no aligned file ({error}); run coefvq models align") from error
-    if not isinstance(header, dict) or header.get("format") != _FORMAT or not isinstance(header.get("fits"), dict):
+    known = isinstance(header, dict) and header.get("format") == _FORMAT
+    if not known or not all(isinstance(header.get(name), dict) for name in ("fits", "saw")):
         raise ModelError(f"{key}: {part.file} is an aligned file of another version; align anew, {_OFF}")
-    return header, tensors
+    return dict(header)
