@@ -56,7 +56,7 @@ _TYPED = (LanguagePart, TextPart)
 _SIZES = {"max_text_tokens": Size, "frame_size": Size | None, "summary": str, "licence": str}
 _KNOWN = (*_PARTS, *_SIZES, "weights", "aligned", "extends")
 #: what an aligned file is made for
-_ALIGNED_ROLES = {"vision", "language", "audio"}
+_ALIGNED_ROLES = {"onevision", "vision", "language", "audio"}
 
 #: names of the files in ``coefvq/presets``
 SHIPPED = ("tiny", "starter", "onevision-0.5b", "paper")
@@ -138,8 +138,9 @@ def _extended(key: str, body: Definition, known: Mapping[str, Definition]) -> De
     kept = {role: entry for role, entry in known[parent].get("weights", {}).items() if role not in lost}
     given = body.get("weights", {})
     weights = {**kept, **given} if isinstance(given, dict) else given
-    inherited = {**known[parent]}
-    if own.keys() & _ALIGNED_ROLES or weights != known[parent].get("weights", {}):
+    inherited, before = {**known[parent]}, known[parent].get("weights", {})
+    reweighted = isinstance(weights, dict) and any(weights.get(role) != before.get(role) for role in _ALIGNED_ROLES)
+    if own.keys() & _ALIGNED_ROLES or reweighted:
         inherited.pop("aligned", None)  # it fits the parent's parts and weights alone
     return {**inherited, **own, "weights": weights}
 
@@ -147,8 +148,8 @@ def _extended(key: str, body: Definition, known: Mapping[str, Definition]) -> De
 def _absolute(definition: Definition, home: Path) -> Definition:
     """Folders of weights and the aligned file as absolute paths, since a model is read from other places too."""
     weights, aligned = definition.get("weights"), definition.get("aligned")
-    if isinstance(aligned, dict) and "file" in aligned:
-        definition = {**definition, "aligned": {**aligned, "file": str(home / str(aligned["file"]))}}
+    if isinstance(aligned, dict) and isinstance(aligned.get("file"), str):
+        definition = {**definition, "aligned": {**aligned, "file": str(home / aligned["file"])}}
     if not isinstance(weights, dict):
         return definition
     fixed = {
