@@ -47,19 +47,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def align(workspace: Workspace, out: str, seed: str = "5") -> Path:
     """Run the command in miniature; the file."""
-    options = (
-        "--recipe",
-        "recipe.yaml",
-        "--data",
-        "corpus",
-        "--seed",
-        seed,
-        "--projector-epochs",
-        "1",
-        "--epochs",
-        "1",
-    )
-    facts = json.loads(workspace.coefvq("models", "align", *options, "--out", out, "--json").stdout)
+    options = ("--recipe", "recipe.yaml", "--data", "corpus", "--seed", seed, "--out", out, "--json")
+    done = workspace.coefvq("models", "align", *options, "--projector-epochs", "2", "--epochs", "4")
+    facts = json.loads(done.stdout)
     path = workspace.root / out
     assert facts["sha256"] == sha256_file(path)
     assert facts["saw"]["clips"] == 16
