@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coefvq.terminal import echo, echo_json, progress, say
+from coefvq.terminal import echo, echo_json, say
 
 if TYPE_CHECKING:
     from coefvq.config import Alignment, Recipe
@@ -39,8 +39,7 @@ def align(
     def on_epoch(step: str, row: dict[str, float]) -> None:
         say(f"[{step}] epoch {row['epoch']:g}: loss {row['loss']:.4f}")
 
-    with progress("clips", len(corpus.videos)) as advance:
-        facts = align_corpus(chosen, corpus, settings, seed, out, _origin(data), workers, on_epoch, advance)
+    facts = align_corpus(chosen, corpus, settings, seed, out, _origin(data), workers, on_epoch)
     if as_json:
         echo_json(facts, indent=2)
         return

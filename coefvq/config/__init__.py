@@ -10,9 +10,21 @@ tracks; the few keys that may be left out are listed with their values in docs/o
 
 from __future__ import annotations
 
-from coefvq.config.cascade import Approximate, Gate, Predict, Scoring, Thresholds
-from coefvq.config.data import Fractions, Ingest, LabelSource, MediaLimits, Negatives, Paths, Split, Validate
-from coefvq.config.models import Alignment, BaseModelParams, Lora, MediaSpec, MLLMParams, Recipe, Training
+from coefvq.config.cascade import Approximate, Evaluate, Gate, Predict, Scoring, Stability, Thresholds, Tracking
+from coefvq.config.data import (
+    Fractions,
+    Ingest,
+    LabelSource,
+    Loading,
+    MediaLimits,
+    Negatives,
+    Paths,
+    Runtime,
+    Split,
+    Validate,
+)
+from coefvq.config.inputs import Inputs, Tracked, Untracked
+from coefvq.config.models import Alignment, BaseModelParams, Lora, MediaSpec, MLLMParams, Models, Recipe, Training
 from coefvq.config.params import Params, check_issue_names
 from coefvq.config.reading import (
     PARAMS_FILE,
@@ -32,16 +44,20 @@ __all__ = [
     "Alignment",
     "Approximate",
     "BaseModelParams",
+    "Evaluate",
     "Fraction",
     "Fractions",
     "Gate",
     "Ingest",
+    "Inputs",
     "IssueName",
     "LabelSource",
+    "Loading",
     "Lora",
     "MLLMParams",
     "MediaLimits",
     "MediaSpec",
+    "Models",
     "Negatives",
     "Params",
     "Paths",
@@ -49,10 +65,15 @@ __all__ = [
     "Precision",
     "Predict",
     "Recipe",
+    "Runtime",
     "Scoring",
     "Split",
+    "Stability",
     "Thresholds",
+    "Tracked",
+    "Tracking",
     "Training",
+    "Untracked",
     "Validate",
     "check_form",
     "check_issue_name",

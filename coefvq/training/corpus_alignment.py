@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from coefvq.config import Alignment, Recipe
+from coefvq.config import Alignment, Loading, Recipe, Runtime
 from coefvq.data.descriptions import read_descriptions
 from coefvq.data.importers import read_table
 from coefvq.data.manifest import to_inputs
@@ -21,21 +20,20 @@ from coefvq.files import sha256_json
 from coefvq.models.aligned import save_aligned
 from coefvq.models.assembly import device
 from coefvq.models.classifier import Classifier, build, mllm_config, text_encoder
-from coefvq.models.dataset import Collator, VideoDataset, text_of
+from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows, StepReport
 from coefvq.training.arguments import use_bf16
-from coefvq.training.features.build import Builder
-from coefvq.training.features.keys import cached_model
-from coefvq.training.features.reader import feature_collator, reader
-from coefvq.training.features.store import FeatureStore
+from coefvq.training.loading import opened
 from coefvq.training.loop import seed_everything
+from coefvq.training.settings import ReadingSettings
 
 _LIBRARIES = ("coefvq", "torch", "transformers", "peft")
 _NO_ISSUE = "none"
-Progress = Callable[[int], None]
+#: of the corpus, so that computing the features always pays
+_PASSES = 100
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def read_corpus(data: Path, recipe: Recipe) -> Corpus:
         raise DataError(
             f"{data}: no clip has a description; add a column `caption`, or descriptions.jsonl beside the table"
         )
-    clips = _clip_store(recipe)
+    clips = ClipStore(default_cache(), recipe.media, kept_limits(None))
     return Corpus([clips.hashed(videos[row]) for row in described], [options[row] for row in described])
 
 
@@ -80,11 +78,10 @@ def align_corpus(
     origin: Mapping[str, Any],
     workers: int,
     report: StepReport,
-    progress: Progress,
 ) -> dict[str, Any]:
     """Train on the corpus and write the aligned file; returns its facts, with ``sha256`` and ``bytes``.
 
-    ``origin`` says more about the clips, for the file's header; ``progress`` hears of clips that the towers have seen.
+    ``origin`` says more about the clips, for the file's header.
 
     Raises:
         DataError: a clip does not decode.
@@ -100,7 +97,7 @@ def align_corpus(
         curve.append([step, row["epoch"], round(row["loss"], 4)])
         report(step, row)
 
-    with _rows(classifier, recipe, corpus.videos, workers, progress) as inputs:
+    with _rows(classifier, corpus.videos, workers) as inputs:
         AlignmentSteps(network, text, inputs, corpus.descriptions, settings, seed, bf16).run(on_epoch)
     facts = {
         "preset": recipe.mllm.preset,
@@ -128,37 +125,30 @@ def _fresh(recipe: Recipe, corpus: Corpus, seed: int) -> Classifier:
     return classifier
 
 
-def _clip_store(recipe: Recipe) -> ClipStore:
-    return ClipStore(default_cache(), recipe.media, kept_limits(None))
-
-
 @contextmanager
-def _rows(
-    classifier: Classifier, recipe: Recipe, videos: list[VideoInput], workers: int, progress: Progress
-) -> Iterator[CollatedRows]:
-    """Rows of the corpus, with what the frozen towers say of each clip from the cache."""
-    clips, model, where = _clip_store(recipe), cached_model(classifier), next(classifier.network.parameters()).device
-
-    def rows(collator: Collator, dataset: VideoDataset) -> CollatedRows:
-        return CollatedRows(dataset, collator, where)
-
-    if not model.parts:
-        _check(clips.try_fill(videos, workers, progress))
-        yield rows(model.collator, VideoDataset(videos, clips))
-        return
-    store = FeatureStore(default_cache() / "features", sys.maxsize)
-    with store.lease() as lease:
-        built = Builder(model, store, clips, lease, workers).build(videos, progress)
-        _check(built.skipped)
-        features, _ = reader(model, built.index, videos)
-        yield rows(feature_collator(model), VideoDataset(videos, clips, None, features, model.reads_clips))
-
-
-def _check(failed: Mapping[Any, Exception]) -> None:
-    """A file whose header names its clips must have seen all of them.
+def _rows(classifier: Classifier, videos: list[VideoInput], workers: int) -> Iterator[CollatedRows]:
+    """Rows of the corpus, with what the frozen towers say of each clip from the cache.
 
     Raises:
-        DataError: a clip does not decode.
+        DataError: a clip cannot be read; a file whose header counts its clips must have seen all of them.
     """
-    for error in failed.values():
-        raise DataError(f"{len(failed)} clips cannot be read, first: {error}; mend them or take them out")
+    with opened(_reading(workers), classifier, videos, _PASSES, "alignment") as source:
+        for reason in source.skipped.values():
+            raise DataError(f"{len(source.skipped)} clips cannot be read, first: {reason}; mend them or take them out")
+        where = next(classifier.network.parameters()).device
+        yield CollatedRows(source.dataset(videos), source.collator, where)
+
+
+def _reading(workers: int) -> ReadingSettings:
+    """As in a workspace, except that nothing is evicted from the cache and that the caller refuses bad clips."""
+    runtime = Runtime(
+        workers=workers,
+        engine="local",
+        save_steps=None,
+        save_total_limit=1,
+        resume_from=None,
+        features="on",
+        features_gib=1024.0,
+    )
+    loading = Loading(max_bad_share=1.0, group_by_length=False)
+    return ReadingSettings(limits=kept_limits(None), loading=loading, runtime=runtime)
