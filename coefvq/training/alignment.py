@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from coefvq.config import Alignment
@@ -19,6 +20,7 @@ from coefvq.training.arguments import use_bf16
 from coefvq.training.data import TrainingData
 from coefvq.training.job import TrainingJob
 from coefvq.training.loading import opened
+from coefvq.training.noise import FeatureNoise
 from coefvq.training.ranks import rank
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.settings import TrainingSettings
@@ -41,7 +43,7 @@ def align(
     if not isinstance(network, MultimodalLLM) or text is None:
         raise ModelError(f"mllm.{issue}.alignment: {classifier.config.architecture} cannot describe; set epochs: 0")
     videos, bf16 = data.train.videos, use_bf16(job.training.bf16)
-    facts = warm_up_facts(classifier, alignment, settings.seed, bf16, videos, descriptions)
+    facts = warm_up_facts(classifier, alignment, settings.seed, bf16, job.noise, videos, descriptions)
     folder = WarmUpFolder(default_cache() / "warmup", facts)
     if folder.exists:
         folder.restore(network)
@@ -51,7 +53,7 @@ def align(
     with opened(settings.reading, classifier, videos, epochs, f"{issue} warm-up") as source:
         options = [descriptions[at] for at in source.kept(videos)]
         batches = CollatedRows(source.dataset(videos), source.collator, network.norm.weight.device)
-        steps = AlignmentSteps(network, text, batches, options, alignment, settings.seed, bf16)
+        steps = AlignmentSteps(network, text, batches, options, alignment, settings.seed, bf16, job.noise)
         if rank() > 0:
             steps.run(lambda *_: None)
             return
@@ -65,6 +67,7 @@ def warm_up_facts(
     alignment: Alignment,
     seed: int,
     bf16: bool,
+    noise: FeatureNoise,
     videos: Sequence[VideoInput],
     descriptions: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def warm_up_facts(
         [video.sha256 or video.video_id, text_of(video), *options]
         for video, options in zip(videos, descriptions, strict=True)
     ]
-    facts = {"model": model, "alignment": alignment.model_dump(), "seed": seed, "bf16": bf16}
+    facts = {"model": model, "alignment": alignment.model_dump(), "seed": seed, "bf16": bf16, "noise": asdict(noise)}
     return {**facts, "rows_sha256": sha256_json(rows), "videos": len(rows)}
 
 

@@ -12,6 +12,7 @@ from coefvq.config import Alignment
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
+from coefvq.training.noise import FeatureNoise, noisy_features
 from coefvq.training.warmup import Batch, Inputs, description_vocabulary, warm_up
 from coefvq.training.word_alignment import align_projectors, description_words, teach_state
 
@@ -33,6 +34,7 @@ class AlignmentSteps:
     settings: Alignment
     seed: int
     bf16: bool
+    noise: FeatureNoise
 
     def run(self, report: StepReport) -> list[dict[str, float]]:
         """Train in place; the curve of the second step.
@@ -41,6 +43,10 @@ class AlignmentSteps:
             DataError: no row has a description.
             ModelError: nothing of the network can train, or a loss is not finite.
         """
+        with noisy_features(self.network, self.noise):
+            return self._run(report)
+
+    def _run(self, report: StepReport) -> list[dict[str, float]]:
         network, text, settings = self.network, self.text, self.settings
         rate, size = settings.learning_rate, settings.per_device_train_batch_size
         words = description_words(text, self.descriptions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows, StepRe
 from coefvq.training.arguments import use_bf16
 from coefvq.training.loading import opened
 from coefvq.training.loop import seed_everything
+from coefvq.training.noise import FeatureNoise
 from coefvq.training.settings import ReadingSettings
 
 _LIBRARIES = ("coefvq", "torch", "transformers", "peft")
@@ -89,6 +90,7 @@ def align_corpus(
     """
     classifier, bf16 = _fresh(recipe, corpus, seed), use_bf16(recipe.mllm.training.bf16)
     network, text = classifier.network, classifier.text
+    noise = FeatureNoise(recipe.mllm.feature_noise, recipe.mllm.feature_dropout)
     if not isinstance(network, MultimodalLLM) or text is None:
         raise ModelError(f"preset {recipe.mllm.preset}: its MLLM cannot describe; choose another")
     curve: list[list[Any]] = []
@@ -98,13 +100,14 @@ def align_corpus(
         report(step, row)
 
     with _rows(classifier, corpus.videos, workers) as inputs:
-        AlignmentSteps(network, text, inputs, corpus.descriptions, settings, seed, bf16).run(on_epoch)
+        AlignmentSteps(network, text, inputs, corpus.descriptions, settings, seed, bf16, noise).run(on_epoch)
     facts = {
         "preset": recipe.mllm.preset,
         "saw": {**origin, "clips": len(corpus.videos), "labels": 0, "sha256": corpus.sha256},
         "alignment": settings.model_dump(),
         "model": recipe.mllm.model_dump(include={"fusion", "pooling", "text", "audio", "motion", "lora"}),
         "media": recipe.media.model_dump(),
+        "noise": asdict(noise),
         "seed": seed,
         "bf16": bf16,
         "libraries": {name: version(name) for name in _LIBRARIES},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from coefvq.models.dataset import text_of
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.training.loop import seed_everything
+from coefvq.training.noise import FeatureNoise
 from coefvq.training.settings import TrainingSettings
 
 
@@ -28,6 +29,7 @@ class TrainingJob:
     logged_params: dict[str, Any]
     alignment: Alignment | None = None
     description_weight: float = 0.0
+    noise: FeatureNoise = field(default_factory=FeatureNoise)
 
     @property
     def reads_descriptions(self) -> bool:
@@ -58,6 +60,7 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
         logged_params=model.model_dump(),
         alignment=model.alignment,
         description_weight=model.description_weight,
+        noise=FeatureNoise(model.feature_noise, model.feature_dropout),
     )
 
 
