@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,15 @@ from coefvq.errors import CoefVQError, MLLMUnavailableError
 from coefvq.inference.decisions import Answers, Decisions, decide, route
 from coefvq.inference.scores import Scores, score_clips
 from coefvq.inference.settings import Recorded, load_for_scoring
+from coefvq.models.memo import Memo
 from coefvq.records import ScoredVideo, VideoInput
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
+    from coefvq.models.shared import TowerPool
+
+#: videos that are scored together: outputs of towers that several models share are kept for so many (2 MB each)
+GROUP = 128
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class PairScorer:
     limits: MediaLimits
     batch_size: int = 32
     audit: AuditSample | None = None
+    memo: Memo = field(default_factory=Memo)
 
     @classmethod
     def from_folders(
@@ -48,21 +55,28 @@ class PairScorer:
         bundle_version: str,
         how: Recorded,
         cache: Path | None = None,
+        towers: TowerPool | None = None,
     ) -> PairScorer:
         """Load both models (safetensors and JSON only); ``how`` is what the pair's preprocessing says.
+
+        Towers that both have in common, or that ``towers`` of other pairs holds, are held and run once.
 
         Raises:
             ModelError: a folder is incomplete or does not fit.
             ConfigError: the policy is not one.
         """
+        from coefvq.models.shared import TowerPool
+
+        shared = TowerPool() if towers is None else towers
         return cls(
             issue=issue,
             bundle_version=bundle_version,
-            base=load_for_scoring(base_dir, how.scoring),
-            mllm=load_for_scoring(mllm_dir, how.scoring),
+            base=load_for_scoring(base_dir, how.scoring, shared),
+            mllm=load_for_scoring(mllm_dir, how.scoring, shared),
             policy=CascadePolicy.from_dict(policy),
             cache=cache or default_cache(),
             limits=how.limits,
+            memo=shared.memo,
         )
 
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
@@ -70,6 +84,15 @@ class PairScorer:
 
         Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
         """
+        rows: list[ScoredVideo] = []
+        for start in range(0, len(inputs), GROUP):
+            with self.memo.group():
+                rows += self._scored(inputs[start : start + GROUP])
+        return rows
+
+    __call__ = score
+
+    def _scored(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         store = ClipStore(self.cache, self.base.config.media, self.limits)
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
@@ -78,8 +101,6 @@ class PairScorer:
         good = [index for index in range(len(videos)) if index not in rows]
         rows.update(zip(good, self._cascade([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
-
-    __call__ = score
 
     def _cascade(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
         views = np.array([np.nan if video.views is None else video.views for video in videos], np.float64)
@@ -162,4 +183,13 @@ class MultiIssueScorer:
     pairs: tuple[PairScorer, ...]
 
     def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
-        return [row for pair in self.pairs for row in pair.score(inputs)]
+        """Each group of videos goes through all pairs before the next, so that towers in common run once."""
+        rows: list[list[ScoredVideo]] = [[] for _ in self.pairs]
+        for start in range(0, len(inputs), GROUP):
+            group = inputs[start : start + GROUP]
+            with ExitStack() as stack:
+                for memo in {id(pair.memo): pair.memo for pair in self.pairs}.values():
+                    stack.enter_context(memo.group())
+                for pair, found in zip(self.pairs, rows, strict=True):
+                    found += pair.score(group)
+        return [row for found in rows for row in found]
