@@ -166,11 +166,8 @@ def descriptions(clip: Clip, recipe: Recipe) -> tuple[str, ...]:
 def train(recipe: Recipe, split: Split, val: Split, seed: int, say: Say) -> tuple[Classifier, dict[str, Any]]:
     """Alignment and fine-tuning; the second value holds curves and CPU seconds."""
     classifier, start, curves = build(recipe, seed), time.process_time(), {"projectors": [], "warmup": []}
-    network, text, noise = (
-        classifier.network,
-        classifier.text,
-        FeatureNoise(recipe.feature_noise, recipe.feature_dropout),
-    )
+    network, text = classifier.network, classifier.text
+    noise = FeatureNoise(recipe.feature_noise, recipe.feature_dropout)
     options = [descriptions(clip, recipe) for clip in split.clips]
 
     def on_epoch(step: str, row: dict[str, float]) -> None:
