@@ -23,7 +23,7 @@ from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.classifier import Classifier, ModelConfig
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.language import Pooling
-from coefvq.models.mllm import Fusion
+from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
 from coefvq.models.pretrained import weights_of
@@ -165,8 +165,11 @@ def descriptions(clip: Clip, recipe: Recipe) -> tuple[str, ...]:
 
 def train(recipe: Recipe, split: Split, val: Split, seed: int, say: Say) -> tuple[Classifier, dict[str, Any]]:
     """Alignment and fine-tuning; the second value holds curves and CPU seconds."""
-    classifier, start, curves = build(recipe, seed), time.process_time(), {"projectors": [], "warmup": []}
+    classifier, start = build(recipe, seed), time.process_time()
+    curves: dict[str, list[dict[str, float]]] = {"projectors": [], "warmup": []}
     network, text = classifier.network, classifier.text
+    if not isinstance(network, MultimodalLLM) or text is None:
+        raise SystemExit("starter: its MLLM cannot describe")
     noise = FeatureNoise(recipe.feature_noise, recipe.feature_dropout)
     options = [descriptions(clip, recipe) for clip in split.clips]
 
