@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import sha256_file
 from coefvq.models.aligned import frozen_weights, load_aligned, read_facts, save_aligned, trained_parts
+from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.card import model_card
-from coefvq.models.classifier import Classifier, ModelConfig, build, mllm_config
+from coefvq.models.classifier import Classifier, ModelConfig, mllm_config
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import AlignedPart
 from coefvq.models.presets import get_preset, read_presets
@@ -176,25 +177,20 @@ def test_the_file_that_ships_is_the_pinned_one_small_and_says_what_it_saw() -> N
     with safe_open(aligned.file, framework="pt") as file:
         assert list(file.metadata()) == ["coefvq"]
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    starter = mllm_config("icd", _starter(), MEDIA.model_copy(update={"frames": 8, "frame_size": 160}))
+    recipe = _starter()
+    assert recipe.mllm.aligned
     with torch.device("meta"):
-        made = build(starter.model_copy(update={"aligned": None}), _StarterTokens(), weights=False)  # type: ignore[arg-type]
-    assert isinstance(made.network, MultimodalLLM)
-    assert {name: tuple(value.shape) for name, value in trained_parts(made.network).items()} == shapes
-
-
-class _StarterTokens:
-    """As much of a text encoder as building a network asks for."""
-
-    pad_id, video_id, end_id = 0, 1, 2
-    tokenizer = type("Tokenizer", (), {"get_vocab_size": lambda self: 49152})()
+        made = Builder(get_preset("starter"), recipe.media, weights=False).mllm(
+            TokenIds(0, 1), lora=recipe.mllm.lora, fusion=recipe.mllm.fusion, motion=recipe.mllm.motion
+        )
+    assert {name: tuple(value.shape) for name, value in trained_parts(made).items()} == shapes
 
 
 def _starter() -> Any:
     from coefvq.config import parse_recipe
     from coefvq.documents import parse_yaml
 
-    return parse_recipe(parse_yaml(shipped_recipe("starter").text, "starter", ""), "starter").mllm
+    return parse_recipe(parse_yaml(shipped_recipe("starter").text, "starter", ""), "starter")
 
 
 def test_the_card_says_what_the_start_saw(text: TextEncoder) -> None:
