@@ -5,18 +5,29 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= .demo
 DEMO_PRESET ?= starter
+# pip, or uv, which pip then puts into .venv
+INSTALLER ?= pip
+# package index that holds the torch build you want, CPU or CUDA; empty: the default index
+TORCH_INDEX ?=
+
+INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL_uv = $(BIN)/uv pip install --quiet --python $(BIN)/python
+INSTALL = $(or $(INSTALL_$(INSTALLER)),$(error INSTALLER=$(INSTALLER) is not known; use pip or uv))
 
 .PHONY: help demo test lint unit integration test-long fuzz fuzz-cli setup lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-setup: $(STAMP)  ## Make .venv with the locked set of packages
+setup: $(STAMP)  ## Make .venv with the locked packages; INSTALLER=uv, TORCH_INDEX=URL for another build of torch
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v[0]}.{v[1]} found; use make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'torch==2.13.0' -e '.[dev,deepspeed,ray,starter]'
+	$(if $(filter uv,$(INSTALLER)),$(INSTALL_pip) uv)
+	@# torch alone comes from that index: what it needs is locked and comes from the default one
+	$(if $(TORCH_INDEX),$(INSTALL) --no-deps --index-url $(TORCH_INDEX) 'torch==2.13.0')
+	$(INSTALL) -c constraints.txt 'torch==2.13.0' -e '.[dev,deepspeed,ray,starter]'
 	@touch $@
 
 demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips; DEMO_PRESET=tiny for the wiring only

@@ -93,7 +93,7 @@ def _assemble() -> None:
         stages.add(app, stage)
     app.add_typer(data.app, name="data", help="Make and inspect data sets.")
     app.add_typer(models.app, name="models", help="Presets: what they are, need and weigh; fetch their weights.")
-    app.add_typer(features.app, name="features", help="Cache of what frozen towers say of each video.")
+    app.add_typer(features.app, name="features", help="Cache of the outputs of frozen towers.")
     cascade.app.command(name="audit")(audit.audit)
     app.add_typer(cascade.app, name="cascade", help="Thresholds of a cascade from any two columns of scores.")
     app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")

@@ -102,7 +102,7 @@ class VideoInput:
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """What the cascade says of one video.
+    """The cascade's answer about one video.
 
     ``base_score`` and ``mllm_score`` are probabilities of the positive class in [0, 1];
     ``mllm_score`` is None where the policy did not escalate. ``decided_by`` names the stage whose

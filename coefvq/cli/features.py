@@ -1,4 +1,4 @@
-"""``coefvq features``: the cache of what frozen towers say of each video."""
+"""``coefvq features``: the cache of the outputs of frozen towers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``coefvq score``: what the champion says of files, a folder or a manifest."""
+"""``coefvq score``: scores and decisions of the champion for files, a folder or a manifest."""
 
 from __future__ import annotations
 

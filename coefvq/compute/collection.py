@@ -1,4 +1,4 @@
-"""Python's garbage collector told to stay out of the way of starting and ending a command."""
+"""Make Python's garbage collector run less often while a command starts and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""glibc's malloc told to keep what is freed, for processes that allocate large tensors over and over."""
+"""Make glibc's malloc keep freed memory, for processes that allocate large tensors over and over."""
 
 from __future__ import annotations
 

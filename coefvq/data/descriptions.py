@@ -36,7 +36,7 @@ def read_descriptions(rows: pd.DataFrame, raw: Path) -> list[tuple[str, ...]]:
     if (folder / _FACTORS).is_file():
         raise DataError(
             f"{path}: not there, but {_FACTORS} is; these clips were made by an earlier version: "
-            "run coefvq data synthetic again with the same numbers, which keeps the clips"
+            "run coefvq data synth again with the same numbers, which keeps the clips"
         )
     return [()] * len(rows)
 

@@ -1,4 +1,4 @@
-"""Whether decisions hang on how a video happened to be scored: batch, padding, arithmetic, decoding.
+"""Whether decisions depend on how a video was scored: batch, padding, arithmetic, decoding.
 
 Scores of one video differ in the last digits with its neighbours in a batch and with the order of additions.
 That matters only near a threshold. So the videos nearest to each threshold are scored again in other ways,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: P(positive) per video
 Scores = npt.NDArray[np.float64]
-#: told of a video that got no score, by index, and why
+#: called for each video without a score, with its index and the reason
 Failed = Callable[[int, CoefVQError], None]
 
 
@@ -103,7 +103,7 @@ def _finite(
     classifier: Classifier,
     failed: Failed | None,
 ) -> npt.NDArray[np.bool_]:
-    """Which rows have finite logits; of each other one ``failed`` is told, or it ends the run."""
+    """Which rows have finite logits; each other one goes to ``failed``, or ends the run without it."""
     finite: npt.NDArray[np.bool_] = logits.isfinite().flatten(1).all(dim=1).numpy()
     bad, config = np.flatnonzero(~finite).tolist(), classifier.config
     for row in bad:
@@ -131,7 +131,7 @@ def score_clips(
     batch_size: int = 32,
     issue: str | None = None,
 ) -> Scores:
-    """As ``score_batches`` for clips that may never have been decoded; ``failed`` is told before the model is asked.
+    """As ``score_batches`` for clips that may not be decoded yet; ``failed`` is called before the model runs.
 
     Raises:
         ModelError: no head answers for ``issue``.

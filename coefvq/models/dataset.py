@@ -151,7 +151,7 @@ def _audio(examples: Sequence[Example], seconds: float) -> dict[str, torch.Tenso
     padded = torch.stack([pad_or_trim(wave, samples) for wave in waves])
     present = torch.tensor([bool(wave.numel()) for wave in waves])
     # one by one: the function cuts 80 dB below the loudest value of all it is given, and a clip's features
-    # must not hang on its neighbours in the batch
+    # must not depend on its neighbours in the batch
     return {"log_mel": torch.stack([log_mel_spectrogram(wave) for wave in padded]), "has_audio": present}
 
 

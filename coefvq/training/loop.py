@@ -161,7 +161,7 @@ def optimize(
             _check_same_rows(rows, arguments.device)
         found = None if resume is None else resume.find(arguments.device)
         for row in keeper.progress.curve if rank() == 0 else ():
-            on_epoch(row)  # what a killed process has heard, this one's listener has not
+            on_epoch(row)  # replay the epochs of the killed run to the new listener
         # autocast and DeepSpeed look after precision and layout themselves
         fixed = () if arguments.bf16 or arguments.deepspeed else (model,)
         if resume is None or not resume.is_finished():

@@ -48,7 +48,7 @@ class ClassificationLoss(nn.Module):
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """logits [B,2] with labels [B], or [B,K,2] with [B,K] -> scalar.
 
-        An issue without any label contributes a zero that hangs on the graph, so that every rank of a distributed
+        An issue without any label contributes a zero that stays in the graph, so that every rank of a distributed
         step has gradients for the same parameters. On several ranks the means are those of the whole batch.
         """
         logits = logits.float().reshape(len(labels), -1, logits.shape[-1])

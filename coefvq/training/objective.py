@@ -52,7 +52,7 @@ class WithLoss(nn.Module):
 
 
 class WithDescriptions(nn.Module):
-    """Beside the labels, H goes on telling the words of the descriptions, by a linear map that is thrown away.
+    """Fine-tuning that keeps the description loss on H beside the loss on labels; its linear map is dropped later.
 
     ``words`` has a row for each row of the training set; validation knows labels only.
     """

@@ -27,9 +27,9 @@ def read_events(
 ) -> list[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
-    ``root`` defaults to the folder of the table. ``progress`` is told rows done and rows in total. ``published``
+    ``root`` defaults to the folder of the table. ``progress`` gets rows done and rows in total. ``published``
     gives id and path of the videos in the log: a row without an id keeps the one that its clip has there. ``note``
-    is told in a line what else lies in a folder without a table.
+    gets a line that names other files of a folder without a table.
 
     Raises:
         DataError: a row does not fit, or no file at all is found below the root.

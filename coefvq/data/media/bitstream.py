@@ -1,4 +1,4 @@
-"""What packets say of themselves: may a decoder start here, does it show a frame, may it be skipped?
+"""Facts read from the packets: may a decoder start here, does it show a frame, may it be skipped?
 
 A container's keyframe flag is a claim. Files flag the starts of intra refresh and plain I frames too, after
 which a decoder that was just emptied shows pictures that are almost right. So the flag counts only where
