@@ -23,7 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +174,7 @@ def ladder(peer: Any, dtype: torch.dtype) -> list[Runner]:
     """Nothing on, then one exact switch more each time."""
     found, on = [our_runner("plain", our_model(peer), peer, (), dtype)], []
     for switch in exact_switches():
-        # off by default because it gains nothing: shown here all the same
-        on.append(replace(switch, pays=lambda _: "") if switch.name == "joint_projections" else switch)
+        on.append(switch)
         runner = our_runner(f"+{switch.name}", our_model(peer), peer, on, dtype)
         if runner.outcomes[-1].on:
             found.append(runner)

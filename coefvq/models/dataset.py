@@ -153,8 +153,3 @@ def _audio(examples: Sequence[Example], seconds: float) -> dict[str, torch.Tenso
     # one by one: the function cuts 80 dB below the loudest value of all it is given, and a clip's features
     # must not depend on its neighbours in the batch
     return {"log_mel": torch.stack([log_mel_spectrogram(wave) for wave in padded]), "has_audio": present}
-
-
-def steps(total: int, batch_size: int) -> list[tuple[int, int]]:
-    """Half-open index ranges of consecutive batches."""
-    return [(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]

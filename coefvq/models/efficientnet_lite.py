@@ -79,9 +79,9 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Feature grid; with ``classes`` (1000 for ImageNet) also the published classifier."""
+    """Feature grid, without the published classifier."""
 
-    def __init__(self, sizes: EfficientNetLiteSizes, classes: int | None = None) -> None:
+    def __init__(self, sizes: EfficientNetLiteSizes) -> None:
         super().__init__()
         self.stem = _conv(3, _STEM, 3, 2)
         blocks: list[nn.Module] = []
@@ -94,7 +94,6 @@ class EfficientNetLite(nn.Module):
                 channels = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = _conv(channels, _HEAD, 1)
-        self.classifier = nn.Linear(_HEAD, classes) if classes else None
         self.output_size = _HEAD
         # depthwise layers read their neighbours in this layout without being laid out anew
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,13 +110,6 @@ class EfficientNetLite(nn.Module):
     def _grid(self, x: torch.Tensor) -> torch.Tensor:
         grid: torch.Tensor = self.head(self.blocks(self.stem(x)))
         return grid
-
-    def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """[B,3,H,W] -> logits [B,classes]; shows that weights were read rightly."""
-        if self.classifier is None:
-            raise ValueError("made without classes")
-        logits: torch.Tensor = self.classifier(self.forward(x).mean(dim=(2, 3)))
-        return logits
 
 
 def round_channels(wanted: float, divisor: int = 8) -> int:

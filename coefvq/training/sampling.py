@@ -31,10 +31,3 @@ class LengthGrouped(Sampler[int]):
 
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
         yield from get_length_grouped_indices(self._lengths, self._batch_size, generator=generator)
-
-
-def padding_share(lengths: Sequence[int], order: Sequence[int], batch_size: int) -> float:
-    """Share of padding among the positions of all batches when rows come in ``order``."""
-    batches = [[lengths[i] for i in order[at : at + batch_size]] for at in range(0, len(order), batch_size)]
-    positions = sum(max(batch) * len(batch) for batch in batches)
-    return 1.0 - sum(map(sum, batches)) / positions

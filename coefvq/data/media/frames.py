@@ -44,11 +44,6 @@ class Plan:
     wanted: tuple[int, ...]
     steps: tuple[Step, ...]
 
-    @property
-    def packets_sent(self) -> int:
-        """How many packets reach the decoder."""
-        return sum(step.target - step.start + 1 for step in self.steps)
-
 
 def plan(packets: Sequence[PacketInfo], frames: int, longest: int = sys.maxsize) -> Plan | None:
     """Which packets to send for ``frames`` frames spread evenly in time; None where the times do not tell.

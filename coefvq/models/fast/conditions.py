@@ -71,10 +71,6 @@ def padded_pays(classifier: Classifier) -> str:
     return "" if _cpu_flag("_is_amx_tile_supported") else "gains with AMX only"
 
 
-def join_pays(_: Classifier) -> str:
-    return "gains nothing where it was measured"
-
-
 def has_flash(classifier: Classifier) -> str:
     from transformers.utils import is_flash_attn_2_available
 

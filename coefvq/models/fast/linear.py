@@ -6,7 +6,6 @@ looked up at run time; without it the same modules compute the same numbers in t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,65 +74,6 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         """For print."""
         return f"{self.in_features}, {self.out_features}, activation={self.activation[0]}, packed={self.packed}"
-
-
-class _Joint:
-    """q, k and v of one input in one matrix product, handed out part by part.
-
-    Threads keep theirs apart; the result is dropped with its last part.
-    """
-
-    def __init__(self, linear: nn.Module, sizes: list[int]) -> None:
-        self.linear, self.sizes = linear, sizes
-        self.local = threading.local()
-
-    def part(self, x: torch.Tensor, index: int) -> torch.Tensor:
-        if getattr(self.local, "input", None) is not x:
-            self.local.input, self.local.parts = x, self.linear(x).split(self.sizes, dim=-1)
-        found: torch.Tensor = self.local.parts[index]
-        if index == len(self.sizes) - 1:
-            self.local.input = self.local.parts = None
-        return found
-
-
-class JointProjection(nn.Module):
-    """Stands where q_proj, k_proj or v_proj stood; the first of them owns the joint layer."""
-
-    def __init__(self, joint: _Joint, index: int) -> None:
-        super().__init__()
-        self.index = index
-        self._joint = joint
-        if index == 0:
-            self.linear = joint.linear
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., in] -> this part of the joint product [..., out]."""
-        if self.index == 0:
-            self._joint.linear = self.linear  # may have been packed since
-        return self._joint.part(x, self.index)
-
-
-def join_projections(network: nn.Module, skip: tuple[nn.Module, ...] = ()) -> int:
-    """Give every attention in ``network`` one matrix product for q, k and v; how many were changed."""
-    count = 0
-    for module in list(network.modules()):
-        parts = [getattr(module, name, None) for name in _PROJECTIONS]
-        if module in skip or not all(type(part) is nn.Linear for part in parts):
-            continue
-        joint = _Joint(_concatenated(parts), [part.out_features for part in parts])  # type: ignore[union-attr]
-        for index, name in enumerate(_PROJECTIONS):
-            setattr(module, name, JointProjection(joint, index))
-        count += 1
-    return count
-
-
-def _concatenated(parts: list[Any]) -> nn.Linear:
-    weight = torch.cat([part.weight.detach() for part in parts])
-    joint = nn.Linear(weight.shape[1], weight.shape[0], bias=parts[0].bias is not None, device="meta")
-    joint.weight = nn.Parameter(weight, requires_grad=False)
-    if parts[0].bias is not None:
-        joint.bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]), requires_grad=False)
-    return joint
 
 
 def pack_linears(network: nn.Module) -> int:

@@ -106,14 +106,6 @@ def exact_switches() -> tuple[Switch, ...]:
             turns.padded,
             conditions.padded_pays,
         ),
-        Switch(
-            "joint_projections",
-            "exact",
-            "never by default: gains nothing",
-            conditions.attends_on_cpu,
-            turns.join,
-            conditions.join_pays,
-        ),
         Switch("packed_linears", "exact", "CPU with oneDNN", conditions.can_pack, turns.pack),
     )
 

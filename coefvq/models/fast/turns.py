@@ -11,7 +11,7 @@ from coefvq.models.fast import attention
 from coefvq.models.fast.approximate import quantise
 from coefvq.models.fast.conditions import sees_siglip
 from coefvq.models.fast.layers import ChunkedTower, PatchMatmul, is_patch_embedding
-from coefvq.models.fast.linear import join_projections, pack_linears
+from coefvq.models.fast.linear import pack_linears
 from coefvq.models.fast.parts import decoder_of, language_of, onevision_of
 from coefvq.models.mllm import MultimodalLLM
 
@@ -57,12 +57,6 @@ def padded(classifier: Classifier) -> Classifier:
 
 def flash(classifier: Classifier) -> Classifier:
     return attend(classifier, "flash_attention_2")
-
-
-def join(classifier: Classifier) -> Classifier:
-    # there the last token alone asks, so keys and values are computed without queries (last_position.py)
-    join_projections(classifier.network, (decoder_of(classifier).layers[-1].self_attn,))
-    return classifier
 
 
 def pack(classifier: Classifier) -> Classifier:

@@ -15,7 +15,7 @@ from coefvq.records import VideoInput
 from coefvq.training.features.cost import Plan, VideoCost, free_bytes, measure
 from coefvq.training.features.keys import cached_model
 from coefvq.training.loading import opened
-from coefvq.training.sampling import LengthGrouped, padding_share
+from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import ReadingSettings
 from tests.unit.frozen_models import frozen_model, stored_clips
 
@@ -109,6 +109,11 @@ def test_nothing_frozen_is_said(
     with opened(settings, model, videos, 2, "icd base") as inputs:
         assert inputs.features is None
     assert "features [icd base]: off, nothing in this model is frozen" in capsys.readouterr().err
+
+
+def padding_share(lengths: list[int], order: list[int], batch_size: int) -> float:
+    batches = [[lengths[i] for i in order[at : at + batch_size]] for at in range(0, len(order), batch_size)]
+    return 1.0 - sum(map(sum, batches)) / sum(max(batch) * len(batch) for batch in batches)
 
 
 def test_rows_of_like_length_share_a_batch() -> None:
