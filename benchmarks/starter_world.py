@@ -81,11 +81,11 @@ def run_mllm(options: argparse.Namespace, world: World) -> None:
         if result_path(options, row, seed).is_file():
             say(f"{row}, seed {seed}: there already")
             continue
-        network, encoder, run = mllm.train(recipe, load(world, features, "train", options.share), seed, say)
+        splits = {name: load(world, features, name) for name in ("val", "test")}
+        train = load(world, features, "train", options.share)
+        classifier, run = mllm.train(recipe, train, splits["val"], seed, say)
         start = time.process_time()
-        scores = {
-            name: mllm.score(network, encoder, load(world, features, name), recipe).tolist() for name in ("val", "test")
-        }
+        scores = {name: mllm.score(classifier, split, recipe).tolist() for name, split in splits.items()}
         save(options, world, row, seed, scores, {**run, "scoring_cpu_s": time.process_time() - start})
 
 

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from coefvq.cli.models_align import align
 from coefvq.cli.options import JsonOption
 from coefvq.terminal import echo, echo_json, say
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(align)
 PresetArgument = Annotated[str, typer.Argument(help="tiny, starter, onevision-0.5b, paper, or one of your own.")]
 PresetsOption = Annotated[
     Path | None, typer.Option(help="File of your own presets; default: that of recipe.yaml, where there is one.")

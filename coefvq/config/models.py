@@ -20,8 +20,8 @@ class MediaSpec(Section):
 class Training(Section):
     """Names and meanings of transformers.TrainingArguments, where it has them.
 
-    Ours are the loss (``loss``, ``focal_gamma``, ``positive_weight``), the rates of parts (null: ``learning_rate``)
-    and ``bf16: auto``, which is on where the hardware multiplies it natively.
+    Ours are the loss (``loss``, ``focal_gamma``, ``positive_weight``), the rates of parts (null: ``learning_rate``),
+    ``average_weights``, and ``bf16: auto``, which is on where the hardware multiplies it natively.
     """
 
     num_train_epochs: Positive
@@ -40,6 +40,7 @@ class Training(Section):
     positive_weight: Positive
     metric_for_best_model: Annotated[str, Field(pattern=r"^(loss|average_precision|roc_auc|f1|r_at_p[1-9]\d?)$")]
     early_stopping_patience: Count | None
+    average_weights: Fraction = 0.0  # last part of the steps whose weights are averaged; 0: off
     bf16: bool | Literal["auto"]
     nproc_per_node: Count
     deepspeed: Literal["zero2", "zero2_offload"] | None
@@ -89,8 +90,11 @@ class MLLMParams(Section):
     audio: bool
     motion: bool
     lora: Lora
+    aligned: bool = False  # whether it starts from the preset's aligned file
     alignment: Alignment | None = None  # None: no alignment
     description_weight: Annotated[float, Field(ge=0)] = 0.0  # of the descriptions' words, beside the labels
+    feature_noise: Annotated[float, Field(ge=0)] = 0.0  # on what the projector reads, in standard deviations
+    feature_dropout: Fraction = 0.0  # share of these numbers set to 0
     training: Training
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coefvq.models.aligned import read_facts
 from coefvq.models.parts import Preset
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def model_card(classifier: Classifier) -> str:
         "## Published parts",
         "",
         *_published(preset, config.architecture),
+        *_aligned(preset, config.aligned),
         "",
         "## Limits",
         "",
@@ -57,6 +59,18 @@ def model_card(classifier: Classifier) -> str:
         "themselves. A person should look at what it decides before anyone is harmed by it.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _aligned(preset: Preset, digest: str | None) -> list[str]:
+    """What the aligned file saw that the model started from."""
+    if digest is None:
+        return []
+    start = f"- projectors and adapters: started from an aligned file (SHA-256 {digest})"
+    if preset.aligned is None or preset.aligned.sha256 != digest or not preset.aligned.file.is_file():
+        return [start]
+    facts = read_facts(preset.aligned, f"preset {preset.name}: aligned")
+    saw = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(facts["saw"].items()))
+    return [f"{start}, trained on descriptions alone; it saw: {saw}"]
 
 
 def _published(preset: Preset, architecture: str) -> list[str]:

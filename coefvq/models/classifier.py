@@ -40,7 +40,7 @@ class ModelConfig(BaseModel):
     ``issues`` are in the order of the heads; only an MLLM may have several. ``limits`` are the ``ingest.limits`` that
     it was trained under, for whoever decodes a clip for this model alone; a pair has its own in its preprocessing.
     ``definition`` is a user's own preset as its file says it, so that the folder can be loaded where that file is
-    not; None for a preset that ships.
+    not; None for a preset that ships. ``aligned`` is the hash of the aligned file it started from, if it did.
     """
 
     # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
@@ -64,6 +64,7 @@ class ModelConfig(BaseModel):
     lora_rank: int = 0
     lora_alpha: int = 0
     merged: bool = False
+    aligned: str | None = None
     id2label: dict[str, str] = Field(default_factory=lambda: {"0": "negative", "1": "positive"})
 
     @model_validator(mode="after")
@@ -192,8 +193,11 @@ def mllm_config(
     """Description of an MLLM; several issues get a head each, in the order given.
 
     ``definition`` is that of a user's own preset.
+
+    Raises:
+        ModelError: it is to start from an aligned file, and the preset has none.
     """
-    return ModelConfig(
+    config = ModelConfig(
         issues=(issue,) if isinstance(issue, str) else tuple(issue),
         kind="mllm",
         preset=params.preset,
@@ -208,6 +212,11 @@ def mllm_config(
         lora_rank=params.lora.rank,
         lora_alpha=params.lora.alpha,
     )
+    if not params.aligned:
+        return config
+    if (part := config.parts.aligned) is None:
+        raise ModelError(f"preset {params.preset}: has no aligned file; set mllm.aligned: false, or give it one")
+    return config.model_copy(update={"aligned": part.sha256})
 
 
 def build(

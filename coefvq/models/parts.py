@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -124,6 +125,15 @@ class SiglipPair:
     tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
+@_checked
+@dataclass(frozen=True)
+class AlignedPart:
+    """A file of projectors and adapters that were trained on descriptions (``models/aligned.py``), and its hash."""
+
+    file: Path
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 FrameTowerPart = ResNetPart | SwinPart | LitePart
 
 
@@ -133,8 +143,8 @@ class Preset:
 
     ``frame_size`` is what the towers were trained on (None: any). Roles of ``weights``: onevision (vision,
     projector and language in one checkpoint), vision, language, audio, frames, tower_frames, tower_text,
-    tower_audio, siglip. ``definition`` is the YAML of a user's own preset, kept with each model made of it;
-    None for a preset that ships, which is known by its name.
+    tower_audio, siglip. ``aligned`` is the file that a fresh MLLM may start from. ``definition`` is the YAML of a
+    user's own preset, kept with each model made of it; None for a preset that ships, which is known by its name.
     """
 
     name: str
@@ -150,6 +160,7 @@ class Preset:
     max_text_tokens: int
     frame_size: int | None = None
     weights: Mapping[str, Source] = field(default_factory=dict)
+    aligned: AlignedPart | None = None
     licence: str = ""
     definition: Mapping[str, Any] | None = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from coefvq.config import read_mapping
 from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError, ModelError
 from coefvq.models.parts import (
+    AlignedPart,
     AudioPart,
     LanguagePart,
     LitePart,
@@ -52,7 +54,9 @@ _ROLES = ("onevision", *_PARTS)
 #: classes whose field ``model_type`` is the part's ``kind``
 _TYPED = (LanguagePart, TextPart)
 _SIZES = {"max_text_tokens": Size, "frame_size": Size | None, "summary": str, "licence": str}
-_KNOWN = (*_PARTS, *_SIZES, "weights", "extends")
+_KNOWN = (*_PARTS, *_SIZES, "weights", "aligned", "extends")
+#: what an aligned file is made for
+_ALIGNED_ROLES = {"onevision", "vision", "language", "audio"}
 
 #: names of the files in ``coefvq/presets``
 SHIPPED = ("tiny", "starter", "onevision-0.5b", "paper")
@@ -91,7 +95,7 @@ def read_presets(path: Path) -> dict[str, Preset]:
             )
         if not isinstance(body, dict):
             raise ConfigError(f"{key}: expected a mapping of parts, got {type(body).__name__}")
-        known[name] = _absolute(_extended(key, body, known), path.parent.resolve())
+        known[name] = _extended(key, _absolute(body, path.parent.resolve()), known)
         presets[name] = preset_from(name, known[name], key)
     return presets
 
@@ -134,12 +138,18 @@ def _extended(key: str, body: Definition, known: Mapping[str, Definition]) -> De
     kept = {role: entry for role, entry in known[parent].get("weights", {}).items() if role not in lost}
     given = body.get("weights", {})
     weights = {**kept, **given} if isinstance(given, dict) else given
-    return {**known[parent], **own, "weights": weights}
+    inherited, before = {**known[parent]}, known[parent].get("weights", {})
+    reweighted = isinstance(weights, dict) and any(weights.get(role) != before.get(role) for role in _ALIGNED_ROLES)
+    if own.keys() & _ALIGNED_ROLES or reweighted:
+        inherited.pop("aligned", None)  # it fits the parent's parts and weights alone
+    return {**inherited, **own, "weights": weights}
 
 
 def _absolute(definition: Definition, home: Path) -> Definition:
-    """Folders of weights as absolute paths, since a model is read from other places too."""
-    weights = definition.get("weights")
+    """Folders of weights and the aligned file as absolute paths, since a model is read from other places too."""
+    weights, aligned = definition.get("weights"), definition.get("aligned")
+    if isinstance(aligned, dict) and isinstance(aligned.get("file"), str):
+        definition = {**definition, "aligned": {**aligned, "file": str(home / aligned["file"])}}
     if not isinstance(weights, dict):
         return definition
     fixed = {
@@ -170,9 +180,18 @@ def _parse(name: str, raw: Definition, key: str | None = None, floating: bool = 
         for role in named
     }
     own = None if key is None else raw
-    preset = Preset(name=name, weights=weights, definition=own, **{"summary": "", **sizes}, **parts)
+    aligned = _aligned(raw.get("aligned"), f"{where}.aligned")
+    preset = Preset(name=name, weights=weights, aligned=aligned, definition=own, **{"summary": "", **sizes}, **parts)
     check_parts(preset, where)
     return preset
+
+
+def _aligned(raw: Any, key: str) -> AlignedPart | None:
+    """A relative file is one that ships: those of a user are absolute by now."""
+    if raw is None:
+        return None
+    part: AlignedPart = _checked(raw, AlignedPart, key)
+    return replace(part, file=Path(str(files("coefvq") / "presets")) / part.file)
 
 
 def _ships(entry: Any) -> bool:

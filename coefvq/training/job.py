@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coefvq.config import Alignment, BaseModelParams, MediaLimits, MLLMParams, Training
+from coefvq.models.aligned import start_aligned
 from coefvq.models.assembly import device
 from coefvq.models.classifier import Classifier, ModelConfig, base_config, build, mllm_config, text_encoder
 from coefvq.models.dataset import text_of
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
 from coefvq.training.loop import seed_everything
+from coefvq.training.noise import FeatureNoise
 from coefvq.training.settings import TrainingSettings
 
 
@@ -27,11 +29,14 @@ class TrainingJob:
     logged_params: dict[str, Any]
     alignment: Alignment | None = None
     description_weight: float = 0.0
+    noise: FeatureNoise = field(default_factory=FeatureNoise)
 
     @property
     def reads_descriptions(self) -> bool:
         """Whether any part of the training is about descriptions."""
-        return self.alignment is not None or self.description_weight != 0.0
+        alignment = self.alignment
+        aligns = alignment is not None and alignment.epochs + alignment.projector_epochs > 0
+        return aligns or self.description_weight != 0.0
 
 
 def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams) -> TrainingJob:
@@ -55,17 +60,19 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
         logged_params=model.model_dump(),
         alignment=model.alignment,
         description_weight=model.description_weight,
+        noise=FeatureNoise(model.feature_noise, model.feature_dropout),
     )
 
 
 def fresh_classifier(
     job: TrainingJob, seed: int, limits: MediaLimits, train_videos: Sequence[VideoInput]
 ) -> Classifier:
-    """The model as training starts with it: seeded, on the device it will train on."""
+    """The model as training starts with it: seeded, aligned where asked for, on the device it will train on."""
     seed_everything(seed)
     text = text_encoder(job.config, (text_of(video) for video in train_videos))
     # saved with the model, so that whoever loads it alone decodes clips under the limits it was trained under
     config = job.config.model_copy(update={"limits": limits})
     classifier = build(config, text, job.lora_dropout)
+    start_aligned(classifier)
     classifier.network.to(device())
     return classifier

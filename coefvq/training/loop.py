@@ -23,6 +23,7 @@ from coefvq.errors import TrainingError
 from coefvq.files import sha256_json
 from coefvq.models.packed import packed_frozen
 from coefvq.training.arguments import training_arguments
+from coefvq.training.averaging import AverageWeights
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
 from coefvq.training.keeper import EpochListener, KeepBest
@@ -139,8 +140,9 @@ def optimize(
     model = Monitored(objective, train_set.video_ids)
     criterion = "loss" if metrics is None else params.metric_for_best_model
     keeper = KeepBest(model, criterion, params.early_stopping_patience, on_epoch)
+    average = AverageWeights(model, params.average_weights) if params.average_weights > 0.0 else None
     dtypes = [parameter.dtype for parameter in model.parameters()]
-    resume = None if checkpoints is None else Resume(checkpoints, model, keeper)
+    resume = None if checkpoints is None else Resume(checkpoints, model, keeper, average)
     with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
         arguments = training_arguments(params, seed, Path(scratch))
         trainer = ResumableTrainer(
@@ -151,7 +153,7 @@ def optimize(
             eval_dataset=Indexed(val_set),
             compute_metrics=metrics,
             optimizer_cls_and_kwargs=optimizer_class(model, params, arguments),
-            callbacks=[keeper] if resume is None else [keeper, resume],
+            callbacks=[part for part in (keeper, average, resume) if part is not None],
         )
         trainer.sampler = sampler
         trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch

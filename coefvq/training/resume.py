@@ -19,11 +19,14 @@ from transformers import Trainer, TrainerCallback, TrainerState
 
 from coefvq.errors import TrainingError
 from coefvq.files import read_json
+from coefvq.training.averaging import AverageWeights
 from coefvq.training.checkpoints import Checkpoint, CheckpointFolder
 from coefvq.training.keeper import KeepBest, Progress, Tensors, changing, copy_into
 from coefvq.training.objective import Monitored
 from coefvq.training.ranks import from_first, rank, wait_for_all
 from coefvq.training.state import is_sharded, pack_optimizer, pack_random, unpack_optimizer, unpack_random
+
+_AVERAGE = "average.safetensors"
 
 
 class ResumableTrainer(Trainer):
@@ -47,8 +50,10 @@ class ResumableTrainer(Trainer):
 class Resume(TrainerCallback):
     """Writes a checkpoint after every evaluation and every so many steps; restores one before the first step."""
 
-    def __init__(self, folder: CheckpointFolder, model: Monitored, keeper: KeepBest) -> None:
-        self._folder, self._model, self._keeper = folder, model, keeper
+    def __init__(
+        self, folder: CheckpointFolder, model: Monitored, keeper: KeepBest, average: AverageWeights | None = None
+    ) -> None:
+        self._folder, self._model, self._keeper, self._average = folder, model, keeper, average
         self._source: Path | None = None
         self._random: tuple[Tensors, dict[str, Any]] | None = None
 
@@ -63,6 +68,9 @@ class Resume(TrainerCallback):
         saved = read_json(found.path / "state.json")
         self._keeper.progress = Progress(**saved["progress"])
         self._keeper.kept = load_file(found.path / "best.safetensors")
+        if self._average is not None:
+            self._average.mean = load_file(found.path / _AVERAGE)
+            self._average.count = saved["averaged"]
         return found
 
     def is_finished(self) -> bool:
@@ -118,10 +126,13 @@ class Resume(TrainerCallback):
                 "progress": asdict(self._keeper.progress),
                 "groups": groups,
                 "scheduler": lr_scheduler.state_dict(),
+                **({} if self._average is None else {"averaged": self._average.count}),
             }
             folder.write(step, {"model.safetensors": _packed(weights), "state.json": _json(facts)})
             folder.write(step, {"best.safetensors": _packed(self._keeper.kept)})
             folder.write(step, {"trainer_state.json": _json(asdict(state))})
+            if self._average is not None:
+                folder.write(step, {_AVERAGE: _packed(self._average.mean)})
         if rank() == 0 or is_sharded(optimizer):
             folder.write(step, {f"optimizer-{rank()}.safetensors": _packed(tensors)})
         states, numbers = pack_random()

@@ -20,6 +20,7 @@ from coefvq.training.data import TrainingData, read_training_data
 from coefvq.training.job import TrainingJob, fresh_classifier, training_job
 from coefvq.training.loading import opened
 from coefvq.training.loop import EpochListener, FitResult, fit
+from coefvq.training.noise import noisy_features
 from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.sampling import LengthGrouped
@@ -84,7 +85,8 @@ class _Fitting:
         job, train, val = self.job, self.data.train, self.data.val
         videos = [*train.videos, *val.videos]
         title = f"{job.config.issue} {job.config.kind}"
-        with opened(self.settings.reading, classifier, videos, job.training.num_train_epochs, title) as source:
+        passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
+        with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
             train_set, val_set = source.dataset(train.videos, train.labels), source.dataset(val.videos, val.labels)
             weight = val.weight.iloc[source.kept(val.videos)]
             result = fit(
@@ -137,6 +139,7 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         **flat_params({"seed": settings.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
         **flat_params({"alignment": None if job.alignment is None else job.alignment.model_dump()}),
         "description_weight": job.description_weight,
+        **flat_params({"noise": asdict(job.noise)}),
         # what a clip may cost does not change what is learnt from it
         **flat_params({"model": config.model_dump(exclude={"limits"})}),
     }

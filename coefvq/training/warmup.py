@@ -8,8 +8,7 @@ at the prompt's last token, which does not see the description.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +21,17 @@ from torch import nn
 from coefvq.config import Alignment
 from coefvq.errors import DataError, ModelError
 from coefvq.files import atomic_path, read_json, sha256_json, write_json
+from coefvq.models.aligned import trained_parts
 from coefvq.models.language import positions_of
 from coefvq.models.last_position import ASK
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
+from coefvq.training.descent import Report, descend
 
 _WEIGHTS, _FACTS = "warmup.safetensors", "warmup.json"
 _FORMAT = 1
 _IGNORED = -100
 _SPREAD = 2.0
-#: parts that learn to describe; the head and its norm wait for labels
-_PARTS = ("vision.", "language.", "audio_projector.")
 
 Batch = dict[str, torch.Tensor]
 #: row numbers -> the network's inputs for these rows, without labels
@@ -156,7 +155,7 @@ def warm_up(
     vocabulary: Vocabulary,
     params: Alignment,
     seed: int,
-    on_epoch: Callable[[dict[str, float]], None] = lambda _: None,
+    on_epoch: Report = lambda _: None,
     bf16: bool = False,
 ) -> list[dict[str, float]]:
     """Train projector and adapters in place to describe; rows (epoch, loss) in nats per token.
@@ -172,25 +171,20 @@ def warm_up(
     trained = list(trained_parts(network).values())
     if not trained:
         raise ModelError("alignment warm-up: projector and language model are frozen; set alignment.epochs to 0")
-    size = params.per_device_train_batch_size
-    total = params.epochs * -(-len(described) // size)
-    optimizer = torch.optim.AdamW(trained, lr=params.learning_rate, weight_decay=0.0)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
-    random, curve = np.random.default_rng(seed), []
+
+    def loss(rows: list[int], random: np.random.Generator) -> torch.Tensor:
+        chosen = [_pick(random, descriptions[row]) for row in rows]
+        decoder.targets = description_targets(text, chosen, params.max_tokens)
+        with torch.autocast(trained[0].device.type, dtype=torch.bfloat16, enabled=bf16):
+            network(**inputs(rows))
+        if decoder.loss is None:
+            raise TypeError("the decoder was not asked for the description")
+        return decoder.loss
+
     network.train()
+    size, rate = params.per_device_train_batch_size, params.learning_rate
     with describing(network, vocabulary) as decoder:
-        for epoch in range(params.epochs):
-            losses = []
-            for rows in batches(random.permutation(described).tolist(), size):
-                chosen = [_pick(random, descriptions[row]) for row in rows]
-                decoder.targets = description_targets(text, chosen, params.max_tokens)
-                with torch.autocast(trained[0].device.type, dtype=torch.bfloat16, enabled=bf16):
-                    network(**inputs(rows))
-                losses.append(_step(decoder, optimizer, trained, rows))
-                scheduler.step()
-            curve.append({"epoch": float(epoch + 1), "loss": float(np.mean(losses))})
-            on_epoch(curve[-1])
-    return curve
+        return descend(loss, trained, described, params.epochs, size, rate, seed, on_epoch)
 
 
 def _described(descriptions: Sequence[Sequence[str]]) -> list[int]:
@@ -198,30 +192,6 @@ def _described(descriptions: Sequence[Sequence[str]]) -> list[int]:
     if not rows:
         raise DataError("alignment warm-up: no video has a description; add a column `caption` or set epochs to 0")
     return rows
-
-
-def _step(
-    decoder: Describing, optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter], rows: Sequence[int]
-) -> float:
-    loss = decoder.loss
-    if loss is None or not math.isfinite(loss.item()):
-        raise ModelError(f"alignment warm-up: loss is not finite at rows {list(rows)}; lower alignment.learning_rate")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(trained, 1.0)
-    optimizer.step()
-    return loss.item()
-
-
-def _rate(step: int, total: int) -> float:
-    """A short rise, then half a cosine."""
-    rise = max(1, total // 20)
-    return min((step + 1) / rise, 0.5 * (1.0 + math.cos(math.pi * min(step / max(total, 1), 1.0))))
-
-
-def batches(order: list[int], size: int) -> Iterable[list[int]]:
-    """``order`` cut into rows of ``size``, the last one shorter."""
-    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def _pick(random: np.random.Generator, options: Sequence[str]) -> str:
@@ -283,8 +253,3 @@ class WarmUpFolder:
         if not isinstance(curve, list):
             raise ModelError(f"{self.path / _FACTS}: curve: expected a list; {remedy}")
         return curve
-
-
-def trained_parts(network: MultimodalLLM) -> dict[str, nn.Parameter]:
-    """Parameters that learn to describe, by name."""
-    return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PARTS)}

@@ -9,8 +9,7 @@ for its first word only, and adds its tokens to every row.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,14 +19,14 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from coefvq.errors import DataError, ModelError
+from coefvq.models.aligned import trained_parts
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
-from coefvq.training.warmup import Inputs, batches, trained_parts
+from coefvq.training.descent import Report, descend
+from coefvq.training.warmup import Inputs
 
 _PROJECTOR_BATCH = 64
 _PROJECTORS = ("vision.", "audio_projector.")
-
-Report = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -108,12 +107,12 @@ def align_projectors(
     truth = words.told.float().to(table.device)
     evidence = WordEvidence(table[words.ids].detach().float(), words.log_odds.to(table.device)).to(table.device)
 
-    def loss(rows: list[int]) -> torch.Tensor:
+    def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
         return binary_cross_entropy_with_logits(evidence(*network.tokens(**inputs(rows))), truth[rows])
 
     network.train()
     parameters = [*trained, *evidence.parameters()]
-    return _descend(loss, parameters, words.described, epochs, _PROJECTOR_BATCH, learning_rate, seed, on_epoch)
+    return descend(loss, parameters, words.described, epochs, _PROJECTOR_BATCH, learning_rate, seed, on_epoch)
 
 
 def teach_state(
@@ -138,7 +137,7 @@ def teach_state(
     device = trained[0].device
     reader = WordReader(network.language.output_size, words).to(device)
 
-    def loss(rows: list[int]) -> torch.Tensor:
+    def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             network(**inputs(rows))
         return reader.loss(seen[-1], torch.tensor(rows, device=device))
@@ -146,43 +145,7 @@ def teach_state(
     network.train()
     with watched_state(network) as seen:
         parameters = [*trained, *reader.parameters()]
-        return _descend(loss, parameters, words.described, epochs, size, learning_rate, seed, on_epoch)
-
-
-def _descend(
-    loss_of: Callable[[list[int]], torch.Tensor],
-    parameters: Sequence[nn.Parameter],
-    rows: Sequence[int],
-    epochs: int,
-    size: int,
-    learning_rate: float,
-    seed: int,
-    on_epoch: Report,
-) -> list[dict[str, float]]:
-    """AdamW over shuffled batches: a short rise, then half a cosine."""
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    total = max(epochs * -(-len(rows) // size), 1)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=total, pct_start=0.1, cycle_momentum=False
-    )
-    random, curve = np.random.default_rng(seed), []
-    for epoch in range(epochs):
-        losses = []
-        for batch in batches(random.permutation(np.asarray(rows)).tolist(), size):
-            loss = loss_of(batch)
-            if not math.isfinite(loss.item()):
-                raise ModelError(
-                    f"alignment warm-up: loss is not finite at rows {batch}; lower alignment.learning_rate"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            scheduler.step()
-            losses.append(loss.item())
-        curve.append({"epoch": float(epoch + 1), "loss": float(np.mean(losses))})
-        on_epoch(curve[-1])
-    return curve
+        return descend(loss, parameters, words.described, epochs, size, learning_rate, seed, on_epoch)
 
 
 class RunningStandard(nn.Module):

@@ -179,7 +179,12 @@ CONDITIONS = (
         ("models fetch tiny", "models fetch starter"),
         {"HOME": "/dev/null", "XDG_CACHE_HOME": None},
     ),
-    Condition("weights_is_file", "refuse", ("models fetch starter",), {"COEFVQ_WEIGHTS": "small.csv"}),
+    Condition(
+        "weights_is_file",
+        "refuse",
+        ("models fetch starter", "models align --data data/raw --out aligned.safetensors"),
+        {"COEFVQ_WEIGHTS": "small.csv"},
+    ),
     Condition("no_temporary_folder", "any", (f"score {CLIP} --json", "validate"), {"TMPDIR": "/nonexistent"}),
     Condition("one_column", "accept", ("status", "vmp status", "history", f"score {CLIP}"), {"COLUMNS": "1"}),
     Condition(

@@ -31,6 +31,7 @@ from coefvq.records import VideoInput
 from coefvq.training import checkpoints
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import fit, seed_everything
+from coefvq.training.noise import FeatureNoise, noisy_features
 from coefvq.training.objective import Monitored
 from coefvq.training.word_alignment import description_words
 from tests.settings import training_settings
@@ -39,6 +40,7 @@ MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
 SETTINGS = training_settings(
     num_train_epochs=4, per_device_train_batch_size=4, gradient_accumulation_steps=2, learning_rate=3e-3,
     weight_decay=0.01, warmup_steps=0.1, lr_scheduler_type="cosine", head_learning_rate=5e-3,
+    average_weights=0.7,
 )  # fmt: skip
 WORDS = ("red", "cup", "street", "song", "cat", "goal")
 
@@ -69,7 +71,8 @@ def train(folder: str | None, out: Path) -> None:
     # 27 rows: a short last batch and a short last accumulation
     kept = None if folder is None else CheckpointFolder(Path(folder), {"preset": "tiny"}, steps=2, limit=2)
     words = description_words(model.text, [(WORDS[i % 6],) if i % 9 else () for i in range(27)])
-    result = fit(model, rows(0, 27), rows(100, 116), SETTINGS, 5, checkpoints=kept, described=(words, 0.5))
+    with noisy_features(model.network, FeatureNoise(0.2, 0.1)):
+        result = fit(model, rows(0, 27), rows(100, 116), SETTINGS, 5, checkpoints=kept, described=(words, 0.5))
     save_file({name: value.contiguous().clone() for name, value in model.network.state_dict().items()}, f"{out}.tmp")
     Path(f"{out}.json").write_text(json.dumps((*result.curve, {"best": result.best_epoch}), sort_keys=True))
     Path(f"{out}.tmp").rename(out)

@@ -16,6 +16,7 @@ from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training.alignment import warm_up_facts
 from coefvq.training.losses import ClassificationLoss, LossSpec
+from coefvq.training.noise import FeatureNoise
 from coefvq.training.objective import WithDescriptions, WithLoss
 from coefvq.training.warmup import Batch
 from coefvq.training.word_alignment import align_projectors, description_words, teach_state, watched_state
@@ -132,5 +133,7 @@ def test_issues_with_equal_settings_share_a_warm_up() -> None:
     for issue in ("icd", "ucc"):
         chosen = params.mllm["ucc"].model_copy(update={"alignment": settings})
         made = build(mllm_config(issue, chosen, MEDIA), train_text_encoder(["a b"], 512, 8))
-        found.append(warm_up_facts(made, settings, 7, False, [VideoInput("v", Path("v"), sha256="0")], [("a",)]))
+        found.append(
+            warm_up_facts(made, settings, 7, False, FeatureNoise(), [VideoInput("v", Path("v"), sha256="0")], [("a",)])
+        )
     assert found[0] == found[1]

@@ -1,0 +1,81 @@
+"""``coefvq models align``: teach a preset's projectors and adapters to describe, before any label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coefvq.terminal import echo, echo_json, say
+
+if TYPE_CHECKING:
+    from coefvq.config import Alignment, Recipe
+
+
+def align(
+    data: Annotated[Path, typer.Option(help="Folder or table of clips with descriptions; labels are not read.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    recipe: Annotated[str, typer.Option(help="tiny, starter, onevision-0.5b, paper, or a recipe file.")] = "starter",
+    projector_epochs: Annotated[int, typer.Option(min=0, max=1000, help="Projectors alone, towards words.")] = 4,
+    epochs: Annotated[int, typer.Option(min=0, max=1000, help="Projectors and adapters together.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same bytes on one kind of CPU.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, max=2**10, help="Processes that decode.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Train what a preset's aligned file holds, on descriptions alone; its SHA-256 goes into the preset.
+
+    Batch, rate and objective are those of mllm.alignment in the recipe.
+
+    Example: coefvq data synth --out clips --videos 4800 --seed 11
+             coefvq models align --recipe starter --data clips --out starter-aligned.safetensors
+    """
+    from coefvq.training.corpus_alignment import align_corpus, read_corpus
+
+    chosen = _recipe(recipe)
+    settings = _settings(chosen, recipe, projector_epochs, epochs)
+    corpus = read_corpus(data, chosen)
+
+    def on_epoch(step: str, row: dict[str, float]) -> None:
+        say(f"[{step}] epoch {row['epoch']:g}: loss {row['loss']:.4f}")
+
+    facts = align_corpus(chosen, corpus, settings, seed, out, _origin(data), workers, on_epoch)
+    if as_json:
+        echo_json(facts, indent=2)
+        return
+    echo(f"{out}: {facts['bytes'] / 2**20:.1f} MiB, of {facts['saw']['clips']} described clips and no label")
+    echo(f"aligned: {{file: {out.name}, sha256: {facts['sha256']}}}")
+
+
+def _recipe(name: str) -> Recipe:
+    """A recipe that ships, or one of a file."""
+    from coefvq.config import load_recipe, parse_recipe
+    from coefvq.documents import parse_yaml
+    from coefvq.shipped_recipes import RECIPES, shipped_recipe
+
+    if name in RECIPES or not Path(name).is_file():
+        return parse_recipe(parse_yaml(shipped_recipe(name).text, f"recipe {name}", "reinstall coefvq"), name)
+    return load_recipe(Path(name))
+
+
+def _settings(recipe: Recipe, name: str, projector_epochs: int, epochs: int) -> Alignment:
+    from coefvq.errors import ConfigError
+
+    settings = recipe.mllm.alignment
+    if settings is None:
+        raise ConfigError(f"recipe {name}: mllm.alignment is null; write it out in a recipe file and name that")
+    if projector_epochs + epochs == 0:
+        raise ConfigError("--projector-epochs 0 --epochs 0: nothing would be trained; give one of them more")
+    return settings.model_copy(update={"projector_epochs": projector_epochs, "epochs": epochs})
+
+
+def _origin(data: Path) -> dict[str, Any]:
+    """Of clips of the synthetic world: its seed and version."""
+    from coefvq.files import read_json
+    from coefvq.simulation.synthetic.generate import MARKER
+
+    path = data / MARKER
+    if not path.is_file():
+        return {}
+    marker = read_json(path)
+    return {"synthetic_world": {name: marker.get(name) for name in ("seed", "version")}}
