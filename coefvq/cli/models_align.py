@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coefvq.cli.options import JsonOption
 from coefvq.terminal import echo, echo_json, say
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def align(
     epochs: Annotated[int, typer.Option(min=0, max=1000, help="Projectors and adapters together.")] = 2,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same bytes on one kind of CPU.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=2**10, help="Processes that decode.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train what a preset's aligned file holds, on descriptions alone; its SHA-256 goes into the preset.
 
