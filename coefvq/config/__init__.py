@@ -12,7 +12,17 @@ from __future__ import annotations
 
 from coefvq.config.cascade import Approximate, Gate, Predict, Scoring, Thresholds
 from coefvq.config.data import Fractions, Ingest, LabelSource, MediaLimits, Negatives, Paths, Split, Validate
-from coefvq.config.models import Alignment, BaseModelParams, Lora, MediaSpec, MLLMParams, Recipe, Training
+from coefvq.config.models import (
+    Alignment,
+    AttentionLayers,
+    BaseModelParams,
+    Distil,
+    Lora,
+    MediaSpec,
+    MLLMParams,
+    Recipe,
+    Training,
+)
 from coefvq.config.params import Params, check_issue_names
 from coefvq.config.reading import (
     PARAMS_FILE,
@@ -31,7 +41,9 @@ __all__ = [
     "RECIPE_FILE",
     "Alignment",
     "Approximate",
+    "AttentionLayers",
     "BaseModelParams",
+    "Distil",
     "Fraction",
     "Fractions",
     "Gate",

@@ -109,12 +109,13 @@ class Fractions(Section):
     val: Fraction
     test: Fraction
     traffic: Fraction
+    unlabelled: Fraction = 0.0  # what a distilled base model learns from beside train
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
-        total = self.train + self.val + self.test + self.traffic
+        total = self.train + self.val + self.test + self.traffic + self.unlabelled
         if abs(total - 1.0) > 1e-9:
-            raise ValueError(f"train + val + test + traffic must be 1, got {total:g}")
+            raise ValueError(f"train + val + test + traffic + unlabelled must be 1, got {total:g}")
         return self
 
 

@@ -50,7 +50,10 @@ def settings_digest(params: Params) -> str:
 
     Left out is what must not reshuffle a test set: how many negatives are kept, and which issues there are.
     """
-    return sha256_json([params.seed, params.split.model_dump(mode="json", exclude={"negatives"})])
+    settings = params.split.model_dump(mode="json", exclude={"negatives"})
+    if not settings["fractions"]["unlabelled"]:
+        del settings["fractions"]["unlabelled"]  # splits that were made before there was one stay
+    return sha256_json([params.seed, settings])
 
 
 def _tell(account: dict[str, Any]) -> None:
