@@ -13,6 +13,7 @@ _ROLES = {
     "mllm": ("onevision", "vision", "language", "audio"),
     "frames": ("frames",),
     "multitower": ("tower_frames", "tower_text", "tower_audio"),
+    "attention": ("tower_frames", "tower_text", "tower_audio"),
     "siglip": ("siglip", "tower_audio"),
 }
 

@@ -13,7 +13,7 @@ from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
 from coefvq.data.splits.checks import torn_videos
 from coefvq.errors import SplitError
-from coefvq.records import LABELLED_SPLITS, SPLITS
+from coefvq.records import LABELLED_SPLITS
 
 #: (videos, positives) per source of a real set: few large mixed sources, many single negatives
 REAL_GROUPS = [
