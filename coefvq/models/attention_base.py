@@ -40,11 +40,6 @@ class VectorTokens(nn.Module):
         tokens: torch.Tensor = self.linear(standard) + self.place
         return tokens
 
-    def standardise(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Take over the mean and the standard deviation [size] of the training videos' vectors."""
-        self.mean.copy_(mean)
-        self.std.copy_(std + _LEAST_STD)
-
 
 class AttentionLayer(nn.Module):
     """A pre-norm transformer layer of plain linear layers, which scoring can pack."""
@@ -65,7 +60,8 @@ class AttentionLayer(nn.Module):
         mixed = scaled_dot_product_attention(query, key, value, dropout_p=rate).transpose(1, 2).flatten(2)
         state = state + self.dropout(self.out(mixed))
         changed: torch.Tensor = self.narrow(self.dropout(relu(self.widen(self.mlp_norm(state)))))
-        return state + self.dropout(changed)
+        changed = self.dropout(changed)
+        return state + changed
 
 
 class AttentionClassifier(nn.Module):
@@ -126,6 +122,12 @@ class AttentionClassifier(nn.Module):
             heard: torch.Tensor = self.audio(batch["log_mel"], batch["has_audio"]) if sound is None else sound
             found["sound"] = heard.unsqueeze(1)
         return found
+
+    def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Scale the vectors ``name`` by their mean and standard deviation [size] over the training videos."""
+        buffers = dict(self.tokens[name].named_buffers())
+        buffers["mean"].copy_(mean)
+        buffers["std"].copy_(std + _LEAST_STD)
 
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
         """The towers that do not train."""

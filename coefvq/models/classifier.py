@@ -238,8 +238,8 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
     if config.architecture == "multitower":
         return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers), text)
     if config.architecture == "attention" and config.attention is not None:
-        network = make.attention(ids, config.attention, config.hears, config.motion, config.freeze_towers)
-        return Classifier(config, network, text)
+        attending = make.attention(ids, config.attention, config.hears, config.motion, config.freeze_towers)
+        return Classifier(config, attending, text)
     if config.architecture == "siglip":
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
     lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)

@@ -43,12 +43,11 @@ class FrameTower(nn.Module):
         return torch.cat([seen, self._mean_over_images(motion_images(pixel_values))], dim=1)
 
     def vectors(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S] in [-1,1] -> a vector of each frame, then of each motion image, [B,T,vector_size]."""
+        """pixel_values [B,F,3,S,S] in [-1,1] -> vectors of frames, then of motion images, [B,T,vector_size]."""
         images = with_motion(pixel_values, self.motion)
         if self.lite:
             return lite_cells(self.encoder, images, side=1)
-        vectors: torch.Tensor = self._pooled(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        return vectors
+        return self._pooled(images.flatten(0, 1)).reshape(*images.shape[:2], self.vector_size)
 
     def _mean_over_images(self, images: torch.Tensor) -> torch.Tensor:
         batch, count = images.shape[:2]

@@ -95,7 +95,7 @@ def standardise(network: AttentionClassifier, rows: TrainingSet, collate: Collat
         for name, parts in sums.items():
             total, squares, count = torch.stack(parts).sum(0)
             mean = total / count
-            network.tokens[name].standardise(mean, (squares / count - mean.square()).clamp(min=0.0).sqrt())
+            network.standardise(name, mean, (squares / count - mean.square()).clamp(min=0.0).sqrt())
 
 
 def _inputs(collate: Collate, rows: TrainingSet, numbers: Sequence[int], device: torch.device) -> Batch:

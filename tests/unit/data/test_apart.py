@@ -63,6 +63,6 @@ def test_a_shared_id_clip_or_source_is_refused(changes: dict[str, str], message:
 def test_a_look_alike_is_refused_where_look_alikes_are_asked_for() -> None:
     table = rows(phash=HASH)
     table.loc[1, "phash"] = HASH
-    with pytest.raises(SplitError, match="share their look with val or test .first 'v4' with 'v1' in 'val'"):
+    with pytest.raises(SplitError, match=r"share their look with val or test .first 'v4' with 'v1' in 'val'"):
         check_unlabelled(table, SETTINGS, KEY)
     check_unlabelled(table, SETTINGS.model_copy(update={"near_duplicates": None}), KEY)

@@ -12,6 +12,7 @@ from coefvq.inference.settings import ready_for_scoring
 from coefvq.models.attention_base import AttentionClassifier, VectorTokens
 from coefvq.models.classifier import Classifier, base_config, build, load, published_names
 from coefvq.models.dataset import VideoDataset
+from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
 from coefvq.models.towers import FrameTower
 from coefvq.models.vision import CnnBranch, motion_count
@@ -95,15 +96,13 @@ def test_noise_and_dropout_act_in_training_only() -> None:
 
 
 def test_vectors_are_standardised() -> None:
-    tokens = VectorTokens(3, 1, 2, 0.0)
-    with torch.no_grad():
-        tokens.linear.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
-        tokens.linear.bias.zero_()
-        tokens.place.zero_()
-    tokens.standardise(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 0.0]))
-    torch.testing.assert_close(
-        tokens(torch.tensor([[[3.0, -2.0, 9.0]]])), torch.tensor([[[1.0, -1.0]]]), atol=1e-3, rtol=0
-    )
+    network = network_of(frozen_model("attention"))
+    batch = features(network)
+    before = network(**batch)
+    size = network.text.output_size
+    network.standardise("text", torch.full((size,), 0.5), torch.full((size,), 2.0))
+    moved = batch | {"text_features": 0.5 + 2.0001 * batch["text_features"]}
+    torch.testing.assert_close(network(**moved), before, atol=1e-4, rtol=1e-4)
 
 
 def test_a_base_without_sound_has_no_ear() -> None:
@@ -126,9 +125,8 @@ def test_it_is_saved_and_scores_as_before(tmp_path: Path) -> None:
     videos, store = stored_clips(tmp_path / "clips", 4)
     made = frozen_model("attention")
     network = network_of(made)
-    tokens = network.tokens["images"]
-    assert isinstance(tokens, VectorTokens)
-    tokens.standardise(torch.full_like(tokens.mean, 0.1), torch.full_like(tokens.std, 0.5))
+    size = network.frames.vector_size
+    network.standardise("images", torch.full((size,), 0.1), torch.full((size,), 0.5))
     batch = made.collator([VideoDataset(videos, store)[at] for at in range(4)])
     before = network(**batch)
     made.save(tmp_path / "model")
@@ -159,12 +157,11 @@ def test_what_it_learned_is_saved_beside_published_towers() -> None:
 
 
 def test_with_the_same_tower_base_and_mllm_share_cached_images() -> None:
-    part = get_preset("starter").tower_frames
+    preset = get_preset("starter")
+    assert isinstance(preset.vision, LitePart)
     torch.manual_seed(0)
-    tower, branch = (
-        FrameTower(part, 64, motion=True).eval(),
-        CnnBranch(get_preset("starter").vision, 8, motion=True).eval(),
-    )  # type: ignore[arg-type]
+    tower = FrameTower(preset.tower_frames, 64, motion=True).eval()
+    branch = CnnBranch(preset.vision, 8, motion=True).eval()
     branch.tower.load_state_dict(tower.encoder.state_dict())
     for module in (tower, branch.tower):
         module.requires_grad_(False)
