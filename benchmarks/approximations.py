@@ -28,14 +28,16 @@ import torch
 import yaml
 
 from coefvq.config import Approximate, Params, Scoring, load_recipe, parse_params
+from coefvq.data.locations import media_root
+from coefvq.data.manifest import to_inputs
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.splits.rows import labelled, labels_of, split_manifest
 from coefvq.errors import ModelError
 from coefvq.evaluation.metrics import average_precision, classification_summary
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.models.classifier import Classifier
 from coefvq.records import VideoInput
-from coefvq.stages.common import inputs_and_labels, labelled, split_manifest
 
 TARGETS = (60.0, 70.0, 80.0)
 _OFF = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
@@ -136,8 +138,9 @@ def main() -> int:
     raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     own = {"batch_size": 32, "dtype": "float32", "savings": "exact", "approximate": _OFF.model_dump()}
     params = parse_params({**raw, "predict": own}, load_recipe())
-    rows = labelled(split_manifest(params), options.issue, "test")
-    videos, labels = inputs_and_labels(rows, params, options.issue)
+    rows = labelled(split_manifest(params.paths), options.issue, "test")
+    videos = to_inputs(rows, media_root(params.paths), params.ingest.protocols)
+    labels = labels_of(rows, options.issue)
     with tempfile.TemporaryDirectory() as cache:
         found, refused = load_ways(params, options.issue, Path(cache))
         run(found, videos, options.rounds)

@@ -17,7 +17,7 @@ from coefvq.registry.bundle import read_candidate
 from coefvq.registry.champions import champion_profile
 from coefvq.registry.history import Decision, last_verdict
 from coefvq.registry.pairs import RegisteredPair
-from coefvq.reporting.gather import keep_report
+from coefvq.reporting.gather import ReportSettings, keep_report
 
 
 def connect(root: Path, env: Mapping[str, str]) -> Params:
@@ -65,7 +65,7 @@ def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
 def attach_report(pair: RegisteredPair, root: Path, env: Mapping[str, str]) -> str:
     """``keep_report`` for a pair of the workspace at ``root``."""
     settings = connect(root, env)
-    return keep_report(settings.model_copy(update={"paths": rooted(settings.paths, root)}), pair)
+    return keep_report(ReportSettings.of(settings.model_copy(update={"paths": rooted(settings.paths, root)})), pair)
 
 
 def decide(

@@ -46,15 +46,18 @@ def build(
     Example: coefvq features build --issue ucc --engine ray
     """
     from coefvq.cli.workspace import open_workspace
-    from coefvq.stages.features import build_features
-    from coefvq.stages.features_ray import build_features_on_ray
+    from coefvq.stages.inputs import TrainBaseInputs, TrainMLLMInputs
+    from coefvq.training.features.fill import build_features
+    from coefvq.training.features.ray_fill import build_features_on_ray
 
     loaded = open_workspace(params)
     loaded.check_issue(issue)
+    stage: type[TrainBaseInputs | TrainMLLMInputs] = TrainBaseInputs if kind == "base" else TrainMLLMInputs
+    inputs = stage.of(loaded, issue)
     if (engine or loaded.runtime.engine) == "ray" and not dry_run:
-        facts = build_features_on_ray(loaded, issue, kind, split or [], runs)
+        facts = build_features_on_ray(inputs.settings, inputs.model, split or [], runs)
     else:
-        facts = build_features(loaded, issue, kind, split or [], runs, dry_run)
+        facts = build_features(inputs.settings, inputs.model, split or [], runs, dry_run)
     if as_json:
         echo_json(facts, indent=2)
         return
@@ -147,9 +150,9 @@ def prune(
 
 def _store(params: Path) -> FeatureStore:
     from coefvq.cli.workspace import open_workspace
-    from coefvq.stages.loading import feature_store
+    from coefvq.training.loading import feature_store
 
-    return feature_store(open_workspace(params))
+    return feature_store(open_workspace(params).runtime)
 
 
 def _parts(store: FeatureStore) -> list[dict[str, Any]]:

@@ -62,10 +62,10 @@ def register(
 
 def _keep_report(settings: Params, pair: RegisteredPair) -> None:
     """Without its report a pair is registered all the same; without its scores no later pair is compared with it."""
-    from coefvq.reporting.gather import keep_report
+    from coefvq.reporting.gather import ReportSettings, keep_report
 
     try:
-        say(f"report: {keep_report(settings, pair)}")
+        say(f"report: {keep_report(ReportSettings.of(settings), pair)}")
     except CoefVQError as error:
         say(f"no report is kept with version {pair.version}: {error}")
 

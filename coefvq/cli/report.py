@@ -27,7 +27,7 @@ def report(
 
     Example: coefvq report --issue icd --out icd.html
     """
-    from coefvq.reporting.gather import write_pictures, write_report
+    from coefvq.reporting.gather import ReportSettings, write_pictures, write_report
 
     out, pictures = (None if path is None else given(path, params) for path in (out, pictures))
     settings = connect_registry(params, create=False) if registry else open_workspace(params)
@@ -36,7 +36,7 @@ def report(
         raise ConfigError(f"--out {out}: one file for {len(names)} issues; add --issue NAME")
     for name in names:
         target = out or settings.paths.report(name, "report.html")
-        shown = write_report(settings, name, target, thumbnails, registry)
+        shown = write_report(ReportSettings.of(settings), name, target, thumbnails, registry)
         echo(target)
         if pictures is not None:
             write_pictures(shown, pictures)

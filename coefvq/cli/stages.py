@@ -10,7 +10,7 @@ import typer
 
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import Params
-from coefvq.stages import StageSpec
+from coefvq.stages import Stage
 
 Engine = Literal["local", "ray"] | None
 Launcher = Literal["torchrun", "ray"]
@@ -27,7 +27,7 @@ LauncherOption = Annotated[Launcher, typer.Option(help="What starts the processe
 _PARAMS = Path("params.yaml")
 
 
-def add(app: typer.Typer, stage: StageSpec) -> None:
+def add(app: typer.Typer, stage: Stage) -> None:
     """Make a stage a command of ``app``."""
     example = f"Example: coefvq {stage.name}" + (" --issue icd" if stage.per_issue else "")
     if stage.name == "train-mllm":
@@ -35,7 +35,7 @@ def add(app: typer.Typer, stage: StageSpec) -> None:
     app.command(name=stage.name, help=f"{stage.help}\n\n{example}", rich_help_panel="Pipeline stages")(_command(stage))
 
 
-def _command(stage: StageSpec) -> Any:
+def _command(stage: Stage) -> Any:
     if stage.name in ("train-base", "train-mllm"):
         return _training(stage)
     if stage.name in ("ingest", "predict"):
@@ -43,15 +43,15 @@ def _command(stage: StageSpec) -> Any:
 
     def for_issue(issue: IssueOption, params: ParamsOption = _PARAMS) -> None:
         loaded = open_workspace(params)
-        stage.run(loaded, loaded.check_issue(issue))
+        stage.run(stage.inputs.of(loaded, loaded.check_issue(issue)))
 
     def for_all(params: ParamsOption = _PARAMS) -> None:
-        stage.run(open_workspace(params), None)
+        stage.run(stage.inputs.of(open_workspace(params)))
 
     return for_issue if stage.per_issue else for_all
 
 
-def _training(stage: StageSpec) -> Any:
+def _training(stage: Stage) -> Any:
     def train(
         issue: IssueOption,
         params: ParamsOption = _PARAMS,
@@ -66,19 +66,19 @@ def _training(stage: StageSpec) -> Any:
     return train
 
 
-def _on_an_engine(stage: StageSpec) -> Any:
+def _on_an_engine(stage: Stage) -> Any:
     def for_issue(issue: IssueOption, params: ParamsOption = _PARAMS, engine: EngineOption = None) -> None:
         loaded = open_workspace(params)
-        stage.run(_with_engine(loaded, engine), loaded.check_issue(issue))
+        stage.run(stage.inputs.of(_with_engine(loaded, engine), loaded.check_issue(issue)))
 
     def for_all(params: ParamsOption = _PARAMS, engine: EngineOption = None) -> None:
-        stage.run(_with_engine(open_workspace(params), engine), None)
+        stage.run(stage.inputs.of(_with_engine(open_workspace(params), engine)))
 
     return for_issue if stage.per_issue else for_all
 
 
 def _train(
-    stage: StageSpec,
+    stage: Stage,
     params: Params,
     source: str,
     issue: str,
@@ -97,7 +97,7 @@ def _train(
     if resume_from is not None:
         update = {"resume_from": str(resume_from)}
         params = params.model_copy(update={"runtime": params.runtime.model_copy(update=update)})
-    stage.run(params, issue)
+    stage.run(stage.inputs.of(params, issue))
 
 
 def _launch(launcher: Launcher, ranks: int, arguments: list[str], deepspeed: str | None) -> None:

@@ -10,8 +10,20 @@ tracks; the few keys that may be left out are listed with their values in docs/o
 
 from __future__ import annotations
 
-from coefvq.config.cascade import Approximate, Gate, Predict, Scoring, Thresholds
-from coefvq.config.data import Fractions, Ingest, LabelSource, MediaLimits, Negatives, Paths, Split, Validate
+from coefvq.config.cascade import Approximate, Evaluate, Gate, Predict, Scoring, Stability, Thresholds, Tracking
+from coefvq.config.data import (
+    Fractions,
+    Ingest,
+    LabelSource,
+    Loading,
+    MediaLimits,
+    Negatives,
+    Paths,
+    Runtime,
+    Split,
+    Validate,
+)
+from coefvq.config.inputs import Inputs, Tracked, Untracked
 from coefvq.config.models import (
     Alignment,
     AttentionLayers,
@@ -20,6 +32,7 @@ from coefvq.config.models import (
     Lora,
     MediaSpec,
     MLLMParams,
+    Models,
     Recipe,
     Training,
 )
@@ -44,16 +57,20 @@ __all__ = [
     "AttentionLayers",
     "BaseModelParams",
     "Distil",
+    "Evaluate",
     "Fraction",
     "Fractions",
     "Gate",
     "Ingest",
+    "Inputs",
     "IssueName",
     "LabelSource",
+    "Loading",
     "Lora",
     "MLLMParams",
     "MediaLimits",
     "MediaSpec",
+    "Models",
     "Negatives",
     "Params",
     "Paths",
@@ -61,10 +78,15 @@ __all__ = [
     "Precision",
     "Predict",
     "Recipe",
+    "Runtime",
     "Scoring",
     "Split",
+    "Stability",
     "Thresholds",
+    "Tracked",
+    "Tracking",
     "Training",
+    "Untracked",
     "Validate",
     "check_form",
     "check_issue_name",

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from coefvq.config import Params
+from coefvq.config import Gate, Inputs, MediaLimits, Paths, Untracked
 from coefvq.errors import DataError
 from coefvq.files import read_json, write_text
 from coefvq.records import REQUIRED_SCORE_COLUMNS
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 _REPORTS = ("evaluation", "thresholds", "stability", "calibration")
 
 
-def write_report(settings: Params, issue: str, target: Path, thumbnails: bool, registry: bool) -> ReportInputs:
+class ReportSettings(Inputs):
+    """Where the files are, what the gate wants, and how a clip may be opened for a picture."""
+
+    paths: Annotated[Paths, Untracked("paths")]
+    gate: Annotated[Gate, Untracked("gate")]
+    limits: Annotated[MediaLimits, Untracked("ingest.limits")]
+    protocols: Annotated[tuple[str, ...], Untracked("ingest.protocols")]
+
+
+def write_report(settings: ReportSettings, issue: str, target: Path, thumbnails: bool, registry: bool) -> ReportInputs:
     """Gather, build and write; with ``registry`` the tracking store has to be configured.
 
     Raises:
@@ -48,7 +57,7 @@ def write_report(settings: Params, issue: str, target: Path, thumbnails: bool, r
     return given
 
 
-def keep_report(settings: Params, pair: RegisteredPair) -> str:
+def keep_report(settings: ReportSettings, pair: RegisteredPair) -> str:
     """Write the report of a registered pair and keep it, with its scores, in the tracking store; returns the link.
 
     Raises:
@@ -71,7 +80,7 @@ class _Asked:
     bundle_version: str | None
 
 
-def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
+def gather(settings: ReportSettings, issue: str, registry: bool) -> ReportInputs:
     """Read what the pipeline wrote and, with ``registry``, what is served now.
 
     Raises:
@@ -87,7 +96,7 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
     files = {name: paths.report(issue, f"{name}.json") for name in _REPORTS}
     pair = paths.report(issue, "candidate.json")
     candidate = read_candidate(pair) if pair.is_file() else None
-    asked = _ask(settings, candidate) if registry and candidate is not None else None
+    asked = _ask(settings.gate, candidate) if registry and candidate is not None else None
     manifest = Path(paths.manifest)
     splits = Path(paths.reports) / "splits.json"
     return ReportInputs(
@@ -102,20 +111,20 @@ def gather(settings: Params, issue: str, registry: bool) -> ReportInputs:
         gate=asked.gate if asked else None,
         served=asked.served if asked else None,
         is_served=asked.is_served if asked else False,
-        stability=_stability(files["stability"], settings),
+        stability=_stability(files["stability"], settings.gate),
         calibration=read_calibration(files["calibration"]) if files["calibration"].is_file() else None,
         splits=read_json(splits) if splits.is_file() else None,
     )
 
 
-def _stability(path: Path, settings: Params) -> dict[str, Any] | None:
+def _stability(path: Path, gate: Gate) -> dict[str, Any] | None:
     from coefvq.evaluation.stability import held_against
     from coefvq.reporting.files import read_stability
 
-    return held_against(read_stability(path), settings.gate.max_flip_rate) if path.is_file() else None
+    return held_against(read_stability(path), gate.max_flip_rate) if path.is_file() else None
 
 
-def _ask(settings: Params, candidate: Candidate) -> _Asked:
+def _ask(gate: Gate, candidate: Candidate) -> _Asked:
     from coefvq.registry import gates, pairs
     from coefvq.registry.bundle import bundle_version
     from coefvq.reporting.html import Served
@@ -124,7 +133,7 @@ def _ask(settings: Params, candidate: Candidate) -> _Asked:
     aliases = pairs.aliases(issue)
     version = aliases.get(pairs.CHAMPION)
     champion = None if version is None else pairs.candidate_of(issue, version)
-    gate = [check.model_dump() for check in gates.check(candidate, champion, settings.gate).checks]
+    checks = [check.model_dump() for check in gates.check(candidate, champion, gate).checks]
     waiting = aliases.get(pairs.CHALLENGER)
     mine = next(
         (
@@ -135,11 +144,11 @@ def _ask(settings: Params, candidate: Candidate) -> _Asked:
         None,
     )
     if version is None or champion is None:
-        return _Asked(gate, None, False, mine)
+        return _Asked(checks, None, False, mine)
     if champion.content_hash == candidate.content_hash:
-        return _Asked(gate, None, True, mine)
+        return _Asked(checks, None, True, mine)
     served = Served(bundle_version(version, champion.content_hash), champion.to_json(), _kept_scores(issue, version))
-    return _Asked(gate, served, False, mine)
+    return _Asked(checks, served, False, mine)
 
 
 def _kept_scores(issue: str, version: str) -> pd.DataFrame | None:
@@ -151,16 +160,16 @@ def _kept_scores(issue: str, version: str) -> pd.DataFrame | None:
         return None if path is None else read_table(path)
 
 
-def _thumbnails(settings: Params, manifest: pd.DataFrame, wanted: Sequence[str]) -> dict[str, bytes]:
+def _thumbnails(settings: ReportSettings, manifest: pd.DataFrame, wanted: Sequence[str]) -> dict[str, bytes]:
     from coefvq.data.locations import media_root
     from coefvq.data.manifest import to_inputs
     from coefvq.data.media.thumbnails import thumbnails
 
     rows = manifest[manifest["video_id"].isin(wanted)]
-    videos = to_inputs(rows, media_root(settings.paths), settings.ingest.protocols)
+    videos = to_inputs(rows, media_root(settings.paths), settings.protocols)
     # a clip in a remote store is not fetched for a picture
     local = {video.video_id: video.path for video in videos if video.url is None and video.refusal is None}
-    return thumbnails(local, settings.ingest.limits)
+    return thumbnails(local, settings.limits)
 
 
 def write_pictures(given: ReportInputs, folder: Path) -> None:

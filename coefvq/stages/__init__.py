@@ -1,7 +1,7 @@
 """One module per DVC stage: read, one pure call, write.
 
 ``STAGES`` is what the command line offers and what tests/unit/test_contract.py holds dvc.yaml to: the
-same names, and for each the same sections of params.yaml and recipe.yaml.
+same names, and for each the sections of params.yaml and recipe.yaml that its inputs come from.
 """
 
 from __future__ import annotations
@@ -9,84 +9,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 
-from coefvq.config import Params
+from coefvq.config import Inputs, Recipe
+from coefvq.stages.inputs import (
+    CandidateInputs,
+    EvaluateInputs,
+    IngestInputs,
+    PredictInputs,
+    SplitInputs,
+    StabilityInputs,
+    ThresholdsInputs,
+    TrainBaseInputs,
+    TrainMLLMInputs,
+    ValidateInputs,
+)
 
 
 @dataclass(frozen=True)
-class StageSpec:
-    """A stage's name, the sections it reads, and its one-line help.
-
-    ``sections`` are those of params.yaml ({issue} stands for the issue), ``recipe`` those of recipe.yaml.
-    """
+class Stage:
+    """A stage's name, what it may read, and its one-line help; its module has ``run`` of the inputs."""
 
     name: str
-    sections: tuple[str, ...]
-    per_issue: bool
+    inputs: type[Inputs]
     help: str
-    recipe: tuple[str, ...] = ()
+
+    @property
+    def per_issue(self) -> bool:
+        """Whether the stage runs for each issue by itself."""
+        return self.inputs.per_issue()
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Sections of params.yaml that DVC compares; ``{issue}`` stands for the issue."""
+        return tuple(key for key in self.inputs.tracked() if "{issue}" in key or key not in Recipe.model_fields)
+
+    @property
+    def recipe(self) -> tuple[str, ...]:
+        """Sections of recipe.yaml that DVC compares: those that hold for all issues."""
+        named = {key.partition(".")[0] for key in self.inputs.tracked()}
+        return tuple(name for name in Recipe.model_fields if name in named)
 
     @property
     def module(self) -> str:
         """Dotted name of the module with ``run``."""
         return f"coefvq.stages.{self.name.replace('-', '_')}"
 
-    def run(self, params: Params, issue: str | None) -> None:
-        """Import the stage and run it."""
-        module = import_module(self.module)
-        if self.per_issue:
-            module.run(params, issue)
-        else:
-            module.run(params)
+    def run(self, inputs: Inputs) -> None:
+        """Import the stage, which takes seconds, and run it."""
+        import_module(self.module).run(inputs)
 
 
 STAGES = (
-    StageSpec("ingest", ("issues", "ingest", "paths.media"), False, "Import and probe raw clips into the manifest."),
-    StageSpec("validate", ("issues", "validate"), False, "Check the manifest with Great Expectations."),
-    StageSpec(
-        "split", ("seed", "issues", "split", "validate"), False, "Assign grouped train, val, test and traffic splits."
-    ),
-    StageSpec(
-        "train-base",
-        ("seed", "media.{issue}", "base.{issue}", "ingest.limits", "loading", "tracking"),
-        True,
-        "Train the light first-stage model.",
-        ("models", "media", "base"),
-    ),
-    StageSpec(
-        "train-mllm",
-        ("seed", "media.{issue}", "mllm.{issue}", "ingest.limits", "loading", "tracking"),
-        True,
-        "Fine-tune the multimodal LLM with LoRA.",
-        ("models", "media", "mllm"),
-    ),
-    StageSpec(
-        "predict",
-        ("media.{issue}", "ingest.limits", "loading", "predict"),
-        True,
-        "Score val, test and traffic with both models.",
-        ("media",),
-    ),
-    StageSpec(
-        "evaluate", ("seed", "evaluate"), True, "F1 and R@P of both models, the metadata shortcut and the Bayes rows."
-    ),
-    StageSpec(
-        "thresholds",
-        ("seed", "evaluate", "thresholds.{issue}"),
-        True,
-        "Pick the cascade's thresholds on validation data.",
-    ),
-    StageSpec(
-        "stability",
-        ("seed", "media.{issue}", "ingest.limits", "loading", "predict", "stability"),
-        True,
-        "Score videos near the thresholds in other ways and count who changes sides.",
-        ("media",),
-    ),
-    StageSpec(
-        "candidate",
-        ("seed", "media.{issue}", "ingest.limits", "predict"),
-        True,
-        "Bind models, policy and data hashes into one candidate.",
-        ("media",),
-    ),
+    Stage("ingest", IngestInputs, "Import and probe raw clips into the manifest."),
+    Stage("validate", ValidateInputs, "Check the manifest with Great Expectations."),
+    Stage("split", SplitInputs, "Assign grouped train, val, test and traffic splits."),
+    Stage("train-base", TrainBaseInputs, "Train the light first-stage model."),
+    Stage("train-mllm", TrainMLLMInputs, "Fine-tune the multimodal LLM with LoRA."),
+    Stage("predict", PredictInputs, "Score val, test and traffic with both models."),
+    Stage("evaluate", EvaluateInputs, "F1 and R@P of both models, the metadata shortcut and the Bayes rows."),
+    Stage("thresholds", ThresholdsInputs, "Pick the cascade's thresholds on validation data."),
+    Stage("stability", StabilityInputs, "Score videos near the thresholds in other ways and count who changes sides."),
+    Stage("candidate", CandidateInputs, "Bind models, policy and data hashes into one candidate."),
 )

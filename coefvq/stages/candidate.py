@@ -7,43 +7,46 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import Params
+from coefvq.config import Paths
+from coefvq.data.splits.rows import data_hashes, split_manifest
 from coefvq.data.validation.profile import profile
 from coefvq.files import read_json, write_json
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
 from coefvq.reporting.files import read_calibration, read_evaluation, read_stability, read_thresholds
-from coefvq.stages.common import data_ref, split_manifest
+from coefvq.stages.common import data_ref
+from coefvq.stages.inputs import CandidateInputs
 
 
-def run(params: Params, issue: str) -> None:
+def run(inputs: CandidateInputs) -> None:
     """Bind everything a release is made of."""
-    evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
-    thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
-    stability = read_stability(params.paths.report(issue, "stability.json"))
+    issue, paths = inputs.issue, inputs.paths
+    evaluation = read_evaluation(paths.report(issue, "evaluation.json"))
+    thresholds = read_thresholds(paths.report(issue, "thresholds.json"))
+    stability = read_stability(paths.report(issue, "stability.json"))
     candidate = build_candidate(
         issue,
-        base=_model(params, "base", issue),
-        mllm=_model(params, "mllm", issue),
-        policy=_policy(params.paths.report(issue, "policy.json")),
-        preprocessing=_preprocessing(params, issue),
-        data=data_ref(params).model_copy(update={"profile": _profile(params, issue)}),
-        params={"seed": params.seed},
+        base=_model(paths, "base", issue),
+        mllm=_model(paths, "mllm", issue),
+        policy=_policy(paths.report(issue, "policy.json")),
+        preprocessing=_preprocessing(inputs),
+        data=data_ref(data_hashes(paths)).model_copy(update={"profile": _profile(paths, issue)}),
+        params={"seed": inputs.seed},
         metrics={
             **evaluation["test"],
             "cascade": _chosen(thresholds),
             "against_models": thresholds.get("against_models"),
             "stability": {key: stability[key] for key in ("n", "flip_rate")},
         },
-        calibration=_calibration(read_calibration(params.paths.report(issue, "calibration.json"))),
+        calibration=_calibration(read_calibration(paths.report(issue, "calibration.json"))),
     )
-    write_json(params.paths.report(issue, "candidate.json"), candidate.to_json())
-    write_json(params.paths.report(issue, "metrics.json"), _headline(candidate.metrics))
+    write_json(paths.report(issue, "candidate.json"), candidate.to_json())
+    write_json(paths.report(issue, "metrics.json"), _headline(candidate.metrics))
 
 
-def _preprocessing(params: Params, issue: str) -> dict[str, Any]:
+def _preprocessing(inputs: CandidateInputs) -> dict[str, Any]:
     """Served as it was scored: thresholds hold for these settings only, and for clips within these limits."""
-    scoring, limits = params.predict.model_dump(exclude={"batch_size"}), params.ingest.limits.model_dump()
-    return params.media[issue].model_dump() | {"scoring": scoring, "limits": limits}
+    scoring, limits = inputs.predict.model_dump(exclude={"batch_size"}), inputs.limits.model_dump()
+    return inputs.media.model_dump() | {"scoring": scoring, "limits": limits}
 
 
 def _policy(path: Path) -> dict[str, Any]:
@@ -53,8 +56,8 @@ def _policy(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _profile(params: Params, issue: str) -> dict[str, Any]:
-    rows = split_manifest(params)
+def _profile(paths: Paths, issue: str) -> dict[str, Any]:
+    rows = split_manifest(paths)
     return profile(rows[rows["split"] == "train"], [issue])
 
 
@@ -63,8 +66,8 @@ def _calibration(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if row["chosen"] is None else row["calibrators"][row["chosen"]] for name, row in report.items()}
 
 
-def _model(params: Params, kind: Any, issue: str) -> ModelRef:
-    return model_ref(params.paths.model_dir(kind, issue), Path(params.paths.models) / issue / f"{kind}_run.json")
+def _model(paths: Paths, kind: Any, issue: str) -> ModelRef:
+    return model_ref(paths.model_dir(kind, issue), Path(paths.models) / issue / f"{kind}_run.json")
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:

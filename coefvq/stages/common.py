@@ -1,30 +1,26 @@
-"""What several stages share: rows of a split, the validation files, the data a model was made from."""
+"""What several stages share: the validation files, the settings of the figures, the record of a training."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from coefvq.config import Params
-from coefvq.data.locations import media_root
-from coefvq.data.manifest import read_table, to_inputs
+from coefvq.config import Evaluate, Tracking
+from coefvq.data.splits.rows import DataHashes
 from coefvq.data.validation.report import ValidationResult, to_html, to_json, to_markdown
-from coefvq.errors import DataError
 from coefvq.evaluation.detail import DetailSettings
-from coefvq.files import sha256_file, write_json, write_text
-from coefvq.records import MANIFEST_COLUMNS, VideoInput, label_column
+from coefvq.files import write_json, write_text
 from coefvq.redaction import redact_value
-from coefvq.registry.bundle import DataRef
+from coefvq.registry import tracking
+from coefvq.registry.bundle import DataRef, PartKind
+from coefvq.training.record import OpenRecord, TrainingRecord
 
 
-def data_ref(params: Params) -> DataRef:
-    """Hashes of the manifest and the splits that a model was made from."""
-    return DataRef(
-        manifest_sha256=sha256_file(Path(params.paths.manifest)),
-        splits_sha256=sha256_file(Path(params.paths.splits)),
-        version=None,
-    )
+def data_ref(hashes: DataHashes) -> DataRef:
+    """The data of a model as a pair records it; the snapshot's tag is not known yet."""
+    return DataRef(manifest_sha256=hashes.manifest, splits_sha256=hashes.splits, version=None)
 
 
 def write_validation(result: ValidationResult, folder: Path, name: str, title: str) -> None:
@@ -34,51 +30,22 @@ def write_validation(result: ValidationResult, folder: Path, name: str, title: s
     write_json(folder / f"{name}.json", redact_value(to_json(result)))
 
 
-def split_manifest(params: Params, thinned: bool = True) -> pd.DataFrame:
-    """Manifest joined with each video's split and sampling weight; rows without a split are left out.
-
-    So are those that enrichment drops, unless ``thinned`` is false: then all rows come with their own weight.
-    """
-    columns = ["video_id", "split", "weight"]
-    manifest = read_table(Path(params.paths.manifest), MANIFEST_COLUMNS)
-    splits = read_table(Path(params.paths.splits), columns)[columns]
-    if not pd.api.types.is_numeric_dtype(splits["weight"]):
-        raise DataError(f"{params.paths.splits}: column weight holds no numbers; run the stage split again")
-    # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
-    rows = manifest.drop(columns="split", errors="ignore").merge(
-        splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"
-    )
-    factor = rows.pop("_factor")
-    if not thinned:
-        return rows
-    return rows.assign(weight=rows["weight"] * factor)[factor > 0].reset_index(drop=True)
-
-
-def detail_settings(params: Params) -> DetailSettings:
+def detail_settings(evaluate: Evaluate, seed: int) -> DetailSettings:
     """Slices, bootstrap and targets of the evaluation."""
     return DetailSettings(
-        precision_targets=params.evaluate.precision_targets,
-        slices=params.evaluate.slices,
-        bootstrap=params.evaluate.bootstrap,
-        group_by=params.evaluate.group_by,
-        seed=params.seed,
+        precision_targets=evaluate.precision_targets,
+        slices=evaluate.slices,
+        bootstrap=evaluate.bootstrap,
+        group_by=evaluate.group_by,
+        seed=seed,
     )
 
 
-def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:
-    """Rows of one split that carry a label of ``issue``.
+def recorder(settings: Tracking, issue: str, kind: PartKind) -> OpenRecord:
+    """Keeps the record of a training in the tracking store, which is asked for when the training begins."""
 
-    Raises:
-        DataError: there is none.
-    """
-    chosen = rows[(rows["split"] == split) & rows[label_column(issue)].notna()]
-    if chosen.empty:
-        raise DataError(f"split '{split}' has no row labelled for {issue}; label some or change split.fractions")
-    return chosen.reset_index(drop=True)
+    def open_record(name: str, logged: Mapping[str, Any], data: DataHashes) -> AbstractContextManager[TrainingRecord]:
+        tracking.configure(settings.uri, settings.experiment)
+        return tracking.training_run(name, issue, kind, logged, data_ref(data))
 
-
-def inputs_and_labels(rows: pd.DataFrame, params: Params, issue: str) -> tuple[list[VideoInput], list[int]]:
-    """Model inputs and 0/1 labels of labelled rows, in order."""
-    return to_inputs(rows, media_root(params.paths), params.ingest.protocols), [
-        int(v) for v in rows[label_column(issue)]
-    ]
+    return open_record

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from coefvq.config import Params
 from coefvq.data import remote
 from coefvq.data.importers import CheckedTable, open_table
 from coefvq.data.importers.ids import manifest_ids
@@ -24,56 +23,59 @@ from coefvq.errors import ConfigError
 from coefvq.files import write_json
 from coefvq.records import REASONS, label_column
 from coefvq.redaction import redact
+from coefvq.stages.inputs import IngestInputs
 from coefvq.terminal import progress, say
 
 _ROW_GROUP = 8192
 Row = dict[str, Any]
 
 
-def run(params: Params) -> None:
+def run(inputs: IngestInputs) -> None:
     """Check the whole table first, then probe its clips and write them as the answers come."""
-    table = _open(params)
-    tally, listed = _Tally(params.issues), ListedNames()
+    table = _open(inputs)
+    tally, listed = _Tally(inputs.issues), ListedNames()
     with (
         progress("probing clips", table.count) as advance,
-        manifest_writer(Path(params.paths.manifest)) as write,
+        manifest_writer(Path(inputs.paths.manifest)) as write,
     ):
-        rows = _probed(table, params, listed, advance)
+        rows = _probed(table, inputs, listed, advance)
         while group := list(islice(rows, _ROW_GROUP)):
-            frame = normalise(pd.DataFrame(group), params.issues)
+            frame = normalise(pd.DataFrame(group), inputs.issues)
             write(frame)
             tally.add(frame)
-    left_out = not_taken(table.source) if table.source.is_scan else _not_listed(table, params, listed)
-    write_json(Path(params.paths.reports) / "ingest.json", {**tally.metrics(), "not_taken": left_out.record()})
+    left_out = not_taken(table.source) if table.source.is_scan else _not_listed(table, inputs, listed)
+    write_json(Path(inputs.paths.reports) / "ingest.json", {**tally.metrics(), "not_taken": left_out.record()})
     for line in (tally.line(), left_out.line()):
         if line:
             say(line)
 
 
-def _open(params: Params) -> CheckedTable:
-    settings, media = params.ingest, params.paths.media
+def _open(inputs: IngestInputs) -> CheckedTable:
+    settings, media = inputs.ingest, inputs.media
     remote.check_protocols(settings.protocols, media)
-    labels = {issue: settings.labels[issue] for issue in params.issues}
+    labels = {issue: settings.labels[issue] for issue in inputs.issues}
     prefix = media if media is not None and remote.is_url(media) else None
-    ids = manifest_ids(Path(params.paths.manifest), Path(params.paths.splits), prefix)
-    table = open_table(Path(params.paths.raw), settings.format, labels, ids)
+    ids = manifest_ids(Path(inputs.paths.manifest), Path(inputs.paths.splits), prefix)
+    table = open_table(Path(inputs.paths.raw), settings.format, labels, ids)
     if media is not None and table.source.is_scan:
         raise ConfigError(
-            f"paths.media = {media}: expected null, since {params.paths.raw} has no table and its clips are in it"
+            f"paths.media = {media}: expected null, since {inputs.paths.raw} has no table and its clips are in it"
         )
     return table
 
 
-def _not_listed(table: CheckedTable, params: Params, listed: ListedNames) -> LeftOut:
+def _not_listed(table: CheckedTable, inputs: IngestInputs, listed: ListedNames) -> LeftOut:
     # clips in another place than the table are a store, of which a table may name any part
-    return not_listed(table.source, listed) if params.paths.media is None else LeftOut()
+    return not_listed(table.source, listed) if inputs.media is None else LeftOut()
 
 
-def _probed(table: CheckedTable, params: Params, listed: ListedNames, advance: Callable[[int], None]) -> Iterator[Row]:
+def _probed(
+    table: CheckedTable, inputs: IngestInputs, listed: ListedNames, advance: Callable[[int], None]
+) -> Iterator[Row]:
     """Rows with what their clips turned out to be; answers come in order but later than questions."""
-    media, settings = params.paths.media, params.ingest
+    media, settings = inputs.media, inputs.ingest
     prefix = media if media is not None and remote.is_url(media) else None
-    root = root_at(media_root(params.paths))
+    root = root_at(media_root(inputs.paths))
     waiting: deque[Row] = deque()
 
     def uris() -> Iterator[str]:
@@ -85,10 +87,10 @@ def _probed(table: CheckedTable, params: Params, listed: ListedNames, advance: C
 
     probes = probe_all(
         uris(),
-        media_root(params.paths),
+        media_root(inputs.paths),
         limits=settings.limits,
-        workers=params.runtime.workers,
-        engine=params.runtime.engine,
+        workers=inputs.runtime.workers,
+        engine=inputs.runtime.engine,
         protocols=settings.protocols,
         cache=default_cache(),
         progress=advance,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from coefvq.config import Params
+from coefvq.config import Split
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
 from coefvq.data.splits.checks import torn_videos
@@ -18,42 +18,43 @@ from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
 from coefvq.records import MANIFEST_COLUMNS
 from coefvq.stages.common import write_validation
+from coefvq.stages.inputs import SplitInputs
 from coefvq.terminal import say
 
 # a near-duplicate group larger than this share of the videos is no set of copies
 _SUSPICIOUS_SHARE = 0.05
 
 
-def run(params: Params) -> None:
+def run(inputs: SplitInputs) -> None:
     """Assign splits and refuse unusable ones before anything is written; videos of the last run stay where they are."""
-    manifest = with_look_alikes(read_table(Path(params.paths.manifest), MANIFEST_COLUMNS), params.split)
-    target = Path(params.paths.splits)
-    settings = settings_digest(params)
+    manifest = with_look_alikes(read_table(Path(inputs.paths.manifest), MANIFEST_COLUMNS), inputs.split)
+    target = Path(inputs.paths.splits)
+    settings = settings_digest(inputs.split, inputs.seed)
     previous = earlier(target, settings)
-    splits = assign_splits(manifest, params.issues, params.split, params.seed, previous)
-    weights = enrichment_weights(manifest, splits, params.issues, params.split, params.seed)
-    check_splits(manifest, splits, params.issues, params.split, previous, weights)
+    splits = assign_splits(manifest, inputs.issues, inputs.split, inputs.seed, previous)
+    weights = enrichment_weights(manifest, splits, inputs.issues, inputs.split, inputs.seed)
+    check_splits(manifest, splits, inputs.issues, inputs.split, previous, weights)
     account = {
-        **summarize(manifest, splits, params.issues, params.split, weights),
+        **summarize(manifest, splits, inputs.issues, inputs.split, weights),
         "previous": _kept(manifest, splits, previous, target),
     }
     _tell(account)
-    _validate(manifest, splits, weights, params)
+    _validate(manifest, splits, weights, inputs)
     table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights})
     table = table.dropna(subset="split").assign(settings=settings).astype({"settings": "category"})
     write_table(table, target)
-    write_json(Path(params.paths.reports) / "splits.json", account)
+    write_json(Path(inputs.paths.reports) / "splits.json", account)
 
 
-def settings_digest(params: Params) -> str:
+def settings_digest(split: Split, seed: int) -> str:
     """Hex SHA-256 of what decides where a video goes.
 
     Left out is what must not reshuffle a test set: how many negatives are kept, and which issues there are.
     """
-    settings = params.split.model_dump(mode="json", exclude={"negatives"})
+    settings = split.model_dump(mode="json", exclude={"negatives"})
     if not settings["fractions"]["unlabelled"]:
         del settings["fractions"]["unlabelled"]  # splits that were made before there was one stay
-    return sha256_json([params.seed, settings])
+    return sha256_json([seed, settings])
 
 
 def _tell(account: dict[str, Any]) -> None:
@@ -67,13 +68,13 @@ def _tell(account: dict[str, Any]) -> None:
         say(f"splits: {near} videos form one near-duplicate group; if they are no copies, lower split.near_duplicates")
 
 
-def _validate(manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series[Any], params: Params) -> None:
+def _validate(manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series[Any], inputs: SplitInputs) -> None:
     """Ask the split suite, write its reports, and fail if it fails."""
     rows = manifest.assign(split=splits, weight=manifest["weight"] * weights).dropna(subset="split")
-    excused = torn_videos(manifest, splits, params.split)
-    columns = tying_columns(manifest, params.split)
-    result = validate_splits(rows, params.validate_, params.issues, columns, excused)
-    reports = Path(params.paths.reports)
+    excused = torn_videos(manifest, splits, inputs.split)
+    columns = tying_columns(manifest, inputs.split)
+    result = validate_splits(rows, inputs.expected, inputs.issues, columns, excused)
+    reports = Path(inputs.paths.reports)
     write_validation(result, reports, "splits_validation", "Split validation")
     if not result.success:
         source = "splits.parquet"

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import Params, Scoring
+from coefvq.config import Paths, Scoring
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.data.media.clips import ClipStore, default_cache
+from coefvq.data.splits.rows import split_manifest
 from coefvq.errors import MediaError
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.records import REQUIRED_SCORE_COLUMNS, VideoInput
-from coefvq.stages.common import split_manifest
-from coefvq.stages.loading import checked
+from coefvq.stages.inputs import StabilityInputs
 from coefvq.terminal import say
+from coefvq.training.loading import checked
+from coefvq.training.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
@@ -31,27 +33,28 @@ if TYPE_CHECKING:
 _LONG_TITLE = "what a long title this is " * 100
 
 
-def run(params: Params, issue: str) -> None:
+def run(inputs: StabilityInputs) -> None:
     """Score the band again and count who changes sides."""
-    scores = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    path = params.paths.report(issue, "policy.json")
+    issue, paths, predict = inputs.issue, inputs.paths, inputs.predict
+    scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    path = paths.report(issue, "policy.json")
     policy = CascadePolicy.from_dict(read_json(path), str(path))
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
-    band = near_thresholds(policy, known[:, 0], known[:, 1], params.stability.videos_per_threshold)
-    manifest = split_manifest(params).set_index("video_id", drop=False)
+    band = near_thresholds(policy, known[:, 0], known[:, 1], inputs.stability.videos_per_threshold)
+    manifest = split_manifest(paths).set_index("video_id", drop=False)
     rows = manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True)
-    videos = to_inputs(rows, media_root(params.paths), params.ingest.protocols)
-    models = _pair(params, issue, params.predict)
-    half = _pair(params, issue, params.predict.model_copy(update={"dtype": "bfloat16"}))
+    videos = to_inputs(rows, media_root(paths), inputs.protocols)
+    models = _pair(paths, issue, predict)
+    half = _pair(paths, issue, predict.model_copy(update={"dtype": "bfloat16"}))
     with TemporaryDirectory() as folder:
-        anew = ClipStore(Path(folder), params.media[issue], params.ingest.limits)
-        kept = decodable(params, [_of(model, anew) for model in models], videos, issue)
+        anew = ClipStore(Path(folder), inputs.media, inputs.reading.limits)
+        kept = decodable(inputs.reading, [_of(model, anew) for model in models], videos, issue)
         band = band[kept]
         store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
-        ways = _ScoringPath(models, half, store, anew, chosen, params.predict.batch_size)
-        variants = list(ways.variants(params.seed))
+        ways = _ScoringPath(models, half, store, anew, chosen, predict.batch_size)
+        variants = list(ways.variants(inputs.seed))
     report = stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
-    write_json(params.paths.report(issue, "stability.json"), {"issue": issue, **report})
+    write_json(paths.report(issue, "stability.json"), {"issue": issue, **report})
     say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
 
 
@@ -60,19 +63,21 @@ def _of(model: Classifier, store: ClipStore) -> ClipStore:
     return replace(store, spec=model.config.media)
 
 
-def decodable(params: Params, stores: Sequence[ClipStore], videos: Sequence[VideoInput], issue: str) -> list[int]:
+def decodable(
+    reading: ReadingSettings, stores: Sequence[ClipStore], videos: Sequence[VideoInput], issue: str
+) -> list[int]:
     """Decode the band for all models, within limits; which clips still decode, the others are named."""
     failed: dict[int, MediaError] = {}
     for store in stores:
-        failed |= store.try_fill(videos, params.runtime.workers)
+        failed |= store.try_fill(videos, reading.runtime.workers)
     named = {videos[at].video_id: str(error) for at, error in failed.items()}
-    checked(params, named, len(videos), f"{issue} stability")
+    checked(named, len(videos), reading.loading.max_bad_share, f"{issue} stability")
     return [at for at in range(len(videos)) if at not in failed]
 
 
-def _pair(params: Params, issue: str, scoring: Scoring) -> tuple[Classifier, ...]:
+def _pair(paths: Paths, issue: str, scoring: Scoring) -> tuple[Classifier, ...]:
     """Base model and MLLM as they are served."""
-    return tuple(load_for_scoring(params.paths.model_dir(kind, issue), scoring) for kind in ("base", "mllm"))
+    return tuple(load_for_scoring(paths.model_dir(kind, issue), scoring) for kind in ("base", "mllm"))
 
 
 @dataclass(frozen=True)

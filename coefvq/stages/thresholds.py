@@ -10,46 +10,45 @@ from coefvq.cascade.call_share import CallShare
 from coefvq.cascade.modes import Objective
 from coefvq.cascade.objectives import Prices
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import Params, Thresholds
+from coefvq.config import Thresholds
 from coefvq.data.manifest import read_table
+from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
 from coefvq.evaluation.report import cascade_report, labelled_split
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.reporting.plots import frontier_rows, pr_curve_rows, write_result_figure
-from coefvq.stages.common import detail_settings, split_manifest
+from coefvq.stages.common import detail_settings
+from coefvq.stages.inputs import ThresholdsInputs
 from coefvq.terminal import say
 
 
-def run(params: Params, issue: str) -> None:
+def run(inputs: ThresholdsInputs) -> None:
     """Search P_base, choose one and write its policy."""
-    settings = params.thresholds[issue]
-    scores = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    settings, issue, paths = inputs.thresholds, inputs.issue, inputs.paths
+    scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
     report = cascade_report(
         scores,
         issue,
         settings.p_base,
         settings.max_f1_loss or 0.0,
         settings.views_trigger,
-        params.evaluate.precision_targets,
+        inputs.evaluate.precision_targets,
         _objective(settings),
     )
     for entry in (report, *report["policies"]):
         if entry["policy"] is not None:
             entry["policy"] |= {"mllm_down": settings.mllm_down}
-    policy, manifest, wanted = (
-        CascadePolicy.from_dict(report["policy"]),
-        split_manifest(params),
-        detail_settings(params),
-    )
+    policy, manifest = CascadePolicy.from_dict(report["policy"]), split_manifest(paths)
+    wanted = detail_settings(inputs.evaluate, inputs.seed)
     report["detail"] = _detail(scores, manifest, policy, wanted)
     report["against_models"] = against_models(scores, manifest, policy, wanted)
-    write_json(params.paths.report(issue, "thresholds.json"), report)
-    write_json(params.paths.report(issue, "policy.json"), report["policy"])
-    write_json(params.paths.report(issue, "calibration.json"), calibration_report(scores))
-    write_json(params.paths.report(issue, "frontier.json"), frontier_rows(scores, report))
-    write_json(params.paths.report(issue, "pr_curve.json"), pr_curve_rows(scores, report))
-    write_result_figure(scores, report, params.paths.report(issue, "result.png"))
+    write_json(paths.report(issue, "thresholds.json"), report)
+    write_json(paths.report(issue, "policy.json"), report["policy"])
+    write_json(paths.report(issue, "calibration.json"), calibration_report(scores))
+    write_json(paths.report(issue, "frontier.json"), frontier_rows(scores, report))
+    write_json(paths.report(issue, "pr_curve.json"), pr_curve_rows(scores, report))
+    write_result_figure(scores, report, paths.report(issue, "result.png"))
     say(f"[{issue}] {report['reason']}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coefvq.config import Params
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table
 from coefvq.data.validation.expectations import validate_manifest
@@ -13,16 +12,17 @@ from coefvq.data.validation.report import first_error
 from coefvq.errors import ValidationFailedError
 from coefvq.files import read_json
 from coefvq.stages.common import write_validation
+from coefvq.stages.inputs import ValidateInputs
 from coefvq.terminal import say
 
 
-def run(params: Params) -> None:
+def run(inputs: ValidateInputs) -> None:
     """Run the suite and write its reports, then fail if it failed: the reports say why."""
-    reports = Path(params.paths.reports)
-    manifest = read_table(Path(params.paths.manifest))
-    reference = check_profile(read_json(Path(params.paths.reference)), params.paths.reference)
+    reports = Path(inputs.paths.reports)
+    manifest = read_table(Path(inputs.paths.manifest))
+    reference = check_profile(read_json(Path(inputs.paths.reference)), inputs.paths.reference)
     result = validate_manifest(
-        manifest, media_root(params.paths), params.validate_, params.issues, reports / "data_docs", reference
+        manifest, media_root(inputs.paths), inputs.expected, inputs.issues, reports / "data_docs", reference
     )
     write_validation(result, reports, "validation", "Manifest validation")
     if not result.success:

@@ -21,15 +21,16 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.thumbnails import thumbnails
 from coefvq.errors import MediaError
 from coefvq.inference import PairScorer
+from coefvq.inference.bulk import score_on_ray
 from coefvq.models.classifier import Classifier
 from coefvq.models.hub import CoefVQProcessor
 from coefvq.records import VideoInput
 from coefvq.registry.serving import open_model
-from coefvq.stages.bulk import score_on_ray
 from coefvq.stages.stability import decodable
 from coefvq.training.features.build import Builder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore
+from coefvq.training.settings import ReadingSettings
 from tests.unit.frozen_models import frozen_model
 
 _SPEC = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
@@ -89,8 +90,9 @@ def single_model(bench: Bench, videos: Sequence[VideoInput]) -> dict[str, str]:
 def stability(bench: Bench, videos: Sequence[VideoInput]) -> dict[str, str]:
     """Stability: decoded anew."""
     given = load_params()
-    params = given.model_copy(update={"loading": given.loading.model_copy(update={"max_bad_share": 1.0})})
-    kept = set(decodable(params, [bench.store("anew")], videos, "icd"))
+    lenient = given.loading.model_copy(update={"max_bad_share": 1.0})
+    reading = ReadingSettings.of(given.model_copy(update={"loading": lenient}))
+    kept = set(decodable(reading, [bench.store("anew")], videos, "icd"))
     return {video.video_id: "" if at in kept else "named" for at, video in enumerate(videos)}
 
 

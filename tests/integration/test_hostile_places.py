@@ -27,10 +27,9 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import CoefVQError, DataError
 from coefvq.simulation.reupload.generate import Settings, reupload
-from coefvq.stages import ingest
 from coefvq.vmp.publications import read_events
 from tasks.data_copy import copy_data
-from tests.integration.test_ingest import settings
+from tests.integration.test_ingest import run_ingest, settings
 from tests.unit.clip_server import ClipServer, serving
 
 pytestmark = pytest.mark.timeout(120)
@@ -227,7 +226,7 @@ def reasons(root: Path) -> dict[str, tuple[str, str]]:
 
 def ingested(scene: Scene, repository: Path, **changes: object) -> dict[str, tuple[str, str]]:
     params: Params = settings(scene.top, repository, paths__raw=str(scene.source), **changes)
-    ingest.run(params)
+    run_ingest(params)
     return reasons(scene.top)
 
 

@@ -23,9 +23,14 @@ from coefvq.data.manifest import write_table as write_parquet
 from coefvq.data.validation.presence import files_exist
 from coefvq.errors import ConfigError, DataError
 from coefvq.stages import ingest
+from coefvq.stages.inputs import IngestInputs
 from tests.unit.clip_server import serving
 
 FIGHT = {"column": "label", "positive": None}
+
+
+def run_ingest(params: Params) -> None:
+    ingest.run(IngestInputs.of(params))
 
 
 def settings(root: Path, repository: Path, **changes: object) -> Params:
@@ -77,12 +82,12 @@ def known(root: Path) -> int:
 
 
 def test_with_and_without_cache_the_same_bytes(root: Path, repository: Path) -> None:
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     cold = (root / "manifest.parquet").read_bytes()
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     assert (root / "manifest.parquet").read_bytes() == cold
     shutil.rmtree(root / "cache")
-    ingest.run(settings(root, repository, runtime__workers=2))
+    run_ingest(settings(root, repository, runtime__workers=2))
     assert (root / "manifest.parquet").read_bytes() == cold
     report = json.loads((root / "reports" / "ingest.json").read_text())
     assert (report["videos"], report["decodable"], report["labelled"]) == (12, 12, {"icd": 12})
@@ -114,10 +119,10 @@ def test_killed_in_the_middle_it_resumes(root: Path, repository: Path, clips: Pa
         assert known(root) == 6
         server.held.pop("00.mp4").set()
         forge_width(root)
-        ingest.run(params)
+        run_ingest(params)
         resumed = manifest(root)
         shutil.rmtree(root / "cache")
-        ingest.run(params)
+        run_ingest(params)
         whole = manifest(root)
     assert resumed["width"].tolist() == [1] * 6 + [160] * 7  # the first six were taken from the cache
     pd.testing.assert_frame_equal(resumed.assign(width=whole["width"]), whole)
@@ -135,8 +140,8 @@ def test_clips_behind_a_url_prefix(root: Path, repository: Path) -> None:
     with serving(root / "raw" / "clips") as server:
         prefix = server.url("").rstrip("/")
         with pytest.raises(ConfigError, match=r"http is not in ingest\.protocols"):
-            ingest.run(settings(root, repository, paths__media=prefix))
-        ingest.run(settings(root, repository, paths__media=prefix, ingest__protocols=["http"]))
+            run_ingest(settings(root, repository, paths__media=prefix))
+        run_ingest(settings(root, repository, paths__media=prefix, ingest__protocols=["http"]))
     rows = manifest(root)
     assert rows["uri"].tolist() == [f"{prefix}/00.mp4", f"{prefix}/01.mp4", "../01.mp4", "file:///etc/passwd"]
     assert rows["reason"].tolist() == ["ok", "ok", "outside_root", "outside_root"]
@@ -145,30 +150,30 @@ def test_clips_behind_a_url_prefix(root: Path, repository: Path) -> None:
 def test_clips_in_another_folder(root: Path, repository: Path) -> None:
     (root / "raw" / "clips").rename(root / "elsewhere")
     write_table(root, ["00.mp4", "nothing.mp4"])
-    ingest.run(settings(root, repository, paths__media=str(root / "elsewhere")))
+    run_ingest(settings(root, repository, paths__media=str(root / "elsewhere")))
     assert manifest(root)["reason"].tolist() == ["ok", "missing"]
     (root / "raw" / "metadata.csv").unlink()
     (root / "elsewhere").rename(root / "raw" / "1")
     with pytest.raises(ConfigError, match=r"paths\.media"):
-        ingest.run(settings(root, repository, paths__media=str(root / "raw")))
+        run_ingest(settings(root, repository, paths__media=str(root / "raw")))
 
 
 def test_a_store_that_is_not_allowed(root: Path, repository: Path) -> None:
     fsspec.filesystem("memory").pipe("/bucket/a.mp4", (root / "raw" / "clips" / "00.mp4").read_bytes())
     write_table(root, ["memory://bucket/a.mp4"])
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     assert manifest(root)["reason"].tolist() == ["outside_root"]
     assert not (root / "cache" / "media").exists()
 
 
 def test_promised_bytes_splits_and_posteriors(root: Path, repository: Path) -> None:
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     hashes = manifest(root)["sha256"].tolist()
     names = [f"clips/{number:02}.mp4" for number in range(3)]
     views = {f"posterior_icd{view}": [0.5, "", 0.25] for view in ("", "_vision", "_vision_text")}
     promised = [hashes[0].upper(), hashes[0], ""]
     write_table(root, names, sha256=promised, split=["train", "", "test"], posterior_ucc=[1, 1, 1], **views)
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     rows = manifest(root)
     assert rows["reason"].tolist() == ["ok", "changed", "ok"]
     assert rows["sha256"].tolist() == hashes[:3]
@@ -179,12 +184,12 @@ def test_promised_bytes_splits_and_posteriors(root: Path, repository: Path) -> N
 
 
 def test_a_mistake_in_the_last_row_costs_no_probing(root: Path, repository: Path) -> None:
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     before = (root / "manifest.parquet").read_bytes()
     shutil.rmtree(root / "cache")
     write_table(root, ["clips/00.mp4", "clips/01.mp4"], views=["1", "-1"])
     with pytest.raises(DataError, match=r"metadata\.csv row 3: views = '-1'"):
-        ingest.run(settings(root, repository))
+        run_ingest(settings(root, repository))
     assert not (root / "cache").exists()
     assert (root / "manifest.parquet").read_bytes() == before
 
@@ -193,7 +198,7 @@ def test_row_groups_have_one_schema(root: Path, repository: Path, monkeypatch: p
     monkeypatch.setattr(ingest, "_ROW_GROUP", 2)
     names = [f"clips/{number:02}.mp4" for number in range(4)]
     write_table(root, names, stickers=["", "", '["a", "b"]', ""], views=["", "", "7", ""], creator_id=["", "", "c", ""])
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     rows = manifest(root)
     assert [list(stickers) for stickers in rows["stickers"]] == [[], [], ["a", "b"], []]
     assert rows["views"].tolist() == [pd.NA, pd.NA, 7, pd.NA]
@@ -218,7 +223,7 @@ def test_what_is_not_taken_from_a_folder_is_counted_and_named(
         shutil.copyfile(clip, clip.with_name(name))
     os.mkfifo(clip.with_name("pipe.mp4"))
     shutil.copyfile(clip, os.fsencode(clip.with_name("g")) + b"\xff.mp4")
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     taken = {Path(uri).name for uri in manifest(root)["uri"]}
     assert taken == {f"{number:02}.mp4" for number in range(12)} | {"a.MPG", "b.flv", "c.mts", "d.3G2"}
     assert report(root)["not_taken"] == {
@@ -244,7 +249,7 @@ def test_what_is_not_taken_from_a_folder_is_counted_and_named(
 def test_clips_that_no_row_names_are_counted_and_named(root: Path, repository: Path) -> None:
     write_table(root, ["clips/00.mp4", "clips\\01.mp4"])
     (root / "raw" / "clips" / "notes.txt").touch()
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     found = report(root)["not_taken"]
     assert isinstance(found, dict)
     assert (found["files"], found["reasons"]) == (10, {"no row names it": 10})
@@ -257,7 +262,7 @@ def test_names_are_found_as_the_disk_writes_them(root: Path, repository: Path) -
     (root / "raw" / "clips" / "00.mp4").rename(root / "raw" / "clips" / decomposed)
     (root / "raw" / "clips" / "01.mp4").rename(root / "raw" / "clips" / "12:30 fight.mp4")
     write_table(root, [f"clips\\{composed}", "clips\\12:30 fight.mp4", "clips\\none.mp4"])
-    ingest.run(settings(root, repository))
+    run_ingest(settings(root, repository))
     rows = manifest(root)
     assert rows["uri"].tolist() == [f"clips/{decomposed}", "clips/12:30 fight.mp4", "clips\\none.mp4"]
     assert rows["reason"].tolist() == ["ok", "ok", "missing"]
@@ -270,7 +275,7 @@ def test_a_name_that_comes_again_changes_no_id(root: Path, repository: Path) -> 
     table = pd.DataFrame({"file_name": names, "label": [number % 2 for number in range(12)]})
     table.to_csv(root / "raw" / "metadata.csv", index=False)
     params = settings(root, repository)
-    ingest.run(params)
+    run_ingest(params)
     old = manifest(root)
     assert old["video_id"].str.fullmatch(r"\d\d-[0-9a-f]{16}").all()
     old = old.assign(video_id=[Path(uri).stem for uri in old["uri"]])
@@ -282,12 +287,12 @@ def test_a_name_that_comes_again_changes_no_id(root: Path, repository: Path) -> 
     (root / "raw" / "new" / "00.mp4").write_bytes((root / "raw" / names[6]).read_bytes())
     more = pd.DataFrame({"file_name": ["00.mp4", *names, "new/00.mp4"], "label": [0] * 14})
     more.to_csv(root / "raw" / "metadata.csv", index=False)
-    ingest.run(params)
+    run_ingest(params)
     ids = dict(zip(manifest(root)["uri"], manifest(root)["video_id"], strict=True))
     assert [ids[name] for name in names] == old["video_id"].tolist()
     assert len(set(ids.values())) == 14
     before = (root / "splits.parquet").read_bytes()
     (root / "manifest.parquet").unlink()
     with pytest.raises(DataError, match=r"manifest\.parquet: missing, but .*splits\.parquet shows that there was one"):
-        ingest.run(params)
+        run_ingest(params)
     assert (root / "splits.parquet").read_bytes() == before

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coefvq.config import Params, load_params
+from coefvq.config import load_params
 from coefvq.shipped_recipes import shipped_recipe
 from coefvq.simulation.synthetic.generate import generate
 from coefvq.stages import ingest, split
-from coefvq.stages.features import build_features
+from coefvq.stages.inputs import IngestInputs, SplitInputs, TrainBaseInputs
+from coefvq.training.features.fill import build_features
 from tasks.workspace import change_params, template
 
 CHANGES = {
@@ -24,7 +25,7 @@ CHANGES = {
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainBaseInputs:
     """A workspace of 80 clips, split, whose ucc base has frozen towers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -35,9 +36,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     (tmp_path / "recipe.yaml").write_text(shipped_recipe("tiny").text)
     change_params(tmp_path / "params.yaml", CHANGES)
     loaded = load_params(tmp_path / "params.yaml")
-    ingest.run(loaded)
-    split.run(loaded)
-    return loaded
+    ingest.run(IngestInputs.of(loaded))
+    split.run(SplitInputs.of(loaded))
+    return TrainBaseInputs.of(loaded, "ucc")
 
 
 def entries(cache: Path) -> dict[tuple[str, str], torch.Tensor]:
@@ -48,17 +49,17 @@ def entries(cache: Path) -> dict[tuple[str, str], torch.Tensor]:
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
 def test_two_ray_tasks_leave_what_one_builder_leaves(
-    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: TrainBaseInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coefvq.stages.features_ray import build_features_on_ray
+    from coefvq.training.features.ray_fill import build_features_on_ray
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    local = build_features(params, "ucc", "base", [], 1, dry_run=False)
+    local = build_features(inputs.settings, inputs.model, [], 1, dry_run=False)
     torch.set_num_threads(threads)
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "ray"))
     try:
-        spread = build_features_on_ray(params, "ucc", "base", [], 1)
+        spread = build_features_on_ray(inputs.settings, inputs.model, [], 1)
     finally:
         import ray
 

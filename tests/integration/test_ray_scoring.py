@@ -15,10 +15,10 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.inference import load_for_scoring, score_batches
+from coefvq.inference.bulk import score_on_ray
 from coefvq.models.classifier import ModelConfig, build
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
-from coefvq.stages.bulk import score_on_ray
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
 NOTHING = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coefvq.config import Gate
+from coefvq.flat import flat_metrics
 from coefvq.registry.bundle import DataRef, ModelRef, build_candidate, content_hash, parse_candidate
-from coefvq.registry.flat import flat_metrics
 from coefvq.registry.gates import check
 from coefvq.registry.history import Decision, champion_stack
 

@@ -12,11 +12,9 @@ import yaml
 from pydantic import BaseModel
 
 from coefvq.config import Params, Recipe
-from coefvq.stages import STAGES, StageSpec
+from coefvq.stages import STAGES, Stage
 
 BY_NAME = {stage.name: stage for stage in STAGES}
-#: where a stage's own module delegates to
-SHARED = {"train-base": ["training", "loading"], "train-mllm": ["training", "loading"], "predict": ["loading"]}
 #: sections no stage depends on: places and speed
 FREE = {"paths", "runtime"}
 TASK_BODY_LINES = 10
@@ -38,7 +36,7 @@ def test_same_stages_in_both_places(pipeline: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
-def test_command_and_params_agree(stage: StageSpec, pipeline: dict[str, Any]) -> None:
+def test_command_and_params_agree(stage: Stage, pipeline: dict[str, Any]) -> None:
     entry = pipeline[stage.name]
     assert ("foreach" in entry) == stage.per_issue
     suffix = " --issue ${item}" if stage.per_issue else ""
@@ -52,22 +50,16 @@ def test_command_and_params_agree(stage: StageSpec, pipeline: dict[str, Any]) ->
     assert ("${models.presets}" in body(entry)["deps"]) == ("models" in stage.recipe)
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
-def test_a_stage_reads_only_the_params_it_declares(stage: StageSpec, repository: Path) -> None:
-    declared = {section.partition(".")[0] for section in stage.sections} | set(stage.recipe) | FREE
-    modules = [stage.name.replace("-", "_"), *SHARED.get(stage.name, [])]
-    read = set().union(*(params_read(repository / "coefvq" / "stages" / f"{name}.py") for name in modules))
-    assert read <= declared
-
-
-def params_read(path: Path) -> set[str]:
-    """Sections of ``params`` that a module touches."""
-    tree = ast.parse(path.read_text())
-    return {
-        node.attr.rstrip("_")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
-    }
+def test_the_tree_of_settings_stops_at_the_command_line(repository: Path) -> None:
+    """Below it, and in the stages, functions take the values they need."""
+    importers = set()
+    for path in (repository / "coefvq").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and any(
+                alias.name in ("Params", "load_params") for alias in node.names
+            ):
+                importers.add(path.relative_to(repository / "coefvq").parts[0])
+    assert importers == {"cli", "config"}
 
 
 def test_declared_sections_exist_in_the_config() -> None:
@@ -196,7 +188,7 @@ READERS = {
     "coefvq/data/media/probe_cache.py",
     "coefvq/simulation/reupload/folder.py",
     "coefvq/registry/serving.py",
-    "coefvq/stages/bulk.py",
+    "coefvq/inference/bulk.py",
     "coefvq/training/arguments.py",
     "coefvq/training/checkpoints.py",
 }

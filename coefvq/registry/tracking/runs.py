@@ -13,8 +13,8 @@ from typing import Any
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_json, sha256_tree, write_json
+from coefvq.flat import flat_metrics, flat_params
 from coefvq.registry.bundle import Candidate, DataRef, PartKind
-from coefvq.registry.flat import flat_metrics, flat_params
 from coefvq.registry.tracking.environment import environment_tags
 from coefvq.registry.tracking.logged_models import log_pyfunc
 from coefvq.registry.tracking.session import client, experiment, experiment_id, store_errors

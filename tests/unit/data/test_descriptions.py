@@ -14,8 +14,10 @@ from coefvq.data.importers import open_table
 from coefvq.data.manifest import normalise, write_table
 from coefvq.errors import DataError
 from coefvq.records import MANIFEST_COLUMNS
-from coefvq.stages import train_base, train_mllm
-from coefvq.stages.training import _without_missing_descriptions
+from coefvq.stages.inputs import TrainBaseInputs, TrainMLLMInputs
+from coefvq.training.data import read_training_data
+from coefvq.training.job import training_job
+from coefvq.training.run import without_missing_descriptions
 from tasks.workspace import write_pipeline
 
 TEXTS = [" flower calm", " calm flower"]
@@ -71,30 +73,37 @@ def test_a_table_without_captions_has_none(tmp_path: Path) -> None:
     assert all("caption" not in row for row in open_table(tmp_path / "metadata.csv").rows())
 
 
-@pytest.mark.parametrize("captions", [{}, {"caption": ["", None]}, {"caption": ["a dog", None]}])
+@pytest.mark.parametrize(
+    "captions", [{}, {"caption": ["", None, "a cat", None]}, {"caption": ["a dog", None, None, None]}]
+)
 def test_where_no_training_clip_has_a_caption_alignment_is_off_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], captions: dict[str, object]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    captions: dict[str, list[str | None]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pipeline(tmp_path, {}, "starter")
-    frame = pd.DataFrame([dict.fromkeys(MANIFEST_COLUMNS, "")] * 2).assign(
+    frame = pd.DataFrame([dict.fromkeys(MANIFEST_COLUMNS, "")] * 4).assign(
         **dict.fromkeys(["decode_ok", "has_audio"], True),
         **dict.fromkeys(["views", "size_bytes", "width", "height"], 1),
         **dict.fromkeys(["weight", "duration_s", "fps"], 1.0),
-        **{"video_id": ["a", "b"], "label_icd": [1, 0], **captions},
+        **{"video_id": list("abcd"), "label_icd": [1, 0, 1, 0], **captions},
     )
     write_table(normalise(frame, ["icd"]), Path("data/manifest.parquet"))
-    splits = pd.DataFrame({"video_id": ["a", "b"], "split": "train", "weight": 1.0})
+    splits = pd.DataFrame({"video_id": list("abcd"), "split": ["train", "train", "val", "val"], "weight": 1.0})
     write_table(splits, Path("data/splits.parquet"))
-    params = load_params()
-    job = train_mllm.job(params, "icd")
+    inputs = TrainMLLMInputs.of(load_params(), "icd")
+    job = training_job(inputs.settings, inputs.model)
     assert job.alignment is not None
-    possible = _without_missing_descriptions(params, job)
-    if captions.get("caption") == ["a dog", None]:
+    data = read_training_data(inputs.settings, with_descriptions=job.reads_descriptions)
+    possible = without_missing_descriptions(job, data.descriptions)
+    if captions.get("caption", [None])[0] == "a dog":
         assert possible == job
         assert capsys.readouterr().err == ""
     else:
         assert (possible.alignment, possible.description_weight) == (None, 0.0)
         assert capsys.readouterr().err == "[icd mllm] alignment: off, no captions\n"
-    silent = train_base.job(params, "icd")
-    assert _without_missing_descriptions(params, silent) == silent
+    silent = training_job(inputs.settings, TrainBaseInputs.of(load_params(), "icd").model)
+    assert not silent.reads_descriptions
+    assert without_missing_descriptions(silent, None) == silent

@@ -19,6 +19,7 @@ from coefvq.errors import ConfigError, DataError, InfeasibleError
 from coefvq.evaluation.table import result_rows
 from coefvq.records import MANIFEST_COLUMNS
 from coefvq.stages import evaluate, thresholds
+from coefvq.stages.inputs import EvaluateInputs, ThresholdsInputs
 from tests.unit.scored_world import scores_table
 
 PAPER = {"p_base": [20, 30, 40], "max_f1_loss": 0.03}
@@ -65,13 +66,21 @@ def workspace(tmp_path: Path):
     return tmp_path / "reports" / "icd", params
 
 
+def run_evaluate(params: Params) -> None:
+    evaluate.run(EvaluateInputs.of(params, "icd"))
+
+
+def run_thresholds(params: Params) -> None:
+    thresholds.run(ThresholdsInputs.of(params, "icd"))
+
+
 def read(folder: Path, name: str) -> Any:
     return json.loads((folder / name).read_text())
 
 
 def test_evaluate_writes_intervals_slices_and_the_traffics_prevalence(workspace) -> None:
     folder, params = workspace
-    evaluate.run(params(), "icd")
+    run_evaluate(params())
     report = read(folder, "evaluation.json")
     for model in ("base", "mllm"):
         intervals = report["detail"]["intervals"][model]
@@ -89,7 +98,7 @@ def test_evaluate_writes_intervals_slices_and_the_traffics_prevalence(workspace)
 
 def test_the_papers_way_is_as_before_and_calibration_is_written(workspace) -> None:
     folder, params = workspace
-    thresholds.run(params(), "icd")
+    run_thresholds(params())
     report = read(folder, "thresholds.json")
     assert report["mode"] == "paper"
     chosen = next(entry for entry in report["policies"] if entry["selected"])
@@ -118,7 +127,7 @@ def test_the_papers_way_is_as_before_and_calibration_is_written(workspace) -> No
 )
 def test_an_objective_replaces_the_papers_way(workspace, settings, holds) -> None:
     folder, params = workspace
-    thresholds.run(params(**settings), "icd")
+    run_thresholds(params(**settings))
     report = read(folder, "thresholds.json")
     entry = report["policies"][-1]
     assert entry["selected"]
@@ -127,15 +136,15 @@ def test_an_objective_replaces_the_papers_way(workspace, settings, holds) -> Non
     policy = CascadePolicy.from_dict(read(folder, "policy.json"))
     assert policy.to_dict() == entry["policy"]
     assert policy.accept_threshold == settings.get("accept_threshold")
-    evaluate.run(params(), "icd")
+    run_evaluate(params())
     names = [row.name for row in result_rows(read(folder, "evaluation.json"), report)]
     assert f"cascade, {settings['mode'].replace('_', ' ')}" in names
 
 
 def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_not_seen(workspace) -> None:
     folder, params = workspace
-    thresholds.run(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9), "icd")
-    evaluate.run(params(), "icd")
+    run_thresholds(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9))
+    run_evaluate(params())
     report = read(folder, "thresholds.json")
     names = [entry["name"] for entry in report["policies"]]
     assert names == ["base alone", "cascade, 30 % of calls", "MLLM on all"]
@@ -164,7 +173,7 @@ def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_
 def test_what_a_silent_mllm_means_comes_from_the_settings(workspace) -> None:
     folder, params = workspace
     for rule in ("hold", "base_only"):
-        thresholds.run(params(mllm_down=rule), "icd")
+        run_thresholds(params(mllm_down=rule))
         assert read(folder, "policy.json")["mllm_down"] == rule
         assert {entry["policy"]["mllm_down"] for entry in read(folder, "thresholds.json")["policies"]} == {rule}
 
@@ -172,7 +181,7 @@ def test_what_a_silent_mllm_means_comes_from_the_settings(workspace) -> None:
 def test_what_cannot_be_met_is_named_by_its_key(workspace) -> None:
     _, params = workspace
     with pytest.raises(InfeasibleError, match=r"thresholds.icd: .* fails"):
-        thresholds.run(params(mode="budget", precision=50.0, max_qps_ratio=0.01), "icd")
+        run_thresholds(params(mode="budget", precision=50.0, max_qps_ratio=0.01))
 
 
 @pytest.mark.parametrize(
@@ -198,9 +207,9 @@ def test_a_video_in_val_and_test_is_refused(workspace) -> None:
     scores = pd.read_parquet(folder / "scores.parquet")
     scores.loc[scores["split"].eq("test").idxmax(), "video_id"] = "val-7"
     write_table(scores, folder / "scores.parquet")
-    for stage in (evaluate, thresholds):
+    for run in (run_evaluate, run_thresholds):
         with pytest.raises(DataError, match="1 videos are in 'val' and in 'test', first val-7"):
-            stage.run(params(), "icd")
+            run(params())
 
 
 def test_a_scored_video_without_a_manifest_row_is_refused(workspace) -> None:
@@ -208,4 +217,4 @@ def test_a_scored_video_without_a_manifest_row_is_refused(workspace) -> None:
     manifest = pd.read_parquet(folder.parents[1] / "manifest.parquet")
     write_table(manifest[manifest["video_id"] != "test-9"], folder.parents[1] / "manifest.parquet")
     with pytest.raises(DataError, match="test-9 is not in the manifest"):
-        evaluate.run(params(), "icd")
+        run_evaluate(params())

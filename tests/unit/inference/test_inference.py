@@ -14,11 +14,11 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.inference import EXACT, Recorded, load_for_scoring, plan_batches, recorded, score_batches
+from coefvq.inference.bulk import from_json, to_json
 from coefvq.models.classifier import ModelConfig, build, load
 from coefvq.models.dataset import text_of
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
-from coefvq.stages.bulk import from_json, to_json
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
 PLAIN = Scoring(dtype="float32", savings="none", approximate=EXACT.approximate)

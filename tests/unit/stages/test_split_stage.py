@@ -13,9 +13,10 @@ import yaml
 
 from coefvq.config import Params, load_recipe, parse_params
 from coefvq.data.manifest import normalise, write_table
+from coefvq.data.splits.rows import split_manifest
 from coefvq.errors import ValidationFailedError
-from coefvq.stages.common import split_manifest
-from coefvq.stages.split import run
+from coefvq.stages import split
+from coefvq.stages.inputs import SplitInputs
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def with_split(repository: Path, seed: int = 7, **changes: Any) -> Params:
     raw = yaml.safe_load((repository / "params.yaml").read_text())
     raw["split"] |= changes
     return parse_params(raw | {"seed": seed}, load_recipe(repository / "recipe.yaml"))
+
+
+def run(params: Params) -> None:
+    split.run(SplitInputs.of(params))
 
 
 def write_manifest(count: int) -> pd.DataFrame:
@@ -104,14 +109,11 @@ def test_thinned_negatives_carry_their_weight_into_every_later_stage(params: Par
     thinned = with_split(repository, negatives={"train": 0.5, "val": 1.0, "test": 1.0})
     run(thinned)
     assert splits()["split"].equals(before), "how many negatives are kept moves no video"
-    table, rows = splits(), split_manifest(thinned)
+    table, rows = splits(), split_manifest(thinned.paths)
     assert set(table["weight"]) == {0.0, 1.0, 2.0}
     assert len(rows) == int((table["weight"] > 0).sum())
     assert set(rows.loc[rows["split"] == "train", "weight"]) == {1.0, 2.0}
     assert set(rows.loc[rows["split"] != "train", "weight"]) == {1.0}
-    everything = split_manifest(thinned, thinned=False)
-    assert len(everything) == len(table)
-    assert set(everything["weight"]) == {1.0}
     # growth keeps the same negatives
     write_manifest(600)
     run(thinned)

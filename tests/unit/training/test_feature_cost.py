@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from coefvq.config import Params, load_params
+from coefvq.config import load_params
 from coefvq.errors import DataError
 from coefvq.files import sha256_file
 from coefvq.records import VideoInput
-from coefvq.stages.loading import opened
 from coefvq.training.features.cost import Plan, VideoCost, free_bytes, measure
 from coefvq.training.features.keys import cached_model
+from coefvq.training.loading import opened
 from coefvq.training.sampling import LengthGrouped, padding_share
+from coefvq.training.settings import ReadingSettings
 from tests.unit.frozen_models import frozen_model, stored_clips
 
 COST = VideoCost(prepare=0.01, compute=0.09, write=0.01, read=0.001, bytes=1000)
@@ -62,9 +63,9 @@ def test_measured_costs_are_those_of_this_model(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def settings(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def settings(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReadingSettings:
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))
-    return load_params(repository / "params.yaml")
+    return ReadingSettings.of(load_params(repository / "params.yaml"))
 
 
 def with_one_bad(clips: Path, folder: Path) -> list[VideoInput]:
@@ -76,7 +77,7 @@ def with_one_bad(clips: Path, folder: Path) -> list[VideoInput]:
 
 @pytest.mark.parametrize("features", ["on", "off"])
 def test_bad_clips_are_skipped_up_to_the_limit(
-    settings: Params, clips: Path, tmp_path: Path, features: str, capsys: pytest.CaptureFixture[str]
+    settings: ReadingSettings, clips: Path, tmp_path: Path, features: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     videos = with_one_bad(clips, tmp_path)
     model = frozen_model("frames")
@@ -100,7 +101,7 @@ def test_bad_clips_are_skipped_up_to_the_limit(
 
 
 def test_nothing_frozen_is_said(
-    settings: Params, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: ReadingSettings, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = frozen_model("frames")
     model.network.requires_grad_(True)

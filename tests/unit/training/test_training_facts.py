@@ -11,9 +11,9 @@ import torch
 
 from coefvq.errors import ConfigError, SplitError, TrainingError
 from coefvq.registry.tracking.environment import environment_tags, git_commit
-from coefvq.stages.training import check_both_classes
 from coefvq.training import launch as launching
 from coefvq.training.cost import Meter, read_energy, spent_joules
+from coefvq.training.data import check_both_classes
 from coefvq.training.launch import launch
 
 

@@ -14,7 +14,7 @@ from coefvq.models.classifier import build, mllm_config
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.records import VideoInput
-from coefvq.stages.alignment import _facts
+from coefvq.training.alignment import warm_up_facts
 from coefvq.training.losses import ClassificationLoss, LossSpec
 from coefvq.training.objective import WithDescriptions, WithLoss
 from coefvq.training.warmup import Batch
@@ -132,5 +132,5 @@ def test_issues_with_equal_settings_share_a_warm_up() -> None:
     for issue in ("icd", "ucc"):
         chosen = params.mllm["ucc"].model_copy(update={"alignment": settings})
         made = build(mllm_config(issue, chosen, MEDIA), train_text_encoder(["a b"], 512, 8))
-        found.append(_facts(params, made, settings, [VideoInput("v", Path("v"), sha256="0")], [("a",)]))
+        found.append(warm_up_facts(made, settings, 7, False, [VideoInput("v", Path("v"), sha256="0")], [("a",)]))
     assert found[0] == found[1]

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
-from coefvq.config import Params
+import pandas as pd
+
+from coefvq.config import BaseModelParams, MLLMParams
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
+from coefvq.data.splits.rows import labelled, split_manifest
 from coefvq.errors import ConfigError
 from coefvq.records import SPLITS, VideoInput
-from coefvq.stages.common import split_manifest
-from coefvq.stages.loading import clip_store, decide, feature_store
-from coefvq.stages.training import TrainingJob, fresh_classifier, training_rows
 from coefvq.terminal import progress
 from coefvq.training.features.build import Builder
 from coefvq.training.features.keys import cached_model
+from coefvq.training.job import fresh_classifier, training_job
+from coefvq.training.loading import clip_store, decide, feature_store
+from coefvq.training.settings import TrainingSettings
 
 
 def build_features(
-    params: Params, issue: str, kind: Literal["base", "mllm"], splits: Sequence[str], runs: int, dry_run: bool
+    settings: TrainingSettings, section: BaseModelParams | MLLMParams, splits: Sequence[str], runs: int, dry_run: bool
 ) -> dict[str, Any]:
-    """Compute what is missing; no ``splits`` means the labelled rows of train and val.
+    """Compute what the model of ``section`` misses; no ``splits`` means the labelled rows of train and val.
 
     Returns:
         ``decision`` (one line: what auto would do and why), and unless ``dry_run`` what was computed.
@@ -33,19 +35,20 @@ def build_features(
     """
     if unknown := set(splits) - set(SPLITS):
         raise ConfigError(f"--split {sorted(unknown)[0]}: expected one of {', '.join(SPLITS)}")
-    job: TrainingJob = import_module(f"coefvq.stages.train_{kind}").job(params, issue)
-    (train, _), (val, _) = training_rows(params, split_manifest(params), issue)
-    classifier = fresh_classifier(params, job, train)
+    job, issue, reading = training_job(settings, section), settings.issue, settings.reading
+    kind, rows = job.config.kind, split_manifest(settings.paths)
+    train, val = (_videos(labelled(rows, issue, split), settings) for split in ("train", "val"))
+    classifier = fresh_classifier(job, settings.seed, reading.limits, train)
     model = cached_model(classifier)
     if not model.parts:
         raise ConfigError(f"{kind} of {issue}: nothing in preset {job.config.preset} is frozen, so nothing can be kept")
-    videos = _of_splits(params, splits) if splits else [*train, *val]
-    store = feature_store(params)
+    chosen = rows[rows["split"].isin(splits)].reset_index(drop=True)
+    videos = _videos(chosen, settings) if splits else [*train, *val]
+    store = feature_store(reading.runtime)
     with store.lease() as lease:
-        builder = Builder(model, store, clip_store(params, classifier), lease, params.runtime.workers)
+        builder = Builder(model, store, clip_store(reading.limits, classifier), lease, reading.runtime.workers)
         passes = runs * job.training.num_train_epochs
-        asked = params.model_copy(update={"runtime": params.runtime.model_copy(update={"features": "auto"})})
-        facts: dict[str, Any] = {"decision": f"auto: {decide(asked, builder, videos, passes)[1]}"}
+        facts: dict[str, Any] = {"decision": f"auto: {decide(builder, videos, passes, 'auto')[1]}"}
         if dry_run:
             return facts
         with progress(f"features [{issue} {kind}]", len(videos)) as advance:
@@ -61,8 +64,5 @@ def build_features(
     }
 
 
-def _of_splits(params: Params, splits: Sequence[str]) -> list[VideoInput]:
-    rows = split_manifest(params)
-    return to_inputs(
-        rows[rows["split"].isin(splits)].reset_index(drop=True), media_root(params.paths), params.ingest.protocols
-    )
+def _videos(rows: pd.DataFrame, settings: TrainingSettings) -> list[VideoInput]:
+    return to_inputs(rows, media_root(settings.paths), settings.protocols)

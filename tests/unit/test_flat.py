@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coefvq.registry.flat import flat_metrics, flat_params
+from coefvq.flat import flat_metrics, flat_params
 
 
 def test_params_are_dotted_texts() -> None:

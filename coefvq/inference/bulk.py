@@ -19,7 +19,8 @@ import numpy as np
 from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits, Predict
 from coefvq.errors import CoefVQError, DataError, ModelError, StorageError
-from coefvq.inference import Scores, load_for_scoring, plan_batches, score_batches
+from coefvq.inference.scores import Scores, plan_batches, score_batches
+from coefvq.inference.settings import load_for_scoring
 from coefvq.records import VideoInput
 
 _ACTOR_CPUS = 1.0

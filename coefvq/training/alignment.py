@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from coefvq.config import Alignment, Params
-from coefvq.data.descriptions import read_descriptions
+from coefvq.config import Alignment
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import ModelError
 from coefvq.files import sha256_json
@@ -21,17 +18,21 @@ from coefvq.models.dataset import Collator, VideoDataset, text_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
 from coefvq.records import VideoInput
-from coefvq.registry import tracking
-from coefvq.stages.common import data_ref, inputs_and_labels, labelled, split_manifest
-from coefvq.stages.loading import opened
 from coefvq.terminal import say
 from coefvq.training.arguments import use_bf16
+from coefvq.training.data import TrainingData
+from coefvq.training.job import TrainingJob
+from coefvq.training.loading import opened
 from coefvq.training.ranks import rank
+from coefvq.training.record import OpenRecord, TrainingRecord
+from coefvq.training.settings import TrainingSettings
 from coefvq.training.warmup import Batch, Inputs, WarmUpFolder, description_vocabulary, warm_up
 from coefvq.training.word_alignment import align_projectors, description_words, teach_state
 
 
-def align(params: Params, classifier: Classifier, settings: Alignment) -> None:
+def align(
+    classifier: Classifier, job: TrainingJob, data: TrainingData, settings: TrainingSettings, open_record: OpenRecord
+) -> None:
     """Warm the network up in place on the training rows; every rank comes to the same weights.
 
     Raises:
@@ -39,30 +40,33 @@ def align(params: Params, classifier: Classifier, settings: Alignment) -> None:
         ModelError: the network has no language model, or nothing of it can train.
     """
     network, text, issue = classifier.network, classifier.text, classifier.config.issue
+    alignment, descriptions = job.alignment, data.descriptions
+    if alignment is None or descriptions is None:
+        return
     if not isinstance(network, MultimodalLLM) or text is None:
         raise ModelError(f"mllm.{issue}.alignment: {classifier.config.architecture} cannot describe; set epochs: 0")
-    rows = labelled(split_manifest(params), issue, "train")
-    videos, _ = inputs_and_labels(rows, params, issue)
-    told = read_descriptions(rows, Path(params.paths.raw))
-    folder = WarmUpFolder(default_cache() / "warmup", _facts(params, classifier, settings, videos, told))
+    videos, bf16 = data.train.videos, use_bf16(job.training.bf16)
+    facts = warm_up_facts(classifier, alignment, settings.seed, bf16, videos, descriptions)
+    folder = WarmUpFolder(default_cache() / "warmup", facts)
     if folder.exists:
         folder.restore(network)
         say(f"[{issue} warm-up] from {folder.path}")
         return
-    bf16 = use_bf16(params.mllm[issue].training.bf16)
-    with opened(params, classifier, videos, settings.epochs + settings.projector_epochs, f"{issue} warm-up") as inputs:
-        options = [told[at] for at in inputs.kept(videos)]
-        batches = _Batches(inputs.dataset(videos), inputs.collator, network.norm.weight.device)
-        job = _Job(network, text, batches, options, settings, params.seed, bf16)
+    epochs = alignment.epochs + alignment.projector_epochs
+    with opened(settings.reading, classifier, videos, epochs, f"{issue} warm-up") as source:
+        options = [descriptions[at] for at in source.kept(videos)]
+        batches = _Batches(source.dataset(videos), source.collator, network.norm.weight.device)
+        steps = _Steps(network, text, batches, options, alignment, settings.seed, bf16)
         if rank() > 0:
-            job.run(lambda *_: None)
+            steps.run(lambda *_: None)
             return
-        with _tracked(params, issue, settings) as run:
-            folder.save(network, job.run(_reporter(run, issue)))
+        logged = {"seed": settings.seed, "alignment": alignment.model_dump(), "preset": job.config.preset}
+        with open_record(f"{issue}-alignment", logged, data.hashes) as record:
+            folder.save(network, steps.run(_reporter(record, issue)))
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Steps:
     """Both steps of the warm-up; every rank does the same."""
 
     network: MultimodalLLM
@@ -102,32 +106,27 @@ class _Batches:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def _facts(
-    params: Params,
+def warm_up_facts(
     classifier: Classifier,
-    settings: Alignment,
+    alignment: Alignment,
+    seed: int,
+    bf16: bool,
     videos: Sequence[VideoInput],
-    told: Sequence[tuple[str, ...]],
+    descriptions: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
     """Everything the warmed-up weights depend on; not the issue's name, so that equal issues share a folder."""
     model = classifier.config.model_dump(exclude={"issues", "id2label", "limits"})
     rows = [
-        [video.sha256 or video.video_id, text_of(video), *options] for video, options in zip(videos, told, strict=True)
+        [video.sha256 or video.video_id, text_of(video), *options]
+        for video, options in zip(videos, descriptions, strict=True)
     ]
-    bf16 = use_bf16(params.mllm[classifier.config.issue].training.bf16)
-    facts = {"model": model, "alignment": settings.model_dump(), "seed": params.seed, "bf16": bf16}
+    facts = {"model": model, "alignment": alignment.model_dump(), "seed": seed, "bf16": bf16}
     return {**facts, "rows_sha256": sha256_json(rows), "videos": len(rows)}
 
 
-def _tracked(params: Params, issue: str, settings: Alignment) -> AbstractContextManager[tracking.TrainingRun]:
-    tracking.configure(params.tracking.uri, params.tracking.experiment)
-    logged = {"seed": params.seed, "alignment": settings.model_dump(), "preset": params.mllm[issue].preset}
-    return tracking.training_run(f"{issue}-alignment", issue, "mllm", logged, data_ref(params))
-
-
-def _reporter(run: tracking.TrainingRun, issue: str) -> Callable[[str, dict[str, float]], None]:
+def _reporter(record: TrainingRecord, issue: str) -> Callable[[str, dict[str, float]], None]:
     def on_epoch(step: str, row: dict[str, float]) -> None:
-        run.log_curve(round(row["epoch"] * 100), {step: {"loss": row["loss"]}})
+        record.log_curve(round(row["epoch"] * 100), {step: {"loss": row["loss"]}})
         say(f"[{issue} {'warm-up' if step == 'warmup' else step}] epoch {row['epoch']:g}: loss {row['loss']:.4f}")
 
     return on_epoch

@@ -10,32 +10,37 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from coefvq.compute.ray_engine import connect
-from coefvq.config import Params
+from coefvq.config import BaseModelParams, MLLMParams
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import CoefVQError, DataError
+from coefvq.training.settings import TrainingSettings
 
 _CPUS = 1.0
 
 
 def build_features_on_ray(
-    params: Params, issue: str, kind: Literal["base", "mllm"], splits: Sequence[str], runs: int
+    settings: TrainingSettings, section: BaseModelParams | MLLMParams, splits: Sequence[str], runs: int
 ) -> dict[str, Any]:
     """As ``build_features`` without ``dry_run``, by at most ``runtime.workers`` tasks; ``engine`` says how many.
 
     Raises:
         DataError: Ray is not installed or cannot be reached, or a task failed; its line is kept.
     """
-    connect(params.runtime.workers)
+    workers = settings.reading.runtime.workers
+    connect(workers)
     import ray
 
-    team = max(1, min(params.runtime.workers, int(ray.cluster_resources().get("CPU", 1))))
-    settings = params.model_dump_json(by_alias=True)
+    team = max(1, min(workers, int(ray.cluster_resources().get("CPU", 1))))
+    one = settings.reading.runtime.model_copy(update={"workers": 1})
+    reading = settings.reading.model_copy(update={"runtime": one})
+    given = (settings.model_copy(update={"reading": reading}).model_dump_json(), section.model_dump_json())
+    kind = "base" if isinstance(section, BaseModelParams) else "mllm"
     work = ray.remote(num_cpus=_CPUS, max_retries=0)(_build)
     where = (str(Path.cwd()), str(default_cache().resolve()))
-    answers = ray.get([work.remote(settings, issue, kind, list(splits), runs, *where) for _ in range(team)])
+    answers = ray.get([work.remote(*given, kind, list(splits), runs, *where) for _ in range(team)])
     for answer in answers:
         if "error" in answer:
             raise DataError(answer["error"])
@@ -52,18 +57,17 @@ def build_features_on_ray(
 
 
 def _build(
-    settings: str, issue: str, kind: Literal["base", "mllm"], splits: list[str], runs: int, folder: str, cache: str
+    settings: str, section: str, kind: str, splits: list[str], runs: int, folder: str, cache: str
 ) -> dict[str, Any]:
     import torch
 
-    from coefvq.stages.features import build_features
+    from coefvq.training.features.fill import build_features
 
     os.chdir(folder)
     os.environ["COEFVQ_CACHE"] = cache
     torch.set_num_threads(1)
-    params = Params.model_validate_json(settings)
-    one = params.model_copy(update={"runtime": params.runtime.model_copy(update={"workers": 1})})
+    model = (BaseModelParams if kind == "base" else MLLMParams).model_validate_json(section)
     try:
-        return build_features(one, issue, kind, splits, runs, dry_run=False)
+        return build_features(TrainingSettings.model_validate_json(settings), model, splits, runs, dry_run=False)
     except CoefVQError as error:
         return {"error": str(error)}

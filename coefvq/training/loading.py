@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from coefvq.config import Params
+from coefvq.config import MediaLimits, Runtime
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import DataError
 from coefvq.files import storage_errors
@@ -21,12 +22,13 @@ from coefvq.training.features.cost import Plan, free_bytes, measure
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import FeatureReader, feature_collator, reader
 from coefvq.training.features.store import FeatureStore
+from coefvq.training.settings import ReadingSettings
 
 _NAMED = 5  # bad clips spelled out in a message
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ReadableVideos:
     """Datasets of the videos that could be read, and the collator they need; ``skipped`` says why others could not."""
 
     clips: ClipStore
@@ -51,20 +53,20 @@ class Inputs:
         )
 
 
-def feature_store(params: Params) -> FeatureStore:
+def feature_store(runtime: Runtime) -> FeatureStore:
     """The store beside the clips, bounded by ``runtime.features_gib``."""
-    return FeatureStore(default_cache() / "features", round(params.runtime.features_gib * 2**30))
+    return FeatureStore(default_cache() / "features", round(runtime.features_gib * 2**30))
 
 
-def clip_store(params: Params, classifier: Classifier) -> ClipStore:
+def clip_store(limits: MediaLimits, classifier: Classifier) -> ClipStore:
     """Decoded clips as the classifier sees them, within the limits of ingest."""
-    return ClipStore(default_cache(), classifier.config.media, params.ingest.limits)
+    return ClipStore(default_cache(), classifier.config.media, limits)
 
 
 @contextmanager
 def opened(
-    params: Params, classifier: Classifier, videos: Sequence[VideoInput], passes: float, title: str
-) -> Iterator[Inputs]:
+    reading: ReadingSettings, classifier: Classifier, videos: Sequence[VideoInput], passes: float, title: str
+) -> Iterator[ReadableVideos]:
     """Decode, and compute features where ``runtime.features`` says so; ``passes`` is how often each video is read.
 
     What is used of the cache is safe from eviction until the block ends.
@@ -73,30 +75,33 @@ def opened(
         DataError: more clips than ``loading.max_bad_share`` cannot be read.
         StorageError: the disk is full.
     """
-    clips, model, store = clip_store(params, classifier), cached_model(classifier), feature_store(params)
+    clips, model, runtime = clip_store(reading.limits, classifier), cached_model(classifier), reading.runtime
     if (text := classifier.text) is not None and (cut := text.count_cut([text_of(video) for video in videos])):
         say(f"texts [{title}]: {cut} of {len(videos)} are longer than {text.max_tokens} tokens and are cut")
-    if not model.parts or params.runtime.features == "off":
+    if not model.parts or runtime.features == "off":
         reason = "off by runtime.features" if model.parts else "off, nothing in this model is frozen"
         say(f"features [{title}]: {reason}")
-        yield _from_clips(params, clips, model.collator, videos, title)
+        yield _from_clips(reading, clips, model.collator, videos, title)
         return
+    store = feature_store(runtime)
     with store.lease() as lease:
-        builder = Builder(model, store, clips, lease, params.runtime.workers)
-        use, reason = decide(params, builder, videos, passes)
+        builder = Builder(model, store, clips, lease, runtime.workers)
+        use, reason = decide(builder, videos, passes, runtime.features)
         say(f"features [{title}]: {reason}")
         if use:
-            yield _from_features(params, builder, videos, title)
+            yield _from_features(reading, builder, videos, title)
         else:
-            yield _from_clips(params, clips, model.collator, videos, title)
+            yield _from_clips(reading, clips, model.collator, videos, title)
 
 
-def decide(params: Params, builder: Builder, videos: Sequence[VideoInput], passes: float) -> tuple[bool, str]:
-    """Whether the cache pays, measured on a few videos, and why in one line."""
+def decide(
+    builder: Builder, videos: Sequence[VideoInput], passes: float, features: Literal["auto", "on", "off"]
+) -> tuple[bool, str]:
+    """Whether the cache pays, measured on a few videos, and why in one line; ``on`` and ``off`` are obeyed."""
     store, model = builder.store, builder.model
     missing = [video for video, _ in builder.missing(videos, builder.lookup(videos))]
     if not missing:
-        return params.runtime.features != "off", f"on: all {len(videos)} videos are there"
+        return features != "off", f"on: all {len(videos)} videos are there"
     with storage_errors(store.root, "free some space or set runtime.features: off"):
         store.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".measure-", dir=store.root) as scratch:
@@ -104,45 +109,49 @@ def decide(params: Params, builder: Builder, videos: Sequence[VideoInput], passe
     if cost is None:
         return False, "off, the first clips do not decode"
     plan = Plan(len(videos), len(missing), passes, cost, free_bytes(store.root, store.max_bytes, store.size()))
-    return plan.decide(params.runtime.features)
+    return plan.decide(features)
 
 
-def decoded(params: Params, classifier: Classifier, videos: Sequence[VideoInput], title: str) -> Inputs:
+def decoded(
+    reading: ReadingSettings, classifier: Classifier, videos: Sequence[VideoInput], title: str
+) -> ReadableVideos:
     """As ``opened`` without features: for a model that sees other clips than the one that was trained.
 
     Raises:
         DataError: more clips than ``loading.max_bad_share`` cannot be read.
         StorageError: the disk is full.
     """
-    return _from_clips(params, clip_store(params, classifier), classifier.collator, videos, title)
+    return _from_clips(reading, clip_store(reading.limits, classifier), classifier.collator, videos, title)
 
 
 def _from_clips(
-    params: Params, clips: ClipStore, collator: Collator, videos: Sequence[VideoInput], title: str
-) -> Inputs:
+    reading: ReadingSettings, clips: ClipStore, collator: Collator, videos: Sequence[VideoInput], title: str
+) -> ReadableVideos:
     with progress(f"decoding [{title}]", len(videos)) as advance:
-        failed = clips.try_fill(videos, params.runtime.workers, advance)
+        failed = clips.try_fill(videos, reading.runtime.workers, advance)
     skipped = {videos[at].video_id: str(error) for at, error in failed.items()}
-    return Inputs(clips, collator, skipped=checked(params, skipped, len(videos), title))
+    return ReadableVideos(clips, collator, skipped=checked(skipped, len(videos), reading.loading.max_bad_share, title))
 
 
-def _from_features(params: Params, builder: Builder, videos: Sequence[VideoInput], title: str) -> Inputs:
+def _from_features(
+    reading: ReadingSettings, builder: Builder, videos: Sequence[VideoInput], title: str
+) -> ReadableVideos:
     with progress(f"features [{title}]", len(videos)) as advance:
         built = builder.build(videos, advance)
     found, there = reader(builder.model, built.index, videos)
     failed = {name: str(error) for name, error in built.skipped.items()}
     missing = [video.video_id for video, is_there in zip(videos, there, strict=True) if not is_there]
     skipped = {name: failed.get(name, f"{name}: its clip does not decode") for name in missing}
-    return Inputs(
+    return ReadableVideos(
         builder.clips,
         feature_collator(builder.model),
         found,
         builder.model.reads_clips,
-        checked(params, skipped, len(videos), title),
+        checked(skipped, len(videos), reading.loading.max_bad_share, title),
     )
 
 
-def checked(params: Params, skipped: dict[str, str], total: int, title: str) -> dict[str, str]:
+def checked(skipped: dict[str, str], total: int, max_bad_share: float, title: str) -> dict[str, str]:
     """Name what is left out, by video.
 
     Raises:
@@ -153,8 +162,7 @@ def checked(params: Params, skipped: dict[str, str], total: int, title: str) -> 
     named = "; ".join(list(skipped.values())[:_NAMED])
     more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     story = f"{len(skipped)} of {total} clips cannot be read: {named}{more}"
-    if len(skipped) > params.loading.max_bad_share * total:
-        limit = params.loading.max_bad_share
-        raise DataError(f"{story}; more than loading.max_bad_share ({limit:g}): run ingest again or raise it")
+    if len(skipped) > max_bad_share * total:
+        raise DataError(f"{story}; more than loading.max_bad_share ({max_bad_share:g}): run ingest again or raise it")
     say(f"skipped [{title}]: {story}")
     return skipped

@@ -1,0 +1,71 @@
+"""One model to train: from the settings of its section to its configuration, and to fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coefvq.config import Alignment, BaseModelParams, MediaLimits, MLLMParams, Training
+from coefvq.models.assembly import device
+from coefvq.models.classifier import Classifier, ModelConfig, base_config, build, mllm_config, text_encoder
+from coefvq.models.dataset import text_of
+from coefvq.models.presets import get_preset
+from coefvq.records import VideoInput
+from coefvq.training.loop import seed_everything
+from coefvq.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One model to train, and the settings to log with it."""
+
+    config: ModelConfig
+    training: Training
+    lora_dropout: float
+    logged_params: dict[str, Any]
+    alignment: Alignment | None = None
+    description_weight: float = 0.0
+
+    @property
+    def reads_descriptions(self) -> bool:
+        """Whether any part of the training is about descriptions."""
+        return self.alignment is not None or self.description_weight != 0.0
+
+
+def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams) -> TrainingJob:
+    """What is to be trained.
+
+    Raises:
+        ModelError: the preset is unknown or does not fit the settings.
+    """
+    definition = get_preset(model.preset, Path(settings.models.presets)).definition
+    if isinstance(model, BaseModelParams):
+        return TrainingJob(
+            config=base_config(settings.issue, model, settings.media, definition),
+            training=model.training,
+            lora_dropout=0.0,
+            logged_params=model.model_dump(),
+        )
+    return TrainingJob(
+        config=mllm_config(settings.issue, model, settings.media, definition),
+        training=model.training,
+        lora_dropout=model.lora.dropout,
+        logged_params=model.model_dump(),
+        alignment=model.alignment,
+        description_weight=model.description_weight,
+    )
+
+
+def fresh_classifier(
+    job: TrainingJob, seed: int, limits: MediaLimits, train_videos: Sequence[VideoInput]
+) -> Classifier:
+    """The model as training starts with it: seeded, on the device it will train on."""
+    seed_everything(seed)
+    text = text_encoder(job.config, (text_of(video) for video in train_videos))
+    # saved with the model, so that whoever loads it alone decodes clips under the limits it was trained under
+    config = job.config.model_copy(update={"limits": limits})
+    classifier = build(config, text, job.lora_dropout)
+    classifier.network.to(device())
+    return classifier

@@ -1,0 +1,164 @@
+"""One training from its settings to a saved, recorded model; who keeps the record is the caller's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from coefvq.config import BaseModelParams, MLLMParams
+from coefvq.data.media.clips import default_cache
+from coefvq.data.splits.rows import DataHashes
+from coefvq.files import sha256_json, write_json
+from coefvq.flat import flat_params
+from coefvq.models.classifier import Classifier
+from coefvq.models.dataset import Collator, VideoDataset
+from coefvq.terminal import say
+from coefvq.training.alignment import align
+from coefvq.training.checkpoints import CheckpointFolder
+from coefvq.training.data import TrainingData, read_training_data
+from coefvq.training.job import TrainingJob, fresh_classifier, training_job
+from coefvq.training.loading import opened
+from coefvq.training.loop import EpochListener, FitResult, fit
+from coefvq.training.ranks import rank, use_own_device, world_size
+from coefvq.training.record import OpenRecord, TrainingRecord
+from coefvq.training.sampling import LengthGrouped
+from coefvq.training.settings import TrainingSettings
+from coefvq.training.word_alignment import Words, description_words
+
+_SAID = ("epoch", "loss", "val_loss", "val_average_precision")
+
+
+def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMParams, open_record: OpenRecord) -> None:
+    """Fit on train, keep the best epoch on val, save the folder, record the run, write the metrics.
+
+    Of several ranks all train and the first one writes. A killed run goes on from its checkpoints, which are deleted
+    when everything is written.
+    """
+    use_own_device()
+    asked = training_job(settings, model)
+    data = read_training_data(settings, with_descriptions=asked.reads_descriptions)
+    job = without_missing_descriptions(asked, data.descriptions)
+    classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
+    if job.alignment is not None and job.alignment.epochs + job.alignment.projector_epochs > 0:
+        align(classifier, job, data, settings, open_record)
+    fitting = _Fitting(settings, job, data, checkpoint_folder(settings, job, data.hashes))
+    if rank() > 0:
+        fitting.run(classifier, lambda _: None)
+        return
+    kind, issue, config = job.config.kind, settings.issue, job.config
+    logged = {"seed": settings.seed, "media": config.media.model_dump(), **job.logged_params}
+    with fitting.checkpoints.held(), open_record(f"{issue}-{kind}", logged, data.hashes) as record:
+        result, counts = fitting.run(classifier, _reporter(record, kind, issue))
+        folder = settings.paths.model_dir(kind, issue)
+        classifier.save(folder)
+        metrics = _metrics(result) | counts
+        record.log_model_folder(folder, kind, issue)
+        record.log_metrics({"val": metrics, "cost": asdict(result.cost)})
+        write_json(settings.paths.report(issue, f"{kind}.json"), metrics)
+        write_json(settings.paths.report(issue, f"{kind}_curve.json"), list(result.curve))
+        write_json(Path(settings.paths.models) / issue / f"{kind}_run.json", record.record())
+        fitting.checkpoints.remove()
+
+
+def without_missing_descriptions(job: TrainingJob, descriptions: Sequence[tuple[str, ...]] | None) -> TrainingJob:
+    """The job as it can be done: where no training clip has a description, what needs them is off, which is said."""
+    if descriptions is None or any(descriptions):
+        return job
+    if rank() == 0:
+        say(f"[{job.config.issue} {job.config.kind}] alignment: off, no captions")
+    return replace(job, alignment=None, description_weight=0.0)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Every rank does the same."""
+
+    settings: TrainingSettings
+    job: TrainingJob
+    data: TrainingData
+    checkpoints: CheckpointFolder
+
+    def run(self, classifier: Classifier, report: EpochListener) -> tuple[FitResult, dict[str, int]]:
+        """Train; also how many videos there were of each kind."""
+        job, train, val = self.job, self.data.train, self.data.val
+        videos = [*train.videos, *val.videos]
+        title = f"{job.config.issue} {job.config.kind}"
+        with opened(self.settings.reading, classifier, videos, job.training.num_train_epochs, title) as source:
+            train_set, val_set = source.dataset(train.videos, train.labels), source.dataset(val.videos, val.labels)
+            weight = val.weight.iloc[source.kept(val.videos)]
+            result = fit(
+                classifier,
+                train_set,
+                val_set,
+                job.training,
+                self.settings.seed,
+                report,
+                weight,
+                source.collator,
+                self.checkpoints,
+                self._sampler(source.collator, train_set),
+                self._described(classifier, source.kept(train.videos)),
+            )
+            counts = {
+                "train_videos": len(train_set),
+                "val_videos": len(val_set),
+                "skipped_videos": len(source.skipped),
+            }
+        return result, counts
+
+    def _described(self, classifier: Classifier, kept: Sequence[int]) -> tuple[Words, float] | None:
+        """Words of the training rows that are read, and their weight beside the labels."""
+        descriptions, weight = self.data.descriptions, self.job.description_weight
+        if weight == 0.0 or descriptions is None or classifier.text is None:
+            return None
+        return description_words(classifier.text, [descriptions[at] for at in kept]), weight
+
+    def _sampler(self, collator: Collator, train_set: VideoDataset) -> LengthGrouped | None:
+        """Grouping by the batch of all ranks and accumulated steps, so that their number does not change the order."""
+        if not self.settings.reading.loading.group_by_length or not self.job.config.reads_text:
+            return None
+        training = self.job.training
+        batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * world_size()
+        return LengthGrouped(collator.lengths(train_set.texts), batch, self.settings.seed)
+
+
+def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: DataHashes) -> CheckpointFolder:
+    """Beside the decoded clips, named by everything that the result depends on."""
+    config, runtime = job.config, settings.reading.runtime
+    identity = {
+        "issue": config.issue,
+        "kind": config.kind,
+        "preset": config.preset,
+        "manifest": hashes.manifest[:16],
+        "splits": hashes.splits[:16],
+        "ranks": world_size(),
+        "group_by_length": settings.reading.loading.group_by_length,
+        **flat_params({"seed": settings.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
+        **flat_params({"alignment": None if job.alignment is None else job.alignment.model_dump()}),
+        "description_weight": job.description_weight,
+        # what a clip may cost does not change what is learnt from it
+        **flat_params({"model": config.model_dump(exclude={"limits"})}),
+    }
+    name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"
+    given = runtime.resume_from
+    root = default_cache() / "checkpoints" / name if given is None else Path(given)
+    return CheckpointFolder(root, identity, runtime.save_steps, runtime.save_total_limit)
+
+
+def _reporter(record: TrainingRecord, kind: str, issue: str) -> EpochListener:
+    def on_epoch(row: dict[str, float]) -> None:
+        record.log_curve(round(row["epoch"] * 100), {"train": {k: v for k, v in row.items() if k != "epoch"}})
+        others = [name for name in row if name not in _SAID]
+        say(
+            f"[{issue} {kind}] epoch {row['epoch']:g}: loss {row['loss']:.4f}, "
+            f"val loss {row['val_loss']:.4f}, val AP {row['val_average_precision']:.4f}"
+            + "".join(f", {name.replace('_', ' ', 1)} {row[name]:.4f}" for name in others)
+        )
+
+    return on_epoch
+
+
+def _metrics(result: FitResult) -> dict[str, float]:
+    facts = {name: value for name, value in asdict(result).items() if name not in ("curve", "cost")}
+    return {**facts, "epochs": len(result.curve)}
