@@ -25,6 +25,10 @@ class Paths(Section):
         """Folder of one trained model."""
         return Path(self.models) / issue / kind
 
+    def teacher(self, issue: str) -> Path:
+        """What the MLLM says of the videos that a base model is distilled from."""
+        return Path(self.models) / issue / "teacher.parquet"
+
     def report(self, issue: str, name: str) -> Path:
         """One report file of an issue."""
         return Path(self.reports) / issue / name

@@ -46,6 +46,7 @@ def model_card(classifier: Classifier) -> str:
         f"- sees {media.frames} frames of {media.frame_size} px"
         + (f", hears {media.audio_seconds:g} s" if config.hears else ", no sound")
         + (", reads title and on-screen text" if config.text else ", no text"),
+        *([f"- distilled from the MLLM with SHA-256 {config.teacher}"] if config.teacher else []),
         f"- labels: {', '.join(f'{key} = {label}' for key, label in config.id2label.items())}",
         "",
         "## Published parts",

@@ -31,11 +31,15 @@ class _Part(BaseModel):
 
 
 class ModelRef(_Part):
-    """One trained model: its MLflow LoggedModel, the run that made it, and the hash of its folder."""
+    """One trained model: its MLflow LoggedModel, the run that made it, and the hash of its folder.
+
+    ``teacher`` is the hash of the MLLM's folder that a base model was distilled from.
+    """
 
     model_id: Name
     run_id: Name
     sha256: Sha256
+    teacher: Sha256 | None = None
 
 
 class DataRef(_Part):
@@ -139,7 +143,10 @@ def model_ref(folder: Path, run_record: Path) -> ModelRef:
     for key in ("run_id", "model_id"):
         if not isinstance(record.get(key), str):
             raise RegistryError(f"{run_record}: {key}: expected a text; run the training stage again")
-    return ModelRef(model_id=record["model_id"], run_id=record["run_id"], sha256=sha256_tree(folder))
+    description = folder / "config.json"
+    teacher = read_json(description).get("teacher") if description.is_file() else None
+    raw = {"model_id": record["model_id"], "run_id": record["run_id"], "sha256": sha256_tree(folder)}
+    return ModelRef(**raw, teacher=teacher)
 
 
 def build_candidate(

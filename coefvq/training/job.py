@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coefvq.config import Alignment, BaseModelParams, MediaLimits, MLLMParams, Training
+from coefvq.config import Alignment, BaseModelParams, Distil, MediaLimits, MLLMParams, Training
 from coefvq.models.assembly import device
 from coefvq.models.classifier import Classifier, ModelConfig, base_config, build, mllm_config, text_encoder
 from coefvq.models.dataset import text_of
@@ -27,6 +27,7 @@ class TrainingJob:
     logged_params: dict[str, Any]
     alignment: Alignment | None = None
     description_weight: float = 0.0
+    distil: Distil | None = None
 
     @property
     def reads_descriptions(self) -> bool:
@@ -47,6 +48,7 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
             training=model.training,
             lora_dropout=0.0,
             logged_params=model.model_dump(),
+            distil=model.distil,
         )
     return TrainingJob(
         config=mllm_config(settings.issue, model, settings.media, definition),

@@ -207,6 +207,9 @@ def lineage(given: ReportInputs) -> list[tuple[str, str]]:
         for kind, name in (("base", "base model"), ("mllm", "MLLM")):
             part = pair[kind]
             rows.append((name, f"{part['model_id']}, run {part['run_id']}, sha256 {part['sha256'][:16]}…"))
+        if teacher := pair["base"].get("teacher"):
+            whose = "that of this pair" if teacher == pair["mllm"]["sha256"] else "another than that of this pair"
+            rows.append(("base model distilled from", f"the MLLM with sha256 {teacher[:16]}…, {whose}"))
         data = pair["data"]
         rows += [
             ("data version", str(data["version"] or "none")),

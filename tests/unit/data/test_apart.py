@@ -7,18 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.apart import check_unlabelled
 from coefvq.errors import SplitError
 
 KEY = "base.icd.distil.unlabelled"
-SETTINGS = Split(
-    fractions=Fractions(train=0.4, val=0.2, test=0.2, traffic=0.1, unlabelled=0.1),
-    order="random",
-    near_duplicates=31,
-    negatives=Negatives(train=1.0, val=1.0, test=1.0),
-    group_by=(),
-)
+NEAR = 31
 HASH = "0f" * 64
 
 
@@ -31,7 +24,6 @@ def rows(**changes: Any) -> pd.DataFrame:
             "sha256": f"{at:064x}",
             "source_id": f"s{at}",
             "split": split,
-            "decode_ok": True,
             "phash": "",
         }
         for at, split in enumerate(splits)
@@ -40,11 +32,11 @@ def rows(**changes: Any) -> pd.DataFrame:
 
 
 def test_videos_of_their_own_pass() -> None:
-    check_unlabelled(rows(), SETTINGS, KEY)
+    check_unlabelled(rows(), NEAR, KEY)
     # of train and traffic they may be copies
-    check_unlabelled(rows(source_id="s0"), SETTINGS, KEY)
-    check_unlabelled(rows(source_id="s3"), SETTINGS, KEY)
-    check_unlabelled(rows(source_id=""), SETTINGS, KEY)
+    check_unlabelled(rows(source_id="s0"), NEAR, KEY)
+    check_unlabelled(rows(source_id="s3"), NEAR, KEY)
+    check_unlabelled(rows(source_id=""), NEAR, KEY)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +49,12 @@ def test_videos_of_their_own_pass() -> None:
 )
 def test_a_shared_id_clip_or_source_is_refused(changes: dict[str, str], message: str) -> None:
     with pytest.raises(SplitError, match=rf"^{KEY}: 1 video.s. of split 'unlabelled' {message}"):
-        check_unlabelled(rows(**changes), SETTINGS, KEY)
+        check_unlabelled(rows(**changes), NEAR, KEY)
 
 
 def test_a_look_alike_is_refused_where_look_alikes_are_asked_for() -> None:
     table = rows(phash=HASH)
     table.loc[1, "phash"] = HASH
     with pytest.raises(SplitError, match=r"share their look with val or test .first 'v4' with 'v1' in 'val'"):
-        check_unlabelled(table, SETTINGS, KEY)
-    check_unlabelled(table, SETTINGS.model_copy(update={"near_duplicates": None}), KEY)
+        check_unlabelled(table, NEAR, KEY)
+    check_unlabelled(table, None, KEY)
