@@ -20,6 +20,7 @@ from coefvq.records import UNLABELLED, VideoInput
 from coefvq.training.distilling import teacher_logits
 
 _COLUMNS = {"video_id": "str", "split": "str", "score": "float64", "teacher": "str", "made_from": "str"}
+_WORDS = {"str": "texts", "float64": "numbers"}
 _REMEDY = "run the stage teach again"
 
 
@@ -91,8 +92,10 @@ def read_scores(path: Path) -> TeacherScores:
         table = pd.read_parquet(path)
     if missing := [name for name in _COLUMNS if name not in table]:
         raise DataError(f"{path}: no column '{missing[0]}'; {_REMEDY}")
-    if not pd.api.types.is_numeric_dtype(table["score"]):
-        raise DataError(f"{path}: column score holds no numbers; {_REMEDY}")
+    for name, kind in _COLUMNS.items():
+        fits = pd.api.types.is_string_dtype if kind == "str" else pd.api.types.is_float_dtype
+        if not fits(table[name]) or table[name].isna().any():
+            raise DataError(f"{path}: column {name} holds something else than {_WORDS[kind]}; {_REMEDY}")
     first = table.iloc[0] if len(table) else None
     return TeacherScores(table, "" if first is None else first["teacher"], "" if first is None else first["made_from"])
 
