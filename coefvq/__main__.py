@@ -36,6 +36,9 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# OpenMP's threads would otherwise wait for one another at full load: beside another process, such as the training of
+# the second issue, small operations took twelve times as long (docs/performance.md)
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class _Commands(TyperGroup):
@@ -110,7 +113,7 @@ def _plug_in(group: typer.Typer, name: str, panel: str) -> None:
 def main() -> None:
     """Run a command; an error is one line on stderr and the exit code of its class, whatever it was."""
     protect()
-    for name, value in QUIET.items():
+    for name, value in {**QUIET, **THREADS}.items():
         os.environ.setdefault(name, value)
     keep_freed_memory()
     collect_rarely()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,18 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import MediaLimits
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import CoefVQError, MLLMUnavailableError
+from coefvq.inference.decisions import Answers, Decisions, decide, route
 from coefvq.inference.scores import Scores, score_clips
 from coefvq.inference.settings import Recorded, load_for_scoring
+from coefvq.models.memo import Memo
 from coefvq.records import ScoredVideo, VideoInput
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
+    from coefvq.models.shared import TowerPool
+
+#: videos that are scored together: outputs of towers that several models share are kept for so many (2 MB each)
+GROUP = 128
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class PairScorer:
     limits: MediaLimits
     batch_size: int = 32
     audit: AuditSample | None = None
+    memo: Memo = field(default_factory=Memo)
 
     @classmethod
     def from_folders(
@@ -47,21 +55,28 @@ class PairScorer:
         bundle_version: str,
         how: Recorded,
         cache: Path | None = None,
+        towers: TowerPool | None = None,
     ) -> PairScorer:
         """Load both models (safetensors and JSON only); ``how`` is what the pair's preprocessing says.
+
+        Towers that both have in common, or that ``towers`` of other pairs holds, are held and run once.
 
         Raises:
             ModelError: a folder is incomplete or does not fit.
             ConfigError: the policy is not one.
         """
+        from coefvq.models.shared import TowerPool
+
+        shared = TowerPool() if towers is None else towers
         return cls(
             issue=issue,
             bundle_version=bundle_version,
-            base=load_for_scoring(base_dir, how.scoring),
-            mllm=load_for_scoring(mllm_dir, how.scoring),
+            base=load_for_scoring(base_dir, how.scoring, shared),
+            mllm=load_for_scoring(mllm_dir, how.scoring, shared),
             policy=CascadePolicy.from_dict(policy),
             cache=cache or default_cache(),
             limits=how.limits,
+            memo=shared.memo,
         )
 
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
@@ -69,6 +84,15 @@ class PairScorer:
 
         Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
         """
+        rows: list[ScoredVideo] = []
+        for start in range(0, len(inputs), GROUP):
+            with self.memo.group():
+                rows += self._scored(inputs[start : start + GROUP])
+        return rows
+
+    __call__ = score
+
+    def _scored(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         store = ClipStore(self.cache, self.base.config.media, self.limits)
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
@@ -78,66 +102,53 @@ class PairScorer:
         rows.update(zip(good, self._cascade([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
 
-    __call__ = score
-
     def _cascade(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
-        views = np.array([np.nan if v.views is None else v.views for v in videos], np.float64)
-        escalated, silence = self.policy.escalates(base, views), ""
-        filtered = ~escalated & ~self.policy.accepts(base, views)
-        audited, logged = filtered & self._drawn(videos), filtered.copy()
-        # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
-        mllm_store = replace(store, spec=self.mllm.config.media)
-        chosen: list[int] = np.flatnonzero(escalated | audited).tolist()
-        mllm, down, failed = np.full(len(videos), np.nan), np.zeros(len(videos), bool), dict[int, CoefVQError]()
+        views = np.array([np.nan if video.views is None else video.views for video in videos], np.float64)
+        sent = route(self.policy, base, views, self._drawn(videos))
+        answers = self._ask(videos, sent.to_mllm, store)
+        decisions = decide(self.policy, sent, base, views, answers)
+        return [self._row(video, i, float(base[i]), answers, decisions) for i, video in enumerate(videos)]
+
+    def _ask(self, videos: Sequence[VideoInput], indices: Sequence[int], store: ClipStore) -> Answers:
+        """Show the videos at ``indices`` to the MLLM."""
+        scores, errors = np.full(len(videos), np.nan), dict[int, CoefVQError]()
         try:
-            mllm[chosen] = score_clips(
+            scores[indices] = score_clips(
                 self.mllm,
-                [videos[i] for i in chosen],
-                mllm_store,
-                lambda at, error: failed.update({chosen[at]: error}),
+                [videos[index] for index in indices],
+                # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
+                replace(store, spec=self.mllm.config.media),
+                lambda at, error: errors.update({indices[at]: error}),
                 self.batch_size,
                 self.issue,
             )
         except MLLMUnavailableError as error:
-            # nobody of this batch could be audited, so no probability is logged
-            silence, down, audited, logged = str(error), escalated.copy(), audited & False, logged & False
-            down[list(failed)] = False
-        # where an audit fails, what the base model said still stands
-        bad = {i: error for i, error in failed.items() if escalated[i]}
-        answered = np.array([i not in failed for i in range(len(videos))], bool)
-        audited, logged = audited & answered, logged & answered
-        good = np.array([i not in bad for i in range(len(videos))], bool)
-        final = np.full(len(videos), np.nan)
-        final[good] = self.policy.final_score(base[good], mllm[good], views[good], down[good])
-        final[audited] = mllm[audited]
-        return [
-            self._failed(video, bad[i])
-            if i in bad
-            else self._held(video, float(base[i]), silence)
-            if down[i] and self.policy.mllm_down == "hold"
-            else ScoredVideo(
-                video_id=video.video_id,
-                issue=self.issue,
-                base_score=float(base[i]),
-                mllm_score=None if np.isnan(mllm[i]) else float(mllm[i]),
-                positive=None if np.isnan(final[i]) else bool(final[i] >= self.policy.decision_threshold),
-                decided_by=self._decider(bool(escalated[i] or audited[i]), bool(down[i]), bool(np.isnan(final[i]))),
-                bundle_version=self.bundle_version,
-                audit_probability=self.audit.rate if self.audit is not None and logged[i] else None,
-            )
-            for i, video in enumerate(videos)
-        ]
+            return Answers(scores, errors, str(error) or "no reason given")
+        return Answers(scores, errors)
+
+    def _row(self, video: VideoInput, index: int, base: float, answers: Answers, made: Decisions) -> ScoredVideo:
+        if index in made.errors:
+            return self._failed(video, made.errors[index])
+        down, final, mllm = bool(made.down[index]), float(made.final[index]), float(answers.scores[index])
+        if down and self.policy.mllm_down == "hold":
+            return self._held(video, base, answers.silence)
+        undecided = np.isnan(final) or (down and self.policy.mllm_down == "ignore")
+        return ScoredVideo(
+            video_id=video.video_id,
+            issue=self.issue,
+            base_score=base,
+            mllm_score=None if np.isnan(mllm) else mllm,
+            positive=None if np.isnan(final) else final >= self.policy.decision_threshold,
+            decided_by="none" if undecided else "mllm" if made.by_mllm[index] else "base",
+            bundle_version=self.bundle_version,
+            audit_probability=self.audit.rate if self.audit is not None and made.drawn[index] else None,
+        )
 
     def _drawn(self, videos: Sequence[VideoInput]) -> npt.NDArray[np.bool_]:
         """Which videos the audit draws; a filtered-out one among them is escalated anyway."""
         if self.audit is None:
             return np.zeros(len(videos), bool)
         return self.audit.selected([video.video_id for video in videos])
-
-    def _decider(self, escalated: bool, down: bool, undecided: bool) -> Literal["base", "mllm", "none"]:
-        if undecided or (down and self.policy.mllm_down == "ignore"):
-            return "none"
-        return "mllm" if escalated and not down else "base"
 
     def _held(self, video: VideoInput, base: float, error: str) -> ScoredVideo:
         """No decision yet: an error row, which the VMP keeps as a dead letter to be scored again."""
@@ -172,4 +183,13 @@ class MultiIssueScorer:
     pairs: tuple[PairScorer, ...]
 
     def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
-        return [row for pair in self.pairs for row in pair.score(inputs)]
+        """Each group of videos goes through all pairs before the next, so that towers in common run once."""
+        rows: list[list[ScoredVideo]] = [[] for _ in self.pairs]
+        for start in range(0, len(inputs), GROUP):
+            group = inputs[start : start + GROUP]
+            with ExitStack() as stack:
+                for memo in {id(pair.memo): pair.memo for pair in self.pairs}.values():
+                    stack.enter_context(memo.group())
+                for pair, found in zip(self.pairs, rows, strict=True):
+                    found += pair.score(group)
+        return [row for found in rows for row in found]

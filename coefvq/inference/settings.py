@@ -16,6 +16,7 @@ from coefvq.errors import ModelError
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
+    from coefvq.models.shared import TowerPool
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -52,23 +53,34 @@ def _section(preprocessing: Mapping[str, Any], name: str, kind: type[Section]) -
         ) from error
 
 
-def load_for_scoring(folder: Path, scoring: Scoring = EXACT) -> Classifier:
+def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool | None = None) -> Classifier:
     """A trained model with the switches of ``scoring`` on (coefvq/models/fast); it cannot be trained or saved.
 
-    The base model, which sees every video, takes the exact savings only.
+    The base model, which sees every video, takes the exact savings only. Published towers are taken from ``towers``
+    where it has them, if the model computes in float32 without approximations.
 
     Raises:
         ModelError: a file is missing or does not fit, or an approximation does not fit this model.
     """
     from coefvq.models.classifier import load
+    from coefvq.models.fast.conditions import has_bfloat16
 
-    return ready_for_scoring(load(folder), scoring)
+    classifier = load(folder)
+    asked = _applicable(classifier, scoring)
+    exact = asked.dtype == "float32" or (asked.dtype == "auto" and not has_bfloat16())
+    if towers is not None and exact and asked.approximate == NOTHING:
+        towers.adopt(classifier)
+    return ready_for_scoring(classifier, scoring)
 
 
 def ready_for_scoring(classifier: Classifier, scoring: Scoring = EXACT) -> Classifier:
     """``load_for_scoring`` of a model that is loaded; its network is changed in place."""
     from coefvq.models.fast.switches import choose, prepare
 
-    base = classifier.config.kind == "base"
-    asked = scoring.model_copy(update={"dtype": "float32", "approximate": NOTHING}) if base else scoring
+    asked = _applicable(classifier, scoring)
     return prepare(classifier, choose(asked.savings, asked.dtype, asked.approximate))[0]
+
+
+def _applicable(classifier: Classifier, scoring: Scoring) -> Scoring:
+    base = classifier.config.kind == "base"
+    return scoring.model_copy(update={"dtype": "float32", "approximate": NOTHING}) if base else scoring

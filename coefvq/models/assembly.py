@@ -15,7 +15,7 @@ from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.audio import AudioBranch
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.language import LanguageBranch, Pooling, decoder_config
-from coefvq.models.mllm import Fusion, MultimodalLLM
+from coefvq.models.mllm import Fusion, MultimodalLLM, match_token_length
 from coefvq.models.parts import AudioPart, LitePart, Preset, SiglipPart
 from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
@@ -42,11 +42,15 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Builder:
-    """Makes networks of one preset; with ``weights`` False nothing is loaded (random, or the meta device)."""
+    """Makes networks of one preset; with ``weights`` False nothing is loaded (random, or the meta device).
+
+    With ``mapped`` published weights stay in their files, as ``pretrained.load_into`` says.
+    """
 
     preset: Preset
     media: MediaSpec
     weights: bool = True
+    mapped: bool = False
 
     def frames(self, motion: bool = False, freeze: bool = False) -> FrameClassifier:
         """Base model that sees frames only."""
@@ -78,7 +82,7 @@ class Builder:
         size = self.preset.frame_size or self.media.frame_size
         tower = SiglipTower(self.preset.siglip, size, ids.pad)
         if (folder := self._folder("siglip")) is not None:
-            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder, self._key("siglip"))
+            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder, self._key("siglip"), self.mapped)
         audio = self._audio("tower_audio", self.preset.tower_audio) if hears else None
         if freeze:
             freeze_module(tower)
@@ -115,7 +119,10 @@ class Builder:
             freeze_module(vision.tower)
             if audio is not None:
                 freeze_module(audio)
-        return MultimodalLLM(vision, language, audio, fusion=fusion, visual_tokens=tokens, heads=heads)
+        network = MultimodalLLM(vision, language, audio, fusion=fusion, visual_tokens=tokens, heads=heads)
+        if not self.mapped:  # else its weights come from a file, and the embeddings would be read for nothing
+            match_token_length(network)
+        return network
 
     def _onevision(self, part: SiglipPart) -> tuple[SiglipBranch | CnnBranch, nn.Module]:
         from transformers import LlavaOnevisionModel
@@ -129,9 +136,11 @@ class Builder:
             size = self.preset.frame_size or self.media.frame_size
             model = LlavaOnevisionModel(onevision_config(part, self.preset.language, size))
             if (apart := self._folder("vision")) is not None:
-                pretrained.load_siglip_vision(model.vision_tower, part, apart, self._key("vision"))
+                pretrained.load_siglip_vision(model.vision_tower, part, apart, self._key("vision"), self.mapped)
             if (apart := self._folder("language")) is not None:
-                pretrained.load_decoder(model.language_model, self.preset.language, apart, self._key("language"))
+                pretrained.load_decoder(
+                    model.language_model, self.preset.language, apart, self._key("language"), self.mapped
+                )
         vision, decoder = split_onevision(model)
         if "onevision" in self.preset.weights:
             freeze_module(vision)
@@ -144,10 +153,10 @@ class Builder:
         vision = CnnBranch(part, language.hidden_size, motion)
         decoder = _decoder(decoder_config(language))
         if (folder := self._folder("vision")) is not None:
-            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder, self._key("vision"))
+            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder, self._key("vision"), self.mapped)
             nn.init.constant_(vision.scale, _EMBEDDING_STD)
         if (folder := self._folder("language")) is not None:
-            pretrained.load_decoder(decoder, language, folder, self._key("language"))
+            pretrained.load_decoder(decoder, language, folder, self._key("language"), self.mapped)
         if "vision" in self.preset.weights:
             freeze_module(vision.tower)
         return vision, decoder
@@ -156,7 +165,7 @@ class Builder:
         part = self.preset.frames if role == "frames" else self.preset.tower_frames
         tower = FrameTower(part, self.preset.frame_size or self.media.frame_size, motion)
         if (folder := self._folder(role)) is not None:
-            pretrained.load_frame_encoder(tower.encoder, part, folder, self._key(role))
+            pretrained.load_frame_encoder(tower.encoder, part, folder, self._key(role), self.mapped)
         if freeze:
             freeze_module(tower)
         return tower
@@ -165,7 +174,7 @@ class Builder:
         part = self.preset.tower_text
         tower = TextTower(part, ids.pad)
         if (folder := self._folder("tower_text")) is not None:
-            pretrained.load_text_tower(tower.encoder, part, folder, self._key("tower_text"))
+            pretrained.load_text_tower(tower.encoder, part, folder, self._key("tower_text"), self.mapped)
         if freeze:
             freeze_module(tower)
         return tower
@@ -173,7 +182,7 @@ class Builder:
     def _audio(self, role: str, part: AudioPart) -> AudioBranch:
         branch = AudioBranch(part, self.media.audio_seconds)
         if (folder := self._folder(role)) is not None:
-            pretrained.load_whisper_encoder(branch.encoder, folder, self._key(role))
+            pretrained.load_whisper_encoder(branch.encoder, folder, self._key(role), self.mapped)
         return branch
 
     def _key(self, role: str) -> str:

@@ -216,10 +216,17 @@ def mllm_config(
     )
 
 
-def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0.0, weights: bool = True) -> Classifier:
+def build(
+    config: ModelConfig,
+    text: TextEncoder | None,
+    lora_dropout: float = 0.0,
+    weights: bool = True,
+    mapped: bool = False,
+) -> Classifier:
     """A classifier ready to be trained: published weights where the preset has them, else random ones.
 
-    torch's global generator decides the random weights; ``weights`` False leaves all random.
+    torch's global generator decides the random weights; ``weights`` False leaves all random, ``mapped`` maps published
+    ones from their files instead of copying them (for scoring).
 
     Raises:
         ModelError: unknown preset, a text encoder is needed and missing, weights cannot be had, or the
@@ -228,7 +235,7 @@ def build(config: ModelConfig, text: TextEncoder | None, lora_dropout: float = 0
     preset = config.parts
     check_frame_size(preset, config.media)
     # a merged folder holds every weight itself
-    make = Builder(preset, config.media, weights and not config.merged)
+    make = Builder(preset, config.media, weights and not config.merged, mapped)
     if config.architecture == "frames":
         return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:
@@ -312,10 +319,12 @@ def load(folder: Path) -> Classifier:
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+    from transformers.initialization import no_init_weights
 
     config, text = read_description(folder)
     # of local weights the folder holds every tensor, since they may not be on this machine
-    classifier = build(config, text, weights=not config.parts.local)
+    with no_init_weights():  # every tensor comes from a file; what does not is told below
+        classifier = build(config, text, weights=not config.parts.local, mapped=True)
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
     try:

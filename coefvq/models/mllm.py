@@ -114,13 +114,17 @@ class MultimodalLLM(nn.Module):
 
 
 def _audio_projector(size: int, language: LanguageBranch) -> nn.Sequential:
-    """H_a [B,size] -> a token of the size that the language model's own tokens have.
+    """H_a [B,size] -> a token [B,D_lm]."""
+    width = language.output_size
+    return nn.Sequential(nn.LayerNorm(size), nn.Linear(size, width), nn.LayerNorm(width))
+
+
+def match_token_length(network: MultimodalLLM) -> None:
+    """Give the projected sound the size that the language model's own tokens have, before it is trained.
 
     Whisper's mean vector is some 24 long and nearly the same for all clips; projected as it is, it is a token 4.6 times
     as long as SmolLM2's, and H, which is read at its place, holds little else.
     """
-    length = nn.LayerNorm(language.output_size)
-    embedding: torch.Tensor = language.decoder.get_input_embeddings().weight
-    if not embedding.is_meta:
-        nn.init.constant_(length.weight, float(embedding.detach().float().std()))
-    return nn.Sequential(nn.LayerNorm(size), nn.Linear(size, language.output_size), length)
+    embedding: torch.Tensor = network.language.decoder.get_input_embeddings().weight
+    if network.audio_projector is not None and not embedding.is_meta:
+        nn.init.constant_(network.audio_projector[-1].weight, float(embedding.detach().float().std()))  # type: ignore[arg-type]

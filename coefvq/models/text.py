@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
 from coefvq.errors import ModelError
-from coefvq.files import atomic_path, check_regular
+from coefvq.files import atomic_path, check_regular, sha256_file
 from coefvq.models.tokens import SpecialTokens
 
 UNKNOWN = "<unk>"
@@ -23,6 +24,8 @@ _FILE = "tokenizer.json"
 #: what stands before each piece of on-screen text in ``data.dataset.text_of``
 STICKER = "\n["
 _log = logging.getLogger(__name__)
+#: tokenizers that models of this process use, by the SHA-256 of their file
+_tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -183,10 +186,15 @@ def load_text_encoder(folder: Path, max_tokens: int, tokens: SpecialTokens = _TR
     path = folder / _FILE
     remedy = "the model folder is damaged, train or download it again"
     check_regular(path, missing=remedy, remedy=remedy, error=ModelError)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself
-        raise ModelError(f"{path}: no tokenizer ({error}); {remedy}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    # XLM-R's vocabulary takes 280 MB and half a second: models of several issues have one in common
+    key = sha256_file(path)
+    tokenizer = _tokenizers.get(key)
+    if tokenizer is None:
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises Exception itself
+            raise ModelError(f"{path}: no tokenizer ({error}); {remedy}") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        _tokenizers[key] = tokenizer
     return TextEncoder(tokenizer, max_tokens, tokens)

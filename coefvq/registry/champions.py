@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.errors import RegistryError
 from coefvq.inference import MultiIssueScorer, PairScorer, recorded
 from coefvq.registry import pairs
 from coefvq.registry.pairs import CHAMPION
+
+if TYPE_CHECKING:
+    from coefvq.models.shared import TowerPool
 
 
 def load_scorer(
@@ -26,7 +29,10 @@ def load_scorer(
     wanted = list(issues) if issues else [issue for issue in pairs.issues() if _has(issue, version)]
     if not wanted:
         raise RegistryError(f"no issue has a {version}; approve a challenger first: coefvq approve --help")
-    return MultiIssueScorer(tuple(replace(_load(issue, version), audit=audit) for issue in wanted))
+    from coefvq.models.shared import TowerPool
+
+    towers = TowerPool()
+    return MultiIssueScorer(tuple(replace(_load(issue, version, towers), audit=audit) for issue in wanted))
 
 
 def champion_profile(issues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
@@ -49,7 +55,7 @@ def _has(issue: str, version: str) -> bool:
     return version.isdecimal() or version in pairs.aliases(issue)
 
 
-def _load(issue: str, version: str) -> PairScorer:
+def _load(issue: str, version: str, towers: TowerPool) -> PairScorer:
     bundle = pairs.resolve(issue, version)
     return PairScorer.from_folders(
         bundle.base_dir,
@@ -58,4 +64,5 @@ def _load(issue: str, version: str) -> PairScorer:
         issue,
         bundle.bundle_version,
         recorded(bundle.candidate.preprocessing),
+        towers=towers,
     )

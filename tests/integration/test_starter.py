@@ -16,10 +16,12 @@ from PIL import Image
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
+from coefvq.inference import load_for_scoring
 from coefvq.models import pretrained
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config, text_encoder
 from coefvq.models.dataset import Example
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.shared import TowerPool
 from coefvq.models.weights import fetch as weights
 from coefvq.models.weights.sources import EFFICIENTNET_LITE2, SMOLLM2_135M, SOURCES, Source, Wheel
 from tests.settings import training_settings
@@ -168,3 +170,52 @@ def test_frames_of_another_size_than_the_towers_were_made_for_are_refused() -> N
     )
     with pytest.raises(ModelError, match=r"set media\.<issue>\.frame_size: 384"):
         build(base_config("icd", params, MEDIA), None)
+
+
+def multitower(freeze: bool = True) -> Classifier:
+    params = BaseModelParams(
+        preset="starter", architecture="multitower", audio=True, motion=True, freeze_towers=freeze, training=TRAINING
+    )
+    torch.manual_seed(1)
+    config = base_config("ucc", params, MEDIA)
+    return build(config, text_encoder(config, []))
+
+
+def logits_of(classifier: Classifier) -> torch.Tensor:
+    batch = classifier.collator([example(1, "a title"), example(2, "")])
+    del batch["labels"]
+    with torch.inference_mode():
+        return classifier.network.eval()(**batch)
+
+
+def test_base_and_mllm_hold_and_run_what_they_have_in_common_once(tmp_path: Path) -> None:
+    folders = {"base": tmp_path / "base", "mllm": tmp_path / "mllm"}
+    multitower().save(folders["base"])
+    mllm().save(folders["mllm"])
+    alone = {kind: logits_of(load_for_scoring(folder)) for kind, folder in folders.items()}
+    pool = TowerPool()
+    shared = {kind: load_for_scoring(folder, towers=pool) for kind, folder in folders.items()}
+    base, large = (shared[kind].network for kind in ("base", "mllm"))
+    assert base.frames.encoder is large.vision.tower
+    assert base.audio.encoder is large.audio.encoder
+    # 2 videos of 4 frames and a motion image each; 2 sounds
+    with pool.memo.group():
+        for kind in ("base", "mllm"):
+            assert torch.allclose(logits_of(shared[kind]), alone[kind], atol=1e-4)
+            assert len(pool.memo.rows) == 2 * (4 + 1) + 2
+
+
+def test_a_tower_that_was_trained_stays_the_model_s_own() -> None:
+    pool = TowerPool()
+    pool.adopt(mllm())
+    trained = multitower(freeze=False)
+    assert pool.adopt(trained) == 0
+    assert isinstance(trained.network.frames.encoder, EfficientNetLite)
+
+
+def test_two_models_hold_one_tokenizer(tmp_path: Path) -> None:
+    mllm().save(tmp_path)
+    first, second = load(tmp_path), load(tmp_path)
+    assert first.text is not None
+    assert second.text is not None
+    assert first.text.tokenizer is second.text.tokenizer
