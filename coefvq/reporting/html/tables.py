@@ -222,7 +222,7 @@ def lineage(given: ReportInputs) -> list[tuple[str, str]]:
     rows.append(("policy", ", ".join(f"{key} {short(value)}" for key, value in policy.items())))
     for split, facts in ((given.splits or {}).get("splits") or {}).items():
         issue = facts.get("issues", {}).get(given.issue)
-        if issue:
+        if issue and facts.get("rows", 1):  # unlabelled may hold none
             rows.append((f"{split} split", f"{issue['labelled']:,} labelled, {issue['positives']:,} positive"))
     return rows
 
