@@ -138,14 +138,14 @@ def _from_features(
 ) -> ReadableVideos:
     with progress(f"features [{title}]", len(videos)) as advance:
         built = builder.build(videos, advance)
-    found, there = reader(builder.model, built.index, videos)
+    features, there = reader(builder.model, built.index, videos)
     failed = {name: str(error) for name, error in built.skipped.items()}
     missing = [video.video_id for video, is_there in zip(videos, there, strict=True) if not is_there]
     skipped = {name: failed.get(name, f"{name}: its clip does not decode") for name in missing}
     return ReadableVideos(
         builder.clips,
         feature_collator(builder.model),
-        found,
+        features,
         builder.model.reads_clips,
         checked(skipped, len(videos), reading.loading.max_bad_share, title),
     )

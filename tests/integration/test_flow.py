@@ -183,6 +183,7 @@ def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
     assert "retrain/" in git(server.workspace.root, "branch", "--list", "retrain/*")
 
 
+@pytest.mark.long
 def test_killed_at_several_stages_and_started_again(server: Server) -> None:
     """kill -9 in the middle of a stage, start again, three times: what was finished is not done again."""
     server.commit(seed=6)

@@ -297,6 +297,7 @@ def test_without_origin_the_version_waits_on_a_data_branch(laptop: Site) -> None
         laptop.take(laptop.batch("five", "e"))
 
 
+@pytest.mark.long
 def test_overtaken_runs_are_added_on_top(team: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine publishes between this run's commit and its push, twice."""
     other = team.other_machine()
@@ -326,6 +327,7 @@ def test_overtaken_runs_are_added_on_top(team: Site, monkeypatch: pytest.MonkeyP
     ]
 
 
+@pytest.mark.long
 def test_three_at_once_in_one_workspace_all_land(team: Site) -> None:
     batches = [team.batch(name, name) for name in ("a", "b", "c")]
     with ThreadPoolExecutor(3) as pool:
@@ -358,6 +360,7 @@ def snapshot_process(site: Site, batch: Path, *words: str) -> subprocess.Complet
     return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["team", "laptop"])
 def test_killed_at_each_step(kind: str, request: pytest.FixtureRequest) -> None:
     site: Site = request.getfixturevalue(kind)

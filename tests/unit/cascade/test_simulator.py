@@ -52,6 +52,7 @@ def test_a_fit_finds_the_parameters_it_was_made_from():
     assert (found.shift, found.scale) == pytest.approx((2.4, 0.8), abs=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("issue", ["icd", "ucc"])
 def test_table_1_predicts_the_qps_of_table_2(issue):
     """QPS ratios within the stated error; recalls of UCC too, but for the row that breaks the ceiling."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -61,3 +63,11 @@ def test_a_group_stands_for_its_keys_and_each_key_comes_once() -> None:
 
     assert Whole.tracked() == ("media.{issue}", "seed")
     assert not Whole.per_issue()
+
+
+def test_the_table_of_stages_and_the_commands_import_nothing_heavy(repository: Path) -> None:
+    code = (
+        "import sys, coefvq.__main__; print(sorted({'torch', 'pandas', 'mlflow', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
