@@ -134,7 +134,7 @@ def model_ref(folder: Path, run_record: Path) -> ModelRef:
     """Reference to the model in ``folder``, whose training stage wrote ``run_record`` (run.json).
 
     Raises:
-        RegistryError: the folder is empty, or run.json lacks a key.
+        RegistryError: the folder is empty, run.json lacks a key, or config.json names no proper teacher.
         DataError: run.json is missing or is not a JSON object.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -145,8 +145,13 @@ def model_ref(folder: Path, run_record: Path) -> ModelRef:
             raise RegistryError(f"{run_record}: {key}: expected a text; run the training stage again")
     description = folder / "config.json"
     teacher = read_json(description).get("teacher") if description.is_file() else None
-    raw = {"model_id": record["model_id"], "run_id": record["run_id"], "sha256": sha256_tree(folder)}
-    return ModelRef(**raw, teacher=teacher)
+    ids = {name: record[name] for name in ("model_id", "run_id")}
+    try:
+        return ModelRef(**ids, sha256=sha256_tree(folder), teacher=teacher)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RegistryError(f"{folder}: {key}: {first['msg']}; run the training stage again") from error
 
 
 def build_candidate(

@@ -14,6 +14,7 @@ from coefvq.models.classifier import Classifier, base_config, build, load, publi
 from coefvq.models.dataset import VideoDataset
 from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
+from coefvq.models.shared import TowerPool
 from coefvq.models.towers import FrameTower
 from coefvq.models.vision import CnnBranch, motion_count
 from coefvq.training.features.keys import cached_model
@@ -137,7 +138,8 @@ def test_it_is_saved_and_scores_as_before(tmp_path: Path) -> None:
     torch.testing.assert_close(packed.network(**batch), before, atol=1e-5, rtol=1e-5)
 
 
-def test_what_it_learned_is_saved_beside_published_towers() -> None:
+def starter_like() -> Classifier:
+    """With the published parts' shapes, on the meta device."""
     params = BaseModelParams(
         preset="starter",
         architecture="attention",
@@ -148,7 +150,18 @@ def test_what_it_learned_is_saved_beside_published_towers() -> None:
         training=training(),
     )
     with torch.device("meta"):
-        made = build(base_config("icd", params, MEDIA), text_encoder(), weights=False)
+        return build(base_config("icd", params, MEDIA), text_encoder(), weights=False)
+
+
+def test_its_published_towers_are_held_once_for_all_models() -> None:
+    pool = TowerPool()
+    assert pool.adopt(starter_like()) == 0
+    assert len(pool.held) == 3
+    assert pool.adopt(starter_like()) == 3
+
+
+def test_what_it_learned_is_saved_beside_published_towers() -> None:
+    made = starter_like()
     left_out, state = published_names(made), made.network.state_dict()
     kept = {name.partition(".")[0] for name in state if name not in left_out}
     assert kept == {"tokens", "query", "layers", "norm", "out", "bias"}
