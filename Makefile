@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_DIR ?= .demo
 DEMO_PRESET ?= starter
 
-.PHONY: help demo test lint unit integration reliability fuzz fuzz-cli setup lock clean
+.PHONY: help demo test lint unit integration test-long fuzz fuzz-cli setup lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,10 +23,13 @@ demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips; D
 	$(BIN)/coefvq demo --workspace $(DEMO_DIR) --recipe $(DEMO_PRESET)
 
 # two test processes on two cores: more threads each would wait for one another
-test unit integration reliability: export OMP_NUM_THREADS ?= 1
+test test-long unit integration: export OMP_NUM_THREADS ?= 1
 
 test: lint  ## All checks and tests that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not long"
+
+test-long: setup  ## The others: kill -9, hostile input, and what takes its time; before a release
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m long
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -37,11 +40,8 @@ lint: setup  ## ruff, mypy, import-linter
 unit: setup  ## Fast tests
 	$(BIN)/python -m pytest tests/unit tests/property -n 2 -q
 
-integration: setup  ## Real parts: DVC, MLflow, Prefect, kill -9
-	$(BIN)/python -m pytest tests/integration tests/reliability -n 2 --dist loadfile -q
-
-reliability: setup  ## kill -9 of trainings and of the VMP, hostile media
-	$(BIN)/python -m pytest tests/reliability -n 2 --dist loadfile -q
+integration: setup  ## Real parts: DVC, MLflow, Prefect
+	$(BIN)/python -m pytest tests/integration -n 2 --dist loadfile -q
 
 fuzz: setup  ## Hostile media files; FUZZ_FILES= and FUZZ_SEED= for more or others
 	$(BIN)/python -m tests.fuzz --files $(or $(FUZZ_FILES),1000) --seed $(or $(FUZZ_SEED),7)

@@ -46,13 +46,11 @@ def losses(result: Result) -> list[float]:
     return [row[name] for row in result["curve"] for name in ("loss", "val_loss", "val_average_precision")]
 
 
-@pytest.mark.slow
 def test_two_ranks_train_as_one_with_the_same_global_batch(one_rank: Result, two_ranks: Result) -> None:
     assert losses(two_ranks["equality"]) == pytest.approx(losses(one_rank["equality"]), abs=1e-4)
     assert two_ranks["equality"]["weights"] == pytest.approx(one_rank["equality"]["weights"], abs=1e-3)
 
 
-@pytest.mark.slow
 def test_a_rank_without_sound_labels_and_full_batches_holds_up_nobody(two_ranks: Result) -> None:
     curve = two_ranks["lame"]["curve"]
     assert [row["epoch"] for row in curve] == [1.0, 2.0]
@@ -60,7 +58,6 @@ def test_a_rank_without_sound_labels_and_full_batches_holds_up_nobody(two_ranks:
     assert {"val_average_precision_0", "val_average_precision_1"} <= curve[0].keys()
 
 
-@pytest.mark.slow
 def test_two_ranks_resume_in_the_middle_of_an_epoch(two_ranks: Result) -> None:
     assert two_ranks["resumed"]["left"] == ["step-00000006"]
     assert two_ranks["resumed"]["found"] == two_ranks["resumed"]["expected"]

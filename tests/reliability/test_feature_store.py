@@ -11,12 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from coefvq.training.features.build import Builder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore, read_entry
 from tests.unit.frozen_models import frozen_model, stored_clips
+
+pytestmark = pytest.mark.long
 
 CHILD = Path(__file__).with_name("features_child.py")
 COUNT = 96

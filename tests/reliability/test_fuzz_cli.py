@@ -18,6 +18,8 @@ from tests.fuzz_cli.process import Outcome
 from tests.fuzz_cli.targets import TARGETS
 from tests.fuzz_cli.verdicts import judge
 
+pytestmark = pytest.mark.long
+
 
 def outcome(code: int | None, stderr: str = "", stdout: str = "", **changes: Any) -> Outcome:
     values = {"seconds": 1.0, "peak_mib": 300.0, "events": (), **changes}

@@ -29,6 +29,8 @@ from tests.fuzz.run import nobody_should_call
 from tests.fuzz.seeds import repeated, seed
 from tests.settings import training_settings
 
+pytestmark = pytest.mark.long
+
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
 HARSH = DEFAULT_LIMITS.model_copy(update={"cpu_seconds": 1, "wall_seconds": 20.0})
 

@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.reliability import training_child
+
+pytestmark = pytest.mark.long
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from coefvq.vmp.records import Event
 from coefvq.vmp.retriever import retrieve
 from tests.reliability import vmp_child
 
+pytestmark = pytest.mark.long
+
 EVENTS = 400
 STEPS = (
     "polled", "BEGIN", "INSERT INTO entries", "INSERT INTO effects", "DELETE FROM dead_letters",
