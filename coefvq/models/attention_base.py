@@ -98,12 +98,12 @@ class AttentionClassifier(nn.Module):
 
         A tower's output, [B,images,D] or [B,D], may be given in place of what it reads.
         """
-        given = {
+        inputs = {
             "pixel_values": pixel_values,
             **{"input_ids": input_ids, "attention_mask": attention_mask, "log_mel": log_mel, "has_audio": has_audio},
             **{"vision_features": vision_features, "text_features": text_features, "audio_features": audio_features},
         }
-        vectors = self.vectors({name: tensor for name, tensor in given.items() if tensor is not None})
+        vectors = self.vectors({name: tensor for name, tensor in inputs.items() if tensor is not None})
         tokens = torch.cat([self.tokens[name](part) for name, part in vectors.items()], dim=1)
         state = torch.cat([self.query.expand(len(tokens), -1, -1), self.dropout(tokens)], dim=1)
         for layer in self.layers:
@@ -114,14 +114,14 @@ class AttentionClassifier(nn.Module):
     def vectors(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the towers say: ``images`` [B,images,D], ``text`` [B,1,D], and ``sound`` [B,1,D] where it hears."""
         images, text, sound = (batch.get(name) for name in ("vision_features", "text_features", "audio_features"))
-        found = {
+        towers = {
             "images": self.frames.vectors(batch["pixel_values"]) if images is None else images,
             "text": (self.text(batch["input_ids"], batch["attention_mask"]) if text is None else text).unsqueeze(1),
         }
         if self.audio is not None:
             heard: torch.Tensor = self.audio(batch["log_mel"], batch["has_audio"]) if sound is None else sound
-            found["sound"] = heard.unsqueeze(1)
-        return found
+            towers["sound"] = heard.unsqueeze(1)
+        return towers
 
     def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Scale the vectors ``name`` by their mean and standard deviation [size] over the training videos."""

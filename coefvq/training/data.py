@@ -16,7 +16,7 @@ from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, labels_of
 from coefvq.errors import SplitError
 from coefvq.records import VideoInput
 from coefvq.training.settings import TrainingSettings
-from coefvq.training.teacher import Lessons, read_lessons
+from coefvq.training.teacher import Teaching, read_teaching
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class LabelledVideos:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Train and val of one issue; ``descriptions`` of train and ``lessons`` are None where nobody asked for them."""
+    """Train and val of one issue; ``descriptions`` of train and ``teaching`` are None where nobody asked for them."""
 
     train: LabelledVideos
     val: LabelledVideos
     descriptions: list[tuple[str, ...]] | None
     hashes: DataHashes
-    lessons: Lessons | None = None
+    teaching: Teaching | None = None
 
 
 def read_training_data(
@@ -51,15 +51,15 @@ def read_training_data(
     rows = split_manifest(settings.paths)
     train = labelled(rows, settings.issue, "train")
     descriptions = read_descriptions(train, Path(settings.paths.raw)) if with_descriptions else None
-    lessons = None
+    teaching = None
     if distil is not None:
-        lessons = read_lessons(rows, settings.issue, distil, settings.paths, settings.protocols)
+        teaching = read_teaching(rows, settings.issue, distil, settings.paths, settings.protocols)
     data = TrainingData(
         labelled_videos(train, settings),
         labelled_videos(labelled(rows, settings.issue, "val"), settings),
         descriptions,
         data_hashes(settings.paths),
-        lessons,
+        teaching,
     )
     for split, part in (("train", data.train), ("val", data.val)):
         check_both_classes(part.labels, settings.issue, split)

@@ -60,10 +60,10 @@ class WithTeacher(nn.Module):
 
     def forward(self, labels: torch.Tensor, index: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The network's inputs, ``labels`` [B] and the rows ``index`` [B] -> loss and logits."""
-        found: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
+        output: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
         if self.training:
-            found["loss"] = found["loss"] + self.weight * teacher_loss(found["logits"], self.teacher[index])
-        return found
+            output["loss"] = output["loss"] + self.weight * teacher_loss(output["logits"], self.teacher[index])
+        return output
 
 
 def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import TrainingSettings
-from coefvq.training.teacher import Lessons
+from coefvq.training.teacher import Teaching
 from coefvq.training.word_alignment import Words, description_words
 
 _SAID = ("epoch", "loss", "val_loss", "val_average_precision")
@@ -44,7 +44,7 @@ def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMPa
     use_own_device()
     asked = training_job(settings, model)
     data = read_training_data(settings, asked.reads_descriptions, asked.distil)
-    job = taught(without_missing_descriptions(asked, data.descriptions), data.lessons)
+    job = with_teacher(without_missing_descriptions(asked, data.descriptions), data.teaching)
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
     if job.alignment is not None and job.alignment.epochs + job.alignment.projector_epochs > 0:
         align(classifier, job, data, settings, open_record)
@@ -76,11 +76,11 @@ def without_missing_descriptions(job: TrainingJob, descriptions: Sequence[tuple[
     return replace(job, alignment=None, description_weight=0.0)
 
 
-def taught(job: TrainingJob, lessons: Lessons | None) -> TrainingJob:
+def with_teacher(job: TrainingJob, teaching: Teaching | None) -> TrainingJob:
     """The job with its teacher's hash in the model's description."""
-    if lessons is None:
+    if teaching is None:
         return job
-    return replace(job, config=job.config.model_copy(update={"teacher": lessons.scores.teacher}))
+    return replace(job, config=job.config.model_copy(update={"teacher": teaching.scores.teacher}))
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class _Fitting:
 
     def run(self, classifier: Classifier, report: EpochListener) -> tuple[FitResult, dict[str, int]]:
         """Train; also how many videos there were of each kind."""
-        job, val, lessons = self.job, self.data.val, self.data.lessons
-        unlabelled = [] if lessons is None else lessons.unlabelled
+        job, val, teaching = self.job, self.data.val, self.data.teaching
+        unlabelled = [] if teaching is None else teaching.unlabelled
         learnt = [*self.data.train.videos, *unlabelled]
         labels = [*self.data.train.labels, *([MISSING_LABEL] * len(unlabelled))]
         videos = [*learnt, *val.videos]
@@ -117,10 +117,10 @@ class _Fitting:
                 self._described(classifier, source.kept(self.data.train.videos)),
                 self._lesson([learnt[at] for at in source.kept(learnt)]),
             )
-            taught_only = len(source.kept(unlabelled))
+            extra = len(source.kept(unlabelled))
             counts = {
-                "train_videos": len(train_set) - taught_only,
-                **({} if lessons is None else {"unlabelled_videos": taught_only}),
+                "train_videos": len(train_set) - extra,
+                **({} if teaching is None else {"unlabelled_videos": extra}),
                 "val_videos": len(val_set),
                 "skipped_videos": len(source.skipped),
             }
@@ -135,8 +135,8 @@ class _Fitting:
 
     def _lesson(self, videos: list[VideoInput]) -> Lesson | None:
         """What the teacher says of the rows that are read."""
-        lessons = self.data.lessons
-        return None if lessons is None else Lesson(torch.tensor(lessons.scores.logits(videos)), lessons.weight)
+        teaching = self.data.teaching
+        return None if teaching is None else Lesson(torch.tensor(teaching.scores.logits(videos)), teaching.weight)
 
     def _sampler(self, collator: Collator, train_set: VideoDataset) -> LengthGrouped | None:
         """Grouping by the batch of all ranks and accumulated steps, so that their number does not change the order."""

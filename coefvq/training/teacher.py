@@ -42,7 +42,7 @@ class TeacherScores:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Teaching:
     """Videos without labels, what the teacher says of them and of train, and the weight beside the labels."""
 
     unlabelled: list[VideoInput]
@@ -50,7 +50,7 @@ class Lessons:
     weight: float
 
 
-def taught_rows(rows: pd.DataFrame, issue: str, distil: Distil, near_duplicates: int | None) -> pd.DataFrame:
+def teacher_rows(rows: pd.DataFrame, issue: str, distil: Distil, near_duplicates: int | None) -> pd.DataFrame:
     """Rows of the manifest that the teacher scores: labelled ones of train, and unlabelled ones.
 
     Raises:
@@ -70,18 +70,18 @@ def taught_rows(rows: pd.DataFrame, issue: str, distil: Distil, near_duplicates:
     return pd.concat([train, unlabelled], ignore_index=True)
 
 
-def write_scores(path: Path, rows: pd.DataFrame, scores: Scores, teacher: str, made_from: str) -> None:
+def write_teacher(path: Path, rows: pd.DataFrame, scores: Scores, teacher: str, made_from: str) -> None:
     """Write the scores [n] of ``rows``; a video without one is left out."""
     table = rows[["video_id", "split"]].assign(score=scores, teacher=teacher, made_from=made_from)
     write_table(table.dropna(subset="score").astype(_COLUMNS).reset_index(drop=True), path)
 
 
-def write_nothing(path: Path) -> None:
+def write_no_teacher(path: Path) -> None:
     """The table where no base model is distilled: no row."""
     write_table(pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _COLUMNS.items()}), path)
 
 
-def read_scores(path: Path) -> TeacherScores:
+def read_teacher(path: Path) -> TeacherScores:
     """Read the stage's table.
 
     Raises:
@@ -100,16 +100,16 @@ def read_scores(path: Path) -> TeacherScores:
     return TeacherScores(table, "" if first is None else first["teacher"], "" if first is None else first["made_from"])
 
 
-def read_lessons(rows: pd.DataFrame, issue: str, distil: Distil, paths: Paths, protocols: tuple[str, ...]) -> Lessons:
+def read_teaching(rows: pd.DataFrame, issue: str, distil: Distil, paths: Paths, protocols: tuple[str, ...]) -> Teaching:
     """What a base model of ``issue`` learns from its teacher; ``rows`` are manifest and splits joined.
 
     Raises:
         DataError: the teacher's table is missing, damaged or empty.
     """
     path = paths.teacher(issue)
-    scores = read_scores(path)
+    scores = read_teacher(path)
     if not scores.teacher:
         raise DataError(f"{path}: holds no score though base.{issue}.distil is on; {_REMEDY}")
     chosen = rows[rows["split"] == distil.unlabelled] if distil.unlabelled else rows.head(0)
     known = chosen[chosen["video_id"].isin(scores.table["video_id"])]
-    return Lessons(to_inputs(known.reset_index(drop=True), media_root(paths), protocols), scores, distil.weight)
+    return Teaching(to_inputs(known.reset_index(drop=True), media_root(paths), protocols), scores, distil.weight)

@@ -19,7 +19,7 @@ from coefvq.records import VideoInput
 from coefvq.stages import teach
 from coefvq.stages.inputs import TeachInputs
 from coefvq.training.distilling import teacher_logits
-from coefvq.training.teacher import read_lessons, read_scores
+from coefvq.training.teacher import read_teacher, read_teaching
 
 SPLITS = ("train", "val", "test", "traffic", "unlabelled")
 COUNT = 60
@@ -90,7 +90,7 @@ def test_train_and_unlabelled_are_scored_and_nothing_else(scorer: Scorer, reposi
     teach.run(asked)
     assert len(scorer.asked) == 1
     assert sorted(scorer.asked[0]) == sorted([*ids("train", labelled=True), *ids("unlabelled")])
-    found = read_scores(asked.paths.teacher("icd"))
+    found = read_teacher(asked.paths.teacher("icd"))
     # the videos that a model is judged on, or that calls are counted on, never reach the teacher
     assert not set(found.table["video_id"]) & set(ids("val", "test", "traffic"))
     assert set(found.table["video_id"]) == set(scorer.asked[0]) - {scorer.asked[0][1]}
@@ -106,11 +106,11 @@ def test_without_distilling_no_model_is_asked_and_the_table_is_empty(scorer: Sco
     asked = inputs(repository, None)
     teach.run(asked)
     assert scorer.asked == []
-    found = read_scores(asked.paths.teacher("icd"))
+    found = read_teacher(asked.paths.teacher("icd"))
     assert found.table.empty
     assert found.teacher == ""
     with pytest.raises(DataError, match=r"teacher\.parquet: holds no score though base\.icd\.distil is on"):
-        read_lessons(split_manifest(asked.paths), "icd", Distil(**BOTH), asked.paths, ())
+        read_teaching(split_manifest(asked.paths), "icd", Distil(**BOTH), asked.paths, ())
 
 
 def test_scores_of_the_same_mllm_and_data_are_not_made_again(scorer: Scorer, repository: Path) -> None:
@@ -133,14 +133,14 @@ def test_scores_of_the_same_mllm_and_data_are_not_made_again(scorer: Scorer, rep
 def test_what_the_base_learns(scorer: Scorer, repository: Path) -> None:
     asked = inputs(repository, BOTH)
     teach.run(asked)
-    lessons = read_lessons(split_manifest(asked.paths), "icd", Distil(**BOTH), asked.paths, ())
-    assert [video.video_id for video in lessons.unlabelled] == ids("unlabelled")
-    table = lessons.scores.table.set_index("video_id")["score"]
-    expected = teacher_logits([table[video.video_id] for video in lessons.unlabelled])
-    assert lessons.scores.logits(lessons.unlabelled) == expected.tolist()
+    teaching = read_teaching(split_manifest(asked.paths), "icd", Distil(**BOTH), asked.paths, ())
+    assert [video.video_id for video in teaching.unlabelled] == ids("unlabelled")
+    table = teaching.scores.table.set_index("video_id")["score"]
+    expected = teacher_logits([table[video.video_id] for video in teaching.unlabelled])
+    assert teaching.scores.logits(teaching.unlabelled) == expected.tolist()
     nobody = VideoInput(scorer.asked[0][1], Path("x"))
-    assert np.isnan(lessons.scores.logits([nobody])).all()
-    alone = read_lessons(split_manifest(asked.paths), "icd", Distil(unlabelled=None, weight=1.0), asked.paths, ())
+    assert np.isnan(teaching.scores.logits([nobody])).all()
+    alone = read_teaching(split_manifest(asked.paths), "icd", Distil(unlabelled=None, weight=1.0), asked.paths, ())
     assert alone.unlabelled == []
 
 
@@ -188,4 +188,4 @@ def test_a_damaged_table_is_named(scorer: Scorer, repository: Path, column: str,
     table = pd.read_parquet(path)
     write_table(table.drop(columns=column) if value is None else table.assign(**{column: value}), path)
     with pytest.raises(DataError, match=message):
-        read_lessons(split_manifest(asked.paths), "icd", Distil(**BOTH), asked.paths, ()).scores.logits([])
+        read_teaching(split_manifest(asked.paths), "icd", Distil(**BOTH), asked.paths, ()).scores.logits([])
