@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-SPLITS = ("train", "val", "test", "traffic")
-SplitName = Literal["train", "val", "test", "traffic"]
+SPLITS = ("train", "val", "test", "traffic", "unlabelled")
+SplitName = Literal["train", "val", "test", "traffic", "unlabelled"]
+#: the split that a distilled base model learns from beside train; the only one that may be empty
+UNLABELLED: SplitName = "unlabelled"
+#: splits whose labels are looked at
+LABELLED_SPLITS = ("train", "val", "test")
 
 # why a clip was rejected at ingest: a closed list, so that dashboards can count it
 REASONS = (

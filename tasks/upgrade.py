@@ -17,6 +17,8 @@ from tasks.templates import template
 from tasks.workspace import round_trip
 
 _PER_ISSUE = ("media", "base", "mllm")
+#: what pipelines of that form lack
+_LATER_STAGE, _LATER_FILES = "teach", ("${models.presets}", "${paths.models}/${item}/teacher.parquet")
 _COMMENT = "What differs for one issue from recipe.yaml, which says how models are made"
 
 
@@ -125,7 +127,7 @@ def _params_document(path: Path, changes: Mapping[str, Any]) -> Any:
 
 
 def _pipeline(path: Path) -> Any:
-    """dvc.yaml with what its stages read of recipe.yaml; stages that a user added stay as they are."""
+    """dvc.yaml with the stage it lacks and what its stages read of recipe.yaml; what a user added stays as it is."""
     document = round_trip().load(path.read_text(encoding="utf-8"))
     ours = read_pipeline()
     if "vars" not in document:
@@ -133,13 +135,15 @@ def _pipeline(path: Path) -> Any:
     for name, stage in ours["stages"].items():
         if name in document["stages"]:
             _add_missing(document["stages"][name].get("do", document["stages"][name]), stage.get("do", stage))
+        elif name == _LATER_STAGE:
+            document["stages"][name] = stage
     return document
 
 
 def _add_missing(stage: Any, ours: Mapping[str, Any]) -> None:
     for kind in ("deps", "params"):
         for entry in ours.get(kind, []):
-            if ("recipe.yaml" in entry or entry == "${models.presets}") and entry not in stage.setdefault(kind, []):
+            if ("recipe.yaml" in entry or entry in _LATER_FILES) and entry not in stage.setdefault(kind, []):
                 stage[kind].append(entry)
 
 

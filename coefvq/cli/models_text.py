@@ -41,6 +41,8 @@ def plan_text(result: dict[str, Any], gib: float) -> str:
     lines += [_line(part, _millions(count)) for part, count in result["parameters"].items() if count]
     lines.append(_line("total", _millions(total)))
     lines.append(_line("of them trained", f"{_millions(result['trainable'])}   ({result['trainable'] / total:.2%})"))
+    lines += ["", "parameters of a first stage, by architecture"]
+    lines += [_line(kind, _millions(count)) for kind, count in result["base_parameters"].items()]
     seen, read = result["visual_tokens"], result["text_tokens"]
     lines += ["", "tokens per video", _line("visual", f"{seen:,}"), _line("text, at most", f"{read:,}")]
     lines += ["", "FLOPs per video, one forward pass"]

@@ -36,7 +36,7 @@ def add(app: typer.Typer, stage: Stage) -> None:
 def _command(stage: Stage) -> Any:
     if stage.name in ("train-base", "train-mllm"):
         return _training(stage)
-    if stage.name in ("ingest", "predict"):
+    if stage.name in ("ingest", "teach", "predict"):
         return _on_an_engine(stage)
 
     def for_issue(issue: IssueOption, params: ParamsOption = PARAMS_FILE) -> None:

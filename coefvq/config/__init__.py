@@ -24,7 +24,18 @@ from coefvq.config.data import (
     Validate,
 )
 from coefvq.config.inputs import Inputs, Tracked, Untracked
-from coefvq.config.models import Alignment, BaseModelParams, Lora, MediaSpec, MLLMParams, Models, Recipe, Training
+from coefvq.config.models import (
+    Alignment,
+    AttentionLayers,
+    BaseModelParams,
+    Distil,
+    Lora,
+    MediaSpec,
+    MLLMParams,
+    Models,
+    Recipe,
+    Training,
+)
 from coefvq.config.params import Params, check_issue_names
 from coefvq.config.reading import (
     PARAMS_FILE,
@@ -43,7 +54,9 @@ __all__ = [
     "RECIPE_FILE",
     "Alignment",
     "Approximate",
+    "AttentionLayers",
     "BaseModelParams",
+    "Distil",
     "Evaluate",
     "Fraction",
     "Fractions",

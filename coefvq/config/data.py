@@ -25,6 +25,10 @@ class Paths(Section):
         """Folder of one trained model."""
         return Path(self.models) / issue / kind
 
+    def teacher(self, issue: str) -> Path:
+        """What the MLLM says of the videos that a base model is distilled from."""
+        return Path(self.models) / issue / "teacher.parquet"
+
     def report(self, issue: str, name: str) -> Path:
         """One report file of an issue."""
         return Path(self.reports) / issue / name
@@ -109,12 +113,13 @@ class Fractions(Section):
     val: Fraction
     test: Fraction
     traffic: Fraction
+    unlabelled: Fraction = 0.0  # what a distilled base model learns from beside train
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
-        total = self.train + self.val + self.test + self.traffic
+        total = self.train + self.val + self.test + self.traffic + self.unlabelled
         if abs(total - 1.0) > 1e-9:
-            raise ValueError(f"train + val + test + traffic must be 1, got {total:g}")
+            raise ValueError(f"train + val + test + traffic + unlabelled must be 1, got {total:g}")
         return self
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from coefvq.config.values import Count, Fraction, Positive, PresetName, Section
 
@@ -46,15 +46,55 @@ class Training(Section):
     deepspeed: Literal["zero2", "zero2_offload"] | None
 
 
+class AttentionLayers(Section):
+    """Pre-norm transformer layers over a video's vectors: one of each image, of the text, of the sound.
+
+    ``feature_noise`` is added to the vectors in training, in standard deviations of each of their numbers.
+    """
+
+    width: Count
+    heads: Count
+    layers: Count
+    dropout: Fraction
+    feature_noise: Annotated[float, Field(ge=0.0)]
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width}: expected a multiple of heads ({self.heads})")
+        return self
+
+
+class Distil(Section):
+    """The MLLM's logits as a second target of the base model, on train and on the split ``unlabelled``.
+
+    ``unlabelled: null`` leaves train alone. ``weight`` is that of the squared error beside the labels' loss.
+    """
+
+    unlabelled: Literal["unlabelled"] | None
+    weight: Positive
+
+
 class BaseModelParams(Section):
-    """The first stage of the cascade."""
+    """The first stage of the cascade; ``attention`` is read where the architecture is."""
 
     preset: PresetName
-    architecture: Literal["frames", "multitower", "siglip"]
+    architecture: Literal["frames", "multitower", "siglip", "attention"]
     audio: bool
     motion: bool
     freeze_towers: bool
+    attention: AttentionLayers | None = None
+    distil: Distil | None = None  # None: labels alone
     training: Training
+
+    @model_validator(mode="after")
+    def _attention_has_its_sizes(self) -> Self:
+        if self.architecture == "attention" and self.attention is None:
+            raise ValueError(
+                "architecture attention needs attention: {width, heads, layers, dropout, feature_noise}; "
+                "recipe starter shows values"
+            )
+        return self
 
 
 class Lora(Section):

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from coefvq.config import Lora, MediaSpec
+from coefvq.config import AttentionLayers, Lora, MediaSpec
 from coefvq.errors import ModelError
 from coefvq.models import pretrained
+from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.audio import AudioBranch
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.language import LanguageBranch, Pooling, decoder_config
@@ -18,7 +19,14 @@ from coefvq.models.mllm import Fusion, MultimodalLLM, match_token_length
 from coefvq.models.parts import AudioPart, LitePart, Preset, SiglipPart
 from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
-from coefvq.models.vision import CnnBranch, SiglipBranch, onevision_config, split_onevision, visual_tokens
+from coefvq.models.vision import (
+    CnnBranch,
+    SiglipBranch,
+    motion_count,
+    onevision_config,
+    split_onevision,
+    visual_tokens,
+)
 
 # standard deviation of SmolLM2's embeddings: what a new projector's tokens should look like to it
 _EMBEDDING_STD = 0.13
@@ -50,16 +58,24 @@ class Builder:
 
     def multitower(self, ids: TokenIds, motion: bool = False, freeze: bool = False) -> MultiTower:
         """Base model with frame, text and audio towers."""
-        part = self.preset.tower_text
-        text = TextTower(part, ids.pad)
-        if (folder := self._folder("tower_text")) is not None:
-            pretrained.load_text_tower(text.encoder, part, folder, self._key("tower_text"), self.mapped)
+        text = self._text_tower(ids, freeze)
         frames = self._frame_tower("tower_frames", motion, freeze)
         audio = self._audio("tower_audio", self.preset.tower_audio)
         if freeze:
-            freeze_module(text)
             freeze_module(audio)
         return MultiTower(frames, text, audio)
+
+    def attention(
+        self, ids: TokenIds, sizes: AttentionLayers, hears: bool, motion: bool = False, freeze: bool = False
+    ) -> AttentionClassifier:
+        """Base model that attends to the vectors of the multi-tower's towers, with or without sound."""
+        text = self._text_tower(ids, freeze)
+        frames = self._frame_tower("tower_frames", motion, freeze)
+        audio = self._audio("tower_audio", self.preset.tower_audio) if hears else None
+        if freeze and audio is not None:
+            freeze_module(audio)
+        images = self.media.frames + (motion_count(self.media.frames) if motion else 0)
+        return AttentionClassifier(frames, text, audio, images, sizes)
 
     def siglip(self, ids: TokenIds, hears: bool, freeze: bool = False) -> SiglipClassifier:
         """SigLIP on frames and text, with or without sound."""
@@ -150,6 +166,15 @@ class Builder:
         tower = FrameTower(part, self.preset.frame_size or self.media.frame_size, motion)
         if (folder := self._folder(role)) is not None:
             pretrained.load_frame_encoder(tower.encoder, part, folder, self._key(role), self.mapped)
+        if freeze:
+            freeze_module(tower)
+        return tower
+
+    def _text_tower(self, ids: TokenIds, freeze: bool) -> TextTower:
+        part = self.preset.tower_text
+        tower = TextTower(part, ids.pad)
+        if (folder := self._folder("tower_text")) is not None:
+            pretrained.load_text_tower(tower.encoder, part, folder, self._key("tower_text"), self.mapped)
         if freeze:
             freeze_module(tower)
         return tower

@@ -14,6 +14,7 @@ _ROLES = {
     "mllm": ("onevision", "vision", "language", "audio"),
     "frames": ("frames",),
     "multitower": ("tower_frames", "tower_text", "tower_audio"),
+    "attention": ("tower_frames", "tower_text", "tower_audio"),
     "siglip": ("siglip", "tower_audio"),
 }
 
@@ -46,6 +47,7 @@ def model_card(classifier: Classifier) -> str:
         f"- sees {media.frames} frames of {media.frame_size} px"
         + (f", hears {media.audio_seconds:g} s" if config.hears else ", no sound")
         + (", reads title and on-screen text" if config.text else ", no text"),
+        *([f"- distilled from the MLLM with SHA-256 {config.teacher}"] if config.teacher else []),
         f"- labels: {', '.join(f'{key} = {label}' for key, label in config.id2label.items())}",
         "",
         "## Published parts",

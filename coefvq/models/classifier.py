@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from coefvq.config import BaseModelParams, Lora, MediaLimits, MediaSpec, MLLMParams
+from coefvq.config import AttentionLayers, BaseModelParams, Lora, MediaLimits, MediaSpec, MLLMParams
 from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
@@ -32,6 +32,7 @@ from coefvq.models.text import TextEncoder, check_fits, load_text_encoder, train
 from coefvq.models.tokens import SpecialTokens
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_TEXT_TOWERS = ("multitower", "attention")  # architectures that read by the part tower_text
 
 
 class ModelConfig(BaseModel):
@@ -52,7 +53,7 @@ class ModelConfig(BaseModel):
     kind: Literal["base", "mllm"]
     preset: str
     definition: Mapping[str, Any] | None = None
-    architecture: Literal["frames", "multitower", "siglip", "mllm"]
+    architecture: Literal["frames", "multitower", "siglip", "attention", "mllm"]
     media: MediaSpec
     limits: MediaLimits | None = None  # None: trained before they were kept
     fusion: Literal["late", "early", "none"] = "none"
@@ -61,6 +62,8 @@ class ModelConfig(BaseModel):
     audio: bool = False
     motion: bool = False
     freeze_towers: bool = False
+    attention: AttentionLayers | None = None
+    teacher: str | None = None  # SHA-256 of the MLLM's folder that a distilled base learned from
     lora_rank: int = 0
     lora_alpha: int = 0
     merged: bool = False
@@ -73,6 +76,8 @@ class ModelConfig(BaseModel):
             raise ValueError(f"issues = {list(self.issues)}: expected at least one name, each once")
         if len(self.issues) > 1 and self.kind == "base":
             raise ValueError(f"issues = {list(self.issues)}: a base model has one issue; train one for each")
+        if (self.architecture == "attention") != (self.attention is not None):
+            raise ValueError(f"architecture = {self.architecture}: expected attention's sizes with attention alone")
         return self
 
     @cached_property
@@ -184,6 +189,7 @@ def base_config(
         audio=not sees_only and params.audio,
         motion=params.motion,
         freeze_towers=params.freeze_towers,
+        attention=params.attention if params.architecture == "attention" else None,
     )
 
 
@@ -247,6 +253,9 @@ def build(
     ids = TokenIds(pad=text.pad_id, video=text.video_id)
     if config.architecture == "multitower":
         return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers), text)
+    if config.architecture == "attention" and config.attention is not None:
+        attending = make.attention(ids, config.attention, config.hears, config.motion, config.freeze_towers)
+        return Classifier(config, attending, text)
     if config.architecture == "siglip":
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
     lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)
@@ -268,7 +277,8 @@ def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | No
 
 def _tokenizer_role(config: ModelConfig) -> str | None:
     """Role of the published part whose tokenizer the model reads with; None: one is trained on the titles."""
-    roles = {"mllm": ("onevision", "language"), "multitower": ("tower_text",), "siglip": ("siglip",)}
+    tower = ("tower_text",)
+    roles = {"mllm": ("onevision", "language"), "multitower": tower, "attention": tower, "siglip": ("siglip",)}
     return next((role for role in roles[config.architecture] if role in config.parts.weights), None)
 
 
@@ -280,7 +290,7 @@ def text_limit(config: ModelConfig) -> int:
     preset = config.parts
     if config.architecture == "siglip":
         return min(preset.max_text_tokens, preset.siglip.text_positions - 2)
-    if config.architecture == "multitower":
+    if config.architecture in _TEXT_TOWERS:
         part = preset.tower_text
         taken = 4 if part.model_type == "xlm-roberta" else 2
         return min(preset.max_text_tokens, part.max_position_embeddings - taken)
@@ -291,12 +301,13 @@ def _embeddings(config: ModelConfig) -> int:
     preset = config.parts
     if config.architecture == "mllm":
         return preset.language.vocab_size
-    return preset.tower_text.vocab_size if config.architecture == "multitower" else preset.siglip.vocab_size
+    return preset.tower_text.vocab_size if config.architecture in _TEXT_TOWERS else preset.siglip.vocab_size
 
 
 def _vocabulary_key(config: ModelConfig) -> str:
-    names = {"mllm": "language.vocab_size", "multitower": "tower_text.vocab_size", "siglip": "siglip.vocab_size"}
-    return names[config.architecture]
+    if config.architecture in _TEXT_TOWERS:
+        return "tower_text.vocab_size"
+    return {"mllm": "language.vocab_size", "siglip": "siglip.vocab_size"}[config.architecture]
 
 
 def special_tokens(config: ModelConfig) -> SpecialTokens:
@@ -306,7 +317,7 @@ def special_tokens(config: ModelConfig) -> SpecialTokens:
         return SpecialTokens()
     if config.architecture == "mllm":
         return preset.language.tokens
-    return preset.tower_text.tokens if config.architecture == "multitower" else preset.siglip.tokens
+    return preset.tower_text.tokens if config.architecture in _TEXT_TOWERS else preset.siglip.tokens
 
 
 def load(folder: Path) -> Classifier:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from coefvq.config import Lora, MediaSpec
+from coefvq.config import AttentionLayers, Lora, MediaSpec
 from coefvq.models.assembly import Builder, TokenIds
 from coefvq.models.mllm import Fusion
 from coefvq.models.parts import Preset
 
 _IDS = TokenIds(pad=0, video=1)
+_ATTENTION = AttentionLayers(width=192, heads=4, layers=1, dropout=0.0, feature_noise=0.0)  # of recipe starter
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Counted:
 
 
 def count_base(preset: Preset, architecture: str, media: MediaSpec, *, audio: bool = True) -> Counted:
-    """Parameters of a base model: ``frames``, ``multitower`` or ``siglip``."""
+    """Parameters of a base model: ``frames``, ``multitower``, ``siglip``, or ``attention`` as recipe starter has it."""
     make = Builder(preset, media, weights=False)
     with torch.device("meta"):
         network: nn.Module
@@ -38,9 +39,15 @@ def count_base(preset: Preset, architecture: str, media: MediaSpec, *, audio: bo
             network = make.frames()
         elif architecture == "multitower":
             network = make.multitower(_IDS)
+        elif architecture == "attention":
+            network = make.attention(_IDS, _ATTENTION, audio)
         else:
             network = make.siglip(_IDS, hears=audio)
-    return Counted(_parts(network), _trainable(network))
+    parts = _parts(network)
+    if architecture == "attention":
+        towers = {name: parts.get(name, 0) for name in ("frames", "text", "audio")}
+        parts = {**towers, "head": _size(network) - sum(towers.values())}
+    return Counted(parts, _trainable(network))
 
 
 def count_mllm(preset: Preset, media: MediaSpec, lora: Lora, fusion: Fusion) -> Counted:

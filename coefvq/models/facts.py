@@ -7,7 +7,7 @@ from typing import Any
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.counting import count_base, count_mllm
 from coefvq.models.parts import Preset
-from coefvq.models.planning import plan
+from coefvq.models.planning import BASES, plan
 from coefvq.models.weights.sources import Source
 
 _LORA = Lora(rank=32, alpha=64, dropout=0.0)
@@ -24,7 +24,7 @@ def preset_facts(preset: Preset) -> dict[str, Any]:
     """
     media = MediaSpec(frames=8, frame_size=preset.frame_size or 64, audio_seconds=30.0)
     mllm = count_mllm(preset, media, _LORA, "late")
-    bases = {kind: count_base(preset, kind, media) for kind in ("frames", "multitower", "siglip")}
+    bases = {kind: count_base(preset, kind, media) for kind in BASES}
     sizes = {
         "onevision": sum(mllm.parts[part] for part in ("vision encoder", "projector", "language model")),
         "vision": mllm.parts["vision encoder"],

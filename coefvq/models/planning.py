@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.assembly import Builder, TokenIds
-from coefvq.models.counting import Counted, count_mllm
+from coefvq.models.counting import Counted, count_base, count_mllm
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import Preset
 from coefvq.models.vision import visual_tokens
@@ -24,6 +24,8 @@ _GIB = 1024**3
 _HALF, _FULL = 2, 4  # bytes of bf16 and fp32
 # tensors of one decoder layer that live at once when it is computed anew, in units of its widest activation
 _LIVE_PER_LAYER = 6
+#: architectures of the first stage
+BASES = ("frames", "multitower", "siglip", "attention")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """The planner's answer; FLOPs count a multiply-add as two."""
+    """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages."""
 
     preset: str
     gpus: int
@@ -52,6 +54,7 @@ class Plan:
     text_tokens: int
     flops_per_video: dict[str, float]
     memory: Memory
+    base_parameters: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form with the derived sums."""
@@ -92,6 +95,7 @@ def plan(
         text_tokens=text_tokens,
         flops_per_video=forward_flops(network, media, length),
         memory=_memory(counted, preset, gpus, memory_gib, batch_size, length),
+        base_parameters={kind: count_base(preset, kind, media).total for kind in BASES},
     )
 
 

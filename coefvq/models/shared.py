@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.audio import AudioBranch
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.classifier import Classifier, published_names
@@ -116,7 +117,7 @@ def _slots(classifier: Classifier) -> Iterator[_Slot]:
         yield slot(network.language.decoder.get_input_embeddings(), "weight", "language", by_row=False)
     elif isinstance(network, FrameClassifier) and network.frames.lite:
         yield slot(network.frames, "encoder", "frames")
-    elif isinstance(network, MultiTower):
+    elif isinstance(network, MultiTower | AttentionClassifier):
         if network.frames.lite:
             yield slot(network.frames, "encoder", "tower_frames")
         yield slot(network.text, "encoder", "tower_text", by_row=False)

@@ -12,7 +12,7 @@ from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSi
 from coefvq.models.frozen import READS, SEES, FrozenPart, is_frozen
 from coefvq.models.language import positions_of
 from coefvq.models.parts import FrameTowerPart, LitePart, ResNetPart, SiglipPair, SwinPart, TextPart
-from coefvq.models.vision import lite_input, motion_images
+from coefvq.models.vision import lite_cells, lite_input, lite_settings, motion_images, with_motion
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -28,6 +28,7 @@ class FrameTower(nn.Module):
         self.encoder, width = _frame_encoder(part, frame_size)
         self.lite = isinstance(part, LitePart)
         self.motion, self._part = motion, part
+        self.vector_size = width
         self.output_size = width * (2 if motion else 1)
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -41,15 +42,24 @@ class FrameTower(nn.Module):
             return seen
         return torch.cat([seen, self._mean_over_images(motion_images(pixel_values))], dim=1)
 
+    def vectors(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """pixel_values [B,F,3,S,S] in [-1,1] -> vectors of frames, then of motion images, [B,T,vector_size]."""
+        images = with_motion(pixel_values, self.motion)
+        if self.lite:
+            return lite_cells(self.encoder, images, side=1)
+        return self._pooled(images.flatten(0, 1)).reshape(*images.shape[:2], self.vector_size)
+
     def _mean_over_images(self, images: torch.Tensor) -> torch.Tensor:
         batch, count = images.shape[:2]
         flat = images.flatten(0, 1)
-        if self.lite:
-            pooled = self.encoder(lite_input(flat)).mean(dim=(2, 3))
-        else:
-            pooled = self.encoder(((flat + 1.0) / 2.0 - self.mean) / self.std).pooler_output.flatten(1)
+        pooled = self.encoder(lite_input(flat)).mean(dim=(2, 3)) if self.lite else self._pooled(flat)
         features: torch.Tensor = pooled.unflatten(0, (batch, count)).mean(dim=1)
         return features
+
+    def _pooled(self, images: torch.Tensor) -> torch.Tensor:
+        """Of transformers' networks: images [N,3,S,S] in [-1,1] -> [N,vector_size]."""
+        pooled: torch.Tensor = self.encoder(((images + 1.0) / 2.0 - self.mean) / self.std).pooler_output
+        return pooled.flatten(1)
 
     def frozen_part(self) -> FrozenPart | None:
         """``frame_features`` [B, output_size], where the tower does not train."""
@@ -57,6 +67,14 @@ class FrameTower(nn.Module):
             return None
         settings = {"kind": type(self._part).__name__, "motion": self.motion, **asdict(self._part)}
         return FrozenPart("frame_features", SEES, self, (self,), settings)
+
+    def frozen_vectors(self) -> FrozenPart | None:
+        """``vision_features`` [B,T,vector_size], as an MLLM with the same tower has them, where it does not train."""
+        if not is_frozen(self):
+            return None
+        kind = {"kind": type(self._part).__name__, "vectors": True, "motion": self.motion, **asdict(self._part)}
+        settings = lite_settings(1, self.motion) if self.lite else kind
+        return FrozenPart("vision_features", SEES, self.vectors, (self.encoder,), settings)
 
 
 def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:

@@ -113,12 +113,7 @@ class CnnBranch(nn.Module):
 
     def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] -> Z_f [B, images*tokens_per_frame, D_v], the pooled cells."""
-        images = torch.cat([pixel_values, motion_images(pixel_values)], dim=1) if self.motion else pixel_values
-        batch, count = images.shape[:2]
-        grid = self.tower(lite_input(images.flatten(0, 1)))
-        pooled = nn.functional.adaptive_avg_pool2d(grid, self.pooled_side)
-        cells: torch.Tensor = pooled.flatten(2).transpose(1, 2).reshape(batch, count * self.tokens_per_frame, -1)
-        return cells
+        return lite_cells(self.tower, with_motion(pixel_values, self.motion), self.pooled_side)
 
     def project(self, seen: torch.Tensor) -> torch.Tensor:
         """Z_f [B, T_v, D_v] -> H_f [B, T_v, D_lm]."""
@@ -129,16 +124,34 @@ class CnnBranch(nn.Module):
         """``vision_features`` Z_f, or ``projected_features`` H_f where p is frozen too and that is smaller."""
         if not is_frozen(self.tower):
             return None
-        settings = {"kind": "efficientnet-lite", "pooled_side": self.pooled_side, "motion": self.motion}
+        settings = lite_settings(self.pooled_side, self.motion)
         if is_frozen(self.projector, self.scale) and self.output_size < self.tower.output_size:
             modules = (self.tower, self.projector, self.scale)
             return FrozenPart("projected_features", SEES, self, modules, settings)
         return FrozenPart("vision_features", SEES, self.encode, (self.tower,), settings)
 
 
+def lite_cells(tower: nn.Module, images: torch.Tensor, side: int) -> torch.Tensor:
+    """images [B,T,3,S,S] in [-1,1] -> EfficientNet-Lite's grid averaged to ``side`` squared cells, [B,T*side**2,D]."""
+    batch, count = images.shape[:2]
+    pooled = nn.functional.adaptive_avg_pool2d(tower(lite_input(images.flatten(0, 1))), side)
+    cells: torch.Tensor = pooled.flatten(2).transpose(1, 2).reshape(batch, count * side**2, -1)
+    return cells
+
+
+def lite_settings(side: int, motion: bool) -> dict[str, Any]:
+    """What decides ``lite_cells`` beside the weights: equal in a base model and an MLLM, they share a cache entry."""
+    return {"kind": "efficientnet-lite", "pooled_side": side, "motion": motion}
+
+
 def lite_input(pixel_values: torch.Tensor) -> torch.Tensor:
     """SigLIP's scale (x / 127.5 - 1) -> EfficientNet-Lite's ((x - 127) / 128)."""
     return (pixel_values * 127.5 + 0.5) / 128.0
+
+
+def with_motion(pixel_values: torch.Tensor, motion: bool) -> torch.Tensor:
+    """Frames [B,F,3,S,S], followed by their ``motion_images`` where ``motion`` is on."""
+    return torch.cat([pixel_values, motion_images(pixel_values)], dim=1) if motion else pixel_values
 
 
 def motion_images(pixel_values: torch.Tensor) -> torch.Tensor:

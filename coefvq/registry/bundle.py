@@ -31,11 +31,15 @@ class _Part(BaseModel):
 
 
 class ModelRef(_Part):
-    """One trained model: its MLflow LoggedModel, the run that made it, and the hash of its folder."""
+    """One trained model: its MLflow LoggedModel, the run that made it, and the hash of its folder.
+
+    ``teacher`` is the hash of the MLLM's folder that a base model was distilled from.
+    """
 
     model_id: Name
     run_id: Name
     sha256: Sha256
+    teacher: Sha256 | None = None
 
 
 class DataRef(_Part):
@@ -130,7 +134,7 @@ def model_ref(folder: Path, run_record: Path) -> ModelRef:
     """Reference to the model in ``folder``, whose training stage wrote ``run_record`` (run.json).
 
     Raises:
-        RegistryError: the folder is empty, or run.json lacks a key.
+        RegistryError: the folder is empty, run.json lacks a key, or config.json names no proper teacher.
         DataError: run.json is missing or is not a JSON object.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -139,7 +143,15 @@ def model_ref(folder: Path, run_record: Path) -> ModelRef:
     for key in ("run_id", "model_id"):
         if not isinstance(record.get(key), str):
             raise RegistryError(f"{run_record}: {key}: expected a text; run the training stage again")
-    return ModelRef(model_id=record["model_id"], run_id=record["run_id"], sha256=sha256_tree(folder))
+    description = folder / "config.json"
+    teacher = read_json(description).get("teacher") if description.is_file() else None
+    ids = {name: record[name] for name in ("model_id", "run_id")}
+    try:
+        return ModelRef(**ids, sha256=sha256_tree(folder), teacher=teacher)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RegistryError(f"{folder}: {key}: {first['msg']}; run the training stage again") from error
 
 
 def build_candidate(

@@ -73,6 +73,18 @@ class TrainMLLMInputs(Inputs):
     tracking: Annotated[Tracking, Tracked("tracking")]
 
 
+class TeachInputs(Inputs):
+    """The MLLM's scores for a base model that is distilled; what the MLLM sees is in its folder."""
+
+    issue: str
+    model: Annotated[BaseModelParams, Tracked("base.{issue}")]
+    near_duplicates: Annotated[int | None, Tracked("split.near_duplicates")]
+    predict: Annotated[Predict, Tracked("predict")]
+    reading: ReadingSettings
+    paths: Annotated[Paths, Untracked("paths")]
+    protocols: Annotated[tuple[str, ...], Untracked("ingest.protocols")]
+
+
 class PredictInputs(Inputs):
     """Scoring with both models; what they see is in their folders."""
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 
 from coefvq.data.locations import media_root
@@ -12,13 +9,10 @@ from coefvq.data.manifest import to_inputs, write_table
 from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
 from coefvq.files import write_json
-from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_dataset
-from coefvq.inference.bulk import score_on_ray
-from coefvq.models.classifier import load
-from coefvq.records import SCORE_COLUMNS, VideoInput, label_column, posterior_column
+from coefvq.inference import Scores
+from coefvq.records import SCORE_COLUMNS, label_column, posterior_column
 from coefvq.stages.inputs import PredictInputs
-from coefvq.terminal import Advance, progress
-from coefvq.training.loading import checked, decoded, opened
+from coefvq.training.scoring import score_videos
 
 _SCORED = ("val", "test", "traffic")
 _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}
@@ -32,40 +26,14 @@ def run(inputs: PredictInputs) -> None:
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     for kind in ("base", "mllm"):
-        with progress(f"scoring with {kind} [{issue}]", len(videos)) as advance:
-            scores[kind], bad = _score(inputs, inputs.paths.model_dir(kind, issue), videos, f"{issue} {kind}", advance)
+        folder = inputs.paths.model_dir(kind, issue)
+        scores[kind], bad = score_videos(folder, videos, inputs.predict, inputs.reading, kind, issue)
         skipped |= bad
     table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
     table = table[~table["video_id"].isin(skipped)].reset_index(drop=True)
     write_table(table.loc[:, list(SCORE_COLUMNS)], inputs.paths.report(issue, "scores.parquet"))
     counts = {str(name): int(count) for name, count in table["split"].value_counts().items()}
     write_json(inputs.paths.report(issue, "predict.json"), {"scored": counts, "skipped": len(skipped)})
-
-
-def _score(
-    inputs: PredictInputs, folder: Path, videos: list[VideoInput], title: str, advance: Advance
-) -> tuple[Scores, dict[str, str]]:
-    """Scores [n], NaN where a clip could not be read, and why it could not, by video."""
-    predict, reading = inputs.predict, inputs.reading
-    scores = np.full(len(videos), np.nan)
-    if reading.runtime.engine == "ray":
-        scores, failed = score_on_ray(folder, videos, predict, reading.limits, reading.runtime.workers, advance)
-        named = {videos[index].video_id: error for index, error in failed.items()}
-        return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
-    if predict.approximate != NOTHING:
-        # what an approximation sees is not what the cache was filled for
-        ready = load_for_scoring(folder, predict)
-        source = decoded(reading, ready, videos, title)
-        kept = source.kept(videos)
-        scores[kept] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
-        return scores, dict(source.skipped)
-    classifier = load(folder)
-    # features are those of the trained towers, so that training and scoring share them
-    with opened(reading, classifier, videos, 1, title) as source:
-        ready = ready_for_scoring(classifier, predict)
-        kept = source.kept(videos)
-        scores[kept] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
-    return scores, dict(source.skipped)
 
 
 def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:

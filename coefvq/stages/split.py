@@ -51,7 +51,10 @@ def settings_digest(split: Split, seed: int) -> str:
 
     Left out is what must not reshuffle a test set: how many negatives are kept, and which issues there are.
     """
-    return sha256_json([seed, split.model_dump(mode="json", exclude={"negatives"})])
+    settings = split.model_dump(mode="json", exclude={"negatives"})
+    if not settings["fractions"]["unlabelled"]:
+        del settings["fractions"]["unlabelled"]  # splits that were made before there was one stay
+    return sha256_json([seed, settings])
 
 
 def _tell(account: dict[str, Any]) -> None:

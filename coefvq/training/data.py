@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from coefvq.config import Distil
 from coefvq.data.descriptions import read_descriptions
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
@@ -15,6 +16,7 @@ from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, labels_of
 from coefvq.errors import SplitError
 from coefvq.records import VideoInput
 from coefvq.training.settings import TrainingSettings
+from coefvq.training.teacher import Teaching, read_teaching
 
 
 @dataclass(frozen=True)
@@ -28,29 +30,36 @@ class LabelledVideos:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Train and val of one issue; ``descriptions`` are those of train, None where nobody asked for them."""
+    """Train and val of one issue; ``descriptions`` of train and ``teaching`` are None where nobody asked for them."""
 
     train: LabelledVideos
     val: LabelledVideos
     descriptions: list[tuple[str, ...]] | None
     hashes: DataHashes
+    teaching: Teaching | None = None
 
 
-def read_training_data(settings: TrainingSettings, with_descriptions: bool) -> TrainingData:
+def read_training_data(
+    settings: TrainingSettings, with_descriptions: bool, distil: Distil | None = None
+) -> TrainingData:
     """Read, join and hash manifest and splits.
 
     Raises:
-        DataError: a table is missing or damaged, or a split has no labelled row.
+        DataError: a table is missing or damaged, a split has no labelled row, or a teacher is asked for and silent.
         SplitError: the labels of a split are all equal.
     """
     rows = split_manifest(settings.paths)
     train = labelled(rows, settings.issue, "train")
     descriptions = read_descriptions(train, Path(settings.paths.raw)) if with_descriptions else None
+    teaching = None
+    if distil is not None:
+        teaching = read_teaching(rows, settings.issue, distil, settings.paths, settings.protocols)
     data = TrainingData(
         labelled_videos(train, settings),
         labelled_videos(labelled(rows, settings.issue, "val"), settings),
         descriptions,
         data_hashes(settings.paths),
+        teaching,
     )
     for split, part in (("train", data.train), ("val", data.val)):
         check_both_classes(part.labels, settings.issue, split)

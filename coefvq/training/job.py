@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coefvq.config import Alignment, BaseModelParams, MediaLimits, MLLMParams, Training
+from coefvq.config import Alignment, BaseModelParams, Distil, MediaLimits, MLLMParams, Training
 from coefvq.models.aligned import start_aligned
 from coefvq.models.assembly import device
 from coefvq.models.classifier import Classifier, ModelConfig, base_config, build, mllm_config, text_encoder
@@ -29,6 +29,7 @@ class TrainingJob:
     logged_params: dict[str, Any]
     alignment: Alignment | None = None
     description_weight: float = 0.0
+    distil: Distil | None = None
     noise: FeatureNoise = field(default_factory=FeatureNoise)
 
     @property
@@ -52,6 +53,7 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
             training=model.training,
             lora_dropout=0.0,
             logged_params=model.model_dump(),
+            distil=model.distil,
         )
     return TrainingJob(
         config=mllm_config(settings.issue, model, settings.media, definition),

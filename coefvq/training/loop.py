@@ -21,11 +21,13 @@ from transformers import PrinterCallback, set_seed
 from coefvq.config import Training
 from coefvq.errors import TrainingError
 from coefvq.files import sha256_json
+from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.packed import packed_frozen
 from coefvq.training.arguments import training_arguments
 from coefvq.training.averaging import AverageWeights
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
+from coefvq.training.distilling import Lesson, WithTeacher, standardise
 from coefvq.training.keeper import EpochListener, KeepBest
 from coefvq.training.losses import ClassificationLoss, LossSpec, class_prior
 from coefvq.training.objective import (
@@ -85,6 +87,7 @@ def fit(
     checkpoints: CheckpointFolder | None = None,
     sampler: Sampler[int] | None = None,
     described: tuple[Words, float] | None = None,
+    lesson: Lesson | None = None,
 ) -> FitResult:
     """Train in place and leave the weights of the epoch that is best on validation by ``metric_for_best_model``.
 
@@ -92,7 +95,8 @@ def fit(
     weights for validation. The losses know none: where negatives were thinned on purpose, the model is meant to
     train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither
     it nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one;
-    ``described`` are the words of its rows and their weight beside the labels. With ``checkpoints`` a killed
+    ``described`` are the words of its rows and their weight beside the labels, ``lesson`` what a teacher says of
+    them. With ``checkpoints`` a killed
     training goes on where the newest one was written, and ``on_epoch`` hears the epochs before it again; they are
     the caller's to remove once the result is safe.
 
@@ -103,11 +107,14 @@ def fit(
     spec = LossSpec(params.loss, params.positive_weight, params.focal_gamma)
     prior = class_prior(train_set.labels or []) if params.loss == "logit_adjusted" else torch.full((1, 2), 0.5)
     labelled = WithLoss(classifier.network, ClassificationLoss(spec, prior))
+    collator = collator or classifier.collator
+    if isinstance(classifier.network, AttentionClassifier):
+        standardise(classifier.network, train_set, collator)
     return optimize(
-        labelled if described is None else WithDescriptions(labelled, *described),
+        _objective(labelled, described, lesson),
         train_set,
         val_set,
-        collator or classifier.collator,
+        collator,
         params,
         seed,
         on_epoch,
@@ -115,6 +122,12 @@ def fit(
         checkpoints,
         sampler,
     )
+
+
+def _objective(labelled: WithLoss, described: tuple[Words, float] | None, lesson: Lesson | None) -> nn.Module:
+    if described is not None:
+        return WithDescriptions(labelled, *described)
+    return labelled if lesson is None else WithTeacher(labelled, lesson)
 
 
 def optimize(

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from coefvq.config import BaseModelParams, MLLMParams
 from coefvq.data.media.clips import default_cache
 from coefvq.data.splits.rows import DataHashes
@@ -13,10 +15,13 @@ from coefvq.files import sha256_json, write_json
 from coefvq.flat import flat_params
 from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset
+from coefvq.models.heads import MISSING_LABEL
+from coefvq.records import VideoInput
 from coefvq.terminal import say
 from coefvq.training.alignment import align
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.data import TrainingData, read_training_data
+from coefvq.training.distilling import Lesson
 from coefvq.training.job import TrainingJob, fresh_classifier, training_job
 from coefvq.training.loading import opened
 from coefvq.training.loop import EpochListener, FitResult, fit
@@ -25,6 +30,7 @@ from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import TrainingSettings
+from coefvq.training.teacher import Teaching
 from coefvq.training.word_alignment import Words, description_words
 
 _SAID = ("epoch", "loss", "val_loss", "val_average_precision")
@@ -38,8 +44,8 @@ def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMPa
     """
     use_own_device()
     asked = training_job(settings, model)
-    data = read_training_data(settings, with_descriptions=asked.reads_descriptions)
-    job = without_missing_descriptions(asked, data.descriptions)
+    data = read_training_data(settings, asked.reads_descriptions, asked.distil)
+    job = with_teacher(without_missing_descriptions(asked, data.descriptions), data.teaching)
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
     if job.alignment is not None and job.alignment.epochs + job.alignment.projector_epochs > 0:
         align(classifier, job, data, settings, open_record)
@@ -71,6 +77,13 @@ def without_missing_descriptions(job: TrainingJob, descriptions: Sequence[tuple[
     return replace(job, alignment=None, description_weight=0.0)
 
 
+def with_teacher(job: TrainingJob, teaching: Teaching | None) -> TrainingJob:
+    """The job with its teacher's hash in the model's description."""
+    if teaching is None:
+        return job
+    return replace(job, config=job.config.model_copy(update={"teacher": teaching.scores.teacher}))
+
+
 @dataclass(frozen=True)
 class _Fitting:
     """Every rank does the same."""
@@ -82,12 +95,15 @@ class _Fitting:
 
     def run(self, classifier: Classifier, report: EpochListener) -> tuple[FitResult, dict[str, int]]:
         """Train; also how many videos there were of each kind."""
-        job, train, val = self.job, self.data.train, self.data.val
-        videos = [*train.videos, *val.videos]
+        job, val, teaching = self.job, self.data.val, self.data.teaching
+        unlabelled = [] if teaching is None else teaching.unlabelled
+        learnt = [*self.data.train.videos, *unlabelled]
+        labels = [*self.data.train.labels, *([MISSING_LABEL] * len(unlabelled))]
+        videos = [*learnt, *val.videos]
         title = f"{job.config.issue} {job.config.kind}"
         passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
         with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
-            train_set, val_set = source.dataset(train.videos, train.labels), source.dataset(val.videos, val.labels)
+            train_set, val_set = source.dataset(learnt, labels), source.dataset(val.videos, val.labels)
             weight = val.weight.iloc[source.kept(val.videos)]
             result = fit(
                 classifier,
@@ -100,10 +116,13 @@ class _Fitting:
                 source.collator,
                 self.checkpoints,
                 self._sampler(source.collator, train_set),
-                self._described(classifier, source.kept(train.videos)),
+                self._described(classifier, source.kept(self.data.train.videos)),
+                self._lesson([learnt[at] for at in source.kept(learnt)]),
             )
+            extra = len(source.kept(unlabelled))
             counts = {
-                "train_videos": len(train_set),
+                "train_videos": len(train_set) - extra,
+                **({} if teaching is None else {"unlabelled_videos": extra}),
                 "val_videos": len(val_set),
                 "skipped_videos": len(source.skipped),
             }
@@ -115,6 +134,11 @@ class _Fitting:
         if weight == 0.0 or descriptions is None or classifier.text is None:
             return None
         return description_words(classifier.text, [descriptions[at] for at in kept]), weight
+
+    def _lesson(self, videos: list[VideoInput]) -> Lesson | None:
+        """What the teacher says of the rows that are read."""
+        teaching = self.data.teaching
+        return None if teaching is None else Lesson(torch.tensor(teaching.scores.logits(videos)), teaching.weight)
 
     def _sampler(self, collator: Collator, train_set: VideoDataset) -> LengthGrouped | None:
         """Grouping by the batch of all ranks and accumulated steps, so that their number does not change the order."""
@@ -139,6 +163,7 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         **flat_params({"seed": settings.seed, "training": job.training.model_dump(), "lora_dropout": job.lora_dropout}),
         **flat_params({"alignment": None if job.alignment is None else job.alignment.model_dump()}),
         "description_weight": job.description_weight,
+        **({} if job.distil is None else flat_params({"distil": job.distil.model_dump()})),
         **flat_params({"noise": asdict(job.noise)}),
         # what a clip may cost does not change what is learnt from it
         **flat_params({"model": config.model_dump(exclude={"limits"})}),

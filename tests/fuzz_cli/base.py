@@ -44,7 +44,8 @@ SETTINGS = {
     "validate.prevalence": {"icd": [0.0, 1.0], "ucc": [0.0, 1.0]},
     "evaluate.bootstrap": 100,
     "stability.videos_per_threshold": 4,
-    "split.fractions": {"train": 0.4, "val": 0.2, "test": 0.2, "traffic": 0.2},
+    "split.fractions": {"train": 0.35, "val": 0.2, "test": 0.2, "traffic": 0.15, "unlabelled": 0.1},
+    "base.icd.distil": {"unlabelled": "unlabelled", "weight": 0.1},
     "split.group_by": ["source_id"],
 }
 _ISSUE = ("--issue", "icd")
@@ -54,8 +55,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("ingest",),
     ("validate",),
     ("split",),
-    ("train-base", *_ISSUE),
     ("train-mllm", *_ISSUE),
+    ("teach", *_ISSUE),
+    ("train-base", *_ISSUE),
     ("predict", *_ISSUE),
     ("evaluate", *_ISSUE),
     ("thresholds", *_ISSUE),

@@ -134,6 +134,7 @@ _WRITERS = (
     "ingest",
     "validate",
     "split",
+    "teach --issue icd",
     "train-base --issue icd",
     "predict --issue icd",
     "evaluate --issue icd",

@@ -37,6 +37,7 @@ HEAVY = (
     "coefvq.stages.split",
     "coefvq.stages.train_base",
     "coefvq.stages.train_mllm",
+    "coefvq.stages.teach",
     "coefvq.stages.predict",
     "coefvq.stages.stability",
     "coefvq.stages.candidate",

@@ -176,7 +176,14 @@ TARGETS: tuple[Target, ...] = (
         "splits",
         "data/splits.parquet",
         (CONTROL, *PARQUET, *SPECIAL, *BYTES),
-        (f"predict {ISSUE}", f"train-mllm {ISSUE}", f"candidate {ISSUE}"),
+        (f"predict {ISSUE}", f"train-mllm {ISSUE}", f"candidate {ISSUE}", f"teach {ISSUE}"),
+    ),
+    Target(
+        "teacher",
+        "models/icd/teacher.parquet",
+        (CONTROL, *PARQUET, *SPECIAL, *BYTES),
+        (f"train-base {ISSUE}", f"teach {ISSUE}"),
+        _any((*PARQUET, *SPECIAL, *BYTES)),
     ),
     Target(
         "scores_parquet",

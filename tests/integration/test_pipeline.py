@@ -18,8 +18,9 @@ STAGES = [
     "ingest",
     "validate",
     "split",
-    "train-base",
     "train-mllm",
+    "teach",
+    "train-base",
     "predict",
     "evaluate",
     "thresholds",
@@ -122,7 +123,7 @@ def test_metrics_and_plots_work_offline(workspace: Workspace) -> None:
 def test_stage_levels_come_from_dvc(workspace: Workspace) -> None:
     levels = stage_levels(workspace.root, [ISSUE])
     assert levels[:3] == [["ingest"], ["validate"], ["split"]]
-    assert levels[3] == ["train-base@icd", "train-mllm@icd"]
+    assert levels[3:6] == [["train-mllm@icd"], ["teach@icd"], ["train-base@icd"]]
     assert levels[-1] == ["candidate@icd"]
     assert stage_levels(workspace.root, ["other"]) == [["ingest"], ["validate"], ["split"]]
 

@@ -51,9 +51,12 @@ TRAININGS = {f"train-{kind}@{issue}" for kind in ("base", "mllm") for issue in (
 @pytest.mark.parametrize(
     ("file", "key", "value", "expected"),
     [
-        ("params.yaml", "base.ucc.training.learning_rate", 0.5, {"train-base@ucc"}),
+        ("params.yaml", "base.ucc.training.learning_rate", 0.5, {"teach@ucc", "train-base@ucc"}),
         ("params.yaml", "mllm.icd.lora.rank", 3, {"train-mllm@icd"}),
-        ("recipe.yaml", "base.training.learning_rate", 0.5, {"train-base@icd", "train-base@ucc"}),
+        (
+            *("recipe.yaml", "base.training.learning_rate", 0.5),
+            {f"{stage}@{issue}" for stage in ("teach", "train-base") for issue in ("icd", "ucc")},
+        ),
         ("recipe.yaml", "mllm.lora.rank", 3, {"train-mllm@icd", "train-mllm@ucc"}),
         ("recipe.yaml", "models.presets", "other.yaml", TRAININGS),
         ("presets.yaml", "mine.extends", "tiny", TRAININGS),

@@ -34,12 +34,13 @@ ALIGNMENT = {
 }
 RECIPE = {
     "base.training.num_train_epochs": 1,
+    "base.distil": {"unlabelled": None, "weight": 1.0},
     "mllm.training.num_train_epochs": 1,
     "mllm.alignment": ALIGNMENT,
     "mllm.description_weight": 0.5,
 }
 FILES = ("manifest.parquet", "splits.parquet")
-HASHING = {"train-base", "train-mllm", "candidate"}
+HASHING = {"teach", "train-base", "train-mllm", "candidate"}
 
 
 @pytest.fixture

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.assign import assign_splits, check_splits, summarize
-from coefvq.data.splits.checks import LABELLED_SPLITS
 from coefvq.errors import SplitError
-from coefvq.records import SPLITS
+from coefvq.records import LABELLED_SPLITS, SPLITS
 
 KEYS = ("source_id", "creator_id", "sha256")
 PARAMS = Split(
-    fractions=Fractions(train=0.5, val=0.2, test=0.2, traffic=0.1),
+    fractions=Fractions(train=0.4, val=0.2, test=0.2, traffic=0.1, unlabelled=0.1),
     order="random",
     near_duplicates=None,
     negatives=Negatives(train=1.0, val=1.0, test=1.0),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams, Training
+from coefvq.config import AttentionLayers, BaseModelParams, Lora, MediaSpec, MLLMParams, Training
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.models.assembly import Builder, TokenIds, freeze_module
@@ -23,8 +23,11 @@ from coefvq.records import VideoInput
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=4, frame_size=64, audio_seconds=1.0)
-KINDS = ("frames", "multitower", "siglip", "mllm", "mllm-early", "projector-trains", "cnn-mllm")
+KINDS = ("frames", "multitower", "siglip", "attention", "mllm", "mllm-early", "projector-trains", "cnn-mllm")
 WORDS = ["what a lovely day", "watch till the end", "mi video original", "", "a much longer title, with many words"]
+
+
+ATTENTION = AttentionLayers(width=16, heads=2, layers=1, dropout=0.2, feature_noise=0.3)
 
 
 def training(epochs: float = 2.0) -> Training:
@@ -38,13 +41,14 @@ def text_encoder() -> TextEncoder:
 def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA) -> Classifier:
     torch.manual_seed(seed)
     text = text_encoder()
-    if kind in ("frames", "multitower", "siglip"):
+    if kind in ("frames", "multitower", "siglip", "attention"):
         params = BaseModelParams(
             preset="tiny",
             architecture=kind,  # type: ignore[arg-type]
             audio=True,
-            motion=kind == "frames",
+            motion=kind in ("frames", "attention"),
             freeze_towers=True,
+            attention=ATTENTION if kind == "attention" else None,
             training=training(),
         )
         return build(base_config("icd", params, media), None if kind == "frames" else text)

@@ -25,6 +25,7 @@ SPLIT_FOLDERS = {
     "validation": "val",
     "test": "test",
     "traffic": "traffic",
+    "unlabelled": "unlabelled",
 }
 Kind = Literal["csv", "jsonl", "parquet", "scan"]
 _SHOWN = 5

@@ -1,19 +1,22 @@
-"""Grouped, stratified, growth-stable assignment of videos to train, val, test and traffic.
+"""Grouped, stratified, growth-stable assignment of videos to train, val, test, traffic and unlabelled.
 
 Videos that share a value of a grouping column, the same bytes or a near-duplicate form one group, transitively,
 and a group is never divided. The steps, all deterministic by seed and independent of row order:
 
 1. A group with a video that the user's own column ``split`` places goes there as a whole; else a group with
    videos in ``previous`` takes their split: an old video never moves.
-2. Groups without any label go to *traffic*.
-3. *traffic* is filled up to its share with groups in the order of a seeded hash; no label is looked at.
+2. Groups without any label go to *traffic* and *unlabelled*, in the ratio of their shares.
+3. Both are filled up to their shares with groups in the order of a seeded hash; no label is looked at.
 4. *train*, *val* and *test* each get a group for every class of every issue they still lack: an exact
    search, so it succeeds whenever that is possible with the groups left.
 5. The remaining groups go, large ones first, where they shrink the chi-square distance between wanted
    and actual counts most (as scikit-learn's StratifiedGroupKFold, for unequal shares and many issues).
 
-With ``order: time`` steps 2 to 5 are: the oldest groups train, the next validate, the newest test, and traffic is
-drawn from the newest, since it stands for what arrives (split_time.py).
+*traffic* is what the share of MLLM calls is measured on, *unlabelled* what a distilled base model learns from.
+
+With ``order: time`` steps 2 to 5 are: the oldest groups train, the next validate, the newest test; traffic is drawn
+from the newest, since it stands for what arrives, and unlabelled from the oldest, since it is learned from
+(time_order.py).
 
 Videos that cannot be decoded get no split (NA) and tie no groups together.
 
@@ -33,12 +36,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from coefvq.config import Split
-from coefvq.data.splits.checks import LABELLED_SPLITS, check_splits, earlier_splits, summarize
+from coefvq.data.splits.checks import check_splits, earlier_splits, summarize
 from coefvq.data.splits.groups import Group, Places, components, decodable, make_groups, with_look_alikes
 from coefvq.data.splits.search import cover_classes, free_groups
 from coefvq.data.splits.time_order import Borders, borders_by_share, check_times, earlier_borders, up_to_the_borders
 from coefvq.errors import SplitError
-from coefvq.records import label_column
+from coefvq.records import LABELLED_SPLITS, UNLABELLED, label_column
 
 __all__ = ["assign_splits", "check_splits", "enrichment_weights", "summarize", "with_look_alikes"]
 
@@ -99,12 +102,12 @@ def enrichment_weights(
     share = splits.map(params.negatives.model_dump()).where(negative).fillna(1.0).astype(float)
     thinned = share < 1.0
     weights = pd.Series(1.0, index=manifest.index, name="weight")
-    draws = manifest.loc[thinned, "video_id"].map(lambda name: _draw(f"{seed}:keep:{name}")).astype(float)
+    draws = manifest.loc[thinned, "video_id"].map(lambda name: _number(f"{seed}:keep:{name}")).astype(float)
     weights[thinned] = (draws < share[thinned]) / share[thinned]
     return weights
 
 
-def _draw(text: str) -> float:
+def _number(text: str) -> float:
     """A number in [0, 1) that depends on the text only."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
 
@@ -130,7 +133,7 @@ def _pins(rows: pd.DataFrame, numbers: NDArray[np.int64], earlier: pd.Series[Any
 def _place(groups: Sequence[Group], fractions: Mapping[str, float]) -> Places:
     """Split of every group, by its number."""
     places = {number: group.pinned for number, group in enumerate(groups) if group.pinned}
-    places |= _draw_traffic(groups, places, fractions[TRAFFIC])
+    places |= _draw(groups, places, {name: fractions[name] for name in (TRAFFIC, UNLABELLED)})
     shares = {name: fractions[name] for name in LABELLED_SPLITS if fractions[name] > 0}
     if not shares:
         return dict.fromkeys(range(len(groups)), TRAFFIC) | places
@@ -138,26 +141,39 @@ def _place(groups: Sequence[Group], fractions: Mapping[str, float]) -> Places:
     return places | _balance(groups, places, shares)
 
 
-def _draw_traffic(groups: Sequence[Group], places: Places, share: float) -> Places:
-    """Groups for traffic: all unlabelled ones, then random ones as long as they bring it nearer its share."""
-    drawn = {n: TRAFFIC for n in free_groups(groups, places) if not groups[n].classes}
-    taken = sum(groups[n].size for n, name in (places | drawn).items() if name == TRAFFIC)
-    wanted = share * sum(group.size for group in groups)
-    rest = free_groups(groups, places | drawn)
-    for number in rest:
-        if taken + groups[number].size / 2 <= wanted:
-            drawn[number] = TRAFFIC
-            taken += groups[number].size
-    if not taken and wanted and rest:
-        # every group is more than twice what traffic wants
-        drawn[min(rest, key=lambda n: groups[n].size)] = TRAFFIC
+def _draw(groups: Sequence[Group], places: Places, shares: Mapping[str, float]) -> Places:
+    """Groups for traffic and unlabelled: all without a label, then random ones as long as they bring each its share."""
+    total = sum(group.size for group in groups)
+    wanted = {name: share * total for name, share in shares.items() if share > 0} or {TRAFFIC: 0.0}
+    drawn: Places = {}
+    sizes = dict.fromkeys(wanted, 0)
+    for number, name in places.items():
+        if name in sizes:
+            sizes[name] += groups[number].size
+    for number in free_groups(groups, places):
+        if not groups[number].classes:
+            # the one that is further from its share; the first, traffic, on a tie
+            name = min(wanted, key=lambda name: sizes[name] / max(wanted[name], 1e-9))
+            drawn[number] = name
+            sizes[name] += groups[number].size
+    for name, target in wanted.items():
+        rest = free_groups(groups, places | drawn)
+        for number in rest:
+            if sizes[name] + groups[number].size / 2 <= target:
+                drawn[number] = name
+                sizes[name] += groups[number].size
+        if not sizes[name] and target and rest:
+            # every group is more than twice what this split wants
+            smallest = min(rest, key=lambda n: groups[n].size)
+            drawn[smallest] = name
+            sizes[name] += groups[smallest].size
     return drawn
 
 
 def _balance(groups: Sequence[Group], places: Places, shares: Mapping[str, float]) -> Places:
     """Places for the remaining groups, nearest to the wanted counts by chi-square, greedily."""
     names = list(shares)
-    counts = {n: group.counts for n, group in enumerate(groups) if places.get(n) != TRAFFIC}
+    counts = {n: group.counts for n, group in enumerate(groups) if places.get(n, "train") in LABELLED_SPLITS}
     total = np.sum(list(counts.values()), axis=0) if counts else np.zeros(1)
     weights = np.array([shares[name] for name in names])
     wanted = np.maximum(np.outer(weights / weights.sum(), total), 1e-9)
@@ -177,8 +193,13 @@ def _balance(groups: Sequence[Group], places: Places, shares: Mapping[str, float
 
 
 def _place_by_time(groups: Sequence[Group], fractions: Mapping[str, float], borders: Borders) -> Places:
-    """Oldest train, then validate; of the newest, traffic gets its share and test the rest."""
+    """Oldest train (some unlabelled), then validate; of the newest, traffic gets its share and test the rest."""
     places = {number: group.pinned for number, group in enumerate(groups) if group.pinned}
-    places |= up_to_the_borders(groups, places, borders)
-    places |= _draw_traffic(groups, places, fractions[TRAFFIC])
+    past = up_to_the_borders(groups, places, borders)
+    if fractions[UNLABELLED] > 0:
+        held = {n: name for n, name in past.items() if name != "train"}
+        newer = dict.fromkeys((n for n in free_groups(groups, places) if n not in past), TRAFFIC)
+        past = past | _draw(groups, places | held | newer, {UNLABELLED: fractions[UNLABELLED]})
+    places |= past
+    places |= _draw(groups, places, {TRAFFIC: fractions[TRAFFIC]})
     return places | dict.fromkeys(free_groups(groups, places), "test")

@@ -11,9 +11,7 @@ import pandas as pd
 from coefvq.config import Split
 from coefvq.data.splits.groups import LOOK_ALIKE, components, tying_columns, with_look_alikes
 from coefvq.errors import SplitError
-from coefvq.records import SPLITS, label_column
-
-LABELLED_SPLITS = tuple(name for name in SPLITS if name != "traffic")
+from coefvq.records import LABELLED_SPLITS, SPLITS, UNLABELLED, label_column
 
 
 def check_splits(
@@ -179,6 +177,8 @@ def _check_size(name: str, rows: pd.DataFrame, placed: pd.Series[Any], params: S
     if (placed == name).any():
         return
     fraction = getattr(params.fractions, name)
+    if name == UNLABELLED and fraction == 0:
+        return
     sizes = np.bincount(components(rows, params)) if len(rows) else np.zeros(0, dtype=int)
     remedy = (
         f"raise split.fractions.{name}"

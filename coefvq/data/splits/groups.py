@@ -24,7 +24,7 @@ Places = dict[int, str]
 # column with the number of a video's near-duplicate group
 LOOK_ALIKE = "look_alike"
 # whom new videos follow where old ones of several splits are equally many
-_TIE_ORDER = ("test", "val", "traffic", "train")
+_TIE_ORDER = ("test", "val", "traffic", "unlabelled", "train")
 
 
 @dataclass(frozen=True, slots=True)

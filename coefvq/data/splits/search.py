@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from coefvq.data.splits.groups import Group, Places
-from coefvq.records import SPLITS
-
-_TRAFFIC = SPLITS[-1]
+from coefvq.records import LABELLED_SPLITS
 
 
 def free_groups(groups: Sequence[Group], places: Places) -> list[int]:
@@ -22,7 +20,7 @@ def cover_classes(groups: Sequence[Group], places: Places, names: Sequence[str])
     for number in sorted(free_groups(groups, places), key=lambda n: groups[n].size):
         if groups[number].classes:
             stock.setdefault(groups[number].classes, []).append(number)
-    everything = _union(groups[n].classes for n in range(len(groups)) if places.get(n) != _TRAFFIC)
+    everything = _union(groups[n].classes for n in range(len(groups)) if places.get(n, "train") in LABELLED_SPLITS)
     lacking = tuple(
         everything & ~_union(groups[n].classes for n, place in places.items() if place == name) for name in names
     )

@@ -56,10 +56,11 @@ def earlier_borders(rows: pd.DataFrame, numbers: NDArray[np.int64], earlier: pd.
 
 
 def borders_by_share(groups: Sequence[Group], fractions: Mapping[str, float]) -> Borders:
-    """Where the shares of train and val are full, counted in videos from the oldest on."""
+    """Where the shares of train (with unlabelled, which is as old) and val are full, in videos from the oldest on."""
     ordered = sorted(groups, key=lambda group: (group.time, group.key))
     ends = np.cumsum([group.size for group in ordered]) / max(sum(group.size for group in groups), 1)
-    edges = (fractions["train"], fractions["train"] + fractions["val"])
+    old = fractions["train"] + fractions["unlabelled"]
+    edges = (old, old + fractions["val"])
     # of groups with one time, all or none: the last that fits takes the others along
     fitting = (int(np.searchsorted(ends, edge + 1e-9, side="right")) for edge in edges)
     return Borders(*(ordered[count - 1].time if count else "" for count in fitting))

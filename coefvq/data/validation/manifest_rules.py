@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import Validate
-from coefvq.records import MANIFEST_COLUMNS, REASONS, SPLITS, label_column, posterior_column
+from coefvq.records import MANIFEST_COLUMNS, REASONS, SPLITS, UNLABELLED, label_column, posterior_column
 
 #: shortest and longest clip in seconds; outside of it a probe has most likely misread the container
 DURATION_S = (0.05, 3600.0)
@@ -231,6 +231,8 @@ def prevalence_table(rows: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
     found = []
     for name in SPLITS:
         part = rows[rows["split"] == name]
+        if name == UNLABELLED and part.empty:
+            continue  # no base model is distilled
         shares = {f"prevalence_{issue}": _share(part, issue) for issue in issues}
         found.append({"video_id": name, "rows": len(part), **shares})
     return pd.DataFrame(found)

@@ -79,7 +79,7 @@ COMPLAINTS: dict[str, tuple[str | None, str]] = {
     "reason": ("with a reason nobody knows", "run ingest again to probe these clips"),
     "sane": ("outside the range", "look at these clips (ffprobe); remove them or encode them anew"),
     "published": ("without a readable date", "write published_at as ISO 8601 and run ingest again"),
-    "split": ("with an unknown split", "write train, val, test or traffic, or leave the column empty"),
+    "split": ("with an unknown split", "write train, val, test, traffic or unlabelled, or leave the column empty"),
     "types": ("of another type", "run ingest again: it writes the types (docs/data.md)"),
     "drift": (
         "shifted",

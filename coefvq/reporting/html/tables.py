@@ -207,6 +207,9 @@ def lineage(given: ReportInputs) -> list[tuple[str, str]]:
         for kind, name in (("base", "base model"), ("mllm", "MLLM")):
             part = pair[kind]
             rows.append((name, f"{part['model_id']}, run {part['run_id']}, sha256 {part['sha256'][:16]}…"))
+        if teacher := pair["base"].get("teacher"):
+            whose = "that of this pair" if teacher == pair["mllm"]["sha256"] else "another than that of this pair"
+            rows.append(("base model distilled from", f"the MLLM with sha256 {teacher[:16]}…, {whose}"))
         data = pair["data"]
         rows += [
             ("data version", str(data["version"] or "none")),
@@ -219,7 +222,7 @@ def lineage(given: ReportInputs) -> list[tuple[str, str]]:
     rows.append(("policy", ", ".join(f"{key} {short(value)}" for key, value in policy.items())))
     for split, facts in ((given.splits or {}).get("splits") or {}).items():
         issue = facts.get("issues", {}).get(given.issue)
-        if issue:
+        if issue and facts.get("rows", 1):  # unlabelled may hold none
             rows.append((f"{split} split", f"{issue['labelled']:,} labelled, {issue['positives']:,} positive"))
     return rows
 

@@ -13,7 +13,7 @@ from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
 from coefvq.data.splits.checks import torn_videos
 from coefvq.errors import SplitError
-from coefvq.records import SPLITS
+from coefvq.records import LABELLED_SPLITS
 
 #: (videos, positives) per source of a real set: few large mixed sources, many single negatives
 REAL_GROUPS = [
@@ -63,7 +63,7 @@ def test_real_group_sizes_give_usable_splits_near_their_shares(seed: int) -> Non
     splits = assign_splits(manifest, ["icd"], wanted, seed)
     check_splits(manifest, splits, ["icd"], wanted)
     shares = splits.value_counts(normalize=True)
-    for name in SPLITS:
+    for name in (*LABELLED_SPLITS, "traffic"):
         assert shares[name] == pytest.approx(getattr(wanted.fractions, name), abs=0.05)
     for name in ("train", "val", "test"):
         assert manifest.loc[splits == name, "label_icd"].mean() == pytest.approx(92 / 191, abs=0.12)
@@ -344,6 +344,7 @@ def test_summary_counts_and_is_json() -> None:
             "val": {"rows": 1, "kept": 1, "groups": 1, "issues": {"icd": labelled(1, 1, 1.0)}},
             "test": {"rows": 1, "kept": 1, "groups": 1, "issues": {"icd": labelled(1, 0, 0.0)}},
             "traffic": {"rows": 0, "kept": 0, "groups": 0, "issues": {"icd": labelled(0, 0, None)}},
+            "unlabelled": {"rows": 0, "kept": 0, "groups": 0, "issues": {"icd": labelled(0, 0, None)}},
         },
         "conflicts": [],
     }
@@ -544,3 +545,46 @@ def test_a_video_unlabelled_for_one_issue_counts_by_the_other() -> None:
     weights = enrichment_weights(manifest, splits, ["icd", "ucc"], wanted, 1)
     assert (weights[[0, 1, 4]] == 1.0).all()  # positive for icd, icd, ucc
     assert set(weights[[2, 3, 5, 6, 7]]) <= {0.0, 2.0}
+
+
+def with_unlabelled(share: float, **changes: float) -> Split:
+    rest = {"train": 0.4, "val": 0.2, "test": 0.2, "traffic": 0.2 - share} | changes
+    return params().model_copy(update={"fractions": Fractions(**rest, unlabelled=share)})
+
+
+def test_unlabelled_gets_its_share_and_nothing_moves_where_there_is_none() -> None:
+    manifest = singles(100, 900)
+    splits = assign_splits(manifest, ["icd"], with_unlabelled(0.15), 3)
+    assert splits.eq("unlabelled").sum() == pytest.approx(150, abs=2)
+    check_splits(manifest, splits, ["icd"], with_unlabelled(0.15))
+    none = assign_splits(manifest, ["icd"], with_unlabelled(0.0), 3)
+    assert not none.eq("unlabelled").any()
+    check_splits(manifest, none, ["icd"], with_unlabelled(0.0))
+    assert (none[splits.eq("traffic")] == "traffic").all()
+
+
+def test_videos_without_a_label_go_to_traffic_and_unlabelled_by_their_shares() -> None:
+    manifest = singles(100, 900)
+    manifest.loc[manifest.index >= 400, "label_icd"] = pd.NA
+    counts = assign_splits(manifest, ["icd"], with_unlabelled(0.15), 3).value_counts()
+    assert counts["unlabelled"] + counts["traffic"] == 600
+    assert counts["unlabelled"] / counts["traffic"] == pytest.approx(3.0, abs=0.05)
+
+
+def test_an_empty_unlabelled_split_is_refused_only_where_it_has_a_share() -> None:
+    manifest = singles(20, 20)
+    splits = assign_splits(manifest, ["icd"], with_unlabelled(0.0), 1)
+    with pytest.raises(SplitError, match=r"split 'unlabelled' is empty: split\.fractions\.unlabelled is 0\.1"):
+        check_splits(manifest, splits, ["icd"], with_unlabelled(0.1))
+
+
+def test_time_order_takes_unlabelled_from_the_time_of_train() -> None:
+    manifest, wanted = dated(1000), timed(with_unlabelled(0.1))
+    splits = assign_splits(manifest, ["icd"], wanted, 3)
+    assert splits.eq("unlabelled").sum() == pytest.approx(100, abs=2)
+    assert splits.eq("train").sum() == pytest.approx(400, abs=2)
+    latest = manifest["published_at"].groupby(splits).max()
+    first = manifest["published_at"].groupby(splits).min()
+    assert latest["unlabelled"] < first["val"] < first["test"]
+    after = assign_splits(manifest, ["icd"], wanted, 3, by_id(manifest, splits))
+    assert after.equals(splits)

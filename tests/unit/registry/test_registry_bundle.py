@@ -115,6 +115,23 @@ def test_a_model_reference_comes_from_its_folder_and_its_run(tmp_path: Path) -> 
             model_ref(folder, record)
     record.write_text('{"run_id": "r", "model_id": "m", "model_uri": "models:/m"}')
     assert model_ref(folder, record).sha256 == sha256_tree(folder)
+    assert model_ref(folder, record).teacher is None
+
+
+def test_a_distilled_base_names_its_teacher(tmp_path: Path) -> None:
+    folder, record = tmp_path / "base", tmp_path / "base_run.json"
+    folder.mkdir()
+    record.write_text('{"run_id": "r", "model_id": "m"}')
+    (folder / "config.json").write_text(f'{{"teacher": "{"a" * 64}"}}')
+    taught = model_ref(folder, record)
+    assert taught.teacher == "a" * 64
+    plain = candidate()
+    pair = candidate(base=plain.base.model_copy(update={"teacher": taught.teacher}))
+    assert pair.content_hash == plain.content_hash
+    assert parse_candidate(pair.to_json(), "x").base.teacher == taught.teacher
+    (folder / "config.json").write_text('{"teacher": 3}')
+    with pytest.raises(RegistryError, match="base: teacher: Input should be a valid string; run the training stage"):
+        model_ref(folder, record)
 
 
 def test_names() -> None:

@@ -184,3 +184,12 @@ def test_cautions_name_drift_and_few_positives(given):
     traffic = drifted["split"] == "traffic"
     drifted.loc[traffic, "base"] = 1 - drifted.loc[traffic, "base"]
     assert "base scores of traffic differ from validation" in _Page(build(replace(given, scores=drifted))).text
+
+
+def test_the_teacher_of_a_distilled_base_is_named(given, page):
+    assert "distilled from" not in _Page(page).text
+    base = {**given.candidate["base"], "teacher": given.candidate["mllm"]["sha256"]}
+    taught = _Page(build(replace(given, candidate={**given.candidate, "base": base}))).text
+    assert "the MLLM with sha256 aaaaaaaaaaaaaaaa…, that of this pair" in taught
+    other = _Page(build(replace(given, candidate={**given.candidate, "base": {**base, "teacher": "b" * 64}}))).text
+    assert "the MLLM with sha256 bbbbbbbbbbbbbbbb…, another than that of this pair" in other

@@ -30,6 +30,11 @@ def old_form(root: Path, recipe: str, changes: dict[str, Any]) -> Params:
     lines = (root / "dvc.yaml").read_text().splitlines(keepends=True)
     ours = ("recipe.yaml", "${models.presets}", "vars:")
     (root / "dvc.yaml").write_text("".join(line for line in lines if not any(word in line for word in ours)))
+    pipeline = round_trip().load((root / "dvc.yaml").read_text())
+    del pipeline["stages"]["teach"]
+    pipeline["stages"]["train-base"]["do"]["deps"].remove("${paths.models}/${item}/teacher.parquet")
+    with (root / "dvc.yaml").open("w") as stream:
+        round_trip().dump(pipeline, stream)
     for name in ("recipe.yaml", "presets.yaml"):
         (root / name).unlink()
     return params

@@ -1,0 +1,41 @@
+"""The MLLM's scores of train and of unlabelled videos -> teacher.parquet, which a distilled base model learns from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from coefvq.data.locations import media_root
+from coefvq.data.manifest import to_inputs
+from coefvq.data.splits.rows import data_hashes, split_manifest
+from coefvq.errors import DataError
+from coefvq.files import sha256_json, sha256_tree
+from coefvq.stages.inputs import TeachInputs
+from coefvq.terminal import say
+from coefvq.training.scoring import score_videos
+from coefvq.training.teacher import read_teacher, teacher_rows, write_no_teacher, write_teacher
+
+
+def run(inputs: TeachInputs) -> None:
+    """Score once; scores of the same MLLM and data stay, and where no base model is distilled nothing is loaded."""
+    issue, target, distil = inputs.issue, inputs.paths.teacher(inputs.issue), inputs.model.distil
+    if distil is None:
+        write_no_teacher(target)
+        return
+    rows = teacher_rows(split_manifest(inputs.paths), issue, distil, inputs.near_duplicates)
+    folder = inputs.paths.model_dir("mllm", issue)
+    teacher = sha256_tree(folder)
+    asked = {"unlabelled": distil.unlabelled, "predict": inputs.predict.model_dump(exclude={"batch_size"})}
+    made_from = sha256_json([teacher, asdict(data_hashes(inputs.paths)), asked])
+    if _is_there(inputs, made_from):
+        say(f"{target}: scores of the same MLLM and data are there")
+        return
+    videos = to_inputs(rows, media_root(inputs.paths), inputs.protocols)
+    scores, _ = score_videos(folder, videos, inputs.predict, inputs.reading, "mllm", issue)
+    write_teacher(target, rows, scores, teacher, made_from)
+
+
+def _is_there(inputs: TeachInputs, made_from: str) -> bool:
+    try:
+        return read_teacher(inputs.paths.teacher(inputs.issue)).made_from == made_from
+    except DataError:
+        return False  # none yet, or damaged: the stage makes it anew

@@ -1,0 +1,68 @@
+"""A base that is distilled from the MLLM, through DVC and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from coefvq.files import sha256_file, sha256_tree
+from tasks.workspace import change_params
+from tests.integration.conftest import Workspace
+
+DISTIL = {
+    "split.fractions": {"train": 0.4, "val": 0.2, "test": 0.2, "traffic": 0.1, "unlabelled": 0.1},
+    "base.icd.distil": {"unlabelled": "unlabelled", "weight": 1.0},
+}
+
+
+def teacher_of(root: Path) -> str | None:
+    found: str | None = json.loads((root / "models/icd/base/config.json").read_text()).get("teacher")
+    return found
+
+
+def test_the_teacher_scores_train_and_unlabelled_and_the_pair_names_it(workspace: Workspace) -> None:
+    root = workspace.root
+    assert pd.read_parquet(root / "models/icd/teacher.parquet").empty
+    assert teacher_of(root) is None
+    change_params(root / "params.yaml", DISTIL)
+    assert {"split", "train-mllm@icd", "teach@icd", "train-base@icd", "candidate@icd"} <= set(workspace.ran())
+    splits = pd.read_parquet(root / "data/splits.parquet").set_index("video_id")["split"]
+    table = pd.read_parquet(root / "models/icd/teacher.parquet")
+    assert set(table["video_id"]) == set(splits.index[splits.isin(["train", "unlabelled"])])
+    assert json.loads((root / "reports/icd/base.json").read_text())["unlabelled_videos"] == (
+        splits.eq("unlabelled").sum()
+    )
+    candidate = json.loads((root / "reports/icd/candidate.json").read_text())
+    mllm = sha256_tree(root / "models/icd/mllm")
+    assert teacher_of(root) == candidate["base"]["teacher"] == candidate["mllm"]["sha256"] == mllm
+    assert workspace.ran() == []
+    page = workspace.coefvq("report", "--issue", "icd")
+    assert page.returncode == 0
+    assert f"the MLLM with sha256 {mllm[:16]}…, that of this pair" in (root / "reports/icd/report.html").read_text()
+
+    taught = sha256_file(root / "models/icd/base/model.safetensors")
+    change_params(root / "params.yaml", {"base.icd.distil": None})
+    assert workspace.ran("train-base@icd") == ["teach@icd", "train-base@icd"]
+    assert teacher_of(root) is None
+    assert sha256_file(root / "models/icd/base/model.safetensors") != taught
+
+
+def test_unlabelled_videos_that_are_none_or_copies_are_refused(workspace: Workspace) -> None:
+    root = workspace.root
+    change_params(root / "params.yaml", {"base.icd.distil": DISTIL["base.icd.distil"]})
+    refused = workspace.coefvq("teach", "--issue", "icd", check=False)
+    assert refused.returncode == 3
+    assert "base.icd.distil.unlabelled: split 'unlabelled' holds no video" in refused.stderr
+    splits = pd.read_parquet(root / "data/splits.parquet")
+    sources = pd.read_parquet(root / "data/manifest.parquet").set_index("video_id")["source_id"]
+    here = splits["split"].eq("test") & splits["video_id"].map(sources).duplicated(keep="first")
+    (root / "data/splits.parquet").unlink()  # DVC may have linked it
+    splits.assign(split=splits["split"].mask(here & here.cumsum().eq(1), "unlabelled")).to_parquet(
+        root / "data/splits.parquet"
+    )
+    refused = workspace.coefvq("teach", "--issue", "icd", check=False)
+    assert refused.returncode == 3
+    assert "share their source with val or test" in refused.stderr
+    assert len([line for line in refused.stderr.splitlines() if "error" in line]) == 1
