@@ -29,7 +29,7 @@ def child(rows: int) -> None:
     import torch
 
     from coefvq.models.dataset import VideoDataset
-    from coefvq.training.features.build import Builder
+    from coefvq.training.features.build import FeatureBuilder
     from coefvq.training.features.keys import cached_model
     from coefvq.training.features.reader import feature_collator, reader
     from coefvq.training.features.store import FeatureStore
@@ -44,7 +44,7 @@ def child(rows: int) -> None:
         videos, clips = stored_clips(Path(folder) / "clips", rows, SIDE)
         store, cached = FeatureStore(Path(folder) / "features", 2**40), cached_model(model)
         with store.lease() as lease:
-            built = Builder(cached, store, clips, lease, workers=1).build(videos)
+            built = FeatureBuilder(cached, store, clips, lease, workers=1).build(videos)
             lookup, _ = reader(cached, built.index, videos)
             labels = [number % 2 for number in range(rows)]
             train = VideoDataset(videos, clips, labels, lookup, cached.reads_clips)

@@ -19,7 +19,7 @@ from coefvq.config import Alignment, Lora, Training
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.limits import kept_limits
 from coefvq.inference.scores import score_dataset
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.classifier import Classifier, ModelConfig
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.language import Pooling
@@ -120,7 +120,7 @@ def build(recipe: Recipe, seed: int) -> Classifier:
     seed_everything(seed)
     ids = TokenIds(pad=encoder.pad_id, video=encoder.video_id)
     lora = Lora(rank=recipe.rank, alpha=2 * recipe.rank, dropout=0.0)
-    network = Builder(preset, MEDIA).mllm(
+    network = NetworkBuilder(preset, MEDIA).mllm(
         ids, lora=lora, fusion=recipe.fusion, pooling=recipe.pooling, motion=True, heads=len(ISSUES)
     )
     config = ModelConfig(

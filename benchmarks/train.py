@@ -62,7 +62,7 @@ from coefvq.models.presets import get_preset
 from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.models.vision import SiglipBranch, onevision_config, visual_tokens
 from coefvq.records import VideoInput
-from coefvq.training.features.build import Builder
+from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import feature_collator, reader
 from coefvq.training.features.store import FeatureStore
@@ -264,7 +264,7 @@ class Bench:
             start = time.process_time()
             model = cached_model(mine)
             with store.lease() as lease:
-                built = Builder(model, store, self.clips, lease, workers=1).build(self.videos)
+                built = FeatureBuilder(model, store, self.clips, lease, workers=1).build(self.videos)
                 lookup, _ = reader(model, built.index, self.videos)
                 dataset = VideoDataset(self.videos, self.clips, self.labels, lookup, model.reads_clips)
                 build = time.process_time() - start

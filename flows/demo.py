@@ -32,7 +32,7 @@ PREVALENCE = {"tiny": {"icd": 0.2, "ucc": 0.25}}
 #: of other recipes: near the paper's, since few calls cannot hold many positives (docs/cascade.md)
 LOW_PREVALENCE = {"icd": 0.10, "ucc": 0.12}
 #: clips for minutes on two cores; other recipes: as many as starter
-VIDEOS = {"tiny": 2000, "starter": 2400}
+VIDEOS = {"tiny": 2000, "starter": 1800}
 #: percent of the videos that may reach the MLLM: the paper's largest figure; tiny and data of one's own, of which the
 #: prevalence is not known: more
 CALLS, MANY_CALLS = 17.0, 40.0

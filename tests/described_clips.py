@@ -10,7 +10,7 @@ import torch
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.data.media.decode import Clip
-from coefvq.models.assembly import Builder, TokenIds, freeze_module
+from coefvq.models.assembly import NetworkBuilder, TokenIds, freeze_module
 from coefvq.models.dataset import Collator, Example
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import AudioPart, LanguagePart, LitePart
@@ -35,7 +35,7 @@ def text() -> TextEncoder:
 
 def network(text: TextEncoder, rank: int = 4, seed: int = 0) -> MultimodalLLM:
     torch.manual_seed(seed)
-    make = Builder(PRESET, MEDIA)
+    make = NetworkBuilder(PRESET, MEDIA)
     ids = TokenIds(pad=text.pad_id, video=text.video_id)
     made = make.mllm(ids, lora=Lora(rank=rank, alpha=2 * rank, dropout=0.0), fusion="early")
     for layer in made.vision.tower.modules():

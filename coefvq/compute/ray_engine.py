@@ -61,7 +61,7 @@ def ray_map(
     Raises:
         DataError: Ray is not installed, cannot be reached or would be open to other machines.
     """
-    connect(workers)
+    join_ray(workers)
     source = iter(items)
     order = pickled(work)
     while chunk := list(islice(source, _CHUNK)):
@@ -69,7 +69,7 @@ def ray_map(
             yield result(_outcome(row, answer), item, failed)
 
 
-def connect(workers: int) -> None:
+def join_ray(workers: int) -> None:
     """Use the Ray that is there or named by RAY_ADDRESS, else start one that only this machine can reach."""
     local = not os.environ.get("RAY_ADDRESS")
     if not local:
@@ -124,7 +124,7 @@ def _run(order: bytes, chunk: Sequence[Any], limits: MediaLimits, workers: int) 
 
     # Arrow knows no Python objects: rows carry them as bytes, which only the limited worker unpacks
     rows = [{"item": pickled(item)} for item in chunk]
-    # the cluster may be smaller than asked for, and one CPU has to stay free (see connect)
+    # the cluster may be smaller than asked for, and one CPU has to stay free (see join_ray)
     team = max(1, min(workers, len(rows), int(ray.cluster_resources().get("CPU", 1)) - 1))
     blocks = max(team, -(-len(rows) // _BLOCK))
     data = ray.data.from_items(rows, override_num_blocks=min(blocks, len(rows)))

@@ -43,7 +43,7 @@ def score_on_ray(
         DataError: Ray is not installed or cannot be reached.
         ModelError: the folder does not fit, or a logit is not finite.
     """
-    from coefvq.compute.ray_engine import connect
+    from coefvq.compute.ray_engine import join_ray
     from coefvq.data.media.clips import default_cache
     from coefvq.models.classifier import read_description
     from coefvq.models.dataset import Collator, text_of
@@ -54,7 +54,7 @@ def score_on_ray(
     config, text = read_description(folder)
     lengths = Collator(text, 0, None, config.text).lengths([text_of(video) for video in videos])
     plan = plan_batches(lengths, predict.batch_size)
-    connect(workers)
+    join_ray(workers)
     import ray
     import ray.data
 

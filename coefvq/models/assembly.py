@@ -41,7 +41,7 @@ class TokenIds:
 
 
 @dataclass(frozen=True)
-class Builder:
+class NetworkBuilder:
     """Makes networks of one preset; with ``weights`` False nothing is loaded (random, or the meta device).
 
     With ``mapped`` published weights stay in their files, as ``pretrained.load_into`` says.

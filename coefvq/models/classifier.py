@@ -21,7 +21,7 @@ from coefvq.config import AttentionLayers, BaseModelParams, Lora, MediaLimits, M
 from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
-from coefvq.models.assembly import Builder, TokenIds, check_frame_size, device
+from coefvq.models.assembly import NetworkBuilder, TokenIds, check_frame_size, device
 from coefvq.models.dataset import Collator
 from coefvq.models.heads import probability_of
 from coefvq.models.mllm import MultimodalLLM
@@ -244,7 +244,7 @@ def build(
     preset = config.parts
     check_frame_size(preset, config.media)
     # a merged folder holds every weight itself
-    make = Builder(preset, config.media, weights and not config.merged, mapped)
+    make = NetworkBuilder(preset, config.media, weights and not config.merged, mapped)
     if config.architecture == "frames":
         return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:

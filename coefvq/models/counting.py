@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from coefvq.config import AttentionLayers, Lora, MediaSpec
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.mllm import Fusion
 from coefvq.models.parts import Preset
 
@@ -32,7 +32,7 @@ class Counted:
 
 def count_base(preset: Preset, architecture: str, media: MediaSpec, *, audio: bool = True) -> Counted:
     """Parameters of a base model: ``frames``, ``multitower``, ``siglip``, or ``attention`` as recipe starter has it."""
-    make = Builder(preset, media, weights=False)
+    make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
         network: nn.Module
         if architecture == "frames":
@@ -52,7 +52,7 @@ def count_base(preset: Preset, architecture: str, media: MediaSpec, *, audio: bo
 
 def count_mllm(preset: Preset, media: MediaSpec, lora: Lora, fusion: Fusion) -> Counted:
     """Parameters of the MLLM by vision encoder, projector, language model, LoRA, audio encoder and head."""
-    make = Builder(preset, media, weights=False)
+    make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
         network = make.mllm(_IDS, lora=lora, fusion=fusion)
     vision, language = network.vision, network.language

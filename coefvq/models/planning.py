@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from coefvq.config import Lora, MediaSpec
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.counting import Counted, count_base, count_mllm
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import Preset
@@ -42,7 +42,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages."""
 
     preset: str
@@ -77,15 +77,15 @@ def plan(
     memory_gib: float | None,
     batch_size: int = 1,
     text_tokens: int = 64,
-) -> Plan:
+) -> MemoryPlan:
     """Count and estimate; ``batch_size`` is per rank."""
     counted = count_mllm(preset, media, lora, fusion)
-    make = Builder(preset, media, weights=False)
+    make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
         network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
     seen = visual_tokens(network.vision, media.frames)
     length = seen + text_tokens + 1 + (fusion == "early")
-    return Plan(
+    return MemoryPlan(
         preset=preset.name,
         gpus=gpus,
         batch_size=batch_size,

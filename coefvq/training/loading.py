@@ -17,8 +17,8 @@ from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
-from coefvq.training.features.build import Builder
-from coefvq.training.features.cost import Plan, free_bytes, measure
+from coefvq.training.features.build import FeatureBuilder
+from coefvq.training.features.cost import CachePlan, free_bytes, measure
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import FeatureReader, feature_collator, reader
 from coefvq.training.features.store import FeatureStore
@@ -85,7 +85,7 @@ def opened(
         return
     store = feature_store(runtime)
     with store.lease() as lease:
-        builder = Builder(model, store, clips, lease, runtime.workers)
+        builder = FeatureBuilder(model, store, clips, lease, runtime.workers)
         use, reason = decide(builder, videos, passes, runtime.features)
         say(f"features [{title}]: {reason}")
         if use:
@@ -95,7 +95,7 @@ def opened(
 
 
 def decide(
-    builder: Builder, videos: Sequence[VideoInput], passes: float, features: Literal["auto", "on", "off"]
+    builder: FeatureBuilder, videos: Sequence[VideoInput], passes: float, features: Literal["auto", "on", "off"]
 ) -> tuple[bool, str]:
     """Whether the cache pays, measured on a few videos, and why in one line; ``on`` and ``off`` are obeyed."""
     store, model = builder.store, builder.model
@@ -108,7 +108,7 @@ def decide(
             cost = measure(model, missing, builder.clips, Path(scratch))
     if cost is None:
         return False, "off, the first clips do not decode"
-    plan = Plan(len(videos), len(missing), passes, cost, free_bytes(store.root, store.max_bytes, store.size()))
+    plan = CachePlan(len(videos), len(missing), passes, cost, free_bytes(store.root, store.max_bytes, store.size()))
     return plan.decide(features)
 
 
@@ -134,7 +134,7 @@ def _from_clips(
 
 
 def _from_features(
-    reading: ReadingSettings, builder: Builder, videos: Sequence[VideoInput], title: str
+    reading: ReadingSettings, builder: FeatureBuilder, videos: Sequence[VideoInput], title: str
 ) -> ReadableVideos:
     with progress(f"features [{title}]", len(videos)) as advance:
         built = builder.build(videos, advance)

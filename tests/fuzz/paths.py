@@ -27,7 +27,7 @@ from coefvq.models.hub import CoefVQProcessor
 from coefvq.records import VideoInput
 from coefvq.registry.serving import open_model
 from coefvq.stages.stability import decodable
-from coefvq.training.features.build import Builder
+from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore
 from coefvq.training.settings import ReadingSettings
@@ -115,7 +115,7 @@ def features(bench: Bench, videos: Sequence[VideoInput]) -> dict[str, str]:
     known = [video for video in hashed if video.sha256 is not None]
     store = FeatureStore(bench.folder / "shards", 2**30)
     with store.lease() as lease:
-        builder = Builder(cached_model(bench.model("frames")), store, bench.store("features"), lease, 1)
+        builder = FeatureBuilder(cached_model(bench.model("frames")), store, bench.store("features"), lease, 1)
         built = builder.build(known)
     said = {video.video_id: "no file" for video in hashed if video.sha256 is None}
     return said | {video.video_id: str(built.skipped.get(video.video_id, "")) for video in known}

@@ -79,7 +79,7 @@ def test_repro_ends_at_a_candidate_and_again_does_nothing(clone: Clone) -> None:
     recipe, params = "recipe.yaml:base.training.weight_decay=0.5", "evaluate.precision_targets=[50]"
     ran = clone.dvc("exp", "run", "--name", "other", "-S", recipe, "-S", params, "evaluate@icd")
     stages = [line.split("'")[1] for line in ran.splitlines() if line.startswith("Running stage")]
-    assert stages == ["train-base@icd", "predict@icd", "evaluate@icd"]
+    assert stages == ["teach@icd", "train-base@icd", "predict@icd", "evaluate@icd"]
     lock = yaml.safe_load((clone.root / "dvc.lock").read_text())["stages"]
     assert lock["train-base@icd"]["params"]["recipe.yaml"]["base"]["training"]["weight_decay"] == 0.5
     assert lock["evaluate@icd"]["params"]["params.yaml"]["evaluate"]["precision_targets"] == [50]

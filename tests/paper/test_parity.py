@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from coefvq.config import Lora, MediaSpec
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.audio import AudioBranch
 from coefvq.models.language import LanguageBranch, positions_of
 from coefvq.models.mllm import MultimodalLLM
@@ -82,7 +82,7 @@ def test_hidden_state_of_onevision(frames: int, frame_size: int) -> None:
 
 def test_lora_merged_is_lora_unmerged() -> None:
     torch.manual_seed(1)
-    make = Builder(PRESET, MediaSpec(frames=2, frame_size=64, audio_seconds=1.0), weights=False)
+    make = NetworkBuilder(PRESET, MediaSpec(frames=2, frame_size=64, audio_seconds=1.0), weights=False)
     network = make.mllm(TokenIds(PAD, VIDEO), lora=Lora(rank=8, alpha=16, dropout=0.0), fusion="none").eval()
     for name, parameter in network.named_parameters():
         if "lora_B" in name:  # zero at the start, where a merge would be trivially right
@@ -139,7 +139,7 @@ def test_a_shorter_window_uses_the_first_positions(tmp_path: Path) -> None:
 
 def test_siglip_baseline_is_siglip() -> None:
     torch.manual_seed(3)
-    make = Builder(PRESET, MediaSpec(frames=2, frame_size=64, audio_seconds=1.0), weights=False)
+    make = NetworkBuilder(PRESET, MediaSpec(frames=2, frame_size=64, audio_seconds=1.0), weights=False)
     tower = make.siglip(TokenIds(PAD, VIDEO), hears=False).siglip.eval()
     pixels = torch.randn(1, 2, 3, 64, 64)
     ids = torch.tensor([[PAD, PAD, 11, 12, 13]])

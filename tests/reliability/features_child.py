@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from coefvq.errors import StorageError
-from coefvq.training.features.build import Builder
+from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore
 from tests.unit.frozen_models import frozen_model, stored_clips
@@ -42,7 +42,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.file_bytes, given.file_bytes))
     try:
         with store.lease() as lease:
-            built = Builder(cached_model(model), store, clips, lease, workers=1).build(videos)
+            built = FeatureBuilder(cached_model(model), store, clips, lease, workers=1).build(videos)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

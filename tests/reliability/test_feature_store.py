@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coefvq.training.features.build import Builder
+from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore, read_entry
 from tests.unit.frozen_models import frozen_model, stored_clips
@@ -71,8 +71,8 @@ def test_kill_9_and_start_again(tmp_path: Path) -> None:
     model = cached_model(frozen_model("mllm"))
     fresh = FeatureStore(tmp_path / "fresh", 2**30)
     with store.lease() as one, fresh.lease() as other:
-        found = Builder(model, store, clips, one, 1).build(videos)
-        expected = Builder(model, fresh, clips, other, 1).build(videos[:40])
+        found = FeatureBuilder(model, store, clips, one, 1).build(videos)
+        expected = FeatureBuilder(model, fresh, clips, other, 1).build(videos[:40])
         assert found.computed == 0
         for name, entries in expected.index.items():
             for entry, shard in entries.items():

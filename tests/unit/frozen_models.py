@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from coefvq.config import AttentionLayers, BaseModelParams, Lora, MediaSpec, MLLMParams, Training
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
-from coefvq.models.assembly import Builder, TokenIds, freeze_module
+from coefvq.models.assembly import NetworkBuilder, TokenIds, freeze_module
 from coefvq.models.classifier import Classifier, base_config, build, mllm_config
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
@@ -80,12 +80,14 @@ def _starter_like(text: TextEncoder) -> MultimodalLLM:
     preset = get_preset("tiny")
     vision = CnnBranch(LitePart(0.25, 0.25, pooled_side=2), preset.language.hidden_size, motion=True)
     language = LanguageBranch(
-        Builder(preset, MEDIA).mllm(TokenIds(text.pad_id, text.video_id), lora=_RANK0, fusion="none").language.decoder,
+        NetworkBuilder(preset, MEDIA)
+        .mllm(TokenIds(text.pad_id, text.video_id), lora=_RANK0, fusion="none")
+        .language.decoder,
         text.video_id,
         Lora(rank=4, alpha=8, dropout=0.0),
     )
     assert decoder_config(preset.language).hidden_size == language.output_size
-    audio = Builder(preset, MEDIA)._audio("audio", preset.audio)
+    audio = NetworkBuilder(preset, MEDIA)._audio("audio", preset.audio)
     tokens = visual_tokens(vision, MEDIA.frames)
     return MultimodalLLM(vision, language, audio, fusion="late", visual_tokens=tokens)
 

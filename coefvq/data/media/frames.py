@@ -38,14 +38,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FramePlan:
     """``wanted`` is the pts of each frame asked for, in order (repeats where a clip has too few)."""
 
     wanted: tuple[int, ...]
     steps: tuple[Step, ...]
 
 
-def plan(packets: Sequence[PacketInfo], frames: int, longest: int = sys.maxsize) -> Plan | None:
+def plan(packets: Sequence[PacketInfo], frames: int, longest: int = sys.maxsize) -> FramePlan | None:
     """Which packets to send for ``frames`` frames spread evenly in time; None where the times do not tell.
 
     ``packets`` are in decoding order; ``longest`` as in ``timeline``.
@@ -61,7 +61,7 @@ def plan(packets: Sequence[PacketInfo], frames: int, longest: int = sys.maxsize)
         return None
     wanted = tuple(times[shown.order[i]] for i in uniform_in_time(shown.starts, shown.end, frames))
     targets = sorted(place[pts] for pts in set(wanted))
-    return Plan(wanted, tuple(_steps(targets, times, keys, key_times)))
+    return FramePlan(wanted, tuple(_steps(targets, times, keys, key_times)))
 
 
 def _steps(targets: list[int], times: list[int], keys: list[int], key_times: list[int]) -> list[Step]:

@@ -14,7 +14,7 @@ from coefvq.data.importers import ImportedTable
 from coefvq.errors import DataError, MediaError
 from coefvq.files import atomic_path, read_json, sha256_file, sha256_json, write_json
 from coefvq.simulation.reupload.footage import Footage, located
-from coefvq.simulation.reupload.plan import Plan, window
+from coefvq.simulation.reupload.plan import ReuploadPlan, window
 
 #: raise it when any clip would come out differently
 VERSION = 1
@@ -99,7 +99,7 @@ def is_written(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def write_table(out: Path, fps: int, made: Sequence[Plan], known: Mapping[str, Footage]) -> None:
+def write_table(out: Path, fps: int, made: Sequence[ReuploadPlan], known: Mapping[str, Footage]) -> None:
     """Write metadata.csv."""
     with (
         atomic_path(out / "metadata.csv") as temporary,
@@ -110,14 +110,14 @@ def write_table(out: Path, fps: int, made: Sequence[Plan], known: Mapping[str, F
         writer.writerows(_row(plan, known[plan.original.video_id], fps) for plan in made)
 
 
-def prune(out: Path, made: Sequence[Plan]) -> None:
+def prune(out: Path, made: Sequence[ReuploadPlan]) -> None:
     """Remove what a killed run left half written, and clips whose original turned out to be of no use."""
     keep = {Path(plan.file_name).name for plan in made}
     _remove(path for path in (out / "videos").iterdir() if _is_ours(path) and path.name not in keep)
     _remove(out.glob(".*.tmp"))
 
 
-def _row(plan: Plan, footage: Footage, fps: int) -> list[str]:
+def _row(plan: ReuploadPlan, footage: Footage, fps: int) -> list[str]:
     start, step, count = window(plan, footage.frames)
     return [
         *(plan.file_name, plan.video_id, plan.title, json.dumps(plan.stickers, ensure_ascii=False)),

@@ -35,7 +35,7 @@ from coefvq.simulation.reupload.folder import (
     write_table,
 )
 from coefvq.simulation.reupload.footage import FOOTAGE, Footage, Frames, failed, prepare
-from coefvq.simulation.reupload.plan import Plan, footage_name, originals, plans, settled
+from coefvq.simulation.reupload.plan import ReuploadPlan, footage_name, originals, plans, settled
 
 _CHUNK = 48  # originals whose footage lies on disk at one time; a copy takes sound and insets from these
 
@@ -104,7 +104,7 @@ def reupload(
     run = _Run(
         table.root, out, Frames(settings.size, settings.fps, settings.seconds), limits, workers, known_footage(out)
     )
-    made: list[Plan] = []
+    made: list[ReuploadPlan] = []
     with ExitStack() as stack:
         # rendering works on footage of our own, so it needs no limits
         apply: Apply = map if workers == 1 else stack.enter_context(spawn_pool(workers)).map
@@ -124,7 +124,7 @@ def count_videos(source: Path, settings: Settings) -> int:
     return sum(map(len, _planned(source, settings)))
 
 
-def _planned(source: Path, settings: Settings) -> list[list[Plan]]:
+def _planned(source: Path, settings: Settings) -> list[list[ReuploadPlan]]:
     _check(settings)
     every = originals(read_table(source).frame, settings.seed)
     return plans(every, settings.seed, settings.copies, settings.own_edits)
@@ -145,7 +145,9 @@ def _check(settings: Settings) -> None:
             raise DataError(f"{name} = {value}: expected {least:g} to {most:g}; correct it")
 
 
-def _make_chunk(run: _Run, chunk: Sequence[list[Plan]], apply: Apply, tell: Callable[[int], None]) -> list[Plan]:
+def _make_chunk(
+    run: _Run, chunk: Sequence[list[ReuploadPlan]], apply: Apply, tell: Callable[[int], None]
+) -> list[ReuploadPlan]:
     """Footage, then the videos of a chunk that are not there yet; the plans that could be carried out."""
     firsts = [group[0] for group in chunk]
     everything = [plan for group in chunk for plan in group]
@@ -162,12 +164,12 @@ def _make_chunk(run: _Run, chunk: Sequence[list[Plan]], apply: Apply, tell: Call
     return final
 
 
-def _is_done(run: _Run, plan: Plan) -> bool:
+def _is_done(run: _Run, plan: ReuploadPlan) -> bool:
     footage = run.known.get(plan.original.video_id)
     return footage is not None and (not footage.ok or is_written(run.out / plan.file_name))
 
 
-def _prepare(run: _Run, firsts: Sequence[Plan]) -> None:
+def _prepare(run: _Run, firsts: Sequence[ReuploadPlan]) -> None:
     """Decode the chunk's originals in limited workers; what is known to be of no use is not tried again."""
     (run.out / WORK).mkdir(parents=True, exist_ok=True)
     known = {video for video, footage in run.known.items() if not footage.ok}
@@ -182,13 +184,13 @@ def _prepare(run: _Run, firsts: Sequence[Plan]) -> None:
     remember(run.out, run.known)
 
 
-def _settled(usable: Sequence[Plan], ready: Mapping[str, Footage]) -> list[Plan]:
+def _settled(usable: Sequence[ReuploadPlan], ready: Mapping[str, Footage]) -> list[ReuploadPlan]:
     sound = {video: footage.has_sound for video, footage in ready.items()}
     creators = {plan.original.video_id: plan.original.creator_id for plan in usable}
     return [settled(plan, sound, creators) for plan in usable]
 
 
-def _render(run: _Run, missing: Sequence[Plan], ready: Mapping[str, Footage], apply: Apply) -> Iterator[str]:
+def _render(run: _Run, missing: Sequence[ReuploadPlan], ready: Mapping[str, Footage], apply: Apply) -> Iterator[str]:
     # lazy: drawing and FFmpeg are needed only where clips are made
     from coefvq.simulation.reupload.render import Job, render
 
@@ -197,7 +199,7 @@ def _render(run: _Run, missing: Sequence[Plan], ready: Mapping[str, Footage], ap
     yield from apply(partial(render, run.out, run.out / WORK, run.frames.fps), jobs)
 
 
-def _summary(made: Sequence[Plan], skipped: Sequence[Footage]) -> Summary:
+def _summary(made: Sequence[ReuploadPlan], skipped: Sequence[Footage]) -> Summary:
     copies = [plan for plan in made if plan.label]
     own = [plan for plan in made if not plan.label]
     kinds = Counter(edit.kind for plan in copies for edit in plan.edits)

@@ -44,7 +44,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReuploadPlan:
     """One output video. ``number`` is 0 for the original itself, else the number of the copy.
 
     ``inherited`` are the edits of the original's own creator, which a copy carries as well. Shares are of
@@ -115,13 +115,13 @@ def originals(frame: pd.DataFrame, seed: int) -> list[Original]:
     return made
 
 
-def plans(every: Sequence[Original], seed: int, copies: float, own_edits: float) -> list[list[Plan]]:
+def plans(every: Sequence[Original], seed: int, copies: float, own_edits: float) -> list[list[ReuploadPlan]]:
     """Per original: itself, then its copies (Poisson with mean ``copies``)."""
     views = [original.views for original in every]
     return [_of_one(original, seed, copies, own_edits, views) for original in every]
 
 
-def window(plan: Plan, frames: int) -> tuple[int, float, int]:
+def window(plan: ReuploadPlan, frames: int) -> tuple[int, float, int]:
     """First frame, step and number of frames that ``plan`` takes of a footage of ``frames``."""
     count = max(round(plan.length_share * frames), 2)
     step = next((float(edit.params["factor"]) for edit in plan.edits if edit.kind == "speed"), 1.0)
@@ -129,7 +129,7 @@ def window(plan: Plan, frames: int) -> tuple[int, float, int]:
     return round(plan.start_share * left_over), step, count
 
 
-def settled(plan: Plan, footage: Mapping[str, bool], creators: Mapping[str, str]) -> Plan:
+def settled(plan: ReuploadPlan, footage: Mapping[str, bool], creators: Mapping[str, str]) -> ReuploadPlan:
     """Name the other original that ``pip`` and ``other_sound`` take from.
 
     ``footage`` are the usable originals at hand, in order, and whether they have sound; ``creators`` their
@@ -154,12 +154,12 @@ def _from(edit: Edit, donors: Sequence[str]) -> Edit:
     return Edit(edit.kind, {**edit.params, "donor": donors[edit.params["seed"] % len(donors)]})
 
 
-def _of_one(original: Original, seed: int, copies: float, own_edits: float, views: Sequence[int]) -> list[Plan]:
+def _of_one(original: Original, seed: int, copies: float, own_edits: float, views: Sequence[int]) -> list[ReuploadPlan]:
     rng = _generator(seed, original.video_id, "own")
     edited = rng.random() < own_edits
     own = _draw_edits(rng, PRESENTATION, 1 + min(int(rng.poisson(0.7)), 2)) if edited else ()
     title = retitled(rng, original.title, copyist=False) if edited and rng.random() < _RETITLED else original.title
-    first = Plan(
+    first = ReuploadPlan(
         video_id=original.video_id,
         number=0,
         original=original,
@@ -175,10 +175,10 @@ def _of_one(original: Original, seed: int, copies: float, own_edits: float, view
     return [first, *(_copy(first, seed, number, views) for number in range(1, count + 1))]
 
 
-def _copy(first: Plan, seed: int, number: int, views: Sequence[int]) -> Plan:
+def _copy(first: ReuploadPlan, seed: int, number: int, views: Sequence[int]) -> ReuploadPlan:
     rng = _generator(seed, first.video_id, number)
     name = _digest(seed, first.video_id, number)
-    return Plan(
+    return ReuploadPlan(
         video_id=f"copy-{name}",
         number=number,
         original=first.original,

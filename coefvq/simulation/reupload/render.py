@@ -29,7 +29,7 @@ from coefvq.simulation.reupload.encode import (
     write_to_size,
 )
 from coefvq.simulation.reupload.footage import Footage
-from coefvq.simulation.reupload.plan import Plan, window
+from coefvq.simulation.reupload.plan import ReuploadPlan, window
 from coefvq.simulation.synthetic.sound import music
 
 _CRF = 20.0  # of the second encoding, unless the copy is degraded
@@ -40,7 +40,7 @@ _CONTAINER_BYTES = 3_000
 class Job:
     """A plan with the prepared footage it needs: files of its own and of the original it takes from."""
 
-    plan: Plan
+    plan: ReuploadPlan
     footage: Footage
     files: Mapping[str, Path]
 

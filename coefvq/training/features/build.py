@@ -48,7 +48,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Builder:
+class FeatureBuilder:
     """One process's hand in filling the store with the parts of ``model``."""
 
     model: CachedModel

@@ -33,7 +33,7 @@ class VideoCost:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CachePlan:
     """What a run will do with its cache: ``passes`` counts how often each video is read, over all runs."""
 
     videos: int

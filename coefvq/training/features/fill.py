@@ -14,7 +14,7 @@ from coefvq.data.splits.rows import labelled, split_manifest
 from coefvq.errors import ConfigError
 from coefvq.records import SPLITS, VideoInput
 from coefvq.terminal import progress
-from coefvq.training.features.build import Builder
+from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.job import fresh_classifier, training_job
 from coefvq.training.loading import clip_store, decide, feature_store
@@ -46,7 +46,7 @@ def build_features(
     videos = _videos(chosen, settings) if splits else [*train, *val]
     store = feature_store(reading.runtime)
     with store.lease() as lease:
-        builder = Builder(model, store, clip_store(reading.limits, classifier), lease, reading.runtime.workers)
+        builder = FeatureBuilder(model, store, clip_store(reading.limits, classifier), lease, reading.runtime.workers)
         passes = runs * job.training.num_train_epochs
         facts: dict[str, Any] = {"decision": f"auto: {decide(builder, videos, passes, 'auto')[1]}"}
         if dry_run:

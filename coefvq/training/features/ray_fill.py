@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coefvq.compute.ray_engine import connect
+from coefvq.compute.ray_engine import join_ray
 from coefvq.config import BaseModelParams, MLLMParams
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import CoefVQError, DataError
@@ -30,7 +30,7 @@ def build_features_on_ray(
         DataError: Ray is not installed or cannot be reached, or a task failed; its line is kept.
     """
     workers = settings.reading.runtime.workers
-    connect(workers)
+    join_ray(workers)
     import ray
 
     team = max(1, min(workers, int(ray.cluster_resources().get("CPU", 1))))

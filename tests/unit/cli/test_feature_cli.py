@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from coefvq.cli.features import app
 from coefvq.models.dataset import VideoDataset
-from coefvq.training.features.build import Builder
+from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore
 from coefvq.training.loop import fit
@@ -25,7 +25,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     found = FeatureStore(tmp_path / "features", 2**30)
     videos, clips = stored_clips(tmp_path, 5)
     with found.lease() as lease:
-        Builder(cached_model(frozen_model("multitower")), found, clips, lease, 1).build(videos)
+        FeatureBuilder(cached_model(frozen_model("multitower")), found, clips, lease, 1).build(videos)
     return found
 
 

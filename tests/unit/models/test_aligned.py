@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import sha256_file
 from coefvq.models.aligned import frozen_weights, load_aligned, read_facts, save_aligned, trained_parts
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.card import model_card
 from coefvq.models.classifier import Classifier, ModelConfig, mllm_config
 from coefvq.models.mllm import MultimodalLLM
@@ -180,7 +180,7 @@ def test_the_file_that_ships_is_the_pinned_one_small_and_says_what_it_saw() -> N
     recipe = _starter()
     assert recipe.mllm.aligned
     with torch.device("meta"):
-        made = Builder(get_preset("starter"), recipe.media, weights=False).mllm(
+        made = NetworkBuilder(get_preset("starter"), recipe.media, weights=False).mllm(
             TokenIds(0, 1), lora=recipe.mllm.lora, fusion=recipe.mllm.fusion, motion=recipe.mllm.motion
         )
     assert {name: tuple(value.shape) for name, value in trained_parts(made).items()} == shapes

@@ -12,7 +12,7 @@ import torch
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 from coefvq.models.dataset import Example
 from coefvq.models.presets import get_preset
@@ -138,7 +138,7 @@ def test_rank_zero_trains_the_head_and_what_has_no_weights_yet(kind: str, text: 
 
 @pytest.mark.parametrize("rank", [0, 32])
 def test_with_published_weights_only_the_papers_parts_train(rank: int) -> None:
-    make = Builder(get_preset("paper"), MediaSpec(frames=1, frame_size=384, audio_seconds=30.0), weights=False)
+    make = NetworkBuilder(get_preset("paper"), MediaSpec(frames=1, frame_size=384, audio_seconds=30.0), weights=False)
     with torch.device("meta"):
         lora = Lora(rank=rank, alpha=2 * rank, dropout=0.0)
         network = make.mllm(TokenIds(0, 1), lora=lora, fusion="late")

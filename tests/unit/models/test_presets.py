@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.errors import ConfigError, ModelError
-from coefvq.models.assembly import Builder, TokenIds
+from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, read_presets, shipped_presets
@@ -225,7 +225,7 @@ def weights_folder(folder: Path, state: dict[str, torch.Tensor], config: dict[st
 
 def test_weights_of_a_local_folder_are_loaded_frozen_and_saved_with_the_model(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    source = Builder(get_preset("tiny"), MEDIA).frames()
+    source = NetworkBuilder(get_preset("tiny"), MEDIA).frames()
     weights_folder(tmp_path / "resnet", source.frames.encoder.state_dict())
     weights = {"frames": {"folder": "resnet"}}
     made = classifier(read(tmp_path, mine={"extends": "tiny", "weights": weights})["mine"], "frames")
@@ -240,7 +240,7 @@ def test_weights_of_a_local_folder_are_loaded_frozen_and_saved_with_the_model(tm
 
 def test_a_siglip_and_a_decoder_of_their_own_folders_make_an_mllm(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    source = Builder(get_preset("tiny"), MEDIA).mllm(IDS, lora=Lora(rank=0, alpha=0, dropout=0.0), fusion="none")
+    source = NetworkBuilder(get_preset("tiny"), MEDIA).mllm(IDS, lora=Lora(rank=0, alpha=0, dropout=0.0), fusion="none")
     tower, decoder = source.vision.tower.state_dict(), source.language.decoder.state_dict()
     config = {"hidden_size": 64, "rms_norm_eps": 9.999999974752427e-07}  # 1e-6 as float32, as converters write it
     # as a SiglipModel and a causal language model name them
@@ -250,7 +250,7 @@ def test_a_siglip_and_a_decoder_of_their_own_folders_make_an_mllm(tmp_path: Path
     weights_folder(tmp_path / "qwen", {f"model.{name}": value for name, value in decoder.items()}, config)
     train_text_encoder(["what a day"] * 20, 512, 16).save(tmp_path / "qwen")
     weights = {"vision": {"folder": "siglip"}, "language": {"folder": "qwen"}}
-    made = Builder(read(tmp_path, mine={"extends": "tiny", "weights": weights})["mine"], MEDIA).mllm(
+    made = NetworkBuilder(read(tmp_path, mine={"extends": "tiny", "weights": weights})["mine"], MEDIA).mllm(
         IDS, lora=Lora(rank=0, alpha=0, dropout=0.0), fusion="none"
     )
     for ours, theirs in ((made.vision.tower, tower), (made.language.decoder, decoder)):
@@ -264,11 +264,11 @@ def test_a_checkpoint_of_another_size_names_the_key(tmp_path: Path) -> None:
     weights = {"tower_text": {"folder": "bert"}}
     mine = read(tmp_path, mine={"extends": "tiny", "weights": weights})["mine"]
     with pytest.raises(ModelError, match=r"preset mine: tower_text.hidden_size = 48: .*config.json says 768") as caught:
-        Builder(mine, MEDIA).multitower(IDS)
+        NetworkBuilder(mine, MEDIA).multitower(IDS)
     assert "\n" not in str(caught.value)
     (tmp_path / "bert" / "config.json").unlink()
     with pytest.raises(ModelError, match=r"correct the sizes of preset mine: tower_text, or fetch it again"):
-        Builder(mine, MEDIA).multitower(IDS)
+        NetworkBuilder(mine, MEDIA).multitower(IDS)
     with pytest.raises(ModelError, match="gone: no such folder"):
         fetch(
             read(tmp_path, mine={"extends": "tiny", "weights": {"audio": {"folder": "gone"}}})["mine"].weights["audio"]

@@ -15,7 +15,7 @@ from coefvq.errors import MediaError
 from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit, painter
 from coefvq.simulation.reupload.encode import SAMPLE_RATE, read_frames, read_sound, retimed, write_clip, write_to_size
 from coefvq.simulation.reupload.footage import Footage, Frames, _at_constant_rate, _check_frame, _size, failed, prepare
-from coefvq.simulation.reupload.plan import Plan, originals, plans, settled, window
+from coefvq.simulation.reupload.plan import ReuploadPlan, originals, plans, settled, window
 from coefvq.simulation.reupload.render import Job, render
 from coefvq.simulation.reupload.titles import neutral_title, retitled
 
@@ -234,7 +234,7 @@ def test_what_the_table_says_is_kept_and_linked_clips_stay_together(tmp_path: Pa
     assert alone[0].title == every[1].title
 
 
-def many_plans(copies: float = 1.0, own_edits: float = 0.3, clips: int = 400) -> list[list[Plan]]:
+def many_plans(copies: float = 1.0, own_edits: float = 0.3, clips: int = 400) -> list[list[ReuploadPlan]]:
     names = [f"v{number}" for number in range(clips)]
     blank = {name: [None] * clips for name in ("published_at", "creator_id", "source_id")}
     frame = pd.DataFrame(

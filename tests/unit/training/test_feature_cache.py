@@ -17,7 +17,7 @@ from coefvq.errors import StorageError
 from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Example, VideoDataset, text_of
 from coefvq.records import VideoInput
-from coefvq.training.features.build import Builder, Built
+from coefvq.training.features.build import Built, FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import feature_collator, reader
 from coefvq.training.features.store import FeatureStore, entries_of, read_entry
@@ -32,7 +32,7 @@ def build_all(
 ) -> tuple[Built, FeatureStore]:
     store = FeatureStore(root, max_bytes)
     with store.lease() as lease:
-        return Builder(cached_model(model), store, clips, lease, workers=1).build(videos), store
+        return FeatureBuilder(cached_model(model), store, clips, lease, workers=1).build(videos), store
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ from coefvq.config import load_params
 from coefvq.errors import DataError
 from coefvq.files import sha256_file
 from coefvq.records import VideoInput
-from coefvq.training.features.cost import Plan, VideoCost, free_bytes, measure
+from coefvq.training.features.cost import CachePlan, VideoCost, free_bytes, measure
 from coefvq.training.features.keys import cached_model
 from coefvq.training.loading import opened
 from coefvq.training.sampling import LengthGrouped
@@ -20,7 +20,7 @@ from coefvq.training.settings import ReadingSettings
 from tests.unit.frozen_models import frozen_model, stored_clips
 
 COST = VideoCost(prepare=0.01, compute=0.09, write=0.01, read=0.001, bytes=1000)
-PLAN = Plan(videos=100, missing=100, passes=3.0, cost=COST, free_bytes=10**6)
+PLAN = CachePlan(videos=100, missing=100, passes=3.0, cost=COST, free_bytes=10**6)
 
 
 def test_three_passes_pay_and_one_does_not() -> None:
