@@ -113,7 +113,7 @@ def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
 
 #: negatives of train are thinned, and some videos without labels are there for the base models to learn from
 _ENRICHED: dict[str, Any] = {
-    "split.fractions": {"train": 0.62, "val": 0.12, "test": 0.14, "traffic": 0.06, "unlabelled": 0.06},
+    "split.fractions": {"train": 0.6, "val": 0.12, "test": 0.14, "traffic": 0.1, "unlabelled": 0.04},
     "split.negatives.train": 0.2,
     "base.icd.distil.unlabelled": "unlabelled",
     "base.ucc.distil.unlabelled": "unlabelled",
