@@ -83,7 +83,7 @@ def test_where_no_training_clip_has_a_caption_alignment_is_off_and_that_is_said(
     captions: dict[str, list[str | None]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_pipeline(tmp_path, {}, "starter")
+    write_pipeline(tmp_path, {"mllm.icd.alignment.epochs": 1}, "starter")  # 0 in the recipe, which starts aligned
     frame = pd.DataFrame([dict.fromkeys(MANIFEST_COLUMNS, "")] * 4).assign(
         **dict.fromkeys(["decode_ok", "has_audio"], True),
         **dict.fromkeys(["views", "size_bytes", "width", "height"], 1),
