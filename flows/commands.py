@@ -174,7 +174,7 @@ def demo(
     Example: coefvq demo --workspace wiring --recipe tiny
     Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
     """
-    from flows.demo import VIDEOS, DemoRequest, run_demo
+    from flows.demo import DemoRequest, run_demo, synthetic_demo
 
-    clips = videos or VIDEOS.get(recipe, VIDEOS["starter"])
+    clips = videos or synthetic_demo(recipe).videos
     run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, recipe, clips, seed))

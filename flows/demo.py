@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,33 @@ from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
 from tasks.templates import makes_clips
 
-#: prevalence of the synthetic demo. The miniature models of tiny learn from many positives only
-PREVALENCE = {"tiny": {"icd": 0.2, "ucc": 0.25}}
-#: of other recipes: near the paper's, since few calls cannot hold many positives (docs/cascade.md)
-LOW_PREVALENCE = {"icd": 0.10, "ucc": 0.12}
-#: clips for minutes on two cores; other recipes: as many as starter
-VIDEOS = {"tiny": 2000, "starter": 1800}
-#: percent of the videos that may reach the MLLM: the paper's largest figure; tiny and data of one's own, of which the
-#: prevalence is not known: more
-CALLS, MANY_CALLS = 17.0, 40.0
+
+@dataclass(frozen=True)
+class SyntheticDemo:
+    """Clips of a demo, percent of the videos that may reach the MLLM, and dotted keys of params.yaml."""
+
+    videos: int
+    prevalence: dict[str, float]
+    calls: float
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+#: Near the paper's prevalence and largest share of calls, since few calls cannot hold many positives (docs/cascade.md).
+#: Negatives of train are thinned, and the base models also learn from some videos without their labels.
+_STARTER = SyntheticDemo(
+    1800,
+    {"icd": 0.10, "ucc": 0.12},
+    17.0,
+    {
+        "split.fractions": {"train": 0.6, "val": 0.12, "test": 0.14, "traffic": 0.1, "unlabelled": 0.04},
+        "split.negatives.train": 0.2,
+        "base.icd.distil.unlabelled": "unlabelled",
+        "base.ucc.distil.unlabelled": "unlabelled",
+    },
+)
+#: of other recipes, whose models may learn from many positives only
+_OTHERS = SyntheticDemo(2000, {"icd": 0.2, "ucc": 0.25}, 40.0)
+
 APPROVER = "demo"
 _UNSEEN = 3
 _PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
@@ -106,22 +124,15 @@ def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
         return chosen
     # so few videos: the table shows what the gate would ask, and the person judges
     chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
-    rare = request.data is None and request.recipe not in PREVALENCE
-    chosen |= {f"thresholds.{issue}.max_qps_ratio": CALLS if rare else MANY_CALLS for issue in issues}
-    return chosen | (_ENRICHED if rare else {})
+    # nothing is known of the prevalence of one's own data
+    demo = synthetic_demo(request.recipe) if request.data is None else _OTHERS
+    chosen |= {f"thresholds.{issue}.max_qps_ratio": demo.calls for issue in issues}
+    return chosen | demo.settings
 
 
-#: negatives of train are thinned, and some videos without labels are there for the base models to learn from
-_ENRICHED: dict[str, Any] = {
-    "split.fractions": {"train": 0.6, "val": 0.12, "test": 0.14, "traffic": 0.1, "unlabelled": 0.04},
-    "split.negatives.train": 0.2,
-    "base.icd.distil.unlabelled": "unlabelled",
-    "base.ucc.distil.unlabelled": "unlabelled",
-}
-
-
-def _prevalence(recipe: str) -> dict[str, float]:
-    return PREVALENCE.get(recipe, LOW_PREVALENCE)
+def synthetic_demo(recipe: str) -> SyntheticDemo:
+    """The demo that suits a recipe, for minutes on two cores."""
+    return _STARTER if recipe == "starter" else _OTHERS
 
 
 def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:
@@ -134,10 +145,9 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
         return
     from coefvq.simulation.synthetic.generate import generate
 
+    prevalence, workers = synthetic_demo(request.recipe).prevalence, params.runtime.workers
     with progress("rendering clips", request.videos) as advance:
-        generate(
-            raw, request.videos, request.seed, _prevalence(request.recipe), params.runtime.workers, progress=advance
-        )
+        generate(raw, request.videos, request.seed, prevalence, workers, progress=advance)
 
 
 def _version_data(root: Path, params: Params) -> str:
@@ -184,7 +194,14 @@ def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) 
         from coefvq.simulation.synthetic.generate import generate
 
         folder = root / "unseen"
-        generate(folder, _UNSEEN, request.seed, _prevalence(request.recipe), workers=1, first_index=request.videos)
+        generate(
+            folder,
+            _UNSEEN,
+            request.seed,
+            synthetic_demo(request.recipe).prevalence,
+            workers=1,
+            first_index=request.videos,
+        )
         console.print("three clips rendered after training:")
         table = read_table(folder)
         return to_inputs(table.frame.assign(sha256=None), table.root, ())
