@@ -26,7 +26,7 @@ class Paths(Section):
         return Path(self.models) / issue / kind
 
     def teacher(self, issue: str) -> Path:
-        """What the MLLM says of the videos that a base model is distilled from."""
+        """The table of the MLLM's scores that a base model is distilled from."""
         return Path(self.models) / issue / "teacher.parquet"
 
     def report(self, issue: str, name: str) -> Path:

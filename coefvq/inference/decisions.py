@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from coefvq.cascade.policy import CascadePolicy
+from coefvq.cascade.policy import BoolArray, CascadePolicy
 from coefvq.errors import CoefVQError
-
-Flags = npt.NDArray[np.bool_]
-Scores = npt.NDArray[np.float64]
+from coefvq.inference.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -23,9 +20,9 @@ class Route:
     ``audited`` too are shown to the MLLM all the same, so that the filter's misses can be counted.
     """
 
-    escalated: Flags
-    filtered: Flags
-    audited: Flags
+    escalated: BoolArray
+    filtered: BoolArray
+    audited: BoolArray
 
     @property
     def to_mllm(self) -> list[int]:
@@ -56,13 +53,13 @@ class Decisions:
     """
 
     final: Scores
-    by_mllm: Flags
-    down: Flags
-    drawn: Flags
+    by_mllm: BoolArray
+    down: BoolArray
+    drawn: BoolArray
     errors: Mapping[int, CoefVQError]
 
 
-def route(policy: CascadePolicy, base: Scores, views: Scores, drawn: Flags) -> Route:
+def route(policy: CascadePolicy, base: Scores, views: Scores, drawn: BoolArray) -> Route:
     """Send videos on by their base score [n] and views [n, NaN unknown]; ``drawn`` [n] are those an audit picks."""
     escalated = policy.escalates(base, views)
     filtered = ~escalated & ~policy.accepts(base, views)

@@ -97,7 +97,7 @@ class PairScorer:
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
         base = score_clips(self.base, videos, store, errors.__setitem__, self.batch_size)
-        rows = {index: self._failed(videos[index], error) for index, error in errors.items()}
+        rows = {index: self._undecided(videos[index], None, str(error)) for index, error in errors.items()}
         good = [index for index in range(len(videos)) if index not in rows]
         rows.update(zip(good, self._cascade([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
@@ -128,10 +128,10 @@ class PairScorer:
 
     def _row(self, video: VideoInput, index: int, base: float, answers: Answers, made: Decisions) -> ScoredVideo:
         if index in made.errors:
-            return self._failed(video, made.errors[index])
+            return self._undecided(video, None, str(made.errors[index]))
         down, final, mllm = bool(made.down[index]), float(made.final[index]), float(answers.scores[index])
         if down and self.policy.mllm_down == "hold":
-            return self._held(video, base, answers.silence)
+            return self._undecided(video, base, f"held until the MLLM answers: {answers.silence}")
         undecided = np.isnan(final) or (down and self.policy.mllm_down == "ignore")
         return ScoredVideo(
             video_id=video.video_id,
@@ -150,8 +150,8 @@ class PairScorer:
             return np.zeros(len(videos), bool)
         return self.audit.selected([video.video_id for video in videos])
 
-    def _held(self, video: VideoInput, base: float, error: str) -> ScoredVideo:
-        """No decision yet: an error row, which the VMP keeps as a dead letter to be scored again."""
+    def _undecided(self, video: VideoInput, base: float | None, error: str) -> ScoredVideo:
+        """An error row: the VMP keeps it as a dead letter, to be scored again."""
         return ScoredVideo(
             video_id=video.video_id,
             issue=self.issue,
@@ -160,19 +160,7 @@ class PairScorer:
             positive=None,
             decided_by="none",
             bundle_version=self.bundle_version,
-            error=f"held until the MLLM answers: {error}",
-        )
-
-    def _failed(self, video: VideoInput, error: CoefVQError) -> ScoredVideo:
-        return ScoredVideo(
-            video_id=video.video_id,
-            issue=self.issue,
-            base_score=None,
-            mllm_score=None,
-            positive=None,
-            decided_by="none",
-            bundle_version=self.bundle_version,
-            error=str(error),
+            error=error,
         )
 
 

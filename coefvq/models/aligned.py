@@ -81,8 +81,8 @@ def start_aligned(classifier: Classifier) -> None:
     load_aligned(network, preset.aligned, f"preset {preset.name}: aligned")
 
 
-def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> dict[str, Any]:
-    """Put an aligned file into a fresh network in place; returns its header. ``key`` is the file's name in errors.
+def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> None:
+    """Put an aligned file into a fresh network in place. ``key`` is the file's name in errors.
 
     A network that hears nothing leaves the projector of sound alone.
 
@@ -111,7 +111,6 @@ def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> dict[st
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(tensors[name])
-    return header
 
 
 def read_facts(part: AlignedPart, key: str) -> dict[str, Any]:

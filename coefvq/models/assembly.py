@@ -60,9 +60,7 @@ class NetworkBuilder:
         """Base model with frame, text and audio towers."""
         text = self._text_tower(ids, freeze)
         frames = self._frame_tower("tower_frames", motion, freeze)
-        audio = self._audio("tower_audio", self.preset.tower_audio)
-        if freeze:
-            freeze_module(audio)
+        audio = self._audio("tower_audio", self.preset.tower_audio, freeze)
         return MultiTower(frames, text, audio)
 
     def attention(
@@ -71,9 +69,7 @@ class NetworkBuilder:
         """Base model that attends to the vectors of the multi-tower's towers, with or without sound."""
         text = self._text_tower(ids, freeze)
         frames = self._frame_tower("tower_frames", motion, freeze)
-        audio = self._audio("tower_audio", self.preset.tower_audio) if hears else None
-        if freeze and audio is not None:
-            freeze_module(audio)
+        audio = self._audio("tower_audio", self.preset.tower_audio, freeze) if hears else None
         images = self.media.frames + (motion_count(self.media.frames) if motion else 0)
         return AttentionClassifier(frames, text, audio, images, sizes)
 
@@ -83,11 +79,9 @@ class NetworkBuilder:
         tower = SiglipTower(self.preset.siglip, size, ids.pad)
         if (folder := self._folder("siglip")) is not None:
             pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder, self._key("siglip"), self.mapped)
-        audio = self._audio("tower_audio", self.preset.tower_audio) if hears else None
+        audio = self._audio("tower_audio", self.preset.tower_audio, freeze) if hears else None
         if freeze:
             freeze_module(tower)
-            if audio is not None:
-                freeze_module(audio)
         return SiglipClassifier(tower, audio)
 
     def mllm(
@@ -107,9 +101,8 @@ class NetworkBuilder:
         """
         part = self.preset.vision
         vision, decoder = self._onevision(part) if isinstance(part, SiglipPart) else self._cnn(part, motion)
-        audio = self._audio("audio", self.preset.audio) if fusion != "none" else None
-        if audio is not None and "audio" in self.preset.weights:
-            freeze_module(audio)
+        frozen = "audio" in self.preset.weights or lora.rank == 0
+        audio = self._audio("audio", self.preset.audio, frozen) if fusion != "none" else None
         language = LanguageBranch(decoder, ids.video, lora, pooling)
         if not self.preset.weights.keys() & {"onevision", "language"} and lora.rank > 0:
             # random embeddings hold nothing worth keeping frozen
@@ -117,8 +110,6 @@ class NetworkBuilder:
         tokens = visual_tokens(vision, self.media.frames)
         if lora.rank == 0:
             freeze_module(vision.tower)
-            if audio is not None:
-                freeze_module(audio)
         network = MultimodalLLM(vision, language, audio, fusion=fusion, visual_tokens=tokens, heads=heads)
         if not self.mapped:  # else its weights come from a file, and the embeddings would be read for nothing
             match_token_length(network)
@@ -179,10 +170,12 @@ class NetworkBuilder:
             freeze_module(tower)
         return tower
 
-    def _audio(self, role: str, part: AudioPart) -> AudioBranch:
+    def _audio(self, role: str, part: AudioPart, freeze: bool) -> AudioBranch:
         branch = AudioBranch(part, self.media.audio_seconds)
         if (folder := self._folder(role)) is not None:
             pretrained.load_whisper_encoder(branch.encoder, folder, self._key(role), self.mapped)
+        if freeze:
+            freeze_module(branch)
         return branch
 
     def _key(self, role: str) -> str:

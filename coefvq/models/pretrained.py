@@ -60,10 +60,10 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{folder}: weights not readable ({error}); delete it and fetch the weights again") from error
 
 
-def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path, key: str, assign: bool = False) -> None:
+def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path, key: str, mapped: bool = False) -> None:
     """Load exactly the module's own tensors; more of them in the file do no harm. ``key`` is the part's name.
 
-    With ``assign`` the module keeps the tensors that are given, mapped from their file, where the type is its own:
+    With ``mapped`` the module keeps the tensors that are given, mapped from their file, where the type is its own:
     nothing is copied, and memory holds only what is used. For models that only score.
 
     Raises:
@@ -72,9 +72,9 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path, ke
     own = module.state_dict()
     try:
         chosen = {name: state[name] for name in own if name in state or "num_batches" not in name}
-        if assign:
+        if mapped:
             chosen = {name: tensor.to(own[name].dtype) for name, tensor in chosen.items()}
-        module.load_state_dict(chosen, assign=assign)
+        module.load_state_dict(chosen, assign=mapped)
     except (KeyError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise ModelError(
@@ -82,7 +82,7 @@ def load_into(module: nn.Module, state: dict[str, torch.Tensor], where: Path, ke
         ) from error
 
 
-def load_whisper_encoder(encoder: nn.Module, folder: Path, key: str, assign: bool = False) -> None:
+def load_whisper_encoder(encoder: nn.Module, folder: Path, key: str, mapped: bool = False) -> None:
     """Weights under openai-whisper's or transformers' names into an ``AudioEncoder`` of any length up to 30 s."""
     state = tensors_of(folder)
     if not any(name.startswith("blocks.") for name in state):
@@ -93,7 +93,7 @@ def load_whisper_encoder(encoder: nn.Module, folder: Path, key: str, assign: boo
     length = encoder.state_dict()["positional_embedding"].shape[0]
     if "positional_embedding" in state:
         state["positional_embedding"] = state["positional_embedding"][:length]
-    load_into(encoder, state, folder, key, assign)
+    load_into(encoder, state, folder, key, mapped)
 
 
 def _transformers_name(name: str) -> str:
@@ -112,22 +112,22 @@ def onevision_model(folder: Path, **options: Any) -> Any:
     return LlavaOnevisionModel.from_pretrained(folder, local_files_only=True, **options)
 
 
-def load_frame_encoder(encoder: nn.Module, part: FrameTowerPart, folder: Path, key: str, assign: bool = False) -> None:
+def load_frame_encoder(encoder: nn.Module, part: FrameTowerPart, folder: Path, key: str, mapped: bool = False) -> None:
     """Weights of a ResNet, Swin or EfficientNet-Lite, with or without the prefix of a classifier model."""
     check_checkpoint(folder, part, key)
     state = tensors_of(folder)
     for prefix in ("resnet.", "swin."):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
-    load_into(encoder, state, folder, key, assign)
+    load_into(encoder, state, folder, key, mapped)
 
 
-def load_siglip_vision(tower: nn.Module, part: SiglipPart, folder: Path, key: str, assign: bool = False) -> None:
+def load_siglip_vision(tower: nn.Module, part: SiglipPart, folder: Path, key: str, mapped: bool = False) -> None:
     """Weights of a SigLIP's vision half, alone or beside its text half."""
     check_checkpoint(folder, part, key, "vision_config" if "vision_config" in _config(folder) else None)
     # this name stands before the tensors in a SiglipModel and in older towers, not in newer ones
     bare = {name.removeprefix(_SIGLIP_PREFIX): value for name, value in tensors_of(folder).items()}
     names = {name: name.removeprefix(_SIGLIP_PREFIX) for name in tower.state_dict()}
-    load_into(tower, {name: bare[other] for name, other in names.items() if other in bare}, folder, key, assign)
+    load_into(tower, {name: bare[other] for name, other in names.items() if other in bare}, folder, key, mapped)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -135,16 +135,16 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def load_decoder(decoder: nn.Module, part: LanguagePart, folder: Path, key: str, assign: bool = False) -> None:
+def load_decoder(decoder: nn.Module, part: LanguagePart, folder: Path, key: str, mapped: bool = False) -> None:
     """Decoder weights; layers above ``part.layers_used`` are left out."""
     check_checkpoint(folder, part, key)
     state = tensors_of(folder)
-    load_into(decoder, {name.removeprefix("model."): value for name, value in state.items()}, folder, key, assign)
+    load_into(decoder, {name.removeprefix("model."): value for name, value in state.items()}, folder, key, mapped)
 
 
-def load_text_tower(encoder: nn.Module, part: TextPart, folder: Path, key: str, assign: bool = False) -> None:
+def load_text_tower(encoder: nn.Module, part: TextPart, folder: Path, key: str, mapped: bool = False) -> None:
     """Weights of an XLM-R or e5 encoder, with or without the prefix of a task model."""
     check_checkpoint(folder, part, key)
     prefix = "roberta." if part.model_type == "xlm-roberta" else "bert."
     state = {name.removeprefix(prefix): value for name, value in tensors_of(folder).items()}
-    load_into(encoder, state, folder, key, assign)
+    load_into(encoder, state, folder, key, mapped)

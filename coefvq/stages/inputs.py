@@ -12,57 +12,69 @@ from coefvq.config import (
     Evaluate,
     Ingest,
     Inputs,
-    MediaLimits,
-    MediaSpec,
     MLLMParams,
-    Paths,
     Predict,
-    Runtime,
     Split,
     Stability,
     Thresholds,
     Tracked,
     Tracking,
-    Untracked,
     Validate,
 )
-from coefvq.training.settings import ReadingSettings, TrainingSettings
+from coefvq.training.settings import (
+    LimitsInput,
+    MediaInput,
+    PathsInput,
+    ProtocolsInput,
+    ReadingSettings,
+    RuntimeInput,
+    SeedInput,
+    TrainingSettings,
+)
+
+# the place of each setting that several stages read
+IssuesInput = Annotated[tuple[str, ...], Tracked("issues")]
+ValidateInput = Annotated[Validate, Tracked("validate")]
+BaseInput = Annotated[BaseModelParams, Tracked("base.{issue}")]
+PredictInput = Annotated[Predict, Tracked("predict")]
+EvaluateInput = Annotated[Evaluate, Tracked("evaluate")]
+TrackingInput = Annotated[Tracking, Tracked("tracking")]
 
 
 class IngestInputs(Inputs):
     """Import and probing; DVC compares the place of the clips, since a table may name other clips there."""
 
-    issues: Annotated[tuple[str, ...], Tracked("issues")]
+    issues: IssuesInput
     ingest: Annotated[Ingest, Tracked("ingest")]
     media: Annotated[str | None, Tracked("paths.media")]
-    paths: Annotated[Paths, Untracked("paths")]
-    runtime: Annotated[Runtime, Untracked("runtime")]
+    paths: PathsInput
+    runtime: RuntimeInput
 
 
 class ValidateInputs(Inputs):
     """Expectations on the manifest."""
 
-    issues: Annotated[tuple[str, ...], Tracked("issues")]
-    expected: Annotated[Validate, Tracked("validate")]
-    paths: Annotated[Paths, Untracked("paths")]
+    issues: IssuesInput
+    expected: ValidateInput
+    paths: PathsInput
 
 
 class SplitInputs(Inputs):
     """Splitting, and expectations on each split."""
 
-    seed: Annotated[int, Tracked("seed")]
-    issues: Annotated[tuple[str, ...], Tracked("issues")]
+    seed: SeedInput
+    issues: IssuesInput
     split: Annotated[Split, Tracked("split")]
-    expected: Annotated[Validate, Tracked("validate")]
-    paths: Annotated[Paths, Untracked("paths")]
+    expected: ValidateInput
+    paths: PathsInput
 
 
 class TrainBaseInputs(Inputs):
     """A base model, and where its run is recorded."""
 
     settings: TrainingSettings
-    model: Annotated[BaseModelParams, Tracked("base.{issue}")]
-    tracking: Annotated[Tracking, Tracked("tracking")]
+    model: BaseInput
+    tracking: TrackingInput
 
 
 class TrainMLLMInputs(Inputs):
@@ -70,69 +82,69 @@ class TrainMLLMInputs(Inputs):
 
     settings: TrainingSettings
     model: Annotated[MLLMParams, Tracked("mllm.{issue}")]
-    tracking: Annotated[Tracking, Tracked("tracking")]
+    tracking: TrackingInput
 
 
 class TeachInputs(Inputs):
     """The MLLM's scores for a base model that is distilled; what the MLLM sees is in its folder."""
 
     issue: str
-    model: Annotated[BaseModelParams, Tracked("base.{issue}")]
+    model: BaseInput
     near_duplicates: Annotated[int | None, Tracked("split.near_duplicates")]
-    predict: Annotated[Predict, Tracked("predict")]
+    predict: PredictInput
     reading: ReadingSettings
-    paths: Annotated[Paths, Untracked("paths")]
-    protocols: Annotated[tuple[str, ...], Untracked("ingest.protocols")]
+    paths: PathsInput
+    protocols: ProtocolsInput
 
 
 class PredictInputs(Inputs):
     """Scoring with both models; what they see is in their folders."""
 
     issue: str
-    predict: Annotated[Predict, Tracked("predict")]
+    predict: PredictInput
     reading: ReadingSettings
-    paths: Annotated[Paths, Untracked("paths")]
-    protocols: Annotated[tuple[str, ...], Untracked("ingest.protocols")]
+    paths: PathsInput
+    protocols: ProtocolsInput
 
 
 class EvaluateInputs(Inputs):
     """Figures of both models; the seed draws the bootstrap."""
 
     issue: str
-    seed: Annotated[int, Tracked("seed")]
-    evaluate: Annotated[Evaluate, Tracked("evaluate")]
-    paths: Annotated[Paths, Untracked("paths")]
+    seed: SeedInput
+    evaluate: EvaluateInput
+    paths: PathsInput
 
 
 class ThresholdsInputs(Inputs):
     """The search for a policy, and the figures it is judged by."""
 
     issue: str
-    seed: Annotated[int, Tracked("seed")]
-    evaluate: Annotated[Evaluate, Tracked("evaluate")]
+    seed: SeedInput
+    evaluate: EvaluateInput
     thresholds: Annotated[Thresholds, Tracked("thresholds.{issue}")]
-    paths: Annotated[Paths, Untracked("paths")]
+    paths: PathsInput
 
 
 class StabilityInputs(Inputs):
     """Scoring near the thresholds in other ways."""
 
     issue: str
-    seed: Annotated[int, Tracked("seed")]
-    media: Annotated[MediaSpec, Tracked("media.{issue}")]
-    predict: Annotated[Predict, Tracked("predict")]
+    seed: SeedInput
+    media: MediaInput
+    predict: PredictInput
     stability: Annotated[Stability, Tracked("stability")]
     reading: ReadingSettings
-    paths: Annotated[Paths, Untracked("paths")]
-    protocols: Annotated[tuple[str, ...], Untracked("ingest.protocols")]
+    paths: PathsInput
+    protocols: ProtocolsInput
 
 
 class CandidateInputs(Inputs):
     """What a pair records of how it was made and is to be served."""
 
     issue: str
-    seed: Annotated[int, Tracked("seed")]
-    media: Annotated[MediaSpec, Tracked("media.{issue}")]
-    limits: Annotated[MediaLimits, Tracked("ingest.limits")]
-    predict: Annotated[Predict, Tracked("predict")]
-    paths: Annotated[Paths, Untracked("paths")]
+    seed: SeedInput
+    media: MediaInput
+    limits: LimitsInput
+    predict: PredictInput
+    paths: PathsInput

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from coefvq.training.keeper import Tensors
+from coefvq.training.keeper import Tensors, copy_into
 
 
 class AverageWeights(TrainerCallback):
@@ -38,17 +37,11 @@ class AverageWeights(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.count > 0:
             self._live = {name: parameter.detach().clone() for name, parameter in self._trained()}
-            self._put(self.mean)
+            copy_into(self._model, self.mean)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._put(self._live)
+        copy_into(self._model, self._live)
         self._live = {}
-
-    def _put(self, tensors: Tensors) -> None:
-        with torch.no_grad():
-            for name, parameter in self._trained():
-                if name in tensors:
-                    parameter.copy_(tensors[name])
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]

@@ -33,8 +33,6 @@ from coefvq.training.settings import ReadingSettings
 
 _LIBRARIES = ("coefvq", "torch", "transformers", "peft")
 _NO_ISSUE = "none"
-#: of the corpus, so that computing the features always pays
-_PASSES = 100
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,8 @@ def align_corpus(
         curve.append([step, row["epoch"], round(row["loss"], 4)])
         report(step, row)
 
-    with _rows(classifier, corpus.videos, workers) as inputs:
+    passes = settings.projector_epochs + settings.epochs
+    with _rows(classifier, corpus.videos, passes, workers) as inputs:
         AlignmentSteps(network, text, inputs, corpus.descriptions, settings, seed, bf16, noise).run(on_epoch)
     facts = {
         "preset": recipe.mllm.preset,
@@ -129,13 +128,13 @@ def _fresh(recipe: Recipe, corpus: Corpus, seed: int) -> Classifier:
 
 
 @contextmanager
-def _rows(classifier: Classifier, videos: list[VideoInput], workers: int) -> Iterator[CollatedRows]:
+def _rows(classifier: Classifier, videos: list[VideoInput], passes: int, workers: int) -> Iterator[CollatedRows]:
     """Rows of the corpus, with what the frozen towers say of each clip from the cache.
 
     Raises:
         DataError: a clip cannot be read; a file whose header counts its clips must have seen all of them.
     """
-    with opened(_reading(workers), classifier, videos, _PASSES, "alignment") as source:
+    with opened(_reading(workers), classifier, videos, passes, "alignment") as source:
         for reason in source.skipped.values():
             raise DataError(f"{len(source.skipped)} clips cannot be read, first: {reason}; mend them or take them out")
         where = next(classifier.network.parameters()).device

@@ -33,11 +33,14 @@ class TrainingJob:
     noise: FeatureNoise = field(default_factory=FeatureNoise)
 
     @property
+    def aligns(self) -> bool:
+        """Whether the model is aligned on the user's own descriptions before it sees labels."""
+        return self.alignment is not None and self.alignment.epochs + self.alignment.projector_epochs > 0
+
+    @property
     def reads_descriptions(self) -> bool:
         """Whether any part of the training is about descriptions."""
-        alignment = self.alignment
-        aligns = alignment is not None and alignment.epochs + alignment.projector_epochs > 0
-        return aligns or self.description_weight != 0.0
+        return self.aligns or self.description_weight != 0.0
 
 
 def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams) -> TrainingJob:

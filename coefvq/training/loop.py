@@ -95,8 +95,8 @@ def fit(
     weights for validation. The losses know none: where negatives were thinned on purpose, the model is meant to
     train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither
     it nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one;
-    ``described`` are the words of its rows and their weight beside the labels, ``lesson`` what a teacher says of
-    them. With ``checkpoints`` a killed
+    ``described`` are the words of its rows and their weight beside the labels, ``lesson`` the teacher's
+    logits for them. With ``checkpoints`` a killed
     training goes on where the newest one was written, and ``on_epoch`` hears the epochs before it again; they are
     the caller's to remove once the result is safe.
 

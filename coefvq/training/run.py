@@ -47,7 +47,7 @@ def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMPa
     data = read_training_data(settings, asked.reads_descriptions, asked.distil)
     job = with_teacher(without_missing_descriptions(asked, data.descriptions), data.teaching)
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
-    if job.alignment is not None and job.alignment.epochs + job.alignment.projector_epochs > 0:
+    if job.aligns:
         align(classifier, job, data, settings, open_record)
     fitting = _Fitting(settings, job, data, checkpoint_folder(settings, job, data.hashes))
     if rank() > 0:
@@ -136,7 +136,7 @@ class _Fitting:
         return description_words(classifier.text, [descriptions[at] for at in kept]), weight
 
     def _lesson(self, videos: list[VideoInput]) -> Lesson | None:
-        """What the teacher says of the rows that are read."""
+        """The teacher's logits for the rows that are read."""
         teaching = self.data.teaching
         return None if teaching is None else Lesson(torch.tensor(teaching.scores.logits(videos)), teaching.weight)
 

@@ -1,4 +1,4 @@
-"""What the MLLM says of the videos that a base model is distilled from: one table, written once, read in training."""
+"""The table of the MLLM's scores that a base model is distilled from; the stage teach writes it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TeacherScores:
 
 @dataclass(frozen=True)
 class Teaching:
-    """Videos without labels, what the teacher says of them and of train, and the weight beside the labels."""
+    """Videos without labels, the teacher's scores of these and of train, and their weight beside the labels."""
 
     unlabelled: list[VideoInput]
     scores: TeacherScores

@@ -87,7 +87,7 @@ def _starter_like(text: TextEncoder) -> MultimodalLLM:
         Lora(rank=4, alpha=8, dropout=0.0),
     )
     assert decoder_config(preset.language).hidden_size == language.output_size
-    audio = NetworkBuilder(preset, MEDIA)._audio("audio", preset.audio)
+    audio = NetworkBuilder(preset, MEDIA)._audio("audio", preset.audio, freeze=False)
     tokens = visual_tokens(vision, MEDIA.frames)
     return MultimodalLLM(vision, language, audio, fusion="late", visual_tokens=tokens)
 
