@@ -89,8 +89,15 @@ class EventLog:
         )
 
     def state_id(self) -> str:
-        """Id of the state this log belongs to, drawn when the log was made."""
-        return str(self.database.query("SELECT id FROM state")[0][0])
+        """Id of the state this log belongs to, drawn when the log was made.
+
+        Raises:
+            DataError: the table that held it is empty.
+        """
+        rows = self.database.query("SELECT id FROM state")
+        if not rows:
+            raise DataError(f"{self.database.path}: the log has lost its id (table state); restore it from a copy")
+        return str(rows[0][0])
 
     def event_at(self, offset: int) -> tuple[str, int, str] | None:
         """Video id, source version and content digest of the event at ``offset``; None where there is none."""

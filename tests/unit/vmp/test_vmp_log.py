@@ -143,3 +143,12 @@ def test_transaction_is_all_or_nothing(tmp_path: Path) -> None:
         assert database.query("SELECT count(*) FROM t") == [(0,)]
         insert(2)
         assert database.query("SELECT n FROM t") == [(2,)]
+
+
+def test_a_log_that_has_lost_its_id_says_so(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log.sqlite") as log:
+        log.publish([A])
+        with log.database.transaction() as connection:
+            connection.execute("DELETE FROM state")
+        with pytest.raises(DataError, match="lost its id.*restore it from a copy"):
+            log.state_id()
