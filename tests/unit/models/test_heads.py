@@ -18,7 +18,7 @@ from coefvq.errors import ModelError
 from coefvq.inference import score_batches
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 from coefvq.models.dataset import Example
-from coefvq.models.heads import MISSING_LABEL, logits_of, probability_of
+from coefvq.models.heads import MISSING_LABEL, head_of, probabilities_of
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, register
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
@@ -62,14 +62,15 @@ def test_every_issue_has_its_own_head_and_survives_a_folder(tmp_path: Path) -> N
         again = load(tmp_path)
         assert again.config == model.config
         assert torch.equal(again.network(**batch(again)), logits)
+    found = again.probabilities(logits)
+    assert found.dtype == torch.float64
     for number, issue in enumerate(ISSUES):
-        expected = logits[:, number].double().softmax(1)[:, 1]
-        assert torch.equal(again.probabilities(logits, issue), expected)
-        assert torch.equal(probability_of(logits, ISSUES, issue), expected)
+        assert head_of(ISSUES, issue) == number
+        assert torch.equal(found[:, number], logits[:, number].double().softmax(1)[:, 1])
     with pytest.raises(ModelError, match="answers for icd, ucc"):
-        again.probabilities(logits)
+        head_of(ISSUES, None)
     with pytest.raises(ModelError, match="'spam'"):
-        again.probabilities(logits, "spam")
+        head_of(ISSUES, "spam")
 
 
 def test_one_issue_keeps_its_shape() -> None:
@@ -77,10 +78,10 @@ def test_one_issue_keeps_its_shape() -> None:
     with torch.inference_mode():
         logits = model.network(**batch(model))
     assert logits.shape == (3, 2)
-    assert logits_of(logits, ("icd",), "icd") is logits
-    assert torch.equal(model.probabilities(logits), logits.double().softmax(1)[:, 1])
+    assert head_of(("icd",), None) == 0
+    assert torch.equal(model.probabilities(logits), logits.double().softmax(1)[:, 1:])
     with pytest.raises(ModelError, match="head"):
-        probability_of(logits, ISSUES, "icd")
+        probabilities_of(logits, ISSUES)
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
