@@ -4,7 +4,8 @@ Input columns: ``path`` (text), optionally ``video_id`` (default: the path), ``t
 list of texts) and ``views``. A path is the caller's own: any regular file of this machine; a URL is refused, since a
 served model has no settings that allow one. The pair answers with ``video_id, base_score, mllm_score, positive,
 decided_by, error``; a single model with ``video_id, score, error``, where it has several issues with a
-``score_<issue>`` for each. A clip that cannot be scored has an error and no score. Clips are decoded under the limits that the pair's preprocessing, or the model's config.json, carries.
+``score_<issue>`` for each. A clip that cannot be scored has an error and no score. Clips are decoded under the
+limits that the pair's preprocessing, or the model's config.json, carries.
 """
 
 from __future__ import annotations
