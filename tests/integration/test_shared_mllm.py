@@ -122,7 +122,9 @@ def check_figures(root: Path) -> None:
     for mine, theirs in zip(curves["icd"], curves["ucc"], strict=True):
         both = (mine["val_average_precision"], theirs["val_average_precision"])
         assert both == (mine["val_icd_average_precision"], mine["val_ucc_average_precision"])
-        assert mine["mean_val_average_precision"] == theirs["mean_val_average_precision"] == pytest.approx(np.mean(both))
+        assert (
+            mine["mean_val_average_precision"] == theirs["mean_val_average_precision"] == pytest.approx(np.mean(both))
+        )
     best = max(row["mean_val_average_precision"] for row in curves["icd"])
     assert metrics["icd"]["best_criterion"] == best
     manifest = pd.read_parquet(root / "data/manifest.parquet")
