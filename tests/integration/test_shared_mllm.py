@@ -55,7 +55,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     raw = tmp_path / "data" / "raw"
-    generate(raw, 84, 3, {"icd": 0.4, "ucc": 0.4}, workers=1)
+    generate(raw, 72, 3, {"icd": 0.4, "ucc": 0.4}, workers=1)
     with (raw / "metadata.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for number, row in enumerate(rows):  # half of the clips lack one of the labels
@@ -91,6 +91,7 @@ def repro() -> None:
             stage.run(stage.inputs.of(params, issue))
 
 
+@pytest.mark.long
 def test_two_issues_share_one_mllm_from_training_to_scoring(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
