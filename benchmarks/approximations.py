@@ -85,14 +85,14 @@ def load_ways(params: Params, issue: str, cache: Path) -> tuple[list[Way], list[
     return found, refused
 
 
-def run(found: list[Way], videos: list[VideoInput], rounds: int) -> None:
+def run(found: list[Way], videos: list[VideoInput], rounds: int, issue: str) -> None:
     """Score with each, decoding left out of the time."""
     for way in found:
-        way.scores = score_batches(way.classifier, videos, way.store)  # decodes and warms up
+        way.scores = score_batches(way.classifier, videos, way.store, issue=issue)  # decodes and warms up
     for _ in range(rounds):
         for way in found:
             start = time.process_time()
-            score_batches(way.classifier, videos, way.store)
+            score_batches(way.classifier, videos, way.store, issue=issue)
             way.seconds.append(time.process_time() - start)
 
 
@@ -143,7 +143,7 @@ def main() -> int:
     labels = labels_of(rows, options.issue)
     with tempfile.TemporaryDirectory() as cache:
         found, refused = load_ways(params, options.issue, Path(cache))
-        run(found, videos, options.rounds)
+        run(found, videos, options.rounds, options.issue)
     for line in refused:
         print(json.dumps(line))
     weights = rows["weight"].to_numpy(dtype="float64")

@@ -1,6 +1,6 @@
 """The library's `starter` MLLM on cached tower features: alignment on descriptions, then fine-tuning on both issues.
 
-Alignment, training loop, noise and averaging are the library's; here stand the values and the features.
+Settings, network, alignment, training loop and scoring are the library's; here stand the values and the features.
 """
 
 from __future__ import annotations
@@ -8,31 +8,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import yaml
 from starter_world_data import ISSUES, MEDIA, Split
 
-from coefvq.config import Alignment, Lora, Training
+from coefvq.config import Alignment, Lora, MLLMParams, Training
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.limits import kept_limits
 from coefvq.inference.scores import score_dataset
-from coefvq.models.assembly import NetworkBuilder, TokenIds
-from coefvq.models.classifier import Classifier, ModelConfig
+from coefvq.models.classifier import Classifier, mllm_config
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.language import Pooling
 from coefvq.models.mllm import Fusion, MultimodalLLM
-from coefvq.models.parts import LitePart
-from coefvq.models.presets import get_preset
-from coefvq.models.pretrained import weights_of
-from coefvq.models.text import load_text_encoder
 from coefvq.records import VideoInput
 from coefvq.simulation.synthetic.captions import short_captions
 from coefvq.simulation.synthetic.clips import Clip
 from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
-from coefvq.training.loop import fit, seed_everything
+from coefvq.training.job import TrainingJob, fresh_classifier
+from coefvq.training.loop import fit
 from coefvq.training.noise import FeatureNoise, noisy_features
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.word_alignment import description_words
@@ -104,40 +102,47 @@ class Recipe:
             deepspeed=None,
         )
 
+    @property
+    def settings(self) -> MLLMParams:
+        """The settings of the library's MLLM, which both issues share."""
+        return MLLMParams(
+            preset="starter-world",
+            shared=ISSUES,
+            fusion=self.fusion,
+            pooling=self.pooling,
+            text=True,
+            audio=True,
+            motion=True,
+            lora=Lora(rank=self.rank, alpha=2 * self.rank, dropout=0.0),
+            alignment=self.alignment,
+            description_weight=self.description_weight,
+            feature_noise=self.feature_noise,
+            feature_dropout=self.feature_dropout,
+            training=self.training,
+        )
 
-def build(recipe: Recipe, seed: int) -> Classifier:
-    """The preset's MLLM with a head for each issue."""
-    preset = get_preset("starter")
-    preset = replace(
-        preset,
-        vision=LitePart(1.1, 1.2, pooled_side=recipe.grid),
-        language=replace(preset.language, layers_used=recipe.layers),
+    @property
+    def preset(self) -> dict[str, Any]:
+        """The parts of ``starter``, with so many layers and cells, and without its aligned file."""
+        text = (files("coefvq") / "presets" / "starter.yaml").read_text(encoding="utf-8")
+        parts: dict[str, Any] = yaml.safe_load(text)["starter"]
+        parts["vision"] = {**parts["vision"], "pooled_side": self.grid}
+        parts["language"] = {**parts["language"], "layers_used": self.layers}
+        return {name: part for name, part in parts.items() if name != "aligned"}
+
+
+def job_of(recipe: Recipe) -> TrainingJob:
+    """The library's training of one MLLM for all issues."""
+    settings = recipe.settings
+    return TrainingJob(
+        config=mllm_config(settings.issues_with(ISSUES[0]), settings, MEDIA, recipe.preset),
+        training=settings.training,
+        lora_dropout=settings.lora.dropout,
+        logged_params={},
+        alignment=settings.alignment,
+        description_weight=settings.description_weight,
+        noise=FeatureNoise(settings.feature_noise, settings.feature_dropout),
     )
-    folder = weights_of(preset, "language")
-    if folder is None:
-        raise SystemExit("starter: no weights; run `coefvq models fetch starter`")
-    encoder = load_text_encoder(folder, preset.max_text_tokens, preset.language.tokens)
-    seed_everything(seed)
-    ids = TokenIds(pad=encoder.pad_id, video=encoder.video_id)
-    lora = Lora(rank=recipe.rank, alpha=2 * recipe.rank, dropout=0.0)
-    network = NetworkBuilder(preset, MEDIA).mllm(
-        ids, lora=lora, fusion=recipe.fusion, pooling=recipe.pooling, motion=True, heads=len(ISSUES)
-    )
-    config = ModelConfig(
-        issues=ISSUES,
-        kind="mllm",
-        preset="starter",
-        architecture="mllm",
-        media=MEDIA,
-        fusion=recipe.fusion,
-        pooling=recipe.pooling,
-        text=True,
-        audio=True,
-        motion=True,
-        lora_rank=recipe.rank,
-        lora_alpha=2 * recipe.rank,
-    )
-    return Classifier(config, network, encoder)
 
 
 def rows(split: Split, recipe: Recipe, labels: bool = False) -> VideoDataset:
@@ -165,12 +170,12 @@ def descriptions(clip: Clip, recipe: Recipe) -> tuple[str, ...]:
 
 def train(recipe: Recipe, split: Split, val: Split, seed: int, say: Say) -> tuple[Classifier, dict[str, Any]]:
     """Alignment and fine-tuning; the second value holds curves and CPU seconds."""
-    classifier, start = build(recipe, seed), time.process_time()
+    job, start = job_of(recipe), time.process_time()
+    classifier = fresh_classifier(job, seed, kept_limits(None), [])
     curves: dict[str, list[dict[str, float]]] = {"projectors": [], "warmup": []}
     network, text = classifier.network, classifier.text
     if not isinstance(network, MultimodalLLM) or text is None:
         raise SystemExit("starter: its MLLM cannot describe")
-    noise = FeatureNoise(recipe.feature_noise, recipe.feature_dropout)
     options = [descriptions(clip, recipe) for clip in split.clips]
 
     def on_epoch(step: str, row: dict[str, float]) -> None:
@@ -178,22 +183,22 @@ def train(recipe: Recipe, split: Split, val: Split, seed: int, say: Say) -> tupl
         say(f"{step} {row}, {time.process_time() - start:.0f} CPU s")
 
     inputs = CollatedRows(rows(split, recipe), collator(classifier), torch.device("cpu"))
-    AlignmentSteps(network, text, inputs, options, recipe.alignment, seed, True, noise).run(on_epoch)
+    AlignmentSteps(network, text, inputs, options, recipe.alignment, seed, True, job.noise).run(on_epoch)
     aligned = time.process_time()
     train_set = rows(split, recipe, labels=True)
     sampler = LengthGrouped(collator(classifier).lengths(train_set.texts), recipe.batch, seed)
     words = description_words(text, options)
-    with noisy_features(network, noise):
+    with noisy_features(network, job.noise):
         result = fit(
             classifier,
             train_set,
             rows(val, recipe, labels=True),
-            recipe.training,
+            job.training,
             seed,
             lambda row: say(f"fine-tuning {row}, {time.process_time() - start:.0f} CPU s"),
             collator=collator(classifier),
             sampler=sampler,
-            described=(words, recipe.description_weight) if recipe.description_weight else None,
+            described=(words, job.description_weight) if job.description_weight else None,
         )
     facts = {
         **curves,
@@ -210,6 +215,5 @@ def collator(classifier: Classifier) -> Collator:
 
 
 def score(classifier: Classifier, split: Split, recipe: Recipe) -> Floats:
-    """P(positive) [N, K] of every clip."""
-    found = [score_dataset(classifier, rows(split, recipe), collator(classifier), 64, issue=issue) for issue in ISSUES]
-    return np.stack(found, axis=1)
+    """P(positive) [N, K] of every clip, from one pass."""
+    return score_dataset(classifier, rows(split, recipe), collator(classifier), 64)

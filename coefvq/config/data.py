@@ -25,6 +25,10 @@ class Paths(Section):
         """Folder of one trained model."""
         return Path(self.models) / issue / kind
 
+    def run_record(self, kind: Literal["base", "mllm"], issue: str) -> Path:
+        """The ids of a training in the tracking store."""
+        return Path(self.models) / issue / f"{kind}_run.json"
+
     def teacher(self, issue: str) -> Path:
         """The table of the MLLM's scores that a base model is distilled from."""
         return Path(self.models) / issue / "teacher.parquet"

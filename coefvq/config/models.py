@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from coefvq.config.values import Count, Fraction, Positive, PresetName, Section
+from coefvq.config.values import Count, Fraction, IssueName, Positive, PresetName, Section
 
 
 class MediaSpec(Section):
@@ -121,9 +121,14 @@ class Alignment(Section):
 
 
 class MLLMParams(Section):
-    """The second stage of the cascade."""
+    """The second stage of the cascade.
+
+    The issues that ``shared`` lists have one MLLM with a head for each, in that order. An issue that is not in the
+    list has an MLLM of its own.
+    """
 
     preset: PresetName
+    shared: Annotated[tuple[IssueName, ...], Field(min_length=2)] | None = None
     fusion: Literal["late", "early", "none"]
     pooling: Literal["last", "mean"] = "last"
     text: bool
@@ -136,6 +141,10 @@ class MLLMParams(Section):
     feature_noise: Annotated[float, Field(ge=0)] = 0.0  # on what the projector reads, in standard deviations
     feature_dropout: Fraction = 0.0  # share of these numbers set to 0
     training: Training
+
+    def issues_with(self, issue: str) -> tuple[str, ...]:
+        """The issues whose heads the MLLM of ``issue`` has, in the order of the heads."""
+        return self.shared if self.shared is not None and issue in self.shared else (issue,)
 
 
 class Models(Section):

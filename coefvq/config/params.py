@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
@@ -53,6 +54,21 @@ class Params(Section):
                     raise ValueError(f"issue '{issue}' is listed in issues but {name}.{issue} is missing")
         return self
 
+    @model_validator(mode="after")
+    def _a_shared_mllm_has_one_setting(self) -> Self:
+        """DVC compares for each issue its own settings, so those of a shared MLLM must be equal."""
+        for issue in self.issues:
+            members = self.mllm[issue].issues_with(issue)
+            _check_distinct(members)
+            for member in members:
+                if member not in self.issues:
+                    raise ValueError(
+                        f"mllm.{issue}.shared: '{member}' is not one of issues; add it there, or take it out"
+                    )
+                for name, section in (("media", self.media), ("mllm", self.mllm)):
+                    _check_equal(name, issue, member, section[issue].model_dump(), section[member].model_dump())
+        return self
+
     def check_issue(self, issue: str) -> str:
         """Return ``issue`` if it is configured.
 
@@ -86,3 +102,20 @@ def _check_distinct(issues: Sequence[str]) -> None:
     twice = next((name for name in issues if issues.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"issue '{twice}' comes twice; name each issue once")
+
+
+def _check_equal(section: str, issue: str, other: str, mine: Any, theirs: Any, key: str = "") -> None:
+    """Settings of two issues that share an MLLM, key by key."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for name, value in mine.items():
+            _check_equal(section, issue, other, value, theirs[name], f"{key}.{name}")
+    elif mine != theirs:
+        raise ValueError(
+            f"{section}.{other}{key} = {_yaml(theirs)}, {section}.{issue}{key} = {_yaml(mine)}: {issue} and {other} "
+            "share one MLLM (mllm.shared), so both need the same value; make them equal, or set mllm.shared: null"
+        )
+
+
+def _yaml(value: Any) -> str:
+    """A setting as the file has it; JSON is YAML."""
+    return json.dumps(value)

@@ -3,6 +3,7 @@
 from coefvq.inference.pairs import MultiIssueScorer, PairScorer
 from coefvq.inference.scores import (
     Scores,
+    head_scores,
     plan_batches,
     score_batches,
     score_clips,
@@ -17,6 +18,7 @@ __all__ = [
     "PairScorer",
     "Recorded",
     "Scores",
+    "head_scores",
     "load_for_scoring",
     "plan_batches",
     "ready_for_scoring",

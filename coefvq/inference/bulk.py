@@ -1,6 +1,6 @@
 """Bulk scoring with the engine ``ray``: batches go to actors that each hold the model.
 
-The batches are those of the local engine and go through the same ``score_batches``, so that the scores are the same.
+The batches are those of the local engine and go through the same ``score_dataset``, so that the scores are the same.
 Each actor takes one CPU and computes on one thread; on a cluster the model's folder, the clips and the settings must
 be found at the same paths on every machine. An actor decodes in a limited worker of its own (``clips``); what it sends
 back is numbers and text.
@@ -19,7 +19,7 @@ import numpy as np
 from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits, Predict
 from coefvq.errors import CoefVQError, DataError, ModelError, StorageError
-from coefvq.inference.scores import Scores, plan_batches, score_batches
+from coefvq.inference.scores import Scores, plan_batches, score_dataset
 from coefvq.inference.settings import load_for_scoring
 from coefvq.records import VideoInput
 
@@ -35,7 +35,7 @@ def score_on_ray(
     workers: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Scores, dict[int, str]]:
-    """P(positive) of each video, float64 [n], in the order given; at most ``workers`` actors.
+    """P(positive) of each video and issue, float64 [n,K], in the order given; at most ``workers`` actors.
 
     Also why a clip does not decode, by index; its score is NaN.
 
@@ -48,10 +48,10 @@ def score_on_ray(
     from coefvq.models.classifier import read_description
     from coefvq.models.dataset import Collator, text_of
 
-    scores, failed = np.full(len(videos), np.nan), dict[int, str]()
+    config, text = read_description(folder)
+    scores, failed = np.full((len(videos), len(config.issues)), np.nan), dict[int, str]()
     if not videos:
         return scores, failed
-    config, text = read_description(folder)
     lengths = Collator(text, 0, None, config.text).lengths([text_of(video) for video in videos])
     plan = plan_batches(lengths, predict.batch_size)
     join_ray(workers)
@@ -78,7 +78,7 @@ def score_on_ray(
         if row["error"]:
             raise _ERRORS.get(row["kind"], DataError)(row["error"])
         chosen = plan[row["batch"]]
-        scores[chosen] = row["scores"]
+        scores[chosen] = np.reshape(row["scores"], (len(chosen), -1))
         failed |= {chosen[int(at)]: why for at, why in json.loads(row["failed"]).items()}
         progress(len(chosen))
     return scores, failed
@@ -111,13 +111,17 @@ class _Scorer:
         self._store, self._pool = ClipStore(Path(cache), self._classifier.config.media, bounds), LimitedPool(bounds)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        from coefvq.models.dataset import VideoDataset
+
         answer = {"batch": row["batch"], "scores": np.zeros(0), "failed": "{}", "kind": "", "error": ""}
         try:
             videos = [self._store.hashed(video) for video in from_json(row["videos"])]
-            scores, failed = np.full(len(videos), np.nan), self._store.try_fill(videos, 1, pool=self._pool)
+            model, failed = self._classifier, self._store.try_fill(videos, 1, pool=self._pool)
             good = [at for at in range(len(videos)) if at not in failed]
-            scores[good] = score_batches(self._classifier, [videos[at] for at in good], self._store, len(videos))
-            answer |= {"scores": scores, "failed": json.dumps({at: str(error) for at, error in failed.items()})}
+            scores = np.full((len(videos), len(model.config.issues)), np.nan)
+            dataset = VideoDataset([videos[at] for at in good], self._store)
+            scores[good] = score_dataset(model, dataset, model.collator, len(videos))
+            answer |= {"scores": scores.ravel(), "failed": json.dumps({at: str(error) for at, error in failed.items()})}
         except CoefVQError as error:
             answer |= {"kind": type(error).__name__, "error": str(error)}
         return answer

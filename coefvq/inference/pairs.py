@@ -121,6 +121,7 @@ class PairScorer:
                 lambda at, error: errors.update({indices[at]: error}),
                 self.batch_size,
                 self.issue,
+                self.memo if len(self.mllm.config.issues) > 1 else None,
             )
         except MLLMUnavailableError as error:
             return Answers(scores, errors, str(error) or "no reason given")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from coefvq.models.classifier import Classifier
     from coefvq.models.dataset import Collator, Example, VideoDataset
+    from coefvq.models.memo import Memo
 
 #: P(positive) per video
 Scores = npt.NDArray[np.float64]
@@ -43,9 +44,10 @@ def score_batches(
         ModelError: a video's logits are not finite, or no head answers for ``issue``.
     """
     from coefvq.models.dataset import VideoDataset
+    from coefvq.models.heads import head_of
 
-    dataset = VideoDataset(videos, store)
-    return score_dataset(classifier, dataset, classifier.collator, batch_size, progress, issue, failed)
+    head, dataset = head_of(classifier.config.issues, issue), VideoDataset(videos, store)
+    return score_dataset(classifier, dataset, classifier.collator, batch_size, progress, failed)[:, head]
 
 
 def score_dataset(
@@ -54,14 +56,16 @@ def score_dataset(
     collate: Collator,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda _: None,
-    issue: str | None = None,
     failed: Failed | None = None,
 ) -> Scores:
-    """As ``score_batches``, of examples that may carry cached features; ``collate`` makes batches of them."""
+    """P(positive) of each video and issue, float64 [n,K], of examples that may carry cached features.
+
+    ``collate`` makes batches of them; ``failed`` and errors as of ``score_batches``.
+    """
     import torch
 
-    device = next(classifier.network.parameters()).device
-    scores, video_ids = np.full(len(dataset), np.nan), dataset.video_ids
+    device, video_ids = next(classifier.network.parameters()).device, dataset.video_ids
+    scores = np.full((len(dataset), len(classifier.config.issues)), np.nan)
     classifier.network.eval()
     with torch.inference_mode():
         for planned in plan_batches(collate.lengths(dataset.texts), batch_size):
@@ -70,8 +74,7 @@ def score_dataset(
                 batch = collate(examples)
                 logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
                 finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
-                found = classifier.probabilities(logits, issue).numpy()
-                scores[chosen] = np.where(finite, found, np.nan)
+                scores[chosen] = np.where(finite[:, None], classifier.probabilities(logits).numpy(), np.nan)
             progress(len(planned))
     return scores
 
@@ -130,24 +133,58 @@ def score_clips(
     failed: Failed,
     batch_size: int = 32,
     issue: str | None = None,
+    memo: Memo | None = None,
 ) -> Scores:
     """As ``score_batches`` for clips that may not be decoded yet; ``failed`` is called before the model runs.
+
+    With ``memo``, what the model said of a video in the same group, for whichever issue, is not computed again.
 
     Raises:
         ModelError: no head answers for ``issue``.
         StorageError: the clip store cannot be written.
     """
+    from coefvq.models.heads import head_of
+
+    head = head_of(classifier.config.issues, issue)
+    return head_scores(classifier, videos, store, failed, batch_size, memo)[:, head]
+
+
+def head_scores(
+    classifier: Classifier,
+    videos: Sequence[VideoInput],
+    store: ClipStore,
+    failed: Failed,
+    batch_size: int = 32,
+    memo: Memo | None = None,
+) -> Scores:
+    """As ``score_clips``, for each issue of the model, [n,K]."""
+    from coefvq.models.dataset import VideoDataset
+
     errors = decode(store, videos)
     for index, error in errors.items():
         failed(index, error)
     good = [index for index in range(len(videos)) if index not in errors]
-    scores = np.full(len(videos), np.nan)
-    scores[good] = score_batches(
+    answers = {} if memo is None or not memo.open else memo.answers
+    keys = _answer_keys(classifier, [videos[index] for index in good])
+    missing = [index for index, key in zip(good, keys, strict=True) if key not in answers]
+    scores = np.full((len(videos), len(classifier.config.issues)), np.nan)
+    scores[missing] = score_dataset(
         classifier,
-        [videos[index] for index in good],
-        store,
+        VideoDataset([videos[index] for index in missing], store),
+        classifier.collator,
         batch_size,
-        issue=issue,
-        failed=lambda at, error: failed(good[at], error),
+        failed=lambda at, error: failed(missing[at], error),
     )
+    for index, key in zip(good, keys, strict=True):
+        if key in answers:
+            scores[index] = answers[key]
+        elif np.isfinite(scores[index]).all():
+            answers[key] = scores[index]
     return scores
+
+
+def _answer_keys(classifier: Classifier, videos: Sequence[VideoInput]) -> list[tuple[int, str, str]]:
+    """What an answer depends on: the model, which its pool keeps alive, the clip's bytes and the text."""
+    from coefvq.models.dataset import text_of
+
+    return [(id(classifier), video.sha256 or video.video_id, text_of(video)) for video in videos]

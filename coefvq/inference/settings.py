@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from coefvq.config import Approximate, MediaLimits, Scoring
 from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ModelError
+from coefvq.files import sha256_json, sha256_tree
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
@@ -57,11 +58,23 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
     """A trained model with the switches of ``scoring`` on (coefvq/models/fast); it cannot be trained or saved.
 
     The base model, which sees every video, takes the exact savings only. Published towers are taken from ``towers``
-    where it has them, if the model computes in float32 without approximations.
+    where it has them, if the model computes in float32 without approximations. An MLLM of several issues is taken from
+    there as a whole, if a folder with the same bytes was loaded with the same settings.
 
     Raises:
         ModelError: a file is missing or does not fit, or an approximation does not fit this model.
     """
+    from coefvq.models.classifier import read_config
+
+    if towers is None or len(read_config(folder).issues) == 1:
+        return _loaded(folder, scoring, towers)
+    key = sha256_json([sha256_tree(folder), scoring.model_dump()])
+    if key not in towers.models:
+        towers.models[key] = _loaded(folder, scoring, towers)
+    return towers.models[key]
+
+
+def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classifier:
     from coefvq.models.classifier import load
     from coefvq.models.fast.conditions import has_bfloat16
 

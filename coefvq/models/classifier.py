@@ -23,7 +23,7 @@ from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
 from coefvq.models.assembly import NetworkBuilder, TokenIds, check_frame_size, device
 from coefvq.models.dataset import Collator
-from coefvq.models.heads import probability_of
+from coefvq.models.heads import probabilities_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, preset_from
@@ -132,14 +132,9 @@ class Classifier:
         """What decoding a clip for this model may cost."""
         return kept_limits(self.config.limits)
 
-    def probabilities(self, logits: torch.Tensor, issue: str | None = None) -> torch.Tensor:
-        """The network's logits [B,2] or [B,K,2] -> P(positive), float64 [B]; a model of one issue needs no name.
-
-        Raises:
-            ModelError: no head answers for ``issue``, or there are several and none is named.
-        """
-        issues = self.config.issues
-        return probability_of(logits, issues, self.config.issue if issue is None else issue)
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """The network's logits [B,2] or [B,K,2] -> P(positive) of each issue, float64 [B,K]."""
+        return probabilities_of(logits, self.config.issues)
 
     def save(self, folder: Path) -> None:
         """Write config.json, model.safetensors and tokenizer.json.
@@ -356,6 +351,17 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
     Raises:
         ModelError: a file is missing or does not fit.
     """
+    config = read_config(folder)
+    text = load_text_encoder(folder, text_limit(config), special_tokens(config)) if config.reads_text else None
+    return config, text
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """What a trained model is.
+
+    Raises:
+        ModelError: config.json is missing or does not fit.
+    """
     if not (folder / _CONFIG).is_file():
         raise ModelError(f"{folder}: holds no {_CONFIG}; train the model or give another folder")
     raw = read_json(folder / _CONFIG, missing="train the model", remedy="train the model again", error=ModelError)
@@ -369,5 +375,4 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
         config.parts  # noqa: B018  # a definition that was changed by hand is told here
     except ConfigError as error:
         raise ModelError(f"{folder / _CONFIG}: {error}") from error
-    text = load_text_encoder(folder, text_limit(config), special_tokens(config)) if config.reads_text else None
-    return config, text
+    return config

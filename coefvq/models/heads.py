@@ -12,20 +12,26 @@ from coefvq.errors import ModelError
 MISSING_LABEL = -100
 
 
-def logits_of(logits: torch.Tensor, issues: Sequence[str], issue: str) -> torch.Tensor:
-    """Logits [B,2] or [B,K,2] with K = len(issues) -> those of ``issue``, [B,2].
+def head_of(issues: Sequence[str], issue: str | None) -> int:
+    """Number of the head that answers for ``issue``; a model of one issue needs no name.
 
     Raises:
-        ModelError: no head answers for ``issue``, or there are not as many heads as issues.
+        ModelError: no head answers for it, or there are several and none is named.
+    """
+    if issue is None and len(issues) == 1:
+        return 0
+    if issue is None or issue not in issues:
+        raise ModelError(f"issue {issue!r}: the model answers for {', '.join(issues)}; name one of these")
+    return list(issues).index(issue)
+
+
+def probabilities_of(logits: torch.Tensor, issues: Sequence[str]) -> torch.Tensor:
+    """Logits [B,2] or [B,K,2] -> P(positive) of K issues, float64 [B,K].
+
+    Raises:
+        ModelError: there are not as many heads as issues.
     """
     heads = 1 if logits.dim() == 2 else logits.shape[1]
-    if issue not in issues or heads != len(issues):
-        raise ModelError(
-            f"issue {issue!r}: the model answers for {', '.join(issues)} with {heads} head(s); name one of these"
-        )
-    return logits if logits.dim() == 2 else logits[:, list(issues).index(issue)]
-
-
-def probability_of(logits: torch.Tensor, issues: Sequence[str], issue: str) -> torch.Tensor:
-    """P(positive) of ``issue``, float64 [B]; arguments and errors as of ``logits_of``."""
-    return logits_of(logits, issues, issue).double().softmax(dim=-1)[:, 1]
+    if heads != len(issues):
+        raise ModelError(f"the model of {', '.join(issues)} has {heads} head(s); expected one for each")
+    return logits.double().softmax(dim=-1).view(len(logits), heads, -1)[:, :, 1]

@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
 
 @dataclass
 class Memo:
-    """Outputs by tower and input row, kept while a group of videos is scored; off otherwise."""
+    """Outputs by tower and input row, kept while a group of videos is scored; off otherwise.
+
+    ``answers`` are whole models' scores of all their issues [K], by model, clip and text.
+    """
 
     rows: dict[tuple[int, bytes], torch.Tensor] = field(default_factory=dict)
+    answers: dict[tuple[int, str, str], npt.NDArray[np.float64]] = field(default_factory=dict)
     open: int = 0
 
     @contextmanager
@@ -28,3 +34,4 @@ class Memo:
             self.open -= 1
             if not self.open:
                 self.rows.clear()
+                self.answers.clear()

@@ -56,10 +56,14 @@ def _digest(row: torch.Tensor) -> bytes:
 
 @dataclass
 class TowerPool:
-    """The shared towers of one process and precision, by the published weights that they hold."""
+    """The shared towers of one process and precision, by the published weights that they hold.
+
+    ``models`` are MLLMs that answer for several issues, by the hash of their folder and settings.
+    """
 
     memo: Memo = field(default_factory=Memo)
     held: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
+    models: dict[str, Classifier] = field(default_factory=dict)
 
     def adopt(self, classifier: Classifier) -> int:
         """Replace the model's published towers by those held already, hold the others; how many were replaced.

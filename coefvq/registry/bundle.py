@@ -8,7 +8,7 @@ training the same thing twice gives the same hash although run ids and durations
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,6 +100,11 @@ class Candidate(_Part):
 def registered_name(issue: str, kind: Literal["base", "mllm", "cascade"]) -> str:
     """Name of a registered model, such as ``coefvq-icd-cascade``."""
     return f"coefvq-{issue}-{kind}"
+
+
+def score_columns(issues: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the scores that a logged model answers with: one per issue where it has several."""
+    return ("score",) if len(issues) == 1 else tuple(f"score_{issue}" for issue in issues)
 
 
 def bundle_version(version: str, content_hash: str) -> str:

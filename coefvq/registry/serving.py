@@ -3,8 +3,9 @@
 Input columns: ``path`` (text), optionally ``video_id`` (default: the path), ``title``, ``stickers`` (a JSON
 list of texts) and ``views``. A path is the caller's own: any regular file of this machine; a URL is refused, since a
 served model has no settings that allow one. The pair answers with ``video_id, base_score, mllm_score, positive,
-decided_by, error``; a single model with ``video_id, score, error``. A clip that cannot be scored has an error and no
-score. Clips are decoded under the limits that the pair's preprocessing, or the model's config.json, carries.
+decided_by, error``; a single model with ``video_id, score, error``, where it has several issues with a
+``score_<issue>`` for each. A clip that cannot be scored has an error and no score. Clips are decoded under the
+limits that the pair's preprocessing, or the model's config.json, carries.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, DataError, MediaError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.redaction import redact
-from coefvq.registry.bundle import bundle_version, read_candidate
+from coefvq.registry.bundle import bundle_version, read_candidate, score_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ def _open_pair(pair_json: Path) -> Predict:
 
 def _open_single(folder: Path) -> Predict:
     from coefvq.data.media.clips import ClipStore, default_cache
-    from coefvq.inference import score_clips
+    from coefvq.inference import head_scores
     from coefvq.models.classifier import load
 
     classifier = load(folder)
@@ -68,12 +69,12 @@ def _open_single(folder: Path) -> Predict:
 
         rows = [store.hashed(video) for video in videos(frame)]
         errors: dict[int, CoefVQError] = {}
-        scores = score_clips(classifier, rows, store, errors.__setitem__)
+        scores = head_scores(classifier, rows, store, errors.__setitem__)
         told = [str(errors[at]) if at in errors else None for at in range(len(rows))]
         return pd.DataFrame(
             {
                 "video_id": [row.video_id for row in rows],
-                "score": scores,
+                **dict(zip(score_columns(classifier.config.issues), scores.T, strict=True)),
                 "error": pd.Series(told, dtype="object"),
             }
         )

@@ -67,7 +67,7 @@ def _calibration(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(paths: Paths, kind: Any, issue: str) -> ModelRef:
-    return model_ref(paths.model_dir(kind, issue), Path(paths.models) / issue / f"{kind}_run.json")
+    return model_ref(paths.model_dir(kind, issue), paths.run_record(kind, issue))
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from coefvq.redaction import redact_value
 from coefvq.registry import tracking
 from coefvq.registry.bundle import DataRef, PartKind
 from coefvq.training.record import OpenRecord, TrainingRecord
+from coefvq.training.shared_mllm import IsRecorded
 
 
 def data_ref(hashes: DataHashes) -> DataRef:
@@ -49,3 +50,13 @@ def recorder(settings: Tracking, issue: str, kind: PartKind) -> OpenRecord:
         return tracking.training_run(name, issue, kind, logged, data_ref(data))
 
     return open_record
+
+
+def recorded_in(settings: Tracking) -> IsRecorded:
+    """Whether the tracking store still has a model that a training of the same settings made."""
+
+    def is_recorded(model_id: str) -> bool:
+        tracking.configure(settings.uri, settings.experiment)
+        return tracking.has_model(model_id, "model")
+
+    return is_recorded

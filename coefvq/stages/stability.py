@@ -51,7 +51,7 @@ def run(inputs: StabilityInputs) -> None:
         kept = decodable(inputs.reading, [_of(model, anew) for model in models], videos, issue)
         band = band[kept]
         store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
-        ways = _ScoringPath(models, half, store, anew, chosen, predict.batch_size)
+        ways = _ScoringPath(issue, models, half, store, anew, chosen, predict.batch_size)
         variants = list(ways.variants(inputs.seed))
     report = stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
     write_json(paths.report(issue, "stability.json"), {"issue": issue, **report})
@@ -87,6 +87,7 @@ class _ScoringPath:
     ``anew`` holds the same clips as ``store``, decoded just now.
     """
 
+    issue: str
     models: tuple[Classifier, ...]
     in_half: tuple[Classifier, ...]
     store: ClipStore
@@ -127,7 +128,8 @@ class _ScoringPath:
             # a neighbour with a long text makes every row of the batch be padded
             batch += [replace(batch[0], title=_LONG_TITLE)] if padding else []
             for model, scores in zip(models, found, strict=True):
-                scores[part] = score_batches(model, batch, _of(model, store or self.store), len(batch))[: len(part)]
+                clips = _of(model, store or self.store)
+                scores[part] = score_batches(model, batch, clips, len(batch), issue=self.issue)[: len(part)]
         return found
 
 

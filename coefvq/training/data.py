@@ -8,29 +8,35 @@ from pathlib import Path
 
 import pandas as pd
 
-from coefvq.config import Distil
 from coefvq.data.descriptions import read_descriptions
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
-from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, labels_of, split_manifest
+from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, split_manifest
 from coefvq.errors import SplitError
-from coefvq.records import VideoInput
+from coefvq.models.dataset import Label
+from coefvq.models.heads import MISSING_LABEL
+from coefvq.records import VideoInput, label_column
+from coefvq.training.job import TrainingJob
 from coefvq.training.settings import TrainingSettings
 from coefvq.training.teacher import Teaching, read_teaching
 
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """Videos of one split, their 0/1 labels and their sampling weights, in one order."""
+    """Videos of one split, their labels and their sampling weights, in one order.
+
+    A label is 0 or 1 of one issue. Of several issues it is a tuple, in the order of the heads, -100 where an issue has
+    none.
+    """
 
     videos: list[VideoInput]
-    labels: list[int]
+    labels: list[Label]
     weight: pd.Series[float]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Train and val of one issue; ``descriptions`` of train and ``teaching`` are None where nobody asked for them."""
+    """Train and val of a model; ``descriptions`` of train and ``teaching`` are None where nobody asked for them."""
 
     train: LabelledVideos
     val: LabelledVideos
@@ -39,37 +45,42 @@ class TrainingData:
     teaching: Teaching | None = None
 
 
-def read_training_data(
-    settings: TrainingSettings, with_descriptions: bool, distil: Distil | None = None
-) -> TrainingData:
+def read_training_data(settings: TrainingSettings, job: TrainingJob) -> TrainingData:
     """Read, join and hash manifest and splits.
 
     Raises:
         DataError: a table is missing or damaged, a split has no labelled row, or a teacher is asked for and silent.
         SplitError: the labels of a split are all equal.
     """
-    rows = split_manifest(settings.paths)
-    train = labelled(rows, settings.issue, "train")
-    descriptions = read_descriptions(train, Path(settings.paths.raw)) if with_descriptions else None
+    rows, issues = split_manifest(settings.paths), job.config.issues
+    train = labelled(rows, issues, "train")
+    descriptions = read_descriptions(train, Path(settings.paths.raw)) if job.reads_descriptions else None
     teaching = None
-    if distil is not None:
-        teaching = read_teaching(rows, settings.issue, distil, settings.paths, settings.protocols)
-    data = TrainingData(
-        labelled_videos(train, settings),
-        labelled_videos(labelled(rows, settings.issue, "val"), settings),
+    if job.distil is not None:
+        teaching = read_teaching(rows, settings.issue, job.distil, settings.paths, settings.protocols)
+    return TrainingData(
+        labelled_videos(train, settings, issues, "train"),
+        labelled_videos(labelled(rows, issues, "val"), settings, issues, "val"),
         descriptions,
         data_hashes(settings.paths),
         teaching,
     )
-    for split, part in (("train", data.train), ("val", data.val)):
-        check_both_classes(part.labels, settings.issue, split)
-    return data
 
 
-def labelled_videos(rows: pd.DataFrame, settings: TrainingSettings) -> LabelledVideos:
-    """Model inputs, labels and weights of labelled rows."""
-    videos = to_inputs(rows, media_root(settings.paths), settings.protocols)
-    return LabelledVideos(videos, labels_of(rows, settings.issue), rows["weight"])
+def labelled_videos(
+    rows: pd.DataFrame, settings: TrainingSettings, issues: Sequence[str], split: str
+) -> LabelledVideos:
+    """Model inputs, labels and weights of the labelled rows of a split.
+
+    Raises:
+        SplitError: the labels of an issue are all equal.
+    """
+    columns = [rows[label_column(issue)].astype("Int64") for issue in issues]
+    for issue, column in zip(issues, columns, strict=True):
+        check_both_classes(column.dropna().tolist(), issue, split)
+    filled = [column.fillna(MISSING_LABEL).tolist() for column in columns]
+    labels: list[Label] = list(filled[0] if len(filled) == 1 else zip(*filled, strict=True))
+    return LabelledVideos(to_inputs(rows, media_root(settings.paths), settings.protocols), labels, rows["weight"])
 
 
 def check_both_classes(labels: Sequence[int], issue: str, split: str) -> None:

@@ -59,7 +59,7 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
             distil=model.distil,
         )
     return TrainingJob(
-        config=mllm_config(settings.issue, model, settings.media, definition),
+        config=mllm_config(model.issues_with(settings.issue), model, settings.media, definition),
         training=model.training,
         lora_dropout=model.lora.dropout,
         logged_params=model.model_dump(),

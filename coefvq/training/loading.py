@@ -14,7 +14,7 @@ from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import DataError
 from coefvq.files import storage_errors
 from coefvq.models.classifier import Classifier
-from coefvq.models.dataset import Collator, VideoDataset, text_of
+from coefvq.models.dataset import Collator, Label, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
 from coefvq.training.features.build import FeatureBuilder
@@ -41,7 +41,7 @@ class ReadableVideos:
         """Indices of the videos that can be read."""
         return [at for at, video in enumerate(videos) if video.video_id not in self.skipped]
 
-    def dataset(self, videos: Sequence[VideoInput], labels: Sequence[int] | None = None) -> VideoDataset:
+    def dataset(self, videos: Sequence[VideoInput], labels: Sequence[Label] | None = None) -> VideoDataset:
         """The readable ones of ``videos`` with their labels."""
         kept = self.kept(videos)
         return VideoDataset(

@@ -118,7 +118,7 @@ def fit(
         params,
         seed,
         on_epoch,
-        ValidationMetrics(params.metric_for_best_model, val_set.video_ids, val_weight),
+        ValidationMetrics(params.metric_for_best_model, val_set.video_ids, classifier.config.issues, val_weight),
         checkpoints,
         sampler,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,8 +19,8 @@ class TrainingRecord(Protocol):
     def log_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Final figures."""
 
-    def log_model_folder(self, path: Path, kind: Literal["base", "mllm"], issue: str) -> str:
-        """The trained model; returns its id."""
+    def log_model_folder(self, path: Path, kind: Literal["base", "mllm"], issues: str | Sequence[str]) -> str:
+        """The trained model of an issue, or of several that share it; returns its id."""
 
     def record(self) -> dict[str, str]:
         """The ids under which it was kept."""

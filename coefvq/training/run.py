@@ -11,7 +11,7 @@ import torch
 from coefvq.config import BaseModelParams, MLLMParams
 from coefvq.data.media.clips import default_cache
 from coefvq.data.splits.rows import DataHashes
-from coefvq.files import sha256_json, write_json
+from coefvq.files import sha256_json
 from coefvq.flat import flat_params
 from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset
@@ -30,42 +30,74 @@ from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import TrainingSettings
+from coefvq.training.shared_mllm import IsRecorded, SharedTraining, TrainingOutputs, curve_of, metrics_of, take_over
 from coefvq.training.teacher import Teaching
 from coefvq.training.word_alignment import Words, description_words
 
 _SAID = ("epoch", "loss", "val_loss", "val_average_precision")
 
 
-def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMParams, open_record: OpenRecord) -> None:
+def train_and_record(
+    settings: TrainingSettings,
+    model: BaseModelParams | MLLMParams,
+    open_record: OpenRecord,
+    is_recorded: IsRecorded = lambda _: False,
+) -> None:
     """Fit on train, keep the best epoch on val, save the folder, record the run, write the metrics.
 
     Of several ranks all train and the first one writes. A killed run goes on from its checkpoints, which are deleted
-    when everything is written.
+    when everything is written. An MLLM that another issue's stage has trained is taken over, if the tracking store
+    still has it.
     """
     use_own_device()
     asked = training_job(settings, model)
-    data = read_training_data(settings, asked.reads_descriptions, asked.distil)
+    data = read_training_data(settings, asked)
     job = with_teacher(without_missing_descriptions(asked, data.descriptions), data.teaching)
+    checkpoints = checkpoint_folder(settings, job, data.hashes)
+    outputs = TrainingOutputs(settings.paths, job.config.kind, settings.issue)
+    shared = _shared(settings, job, checkpoints)
+    if shared is not None and (other := shared.trained_by(outputs, is_recorded)) is not None:
+        if rank() == 0:
+            say(f"[{outputs.issue} {outputs.kind}] copied: the stage of {other.issue} trained {job.config.issue}")
+            take_over(other, outputs)
+        return
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
     if job.aligns:
         align(classifier, job, data, settings, open_record)
-    fitting = _Fitting(settings, job, data, checkpoint_folder(settings, job, data.hashes))
+    fitting = _Fitting(settings, job, data, checkpoints)
     if rank() > 0:
         fitting.run(classifier, lambda _: None)
         return
-    kind, issue, config = job.config.kind, settings.issue, job.config
+    kind, config = job.config.kind, job.config
     logged = {"seed": settings.seed, "media": config.media.model_dump(), **job.logged_params}
-    with fitting.checkpoints.held(), open_record(f"{issue}-{kind}", logged, data.hashes) as record:
-        result, counts = fitting.run(classifier, _reporter(record, kind, issue))
-        folder = settings.paths.model_dir(kind, issue)
-        classifier.save(folder)
+    with checkpoints.held(), open_record(f"{config.issue}-{kind}", logged, data.hashes) as record:
+        result, counts = fitting.run(classifier, _reporter(record, kind, config.issue))
+        classifier.save(outputs.folder)
         metrics = _metrics(result) | counts
-        record.log_model_folder(folder, kind, issue)
+        record.log_model_folder(outputs.folder, kind, config.issues)
         record.log_metrics({"val": metrics, "cost": asdict(result.cost)})
-        write_json(settings.paths.report(issue, f"{kind}.json"), metrics)
-        write_json(settings.paths.report(issue, f"{kind}_curve.json"), list(result.curve))
-        write_json(Path(settings.paths.models) / issue / f"{kind}_run.json", record.record())
-        fitting.checkpoints.remove()
+        _write(outputs, metrics, result.curve, record.record(), shared)
+        checkpoints.remove()
+
+
+def _shared(settings: TrainingSettings, job: TrainingJob, checkpoints: CheckpointFolder) -> SharedTraining | None:
+    issues = job.config.issues
+    return SharedTraining.of(issues, checkpoints.identity, settings.reading.limits) if len(issues) > 1 else None
+
+
+def _write(
+    outputs: TrainingOutputs,
+    metrics: dict[str, float],
+    curve: Sequence[dict[str, float]],
+    record: dict[str, str],
+    shared: SharedTraining | None,
+) -> None:
+    """The outputs of the stage; of a shared model as the issue of the stage reads them."""
+    if shared is None:
+        outputs.write(metrics, list(curve), record)
+        return
+    own = curve_of(curve, outputs.issue)
+    outputs.write(metrics_of(metrics, own), own, {**record, **shared.record(outputs.folder)})
 
 
 def without_missing_descriptions(job: TrainingJob, descriptions: Sequence[tuple[str, ...]] | None) -> TrainingJob:

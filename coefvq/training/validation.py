@@ -19,15 +19,17 @@ from coefvq.models.heads import MISSING_LABEL
 class ValidationMetrics:
     """Average precision and the criterion, each a mean over the issues that have labels.
 
-    ``weight`` [N] are sampling weights; F1 is that of the best threshold, since thresholds are picked on validation.
+    ``issues`` are in the order of the heads. ``weight`` [N] are sampling weights; F1 is that of the best threshold,
+    since thresholds are picked on validation.
     """
 
     criterion: str
     video_ids: Sequence[str]
+    issues: Sequence[str]
     weight: ArrayLike | None = None
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Logits [N,2] or [N,K,2] and labels [N] or [N,K] -> figures by name; several issues add ``<figure>_<k>``.
+        """Logits [N,2] or [N,K,2] and labels [N] or [N,K] -> figures by name; several issues add ``<issue>_<figure>``.
 
         Raises:
             TrainingError: a logit is not finite; its video is named.
@@ -40,14 +42,14 @@ class ValidationMetrics:
         names = dict.fromkeys(["average_precision", *([] if self.criterion == "loss" else [self.criterion])])
         found = {name: self._per_issue(name, labels, scores) for name in names}
         result = {name: float(np.mean(list(by_issue.values()))) for name, by_issue in found.items()}
-        if labels.shape[1] > 1:
-            result |= {f"{name}_{k}": value for name, by_issue in found.items() for k, value in by_issue.items()}
+        if len(self.issues) > 1:
+            result |= {f"{issue}_{name}": value for name, figures in found.items() for issue, value in figures.items()}
         return result
 
-    def _per_issue(self, name: str, labels: NDArray[np.int64], scores: NDArray[np.float32]) -> dict[int, float]:
+    def _per_issue(self, name: str, labels: NDArray[np.int64], scores: NDArray[np.float32]) -> dict[str, float]:
         weight = None if self.weight is None else np.asarray(self.weight)
         values = {}
-        for issue, (label, score) in enumerate(zip(labels.T, scores.T, strict=True)):
+        for issue, label, score in zip(self.issues, labels.T, scores.T, strict=True):
             known = label != MISSING_LABEL
             if known.any():
                 values[issue] = _figure(name, label[known], score[known], None if weight is None else weight[known])

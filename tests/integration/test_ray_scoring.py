@@ -22,6 +22,7 @@ from coefvq.records import VideoInput
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
 NOTHING = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
+ISSUES = ("icd", "ucc")
 PREDICT = Predict(batch_size=3, dtype="float32", savings="exact", approximate=NOTHING)
 
 
@@ -29,7 +30,7 @@ PREDICT = Predict(batch_size=3, dtype="float32", savings="exact", approximate=NO
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = ModelConfig(
-        issues=("icd",),
+        issues=ISSUES,
         kind="mllm",
         preset="tiny",
         architecture="mllm",
@@ -68,17 +69,16 @@ class TestRay:
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            local = score_batches(
-                load_for_scoring(folder, PREDICT), inputs(clips), ClipStore(tmp_path, MEDIA, DEFAULT_LIMITS), 3
-            )
+            model, store = load_for_scoring(folder, PREDICT), ClipStore(tmp_path, MEDIA, DEFAULT_LIMITS)
+            local = [score_batches(model, inputs(clips), store, 3, issue=issue) for issue in ISSUES]
         finally:
             torch.set_num_threads(before)
         counted: list[int] = []
         found, failed = score_on_ray(folder, inputs(clips), PREDICT, DEFAULT_LIMITS, 2, counted.append)
         assert failed == {}
-        assert np.array_equal(found, local)
-        assert sum(counted) == len(local) == 8
-        assert len(np.unique(local)) == 8
+        assert np.array_equal(found.T, local)
+        assert sum(counted) == len(found) == 8
+        assert len(np.unique(local)) == 16
 
     def test_a_clip_that_does_not_decode_is_named(self, folder: Path, clips: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.mp4").write_bytes(b"no video at all")
@@ -86,10 +86,10 @@ class TestRay:
         scores, failed = score_on_ray(folder, videos, PREDICT, DEFAULT_LIMITS, 2)
         assert list(failed) == [8]
         assert "bad.mp4: cannot be decoded" in failed[8]
-        assert np.isnan(scores).tolist() == [False] * 8 + [True]
+        assert np.isnan(scores).tolist() == [[False, False]] * 8 + [[True, True]]
 
     def test_nothing_to_do_is_nothing(self, folder: Path) -> None:
-        assert score_on_ray(folder, [], PREDICT, DEFAULT_LIMITS, 2)[0].shape == (0,)
+        assert score_on_ray(folder, [], PREDICT, DEFAULT_LIMITS, 2)[0].shape == (0, 2)
 
 
 def test_a_folder_without_a_model_is_an_error_before_ray_starts(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coefvq.config import check_issue_name, load_params, load_recipe, parse_params, parse_recipe
+from coefvq.config import Recipe, check_issue_name, load_params, load_recipe, parse_params, parse_recipe
 from coefvq.errors import ConfigError
 from flows.commands import init
 from flows.demo import DemoRequest, run_demo
@@ -150,6 +150,60 @@ def test_fractions_have_to_add_up(raw: dict[str, Any]) -> None:
 def test_every_issue_needs_its_sections(raw: dict[str, Any]) -> None:
     del raw["mllm"]["ucc"]
     assert "issue 'ucc' is listed in issues but mllm.ucc is missing" in refusal(raw)
+
+
+def shared(recipe: dict[str, Any], issues: list[str]) -> Recipe:
+    recipe["mllm"]["shared"] = issues
+    return parse_recipe(recipe, "recipe.yaml")
+
+
+def test_issues_that_share_an_mllm_have_its_heads_in_the_order_of_the_list(
+    raw: dict[str, Any], recipe: dict[str, Any]
+) -> None:
+    raw |= {"mllm": {"icd": {}, "ucc": {}}}
+    for issue in ("icd", "ucc"):
+        made = parse_params(raw, shared(recipe, ["ucc", "icd"])).mllm[issue]
+        assert made.issues_with(issue) == ("ucc", "icd")
+        assert made.issues_with("spam") == ("spam",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "issues", "expected"),
+    [
+        (
+            {"media": {"icd": {}, "ucc": {"frames": 8}}},
+            ["icd", "ucc"],
+            "media.ucc.frames = 8, media.icd.frames = 4: icd and ucc share one MLLM (mllm.shared), so both need the "
+            "same value; make them equal, or set mllm.shared: null",
+        ),
+        (
+            {"mllm": {"icd": {"lora": {"rank": 4}}, "ucc": {}}},
+            ["icd", "ucc"],
+            "mllm.ucc.lora.rank = 16, mllm.icd.lora.rank = 4: icd and ucc share one MLLM",
+        ),
+        (
+            {"mllm": {"icd": {"shared": ["ucc", "icd"]}, "ucc": {}}},
+            ["icd", "ucc"],
+            'mllm.ucc.shared = ["icd", "ucc"], mllm.icd.shared = ["ucc", "icd"]: ',
+        ),
+        ({"mllm": {"icd": {"shared": None}, "ucc": {}}}, ["icd", "ucc"], "mllm.icd.shared = null, mllm.ucc.shared = "),
+        ({}, ["icd", "spam"], "mllm.icd.shared: 'spam' is not one of issues; add it there, or take it out"),
+        ({}, ["icd", "icd"], "issue 'icd' comes twice"),
+    ],
+)
+def test_a_shared_mllm_has_one_setting_for_all_its_issues(
+    raw: dict[str, Any], recipe: dict[str, Any], changes: dict[str, Any], issues: list[str], expected: str
+) -> None:
+    raw |= {"mllm": {"icd": {}, "ucc": {}}, **changes}
+    with pytest.raises(ConfigError) as caught:
+        parse_params(raw, shared(recipe, issues))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_issue_shares_with_nobody(recipe: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"mllm.shared = \[\"icd\"\]"):
+        shared(recipe, ["icd"])
 
 
 def test_unreadable_yaml_names_the_line(tmp_path: Path) -> None:

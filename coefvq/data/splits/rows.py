@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +49,18 @@ def split_manifest(paths: Paths) -> pd.DataFrame:
     return rows.assign(weight=rows["weight"] * factor)[factor > 0].reset_index(drop=True)
 
 
-def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:
-    """Rows of one split that carry a label of ``issue``.
+def labelled(rows: pd.DataFrame, issues: str | Sequence[str], split: str) -> pd.DataFrame:
+    """Rows of one split that carry a label of an issue, or of at least one of several.
 
     Raises:
-        DataError: there is none.
+        DataError: an issue has none.
     """
-    chosen = rows[(rows["split"] == split) & rows[label_column(issue)].notna()]
-    if chosen.empty:
-        raise DataError(f"split '{split}' has no row labelled for {issue}; label some or change split.fractions")
-    return chosen.reset_index(drop=True)
+    names = [issues] if isinstance(issues, str) else list(issues)
+    known = rows[[label_column(issue) for issue in names]].notna()[rows["split"] == split]
+    for issue in names:
+        if not known[label_column(issue)].any():
+            raise DataError(f"split '{split}' has no row labelled for {issue}; label some or change split.fractions")
+    return rows.loc[known.index[known.any(axis=1)]].reset_index(drop=True)
 
 
 def labels_of(rows: pd.DataFrame, issue: str) -> list[int]:

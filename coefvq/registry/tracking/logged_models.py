@@ -50,7 +50,8 @@ def _signature(outputs: tuple[str, ...]) -> Any:
         # integers, or floats where an unknown count made them so; MLflow's own number types take one of both
         ColSpec(AnyType(), "views", required=False),
     ]
-    columns = [ColSpec(_COLUMN_TYPES.get(name, "string"), name, required=False) for name in outputs]
+    types = {name: "double" for name in outputs if name.startswith("score_")} | _COLUMN_TYPES
+    columns = [ColSpec(types.get(name, "string"), name, required=False) for name in outputs]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(columns))
 
 

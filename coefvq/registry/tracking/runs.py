@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,7 @@ from typing import Any
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_json, sha256_tree, write_json
 from coefvq.flat import flat_metrics, flat_params
-from coefvq.registry.bundle import Candidate, DataRef, PartKind
+from coefvq.registry.bundle import Candidate, DataRef, PartKind, score_columns
 from coefvq.registry.tracking.environment import environment_tags
 from coefvq.registry.tracking.logged_models import log_pyfunc
 from coefvq.registry.tracking.session import client, experiment, experiment_id, store_errors
@@ -39,8 +39,8 @@ class TrainingRun:
         """Log final figures; what is not a number is left out."""
         self._log(metrics, 0, self.model_id)
 
-    def log_model_folder(self, path: Path, kind: PartKind, issue: str) -> str:
-        """Log a trained model's folder and return its LoggedModel id.
+    def log_model_folder(self, path: Path, kind: PartKind, issues: str | Sequence[str]) -> str:
+        """Log a trained model's folder and return its LoggedModel id; of several issues it answers a score each.
 
         Raises:
             RegistryError: the folder is empty or holds anything but .safetensors and .json files.
@@ -50,8 +50,10 @@ class TrainingRun:
         if odd or not files:
             held = f"holds {odd[0].name}" if odd else "holds no files"
             raise RegistryError(f"{path}: {held}; a model is logged from .safetensors and .json files only")
+        names = [issues] if isinstance(issues, str) else list(issues)
+        issue, columns = "+".join(names), score_columns(names)
         tags = {"issue": issue, "kind": kind, "sha256": sha256_tree(path)}
-        self.model_id = log_pyfunc(f"{issue}-{kind}", {"model": path}, ("video_id", "score"), tags)
+        self.model_id = log_pyfunc(f"{issue}-{kind}", {"model": path}, ("video_id", *columns), tags)
         return self.model_id
 
     def record(self) -> dict[str, str]:

@@ -35,9 +35,9 @@ def build_features(
     """
     if unknown := set(splits) - set(SPLITS):
         raise ConfigError(f"--split {sorted(unknown)[0]}: expected one of {', '.join(SPLITS)}")
-    job, issue, reading = training_job(settings, section), settings.issue, settings.reading
-    kind, rows = job.config.kind, split_manifest(settings.paths)
-    train, val = (_videos(labelled(rows, issue, split), settings) for split in ("train", "val"))
+    job, reading, rows = training_job(settings, section), settings.reading, split_manifest(settings.paths)
+    kind, issue = job.config.kind, job.config.issue
+    train, val = (_videos(labelled(rows, job.config.issues, split), settings) for split in ("train", "val"))
     classifier = fresh_classifier(job, settings.seed, reading.limits, train)
     model = cached_model(classifier)
     if not model.parts:

@@ -96,7 +96,7 @@ def test_where_no_training_clip_has_a_caption_alignment_is_off_and_that_is_said(
     inputs = TrainMLLMInputs.of(load_params(), "icd")
     job = training_job(inputs.settings, inputs.model)
     assert job.alignment is not None
-    data = read_training_data(inputs.settings, with_descriptions=job.reads_descriptions)
+    data = read_training_data(inputs.settings, job)
     possible = without_missing_descriptions(job, data.descriptions)
     if captions.get("caption", [None])[0] == "a dog":
         assert possible == job

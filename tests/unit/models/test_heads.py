@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from transformers import AutoModelForVideoClassification
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
-from coefvq.errors import ModelError
-from coefvq.inference import score_batches
+from coefvq.errors import CoefVQError, ModelError
+from coefvq.inference import EXACT, Scores, load_for_scoring, score_batches, score_clips
 from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
 from coefvq.models.dataset import Example
-from coefvq.models.heads import MISSING_LABEL, logits_of, probability_of
+from coefvq.models.heads import MISSING_LABEL, head_of, probabilities_of
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, register
+from coefvq.models.memo import Memo
+from coefvq.models.shared import TowerPool
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training.losses import ClassificationLoss, LossSpec
@@ -62,14 +65,15 @@ def test_every_issue_has_its_own_head_and_survives_a_folder(tmp_path: Path) -> N
         again = load(tmp_path)
         assert again.config == model.config
         assert torch.equal(again.network(**batch(again)), logits)
+    found = again.probabilities(logits)
+    assert found.dtype == torch.float64
     for number, issue in enumerate(ISSUES):
-        expected = logits[:, number].double().softmax(1)[:, 1]
-        assert torch.equal(again.probabilities(logits, issue), expected)
-        assert torch.equal(probability_of(logits, ISSUES, issue), expected)
+        assert head_of(ISSUES, issue) == number
+        assert torch.equal(found[:, number], logits[:, number].double().softmax(1)[:, 1])
     with pytest.raises(ModelError, match="answers for icd, ucc"):
-        again.probabilities(logits)
+        head_of(ISSUES, None)
     with pytest.raises(ModelError, match="'spam'"):
-        again.probabilities(logits, "spam")
+        head_of(ISSUES, "spam")
 
 
 def test_one_issue_keeps_its_shape() -> None:
@@ -77,10 +81,10 @@ def test_one_issue_keeps_its_shape() -> None:
     with torch.inference_mode():
         logits = model.network(**batch(model))
     assert logits.shape == (3, 2)
-    assert logits_of(logits, ("icd",), "icd") is logits
-    assert torch.equal(model.probabilities(logits), logits.double().softmax(1)[:, 1])
+    assert head_of(("icd",), None) == 0
+    assert torch.equal(model.probabilities(logits), logits.double().softmax(1)[:, 1:])
     with pytest.raises(ModelError, match="head"):
-        probability_of(logits, ISSUES, "icd")
+        probabilities_of(logits, ISSUES)
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -156,6 +160,44 @@ def test_scoring_takes_the_head_of_the_issue(tmp_path: Path) -> None:
     assert not np.allclose(scores["icd"], scores["ucc"])
     with pytest.raises(ModelError, match="name one of these"):
         score_batches(model, videos, store)
+
+
+def test_a_video_that_two_issues_ask_about_runs_once_in_a_group(clips: Path, tmp_path: Path) -> None:
+    model, store, memo = classifier(), ClipStore(tmp_path, MEDIA, DEFAULT_LIMITS), Memo()
+    paths = sorted((clips / "videos").glob("*.mp4"))[:4]
+    videos = [store.hashed(VideoInput(path.stem, path, title=path.stem)) for path in paths]
+    videos += [replace(videos[0], video_id="same clip, other text", title="another title")]
+    ran: list[int] = []
+    model.network.register_forward_hook(lambda _, __, logits: ran.append(len(logits)))
+    errors: dict[int, CoefVQError] = {}
+
+    def ask(issue: str, chosen: list[VideoInput], kept: Memo | None = memo) -> Scores:
+        return score_clips(model, chosen, store, errors.__setitem__, issue=issue, memo=kept)
+
+    alone = {issue: ask(issue, videos, None) for issue in ISSUES}
+    assert ran == [5, 5]
+    with memo.group():
+        assert np.allclose(ask("icd", videos[:3]), alone["icd"][:3], atol=1e-6)
+        assert np.allclose(ask("ucc", videos), alone["ucc"], atol=1e-6)
+        assert np.array_equal(ask("icd", videos[:3]), ask("icd", videos)[:3])
+        assert ran[2:] == [3, 2]
+    assert not memo.answers
+    ask("icd", videos[:1])
+    assert ran[4:] == [1]
+    assert not errors
+
+
+def test_a_pool_holds_an_mllm_of_several_issues_once(tmp_path: Path) -> None:
+    model, pool = classifier(), TowerPool()
+    for name in ("a", "b"):
+        model.save(tmp_path / name)
+    held = load_for_scoring(tmp_path / "a", towers=pool)
+    assert load_for_scoring(tmp_path / "b", towers=pool) is held
+    assert load_for_scoring(tmp_path / "b", EXACT.model_copy(update={"savings": "none"}), pool) is not held
+    assert load_for_scoring(tmp_path / "b") is not held
+    torch.nn.init.zeros_(model.network.head.weight)
+    model.save(tmp_path / "b")
+    assert load_for_scoring(tmp_path / "b", towers=pool) is not held
 
 
 def test_logits_that_are_not_finite_name_the_video(tmp_path: Path) -> None:
