@@ -29,7 +29,7 @@ def register(
     ] = False,
     retuned: Annotated[
         bool,
-        typer.Option("--retuned", help="Take the proposal of `coefvq retune` instead of the pipeline's candidate."),
+        typer.Option("--retuned", help="The proposal of `coefvq retune`, not the pipeline's candidate."),
     ] = False,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS_FILE,

@@ -124,12 +124,8 @@ def against_models(
     rows = _rows_of_test(scores, manifest)
     groups = None if settings.group_by is None else _groups(rows, settings.group_by)
     mine = decision_score(policy.decide(test.base, test.mllm, test.views))
-    alone = {
-        name: decision_score(
-            getattr(test, name) >= best_f1_threshold(val.label, getattr(val, name), val.weight).threshold
-        )
-        for name in ("base", "mllm")
-    }
+    own = {name: best_f1_threshold(val.label, getattr(val, name), val.weight).threshold for name in ("base", "mllm")}
+    alone = {name: decision_score(getattr(test, name) >= threshold) for name, threshold in own.items()}
 
     def compared(by: Callable[..., Interval], name: str) -> dict[str, float | None]:
         return by(

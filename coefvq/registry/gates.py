@@ -1,9 +1,10 @@
 """Conditions a candidate must meet before a person is asked to approve it. Pure.
 
-Metrics read, all on the test split (of a re-tuned pair: on the fresh labels) unless it says otherwise: ``mllm.average_precision``, ``mllm.prevalence``,
-``mllm.n``, ``cascade.f1``, ``mllm.f1`` and ``base.f1`` (shares), ``cascade.qps_ratio`` (percent of traffic),
-``stability.n`` and ``stability.flip_rate`` (share of the videos nearest to a threshold). A metric may be null where it
-is undefined, which fails its check; a metric that is not there at all is an error.
+Metrics read, all on the test split (of a re-tuned pair: on the fresh labels) unless it says otherwise:
+``mllm.average_precision``, ``mllm.prevalence``, ``mllm.n``, ``cascade.f1``, ``mllm.f1`` and ``base.f1`` (shares),
+``cascade.qps_ratio`` (percent of traffic), ``stability.n`` and ``stability.flip_rate`` (share of the videos nearest to
+a threshold). A metric may be null where it is undefined, which fails its check; a metric that is not there at all is an
+error.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def flipped(traffic: pd.DataFrame, old: CascadePolicy, new: CascadePolicy) -> pd
     A decision is ``unknown`` where the policy asks the MLLM and nobody has its score.
     """
     before, after = (_decisions(traffic, policy) for policy in (old, new))
-    columns = traffic[["video_id", "base", "mllm"]].assign(before=before, after=after)
-    return columns[before != after].reset_index(drop=True)
+    columns: pd.DataFrame = traffic[["video_id", "base", "mllm"]].assign(before=before, after=after)
+    return columns.loc[before != after].reset_index(drop=True)
 
 
 def flip_counts(flips: pd.DataFrame, traffic: int) -> dict[str, int]:

@@ -227,15 +227,13 @@ def _candidate(
 def _stability(settings: RetuneSettings, bundle: LoadedBundle, policy: CascadePolicy) -> dict[str, Any]:
     """Videos of the workspace near the new thresholds, scored again by the champion's models as it is served."""
     scoring = recorded(bundle.candidate.preprocessing).scoring
-    predict = settings.stability.predict.model_copy(
-        update={name: getattr(scoring, name) for name in type(scoring).model_fields}
-    )
+    as_served = {name: getattr(scoring, name) for name in type(scoring).model_fields}
+    predict = settings.stability.predict.model_copy(update=as_served)
     inputs = settings.stability.model_copy(update={"predict": predict})
     manifest = read_table(Path(inputs.paths.manifest), ("video_id",))
     with TemporaryDirectory() as folder:
-        scores = read_table(
-            known_scores(settings, bundle.version, bundle.candidate, Path(folder)), REQUIRED_SCORE_COLUMNS
-        )
+        path = known_scores(settings, bundle.version, bundle.candidate, Path(folder))
+        scores = read_table(path, REQUIRED_SCORE_COLUMNS)
     scores = scores[scores["video_id"].isin(manifest["video_id"])].reset_index(drop=True)
     if not len(scores):
         raise DataError(f"{inputs.paths.manifest}: holds none of the videos that {bundle.bundle_version} was made on")

@@ -118,8 +118,9 @@ def _kept_by_kind(traffic: ScoredTraffic, rows: pd.DataFrame) -> FloatArray:
     for kind in _DRAWN:
         if have.get(kind, 0) and not labelled.get(kind, 0):
             raise DataError(f"labels: none of the {have[kind]} {kind} videos has a label; label some at random")
-    share = (labelled / have).reindex(rows["kind"]).to_numpy(dtype=np.float64)
-    return share * rows["audit_probability"].fillna(1.0).to_numpy(dtype=np.float64)
+    share: FloatArray = (labelled / have).reindex(rows["kind"]).to_numpy(dtype=np.float64)
+    escalated: FloatArray = rows["audit_probability"].fillna(1.0).to_numpy(dtype=np.float64)
+    return share * escalated
 
 
 def _refuse_one_sided(traffic: ScoredTraffic, rows: pd.DataFrame, champion: CascadePolicy) -> None:
