@@ -65,7 +65,7 @@ def fresh_sample(
     rows = traffic.frame[traffic.frame["video_id"].isin(labels)].copy()
     rows["label"] = [float(labels[video_id].value) for video_id in rows["video_id"]]
     given = _given(rows, labels)
-    if given is None and rows["kind"].notna().any():
+    if given is None and traffic.frame["kind"].notna().any():
         rows = rows[rows["kind"].isin(_DRAWN)]
         given = _kept_by_kind(traffic, rows)
     if given is None:
@@ -139,7 +139,7 @@ def _refuse_few(traffic: ScoredTraffic, rows: pd.DataFrame, min_labels: int) -> 
     negatives = len(rows) - positives
     if min(positives, negatives) >= min_labels:
         return
-    few, name = min((positives, "positive"), (negatives, "negative"))
+    few, name = (positives, "positive") if positives <= negatives else (negatives, "negative")
     share = few / len(rows) if len(rows) else 0.0
     more = f", about {round((min_labels - few) / share):,} videos more as these were drawn" if share else ""
     raise DataError(
