@@ -42,13 +42,14 @@ def retune(
     min_labels: Annotated[
         int, typer.Option(min=2, max=1_000_000, help="Positive and negative labels needed of each.")
     ] = MIN_LABELS,
+    out: Annotated[Path | None, typer.Option(help="Folder of the proposal; default: reports/ISSUE/retuned.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the proposal and write nothing.")] = False,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS_FILE,
 ) -> None:
     """Propose new thresholds for the champion's models; nothing is served before registration and approval.
 
-    Writes reports/ISSUE/retuned: candidate.json, proposal.json, and flips.csv with the videos whose decision changes.
+    Writes candidate.json, proposal.json, and flips.csv with the videos whose decision changes.
     Exit code 6 if the gate would refuse it, 3 if scores or labels do not suffice.
 
     Example: coefvq retune icd --labels reviewed.csv --dry-run
@@ -58,17 +59,18 @@ def retune(
     from coefvq.retuning.proposal import propose, write
     from coefvq.retuning.settings import RetuneRequest, RetuneSettings
 
-    places = [None if path is None else given(path, params) for path in (labels, scores, state)]
+    places = [None if path is None else given(path, params) for path in (labels, scores, state, out)]
     settings = connect_registry(params, create=False)
     retuning = RetuneSettings.of(settings, settings.check_issue(issue))
     request = RetuneRequest(places[0] or labels, places[1], places[2] or Path("vmp"), qps, min_labels)
     proposal = propose(retuning, request)
+    folder = places[3] or retuning.folder
     if not dry_run:
-        write(proposal, retuning.folder)
+        write(proposal, folder)
     if as_json:
         echo_json(proposal.report, indent=2)
     else:
-        _print(proposal, None if dry_run else retuning.folder)
+        _print(proposal, None if dry_run else folder)
     if proposal.gate is not None and not proposal.gate.passed:
         raise RegistryError(f"the gate would refuse the new thresholds of {issue}: {proposal.gate.failures}")
 

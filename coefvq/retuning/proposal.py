@@ -119,11 +119,12 @@ def write(proposal: Proposal, folder: Path) -> None:
         StorageError: the folder may not be written.
     """
     write_text(folder / FLIPS, proposal.flips.to_csv(index=False))
-    write_json(folder / PROPOSAL, proposal.report)
     if proposal.candidate is None:
         (folder / CANDIDATE).unlink(missing_ok=True)
     else:
         write_json(folder / CANDIDATE, proposal.candidate.to_json())
+    # last: with it the proposal is complete
+    write_json(folder / PROPOSAL, proposal.report)
 
 
 def _read_traffic(issue: str, request: RetuneRequest) -> ScoredTraffic:
