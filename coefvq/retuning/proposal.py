@@ -268,5 +268,5 @@ def known_scores(settings: RetuneSettings, version: str, candidate: Candidate, f
 
 
 def _digest(frame: pd.DataFrame) -> str:
-    columns = ("video_id", "base", "mllm")
-    return sha256_json(frame[list(columns)].astype(str).to_numpy().tolist())
+    # as text: JSON has no NaN, and an MLLM score may be missing
+    return sha256_json(frame[["video_id", "base", "mllm"]].to_csv(index=False))
