@@ -78,7 +78,7 @@ def retune(
 def _print(proposal: Proposal, folder: Path | None) -> None:
     report = proposal.report
     show(_table(report))
-    echo(report["reason"])
+    echo(f"{report['reason']} (validation: the half of the labels that chooses)")
     flips, labels, traffic = (report[name] for name in ("flips", "labels", "traffic"))
     echo(
         f"decisions that change: {flips['to_positive']} of {flips['of']} videos become positive, "

@@ -155,12 +155,13 @@ def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateC
     before = candidate.retuned.champion_f1 if candidate.retuned else _metric(champion, "cascade", "f1")
     if before is None:
         return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion's F1 has no value")
+    videos = "fresh labels" if candidate.retuned else "test data"
     return GateCheck(
         name="f1_drop",
         passed=before - reached <= limit + _SLACK,
         value=before - reached,
         limit=limit,
-        explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same test data; a drop of {limit:.3f} is allowed",
+        explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same {videos}; a drop of {limit:.3f} is allowed",
     )
 
 
