@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from tests.integration.conftest import Workspace
 
@@ -26,6 +27,7 @@ def served(workspace: Workspace) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.long
 def test_the_stream_s_scores_and_fresh_labels_change_what_is_served(workspace: Workspace):
     stream_with_labels(workspace)
     before = served(workspace)
