@@ -42,6 +42,7 @@ def run(unregistered: Workspace, monkeypatch: pytest.MonkeyPatch) -> Run:
     _use(root, "max_qps_ratio: 15.0, min_kept_f1: 0.97", "max_qps_ratio: 25.0, min_kept_f1: 0.8")
     _use(root, "min_kept_f1: 0.97", "min_kept_f1: 0.8")
     _use(root, "max_qps_ratio: 25.0              #", "max_qps_ratio: 35.0              #")
+    _use(root, "max_f1_drop: 0.05 ", "max_f1_drop: 0.15 ")  # fewer calls find less
     pair = pairs.register_candidate(unregistered.candidate(1, policy=OLD.to_dict()), PASSED)
     release.approve("icd", "ana", "first")
     known = scores_table(n=20)
