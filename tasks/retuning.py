@@ -14,8 +14,8 @@ from coefvq.data.locations import rooted
 from coefvq.errors import CoefVQError, RegistryError
 from coefvq.registry.pairs import RegisteredPair
 from coefvq.retuning import offer
-from coefvq.retuning.proposal import CANDIDATE, PROPOSAL
-from coefvq.retuning.settings import RetuneSettings
+from coefvq.retuning.proposal import PROPOSAL
+from coefvq.retuning.settings import CANDIDATE, RetuneSettings
 from coefvq.terminal import clean
 from tasks.pipeline import child_path
 from tasks.process import CHILDREN

@@ -11,8 +11,9 @@ from coefvq.registry.attachments import SCORES, attach
 from coefvq.registry.bundle import Candidate, read_candidate
 from coefvq.registry.pairs import RegisteredPair
 from coefvq.registry.release import Registration
-from coefvq.retuning.proposal import CANDIDATE, FLIPS, PROPOSAL, known_scores
-from coefvq.retuning.settings import RetuneSettings
+from coefvq.retuning.proposal import FLIPS, PROPOSAL
+from coefvq.retuning.rescoring import known_scores
+from coefvq.retuning.settings import CANDIDATE, RetuneSettings
 
 
 def read_proposed(settings: RetuneSettings, folder: Path) -> Candidate:

@@ -8,29 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Thresholds
-from coefvq.data.manifest import read_table
 from coefvq.errors import DataError, RegistryError
 from coefvq.evaluation.detail import DetailSettings, against_models
 from coefvq.evaluation.report import evaluation_report
 from coefvq.files import sha256_file, sha256_json, write_json, write_text
-from coefvq.inference import recorded
-from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.registry import gates, pairs
-from coefvq.registry.attachments import SCORES, attached
-from coefvq.registry.bundle import Candidate, Retuning, build_candidate, bundle_version, read_candidate
+from coefvq.registry.bundle import Candidate, Retuning, build_candidate, bundle_version
 from coefvq.registry.gates import GateReport
 from coefvq.registry.pairs import LoadedBundle
 from coefvq.retuning.comparison import compare_calls, compare_quality, flip_counts, flipped
+from coefvq.retuning.rescoring import rescored
 from coefvq.retuning.sample import FreshSample, fresh_sample
-from coefvq.retuning.settings import RetuneRequest, RetuneSettings
+from coefvq.retuning.settings import CANDIDATE, RetuneRequest, RetuneSettings
 from coefvq.retuning.traffic import ScoredTraffic, from_index, from_table
 from coefvq.stages.candidate import chosen_figures
-from coefvq.stages.stability import measure
 from coefvq.stages.thresholds import search_policies
 from coefvq.vmp.audit import read_drawn_labels
 from coefvq.vmp.state import open_state
@@ -40,7 +35,7 @@ if TYPE_CHECKING:
 
 #: share of the MLLM's F1 to keep where neither the rule nor the gate asks for any; that of new workspaces
 _KEPT_F1 = 0.97
-CANDIDATE, PROPOSAL, FLIPS = "candidate.json", "proposal.json", "flips.csv"
+PROPOSAL, FLIPS = "proposal.json", "flips.csv"
 
 
 @dataclass(frozen=True)
@@ -77,22 +72,12 @@ def propose(settings: RetuneSettings, request: RetuneRequest) -> Proposal:
     quality = compare_quality(sample.scores, old, new, replicates, seed)
     flips = flipped(traffic.frame, old, new)
     report = {
-        "issue": issue,
-        "champion": bundle.bundle_version,
-        "mode": found["mode"],
-        "reason": found["reason"],
+        **_summary(bundle, found, sample, traffic),
         "changed": new != old,
         "policy": {"old": old.to_dict(), "new": new.to_dict()},
         "calls": compare_calls(traffic.frame, old, new),
         "quality": quality,
         "flips": flip_counts(flips, len(traffic.frame)),
-        "labels": {"used": sample.labelled, "positives": sample.positives, "unused": sample.unused},
-        "traffic": {
-            "source": traffic.source,
-            "videos": len(traffic.frame),
-            "failed": len(traffic.failed),
-            "of_other_models": len(traffic.other_models),
-        },
         "notes": _notes(traffic, old, new, flips),
     }
     if new == old:
@@ -177,6 +162,25 @@ def _rule(settings: RetuneSettings, qps: float | None) -> Thresholds:
     )
 
 
+def _summary(
+    bundle: LoadedBundle, found: Mapping[str, Any], sample: FreshSample, traffic: ScoredTraffic
+) -> dict[str, Any]:
+    """What was re-tuned, by which rule, on how many labels and videos."""
+    return {
+        "issue": bundle.issue,
+        "champion": bundle.bundle_version,
+        "mode": found["mode"],
+        "reason": found["reason"],
+        "labels": {"used": sample.labelled, "positives": sample.positives, "unused": sample.unused},
+        "traffic": {
+            "source": traffic.source,
+            "videos": len(traffic.frame),
+            "failed": len(traffic.failed),
+            "of_other_models": len(traffic.other_models),
+        },
+    }
+
+
 def _notes(traffic: ScoredTraffic, old: CascadePolicy, new: CascadePolicy, flips: pd.DataFrame) -> list[str]:
     notes = []
     if traffic.frame["bundle"].isna().all():
@@ -218,52 +222,10 @@ def _candidate(
             **evaluation["test"],
             "cascade": chosen_figures(found),
             "against_models": against_models(sample.scores, ids, new, detail),
-            "stability": _stability(settings, bundle, new),
+            "stability": rescored(settings, bundle, new),
         },
         calibration=before.calibration,
         retuned=origin,
-    )
-
-
-def _stability(settings: RetuneSettings, bundle: LoadedBundle, policy: CascadePolicy) -> dict[str, Any]:
-    """Videos of the workspace near the new thresholds, scored again by the champion's models as it is served."""
-    scoring = recorded(bundle.candidate.preprocessing).scoring
-    as_served = {name: getattr(scoring, name) for name in type(scoring).model_fields}
-    predict = settings.stability.predict.model_copy(update=as_served)
-    inputs = settings.stability.model_copy(update={"predict": predict})
-    manifest = read_table(Path(inputs.paths.manifest), ("video_id",))
-    with TemporaryDirectory() as folder:
-        path = known_scores(settings, bundle.version, bundle.candidate, Path(folder))
-        scores = read_table(path, REQUIRED_SCORE_COLUMNS)
-    scores = scores[scores["video_id"].isin(manifest["video_id"])].reset_index(drop=True)
-    if not len(scores):
-        raise DataError(f"{inputs.paths.manifest}: holds none of the videos that {bundle.bundle_version} was made on")
-    report = measure(inputs, policy, scores, {"base": bundle.base_dir, "mllm": bundle.mllm_dir})
-    return {key: report[key] for key in ("n", "flip_rate")}
-
-
-def known_scores(settings: RetuneSettings, version: str, candidate: Candidate, folder: Path) -> Path:
-    """Scores of the workspace's videos by the models of a pair: those kept with it, else the workspace's own.
-
-    Args:
-        version: of the pair.
-        candidate: what the registry holds of it.
-        folder: where a kept file is copied to.
-
-    Raises:
-        DataError: neither is there.
-    """
-    issue, paths = settings.issue, settings.stability.paths
-    kept = attached(issue, version, SCORES, folder)
-    if kept is not None:
-        return kept
-    pair = paths.report(issue, CANDIDATE)
-    made = read_candidate(pair) if pair.is_file() else None
-    if made is not None and (made.base.sha256, made.mllm.sha256) == (candidate.base.sha256, candidate.mllm.sha256):
-        return paths.report(issue, SCORES)
-    raise DataError(
-        f"{paths.report(issue, SCORES)}: not made by the models of {issue} version {version}, and no scores are kept "
-        "with that version; check out the commit that made it and run `dvc checkout`"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from coefvq.config import Evaluate, Gate, Inputs, Thresholds, Untracked
 from coefvq.stages.inputs import StabilityInputs
 
+CANDIDATE = "candidate.json"
 #: fewer labels of a class than this make a threshold luck
 MIN_LABELS = 20
 

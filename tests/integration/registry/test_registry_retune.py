@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from coefvq.cli import registry, retune
 from coefvq.errors import CoefVQError
 from coefvq.registry import attachments, pairs, release
-from coefvq.retuning import proposal
+from coefvq.retuning import rescoring
 from coefvq.vmp.records import Event, SinkRow
 from coefvq.vmp.state import open_state
 from tests.integration.registry.registry_workspace import PASSED, Workspace, challenger, champion
@@ -50,7 +50,7 @@ def run(unregistered: Workspace, monkeypatch: pytest.MonkeyPatch) -> Run:
     known[["video_id"]].to_parquet(root / "data/manifest.parquet")
     known.to_parquet(root / "scores.parquet")
     attachments.attach("icd", pair.version, {"scores.parquet": root / "scores.parquet"})
-    monkeypatch.setattr(proposal, "measure", lambda *_: {"n": 20, "flip_rate": 0.0})
+    monkeypatch.setattr(rescoring, "measure", lambda *_: {"n": 20, "flip_rate": 0.0})
     _tables(root)
     app = typer.Typer()
     app.command(name="retune")(retune.retune)
