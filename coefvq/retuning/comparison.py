@@ -85,8 +85,9 @@ def flipped(traffic: pd.DataFrame, old: CascadePolicy, new: CascadePolicy) -> pd
     A decision is ``unknown`` where the policy asks the MLLM and nobody has its score.
     """
     before, after = (_decisions(traffic, policy) for policy in (old, new))
-    columns: pd.DataFrame = traffic[["video_id", "base", "mllm"]].assign(before=before, after=after)
-    return columns.loc[before != after].reset_index(drop=True)
+    columns = traffic[["video_id", "base", "mllm"]].assign(before=before, after=after)
+    changed: pd.DataFrame = columns.loc[before != after].reset_index(drop=True)
+    return changed
 
 
 def flip_counts(flips: pd.DataFrame, traffic: int) -> dict[str, int]:

@@ -118,8 +118,8 @@ def _kept_by_kind(traffic: ScoredTraffic, rows: pd.DataFrame) -> FloatArray:
     for kind in _DRAWN:
         if have.get(kind, 0) and not labelled.get(kind, 0):
             raise DataError(f"labels: none of the {have[kind]} {kind} videos has a label; label some at random")
-    share: FloatArray = (labelled / have).reindex(rows["kind"]).to_numpy(dtype=np.float64)
-    escalated: FloatArray = rows["audit_probability"].fillna(1.0).to_numpy(dtype=np.float64)
+    share = np.asarray((labelled / have).reindex(rows["kind"]), dtype=np.float64)
+    escalated = np.asarray(rows["audit_probability"].fillna(1.0), dtype=np.float64)
     return share * escalated
 
 
