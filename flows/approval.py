@@ -1,19 +1,24 @@
-"""A person's decision inside a flow: the form in the UI, and finding the run that waits for it."""
+"""A person's decision inside a flow: waiting for it, the form in the UI, and finding the run that waits."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
+from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
 from coefvq.errors import RegistryError
 from coefvq.registry.pairs import RegisteredPair
 from coefvq.terminal import clean, markdown
+from tasks.release import decision_on, record_decision
 
 #: how long a suspended run may wait before it fails
 WAIT_SECONDS = 14 * 24 * 3600
@@ -27,6 +32,32 @@ class Approval(RunInput):
     verdict: Literal["approve", "reject"] = Field(description="What is to become of the challenger.")
     by: str = Field(min_length=1, description="Your name.")
     reason: str = Field(min_length=1, description="Why; kept with the decision.")
+
+
+def settle(pair: RegisteredPair, report: Callable[[], str | None], wait: bool) -> str:
+    """The decision on a challenger: the one already taken, or the one a person takes while the run is suspended.
+
+    ``report`` makes what the person decides from and returns the link to it; ``wait`` works in a deployment run only.
+
+    Returns:
+        "approve", "reject" or "waiting".
+    """
+    taken = decision_on(pair)
+    if taken is not None:
+        return str(taken.action)
+    # before the decision: afterwards there would be another champion to compare with
+    link = report()
+    if not wait or deployment.id is None:
+        get_run_logger().info("bundle %s waits: coefvq approve --issue %s", pair.bundle_version, pair.issue)
+        return "waiting"
+    mark_waiting(UUID(flow_run.id), pair)
+    answer = suspend_flow_run(
+        wait_for_input=Approval.with_initial_data(description=describe(pair, link)),
+        timeout=WAIT_SECONDS,
+        key=waiting_tag(pair.issue, pair.version),
+    )
+    decision = record_decision(pair.issue, answer.verdict, answer.by, answer.reason, pair.version, str(flow_run.id))
+    return str(decision.action)
 
 
 def describe(pair: RegisteredPair, report: str | None = None) -> str:

@@ -7,23 +7,20 @@ idempotent on the bundle's content, and a decision taken meanwhile is found in t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.flow_runs import suspend_flow_run
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from coefvq.config import load_params
-from coefvq.registry.pairs import RegisteredPair
 from coefvq.terminal import protect
-from flows import approval
-from flows.approval import Approval
+from flows.approval import settle
 from tasks.pipeline import StageOutcome, repro, stage_levels
 from tasks.process import CHILDREN
-from tasks.release import decision_on, record_decision, register_challenger, report_challenger
+from tasks.release import register_challenger, report_challenger
 from tasks.stages import discard, prepare, publish, run_stage
 from tasks.workspace import run_environment
 
@@ -59,7 +56,9 @@ def retrain(
     pairs = [register_challenger(issue, folder, env) for issue in names]
     if isolated:
         get_run_logger().info("dvc.lock and reports are on branch %s", publish(root, folder))
-    decided = {pair.issue: settle(pair, folder, env, wait_for_approval) for pair in pairs}
+    decided = {
+        pair.issue: settle(pair, partial(report_challenger, pair, folder, env), wait_for_approval) for pair in pairs
+    }
     if isolated and "waiting" not in decided.values():
         discard(folder)
     return decided
@@ -84,23 +83,3 @@ def run_stages(folder: Path, issues: Sequence[str], env: Mapping[str, str], para
     if left.action == "ran":
         get_run_logger().warning("stages ran again in the final check; was the workspace changed meanwhile?")
     return outcomes
-
-
-def settle(pair: RegisteredPair, folder: Path, env: Mapping[str, str], wait: bool) -> str:
-    """The decision on a challenger: the one already taken, or the one a person takes while the run is suspended."""
-    taken = decision_on(pair)
-    if taken is not None:
-        return str(taken.action)
-    # before the decision: afterwards there would be another champion to compare with
-    report = report_challenger(pair, folder, env)
-    if not wait or deployment.id is None:
-        get_run_logger().info("bundle %s waits: coefvq approve --issue %s", pair.bundle_version, pair.issue)
-        return "waiting"
-    approval.mark_waiting(UUID(flow_run.id), pair)
-    answer = suspend_flow_run(
-        wait_for_input=Approval.with_initial_data(description=approval.describe(pair, report)),
-        timeout=approval.WAIT_SECONDS,
-        key=approval.waiting_tag(pair.issue, pair.version),
-    )
-    decision = record_decision(pair.issue, answer.verdict, answer.by, answer.reason, pair.version, str(flow_run.id))
-    return str(decision.action)

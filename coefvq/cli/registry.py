@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from coefvq.registry.gates import GateReport
     from coefvq.registry.history import Decision
     from coefvq.registry.pairs import RegisteredPair
-    from coefvq.registry.release import IssueStatus
+    from coefvq.registry.release import IssueStatus, Registration
 
 
 def register(
     issue: IssueOption,
     keep_refused: Annotated[
         bool, typer.Option("--keep-refused", help="Register even if the gate refuses; approval then takes --override.")
+    ] = False,
+    retuned: Annotated[
+        bool,
+        typer.Option("--retuned", help="The proposal of `coefvq retune`, not the pipeline's candidate."),
     ] = False,
     as_json: JsonOption = False,
     params: ParamsOption = PARAMS_FILE,
@@ -35,18 +39,12 @@ def register(
     The same candidate gives the same version. Exit code 6 if the gate refuses.
 
     Example: coefvq register --issue icd
-    """
-    from coefvq.registry import release
-    from coefvq.registry.bundle import read_candidate
 
+    Example: coefvq register --issue icd --retuned
+    """
     settings = connect_registry(params)
-    path = settings.paths.report(settings.check_issue(issue), "candidate.json")
-    candidate = read_candidate(path)
-    if candidate.issue != issue:
-        raise RegistryError(f"{path}: issue = {candidate.issue}: expected {issue}; run the candidate stage again")
-    outcome = release.register(candidate, settings.gate, keep_refused=keep_refused)
-    if outcome.pair is not None and outcome.pair.offered:
-        _keep_report(settings, outcome.pair)
+    settings.check_issue(issue)
+    outcome = _retuned(settings, issue, keep_refused) if retuned else _trained(settings, issue, keep_refused)
     if as_json:
         echo_json({"gate": outcome.report.model_dump(mode="json"), "pair": _pair_json(outcome.pair)}, indent=2)
     else:
@@ -54,6 +52,33 @@ def register(
     if not outcome.report.passed:
         kept = "registered all the same" if outcome.pair else "not registered"
         raise RegistryError(f"gate refused the candidate of {issue}, {kept}: {outcome.report.failures}")
+
+
+def _trained(settings: Params, issue: str, keep_refused: bool) -> Registration:
+    """The candidate that the pipeline left, and its report."""
+    from coefvq.registry import release
+    from coefvq.registry.bundle import read_candidate
+
+    path = settings.paths.report(issue, "candidate.json")
+    candidate = read_candidate(path)
+    if candidate.issue != issue:
+        raise RegistryError(f"{path}: issue = {candidate.issue}: expected {issue}; run the candidate stage again")
+    outcome = release.register(candidate, settings.gate, keep_refused=keep_refused)
+    if outcome.pair is not None and outcome.pair.offered:
+        _keep_report(settings, outcome.pair)
+    return outcome
+
+
+def _retuned(settings: Params, issue: str, keep_refused: bool) -> Registration:
+    """The proposal of a re-tuning, and its files."""
+    from coefvq.retuning.offer import keep_proposal, register_proposed
+    from coefvq.retuning.settings import RetuneSettings
+
+    retuning = RetuneSettings.of(settings, issue)
+    outcome = register_proposed(retuning, retuning.folder, keep_refused=keep_refused)
+    if outcome.pair is not None and outcome.pair.offered:
+        say(f"proposal: {keep_proposal(retuning, outcome.pair, retuning.folder)}")
+    return outcome
 
 
 def _keep_report(settings: Params, pair: RegisteredPair) -> None:

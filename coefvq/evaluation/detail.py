@@ -123,11 +123,9 @@ def against_models(
     val, test = labelled_split(scores, "val"), labelled_split(scores, "test")
     rows = _rows_of_test(scores, manifest)
     groups = None if settings.group_by is None else _groups(rows, settings.group_by)
-    mine = _flags(policy.decide(test.base, test.mllm, test.views))
-    alone = {
-        name: _flags(getattr(test, name) >= best_f1_threshold(val.label, getattr(val, name), val.weight).threshold)
-        for name in ("base", "mllm")
-    }
+    mine = decision_score(policy.decide(test.base, test.mllm, test.views))
+    own = {name: best_f1_threshold(val.label, getattr(val, name), val.weight).threshold for name in ("base", "mllm")}
+    alone = {name: decision_score(getattr(test, name) >= threshold) for name, threshold in own.items()}
 
     def compared(by: Callable[..., Interval], name: str) -> dict[str, float | None]:
         return by(
@@ -146,7 +144,7 @@ def against_models(
     }
 
 
-def _flags(positive: BoolArray) -> FloatArray:
+def decision_score(positive: BoolArray) -> FloatArray:
     """A decision as a score with one threshold, 0.5."""
     return np.where(positive, 1.0, -np.inf)
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from coefvq.cascade.call_share import CallShare, Traffic, choose_for_share
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
 from coefvq.cascade.modes import Objective, choose
-from coefvq.cascade.policy import CascadePolicy
+from coefvq.cascade.policy import BoolArray, CascadePolicy
 from coefvq.cascade.search import (
     CascadeCandidate,
     ScoredSplit,
@@ -118,7 +118,7 @@ def cascade_report(
     everything = escalate_all(issue, val)
     arriving = _rows(scores, "traffic")
     if isinstance(objective, CallShare):
-        seen = _first_half(arriving)
+        seen = first_half(arriving["video_id"])
         found, choice = choose_for_share(issue, val, _traffic(arriving[seen]), objective, views_trigger)
         listed, arriving = (*candidates, *found), arriving[~seen]
     elif objective is not None:
@@ -285,9 +285,9 @@ def _traffic(rows: pd.DataFrame) -> Traffic:
     return Traffic(_column(rows, "base"), _column(rows, "views"), _column(rows, "weight"))
 
 
-def _first_half(rows: pd.DataFrame) -> Any:
-    """Bool [n]: about half of the rows, by a hash of the id, so that a video stays on its side as others come."""
-    return np.array([sha256_json(str(video))[0] in "01234567" for video in rows["video_id"]], dtype=bool)
+def first_half(video_ids: Iterable[str]) -> BoolArray:
+    """Bool [n]: about half of the videos, by a hash of the id, so that a video stays on its side as others come."""
+    return np.array([sha256_json(str(video))[0] in "01234567" for video in video_ids], dtype=bool)
 
 
 def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -54,11 +54,34 @@ class DataRef(_Part):
     profile: dict[str, JsonValue] | None = None
 
 
+class Retuning(_Part):
+    """How a pair came by re-tuning: from which bundle, on which scores and labels.
+
+    The candidate's metrics are then those on the fresh labels; ``champion_f1`` is the F1 of that bundle's policy on
+    the same ones. ``labelled``, ``positives`` and ``traffic`` count videos.
+    """
+
+    bundle_version: Name
+    content_hash: Sha256
+    labels_sha256: Sha256
+    scores_sha256: Sha256
+    labelled: int
+    positives: int
+    traffic: int
+    champion_f1: float | None
+
+    @property
+    def version(self) -> str:
+        """Version of the pair that it came from."""
+        return self.bundle_version.partition("-")[0]
+
+
 class Candidate(_Part):
     """A pair with its policy, preprocessing, data hashes, parameters and metrics.
 
     ``calibration`` maps "base" and "mllm" to a ``cascade.calibration.Calibrator`` as a dict, or null: what a score
-    means as a probability. No decision depends on it, so the content hash leaves it out.
+    means as a probability. No decision depends on it, so the content hash leaves it out. ``retuned`` is set where the
+    models are those of an earlier pair and only the policy is new.
     """
 
     issue: IssueName
@@ -71,6 +94,7 @@ class Candidate(_Part):
     params: dict[str, JsonValue]
     metrics: dict[str, JsonValue]
     calibration: dict[str, JsonValue] | None = None
+    retuned: Retuning | None = None
 
     @model_validator(mode="after")
     def _has_metrics(self) -> Candidate:
@@ -170,6 +194,7 @@ def build_candidate(
     params: Mapping[str, Any],
     metrics: Mapping[str, Any],
     calibration: Mapping[str, Any] | None = None,
+    retuned: Retuning | None = None,
 ) -> Candidate:
     """Put the parts together and hash them.
 
@@ -190,6 +215,7 @@ def build_candidate(
         "params": dict(params),
         "metrics": dict(metrics),
         "calibration": None if calibration is None else dict(calibration),
+        "retuned": None if retuned is None else retuned.model_dump(),
     }
     return parse_candidate(raw, f"candidate of {issue}")
 

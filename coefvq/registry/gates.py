@@ -1,9 +1,10 @@
 """Conditions a candidate must meet before a person is asked to approve it. Pure.
 
-Metrics read, all on the test split unless it says otherwise: ``mllm.average_precision``, ``mllm.prevalence``,
-``mllm.n``, ``cascade.f1``, ``mllm.f1`` and ``base.f1`` (shares), ``cascade.qps_ratio`` (percent of traffic),
-``stability.n`` and ``stability.flip_rate`` (share of the videos nearest to a threshold). A metric may be null where it
-is undefined, which fails its check; a metric that is not there at all is an error.
+Metrics read, all on the test split (of a re-tuned pair: on the fresh labels) unless it says otherwise:
+``mllm.average_precision``, ``mllm.prevalence``, ``mllm.n``, ``cascade.f1``, ``mllm.f1`` and ``base.f1`` (shares),
+``cascade.qps_ratio`` (percent of traffic), ``stability.n`` and ``stability.flip_rate`` (share of the videos nearest to
+a threshold). A metric may be null where it is undefined, which fails its check; a metric that is not there at all is an
+error.
 """
 
 from __future__ import annotations
@@ -149,20 +150,28 @@ def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateC
         return _undefined("f1_drop", limit, "the cascade's F1 has no value")
     if champion is None:
         return _not_compared(limit, f"F1 {reached:.3f}; no champion yet, nothing to compare with")
-    if (champion.data.manifest_sha256, champion.data.splits_sha256) != (
-        candidate.data.manifest_sha256,
-        candidate.data.splits_sha256,
-    ):
+    if not _same_test(candidate, champion):
         return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion was tested on other data")
-    before = _metric(champion, "cascade", "f1")
+    before = candidate.retuned.champion_f1 if candidate.retuned else _metric(champion, "cascade", "f1")
     if before is None:
         return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion's F1 has no value")
+    videos = "fresh labels" if candidate.retuned else "test data"
     return GateCheck(
         name="f1_drop",
         passed=before - reached <= limit + _SLACK,
         value=before - reached,
         limit=limit,
-        explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same test data; a drop of {limit:.3f} is allowed",
+        explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same {videos}; a drop of {limit:.3f} is allowed",
+    )
+
+
+def _same_test(candidate: Candidate, champion: Candidate) -> bool:
+    """Whether both have an F1 on the same videos: a re-tuned pair knows that of the champion it came from."""
+    if candidate.retuned is not None:
+        return candidate.retuned.content_hash == champion.content_hash
+    return champion.retuned is None and (champion.data.manifest_sha256, champion.data.splits_sha256) == (
+        candidate.data.manifest_sha256,
+        candidate.data.splits_sha256,
     )
 
 

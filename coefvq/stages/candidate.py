@@ -33,7 +33,7 @@ def run(inputs: CandidateInputs) -> None:
         params={"seed": inputs.seed},
         metrics={
             **evaluation["test"],
-            "cascade": _chosen(thresholds),
+            "cascade": chosen_figures(thresholds),
             "against_models": thresholds.get("against_models"),
             "stability": {key: stability[key] for key in ("n", "flip_rate")},
         },
@@ -80,6 +80,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chosen(thresholds: dict[str, Any]) -> dict[str, Any]:
+def chosen_figures(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures on test of the policy that was chosen, with its QPS ratio on traffic (percent)."""
     entry = next(item for item in thresholds["policies"] if item["selected"])
     return {**entry["test"], "qps_ratio": entry["qps_ratio"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.config import Paths, Scoring
+from coefvq.config import Scoring
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.data.media.clips import ClipStore, default_cache
@@ -22,12 +22,15 @@ from coefvq.evaluation.stability import Rescored, near_thresholds, stability_rep
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.records import REQUIRED_SCORE_COLUMNS, VideoInput
+from coefvq.registry.bundle import PART_KINDS, PartKind
 from coefvq.stages.inputs import StabilityInputs
 from coefvq.terminal import say
 from coefvq.training.loading import checked
 from coefvq.training.settings import ReadingSettings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from coefvq.models.classifier import Classifier
 
 _LONG_TITLE = "what a long title this is " * 100
@@ -35,17 +38,39 @@ _LONG_TITLE = "what a long title this is " * 100
 
 def run(inputs: StabilityInputs) -> None:
     """Score the band again and count who changes sides."""
-    issue, paths, predict = inputs.issue, inputs.paths, inputs.predict
+    issue, paths = inputs.issue, inputs.paths
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
     path = paths.report(issue, "policy.json")
     policy = CascadePolicy.from_dict(read_json(path), str(path))
+    folders = {kind: paths.model_dir(kind, issue) for kind in PART_KINDS}
+    report = measure(inputs, policy, scores, folders)
+    write_json(paths.report(issue, "stability.json"), {"issue": issue, **report})
+    say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
+
+
+def measure(
+    inputs: StabilityInputs, policy: CascadePolicy, scores: pd.DataFrame, folders: Mapping[PartKind, Path]
+) -> dict[str, Any]:
+    """``stability_report`` of a policy on the workspace's clips.
+
+    Args:
+        inputs: where the clips are and how they are read and scored.
+        policy: the thresholds around which videos are scored again.
+        scores: video_id, base and mllm of videos that the manifest has, as these models scored them.
+        folders: both models.
+
+    Raises:
+        MediaError: too many of the clips no longer decode.
+        ModelError: a folder holds no model.
+    """
+    issue, paths, predict = inputs.issue, inputs.paths, inputs.predict
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
     band = near_thresholds(policy, known[:, 0], known[:, 1], inputs.stability.videos_per_threshold)
     manifest = split_manifest(paths).set_index("video_id", drop=False)
     rows = manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True)
     videos = to_inputs(rows, media_root(paths), inputs.protocols)
-    models = _pair(paths, issue, predict)
-    half = _pair(paths, issue, predict.model_copy(update={"dtype": "bfloat16"}))
+    models = _pair(folders, predict)
+    half = _pair(folders, predict.model_copy(update={"dtype": "bfloat16"}))
     with TemporaryDirectory() as folder:
         anew = ClipStore(Path(folder), inputs.media, inputs.reading.limits)
         kept = decodable(inputs.reading, [_of(model, anew) for model in models], videos, issue)
@@ -53,9 +78,7 @@ def run(inputs: StabilityInputs) -> None:
         store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
         ways = _ScoringPath(issue, models, half, store, anew, chosen, predict.batch_size)
         variants = list(ways.variants(inputs.seed))
-    report = stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
-    write_json(paths.report(issue, "stability.json"), {"issue": issue, **report})
-    say(f"[{issue}] {report['n']} videos near a threshold: {100 * report['flip_rate']:.2f} % change sides")
+    return stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
 
 
 def _of(model: Classifier, store: ClipStore) -> ClipStore:
@@ -75,9 +98,9 @@ def decodable(
     return [at for at in range(len(videos)) if at not in failed]
 
 
-def _pair(paths: Paths, issue: str, scoring: Scoring) -> tuple[Classifier, ...]:
+def _pair(folders: Mapping[PartKind, Path], scoring: Scoring) -> tuple[Classifier, ...]:
     """Base model and MLLM as they are served."""
-    return tuple(load_for_scoring(paths.model_dir(kind, issue), scoring) for kind in ("base", "mllm"))
+    return tuple(load_for_scoring(folders[kind], scoring) for kind in PART_KINDS)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,18 +28,7 @@ def run(inputs: ThresholdsInputs) -> None:
     """Search P_base, choose one and write its policy."""
     settings, issue, paths = inputs.thresholds, inputs.issue, inputs.paths
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    report = cascade_report(
-        scores,
-        issue,
-        settings.p_base,
-        settings.max_f1_loss or 0.0,
-        settings.views_trigger,
-        inputs.evaluate.precision_targets,
-        _objective(settings),
-    )
-    for entry in (report, *report["policies"]):
-        if entry["policy"] is not None:
-            entry["policy"] |= {"mllm_down": settings.mllm_down}
+    report = search_policies(scores, issue, settings, inputs.evaluate.precision_targets)
     policy, manifest = CascadePolicy.from_dict(report["policy"]), split_manifest(paths)
     wanted = detail_settings(inputs.evaluate, inputs.seed)
     report["detail"] = _detail(scores, manifest, policy, wanted)
@@ -50,6 +40,31 @@ def run(inputs: ThresholdsInputs) -> None:
     write_json(paths.report(issue, "pr_curve.json"), pr_curve_rows(scores, report))
     write_result_figure(scores, report, paths.report(issue, "result.png"))
     say(f"[{issue}] {report['reason']}")
+
+
+def search_policies(
+    scores: pd.DataFrame, issue: str, settings: Thresholds, precision_targets: Sequence[float]
+) -> dict[str, Any]:
+    """``cascade_report`` by the rule of the settings.
+
+    Raises:
+        DataError: a column is unusable, or a split lacks rows or a class.
+        InfeasibleError: no pair of thresholds meets the objective.
+        ConfigError: a setting does not fit a policy.
+    """
+    report = cascade_report(
+        scores,
+        issue,
+        settings.p_base,
+        settings.max_f1_loss or 0.0,
+        settings.views_trigger,
+        precision_targets,
+        _objective(settings),
+    )
+    for entry in (report, *report["policies"]):
+        if entry["policy"] is not None:
+            entry["policy"] |= {"mllm_down": settings.mllm_down}
+    return report
 
 
 def _objective(settings: Thresholds) -> Objective | CallShare | None:

@@ -8,6 +8,7 @@ not come by chance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +40,28 @@ class StreamAudit:
     estimate: AuditEstimate
 
 
+@dataclass(frozen=True)
+class DrawnLabel:
+    """A label, 0 or 1, and the probability in (0, 1] with which the video was drawn for labelling; None: not said."""
+
+    value: int
+    probability: float | None
+
+
 def read_labels(path: Path, issue: str) -> dict[str, int]:
-    """Labels of people: video id -> 0 or 1. Rows without a label say nothing and are left out.
+    """Labels of people: video id -> 0 or 1; see :func:`read_drawn_labels`."""
+    return {video_id: label.value for video_id, label in read_drawn_labels(path, issue).items()}
+
+
+def read_drawn_labels(path: Path, issue: str) -> dict[str, DrawnLabel]:
+    """Labels of people by video id. Rows without a label say nothing and are left out.
 
     Raises:
         DataError: not a table, no column of ids or labels, a cell that does not fit, or an id without or with two rows.
     """
     columns = (label_column(issue), "label")
-    table = read_cells(path, Expected(frozenset({"video_id", *columns})))
-    labels: dict[str, int] = {}
+    table = read_cells(path, Expected(frozenset({"video_id", "probability", *columns})))
+    labels: dict[str, DrawnLabel] = {}
     first: dict[str, int] = {}
     for number, row in table.rows:
         place = f"{path} row {number}"
@@ -63,8 +77,20 @@ def read_labels(path: Path, issue: str) -> dict[str, int]:
         if first.setdefault(video_id, number) != number:
             raise DataError(f"{place}: id {video_id} comes again (first in row {first[video_id]}); keep one row")
         if label == label:
-            labels[video_id] = int(label)
+            labels[video_id] = DrawnLabel(int(label), _probability(place, row.get("probability"), table.decimal_comma))
     return labels
+
+
+def _probability(place: str, cell: Any, decimal_comma: bool) -> float | None:
+    probability = values.number(place, "probability", cell, math.nan, decimal_comma=decimal_comma)
+    if math.isnan(probability):
+        return None
+    if not 0.0 < probability <= 1.0:
+        raise DataError(
+            f"{place}: probability = {values.shown(cell)}: expected a number above 0 and at most 1, with which the "
+            "video was drawn for labelling; correct it"
+        )
+    return probability
 
 
 def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], labels: Mapping[str, int]) -> StreamAudit:
@@ -81,7 +107,7 @@ def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], la
     kinds: dict[str, list[tuple[str, float]]] = {kind: [] for kind in KINDS}
     unlogged = 0
     for video_id, score in scores:
-        kind = _kind(score)
+        kind = kind_of(score)
         if kind == "unlogged":
             unlogged += 1
         elif kind is not None:
@@ -100,8 +126,8 @@ def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], la
     return StreamAudit(issue, rows, known, unlogged, estimate(flagged, probability, label))
 
 
-def _kind(score: Mapping[str, Any]) -> str | None:
-    """Which kind a row is; None where it could not be scored."""
+def kind_of(score: Mapping[str, Any]) -> str | None:
+    """Which of ``KINDS`` a row is; ``unlogged``: filtered out while no audit ran; None: it could not be scored."""
     if score.get("error") is not None:
         return None
     asked = score.get("mllm_score") is not None

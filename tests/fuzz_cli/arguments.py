@@ -110,6 +110,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "score": ("data/raw/videos/s7-000001.mp4",),
     "cascade fit": ("scores.csv", "--precision", "0.3"),
     "vmp get": ("clip0",),
+    "retune": ("icd", "--scores", "traffic.csv", "--min-labels", "2", "--dry-run"),
     "vmp publish": ("near.csv",),
     "vmp run": ("--once",),
     "models show": ("tiny",),

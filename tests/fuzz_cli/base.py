@@ -216,6 +216,8 @@ def inputs(root: Path) -> None:
         table.assign(file_name="data/raw/" + table["file_name"]).to_parquet(root / "near.parquet", index=False)
         scores = pd.read_parquet(root / "reports/icd/scores.parquet")
         scores.to_csv(root / "scores.csv", index=False)
+        scores[["video_id", "base", "mllm"]].to_csv(root / "traffic.csv", index=False)
+        scores[["video_id", "label"]].dropna().to_csv(root / "fresh.csv", index=False)
         pd.DataFrame({"video_id": table["video_id"], "label": [0, 1, 0, 1, 0, 1]}).to_csv(
             root / "reviewed.csv", index=False
         )

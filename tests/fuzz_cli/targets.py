@@ -50,6 +50,8 @@ _MADE_AGAIN: dict[str, Verdict] = {
 #: what the tokenizers library reads has no strict reader of ours: only what cannot be parsed at all is sure
 _UNPARSED = ("blank", "unclosed", "not_utf8", "no_mapping", "empty", "one_byte", "half", "random_bytes", "directory")
 
+_RETUNE = ("retune icd --labels fresh.csv --scores traffic.csv --min-labels 2 --dry-run --json",)
+
 #: DVC's own files: DVC judges them, we pass on what it says
 _PIPELINE = (*_DOCUMENT, *YAML)
 _SNAPSHOT = ("data snapshot --from batch --no-push --json",)
@@ -223,6 +225,14 @@ TARGETS: tuple[Target, ...] = (
         "reviewed.parquet",
         (CONTROL, *PARQUET, *PARQUET_IDS, *SPECIAL, *BYTES),
         (f"vmp audit {ISSUE} --labels reviewed.parquet --json",),
+    ),
+    Target("fresh", "fresh.csv", (CONTROL, *CSV, *LABELS, *SPECIAL, *BYTES), _RETUNE),
+    Target(
+        "traffic",
+        "traffic.csv",
+        (CONTROL, *CSV, *SPECIAL, *BYTES),
+        _RETUNE,
+        {"cut_last": "any", "column_near": "any", "column_case": "any", "column_gone": "any"},
     ),
     Target(
         "table",

@@ -20,6 +20,7 @@ import pytest
 
 from tasks.workspace import change_params, git
 from tests.integration.conftest import Finished, Workspace
+from tests.integration.test_retune import stream_with_labels
 
 Wait = Callable[[Callable[[], bool], float], None]
 BIN = Path(sys.executable).parent
@@ -40,8 +41,9 @@ class Server:
     def coefvq(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.workspace.run(sys.executable, "-m", "coefvq", *argv, check=check, env=self.env)
 
-    def start(self, deployment: str) -> UUID:
-        output = self.prefect("deployment", "run", deployment)
+    def start(self, deployment: str, **parameters: object) -> UUID:
+        given = [word for name, value in parameters.items() for word in ("--param", f"{name}={value}")]
+        output = self.prefect("deployment", "run", deployment, *given)
         return next(
             UUID(word) for line in output.splitlines() if "UUID" in line for word in line.split() if len(word) == 36
         )
@@ -181,6 +183,18 @@ def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
     # the runs worked in clones: the person's checkout shows nothing but what it showed before
     assert git(server.workspace.root, "status", "--porcelain") == before
     assert "retrain/" in git(server.workspace.root, "branch", "--list", "retrain/*")
+
+
+@pytest.mark.long
+def test_new_thresholds_wait_for_a_decision_as_a_new_pair_does(server: Server) -> None:
+    stream_with_labels(server.workspace)
+    before = server.champion()
+    run = server.start("retune/fresh-labels", issue="icd", labels="labels.csv", qps=30)
+    server.wait_for(run, "Suspended")
+    assert server.champion() == before
+    server.coefvq("approve", "--issue", "icd", "--by", "ana", "--reason", "present traffic")
+    server.wait_for(run, "Completed")
+    assert server.champion() != before
 
 
 @pytest.mark.long

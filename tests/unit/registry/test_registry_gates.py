@@ -8,7 +8,7 @@ import pytest
 
 from coefvq.config import Gate
 from coefvq.errors import RegistryError
-from coefvq.registry.bundle import Candidate
+from coefvq.registry.bundle import Candidate, Retuning
 from coefvq.registry.gates import GateCheck, GateReport, check
 from tests.unit.registry_samples import DATA, METRICS, candidate, with_metrics
 
@@ -87,6 +87,40 @@ def test_other_test_data_is_not_compared_and_said_so(changed: str) -> None:
     found = _one("f1_drop", candidate(), other)
     assert (found.passed, found.value) == (True, None)
     assert "not comparable: the champion was tested on other data" in found.explanation
+
+
+def _retuned(f1: float, origin: Candidate, champion_f1: float | None) -> Candidate:
+    made = Retuning(
+        bundle_version="1-abc",
+        content_hash=origin.content_hash,
+        labels_sha256="1" * 64,
+        scores_sha256="2" * 64,
+        labelled=500,
+        positives=50,
+        traffic=5000,
+        champion_f1=champion_f1,
+    )
+    cascade = {"f1": f1, "qps_ratio": 20.0}
+    return candidate(policy={"base_threshold": 0.4}, metrics={**METRICS, "cascade": cascade}, retuned=made)
+
+
+@pytest.mark.parametrize(("champion_f1", "passed"), [(0.5, True), (0.7, False)])
+def test_a_retuned_pair_is_compared_with_its_champion_on_the_fresh_labels(champion_f1: float, passed: bool) -> None:
+    champion = with_metrics("cascade", f1=0.99)  # on its own test split: another set of videos
+    found = _one("f1_drop", _retuned(0.6, champion, champion_f1), champion)
+    assert (found.passed, found.value) == (passed, pytest.approx(champion_f1 - 0.6))
+    assert "on the same fresh labels" in found.explanation
+
+
+def test_figures_on_fresh_labels_and_on_test_are_not_compared() -> None:
+    champion = candidate()
+    retuned = _retuned(0.9, champion, 0.5)
+    another = _one("f1_drop", retuned, candidate(policy={"base_threshold": 0.1}))
+    later = _one("f1_drop", with_metrics("cascade", f1=0.1), retuned)
+    assert another.value is later.value is None
+    assert "not comparable: the champion was tested on other data" in another.explanation
+    unknown = _one("f1_drop", _retuned(0.9, champion, None), champion)
+    assert "the champion's F1 has no value" in unknown.explanation
 
 
 @pytest.mark.parametrize(
