@@ -45,6 +45,7 @@ def plan_text(result: dict[str, Any], gib: float) -> str:
     lines += [_line(kind, _millions(count)) for kind, count in result["base_parameters"].items()]
     seen, read = result["visual_tokens"], result["text_tokens"]
     lines += ["", "tokens per video", _line("visual", f"{seen:,}"), _line("text, at most", f"{read:,}")]
+    lines.append(_line("end or template", f"{result['template_tokens']:,}"))
     lines += ["", "FLOPs per video, one forward pass"]
     lines += [_line(part, f"{count / 1e12:,.3f} T") for part, count in flops.items()]
     lines.append(_line("total", f"{result['forward_flops_per_video'] / 1e12:,.3f} T"))

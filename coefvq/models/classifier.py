@@ -1,6 +1,7 @@
 """One trained classifier = a network, its text encoder, and the description both can be rebuilt from.
 
-On disk it is a folder: config.json, model.safetensors, tokenizer.json. Nothing is unpickled. Published weights
+On disk it is a folder: config.json, model.safetensors, tokenizer.json, and chat.json where texts stand in a chat
+template. Nothing is unpickled. Published weights
 that were not trained are named by the preset and not copied.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +23,7 @@ from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
 from coefvq.models.assembly import NetworkBuilder, TokenIds, check_frame_size, device
+from coefvq.models.chat import load_template, published_template
 from coefvq.models.dataset import Collator
 from coefvq.models.heads import probability_of
 from coefvq.models.mllm import MultimodalLLM
@@ -272,14 +274,23 @@ def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | No
     folder = None if role is None else weights_of(config.parts, role)
     if folder is None:
         return train_text_encoder(titles, _embeddings(config), text_limit(config))
-    return load_text_encoder(folder, text_limit(config), special_tokens(config))
+    encoder = load_text_encoder(folder, text_limit(config), special_tokens(config))
+    if not chats(config):
+        return encoder
+    return replace(encoder, chat=published_template(folder, encoder.tokenizer, encoder.tokens.video))
+
+
+def chats(config: ModelConfig) -> bool:
+    """Whether the model reads its texts in a chat template."""
+    return config.kind == "mllm" and config.parts.chats
 
 
 def _tokenizer_role(config: ModelConfig) -> str | None:
     """Role of the published part whose tokenizer the model reads with; None: one is trained on the titles."""
-    tower = ("tower_text",)
-    roles = {"mllm": ("onevision", "language"), "multitower": tower, "attention": tower, "siglip": ("siglip",)}
-    return next((role for role in roles[config.architecture] if role in config.parts.weights), None)
+    if config.architecture == "mllm":
+        return config.parts.tokenizer_role
+    role = "tower_text" if config.architecture in _TEXT_TOWERS else "siglip"
+    return role if role in config.parts.weights else None
 
 
 def text_limit(config: ModelConfig) -> int:
@@ -369,5 +380,7 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
         config.parts  # noqa: B018  # a definition that was changed by hand is told here
     except ConfigError as error:
         raise ModelError(f"{folder / _CONFIG}: {error}") from error
-    text = load_text_encoder(folder, text_limit(config), special_tokens(config)) if config.reads_text else None
-    return config, text
+    if not config.reads_text:
+        return config, None
+    text = load_text_encoder(folder, text_limit(config), special_tokens(config))
+    return config, replace(text, chat=load_template(folder)) if chats(config) else text

@@ -207,5 +207,5 @@ def _local(name: str | Path, revision: str | None) -> Path:
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
+    wanted = ["config.json", "model.safetensors", "tokenizer.json", "chat.json"]
     return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.assembly import NetworkBuilder, TokenIds
+from coefvq.models.chat import CHATML
 from coefvq.models.counting import Counted, count_base, count_mllm
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import Preset
@@ -43,7 +44,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages."""
+    """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages.
+
+    ``template_tokens`` stand around video and text: the end token, or those of the chat template.
+    """
 
     preset: str
     gpus: int
@@ -52,6 +56,7 @@ class MemoryPlan:
     trainable: int
     visual_tokens: int
     text_tokens: int
+    template_tokens: int
     flops_per_video: dict[str, float]
     memory: Memory
     base_parameters: dict[str, int]
@@ -84,7 +89,8 @@ def plan(
     with torch.device("meta"):
         network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
     seen = visual_tokens(network.vision, media.frames)
-    length = seen + text_tokens + 1 + (fusion == "early")
+    around = CHATML.length if preset.chats else 1
+    length = seen + text_tokens + around + (fusion == "early")
     return MemoryPlan(
         preset=preset.name,
         gpus=gpus,
@@ -93,6 +99,7 @@ def plan(
         trainable=counted.trainable,
         visual_tokens=seen,
         text_tokens=text_tokens,
+        template_tokens=around,
         flops_per_video=forward_flops(network, media, length),
         memory=_memory(counted, preset, gpus, memory_gib, batch_size, length),
         base_parameters={kind: count_base(preset, kind, media).total for kind in BASES},

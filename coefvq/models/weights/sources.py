@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from coefvq.errors import ConfigError
+from coefvq.models.chat import TEMPLATE_FILES
 
 Converter = Literal["efficientnet_lite", "whisper_encoder", "gguf", "e5", "none"]
 
@@ -117,7 +118,10 @@ MULTILINGUAL_E5_SMALL = Source(
 SOURCES = {s.name: s for s in (EFFICIENTNET_LITE2, WHISPER_BASE, SMOLLM2_135M, MULTILINGUAL_E5_SMALL)}
 
 
-_HUB_FILES = ("*.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json")
+_HUB_FILES = (
+    *("*.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"),
+    *TEMPLATE_FILES,
+)
 _CONVERTERS = get_args(Converter)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: keys of an entry of ``weights`` in a preset: those that are needed, and those that may be there
