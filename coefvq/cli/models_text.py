@@ -58,6 +58,9 @@ def plan_text(result: dict[str, Any], gib: float) -> str:
     lines += ["", f"{verdict} in {gib:,.1f} GiB; a tenth of it is left for CUDA and NCCL themselves"]
     if not memory["fits"]:
         lines.append("try fewer frames (--frames), a smaller --batch-size or a smaller preset")
+    if result["not_pinned"]:
+        roles = ", ".join(result["not_pinned"])
+        lines.append(f"not pinned: {roles}; give a commit in a preset of your own (extends: {result['preset']})")
     return "\n".join(lines)
 
 

@@ -46,7 +46,8 @@ class Memory:
 class MemoryPlan:
     """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages.
 
-    ``template_tokens`` stand around video and text: the end token, or those of the chat template.
+    ``template_tokens`` stand around video and text: the end token, or those of the chat template. ``not_pinned`` are
+    roles whose weights come from a branch of the model hub, which can move.
     """
 
     preset: str
@@ -60,6 +61,7 @@ class MemoryPlan:
     flops_per_video: dict[str, float]
     memory: Memory
     base_parameters: dict[str, int]
+    not_pinned: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form with the derived sums."""
@@ -103,6 +105,7 @@ def plan(
         flops_per_video=forward_flops(network, media, length),
         memory=_memory(counted, preset, gpus, memory_gib, batch_size, length),
         base_parameters={kind: count_base(preset, kind, media).total for kind in BASES},
+        not_pinned=tuple(role for role, source in preset.weights.items() if not source.pinned),
     )
 
 

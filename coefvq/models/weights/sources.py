@@ -45,6 +45,11 @@ class Source:
     wheels: tuple[Wheel, ...] = ()
     folder: Path | None = None
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the bytes are named: by commit or hash. A branch can move; a folder is its owner's."""
+        return self.hub is None or _COMMIT.fullmatch(self.revision or "") is not None
+
 
 EFFICIENTNET_LITE2 = Source(
     name="efficientnet-lite2",
@@ -178,7 +183,7 @@ def _hub(entry: Mapping[str, Any], key: str, floating: bool) -> Source:
     return Source(
         name=f"{name}@{revision[:12]}" if pinned else name,
         licence=str(entry.get("licence", "see the repository")),
-        origin=f"model hub, {repository}",
+        origin=f"model hub, {repository} at {revision[:12]}{'' if pinned else ', not pinned'}",
         megabytes=entry.get("megabytes", 0),
         converted_megabytes=entry.get("megabytes", 0),
         converter="none",
