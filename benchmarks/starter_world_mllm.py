@@ -32,7 +32,7 @@ from coefvq.records import VideoInput
 from coefvq.simulation.synthetic.captions import short_captions
 from coefvq.simulation.synthetic.clips import Clip
 from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
-from coefvq.training.loop import fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from coefvq.training.noise import FeatureNoise, noisy_features
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.word_alignment import description_words
@@ -186,14 +186,16 @@ def train(recipe: Recipe, split: Split, val: Split, seed: int, say: Say) -> tupl
     with noisy_features(network, noise):
         result = fit(
             classifier,
-            train_set,
-            rows(val, recipe, labels=True),
-            recipe.training,
-            seed,
-            lambda row: say(f"fine-tuning {row}, {time.process_time() - start:.0f} CPU s"),
-            collator=collator(classifier),
-            sampler=sampler,
-            described=(words, recipe.description_weight) if recipe.description_weight else None,
+            FitData(
+                train_set,
+                rows(val, recipe, labels=True),
+                collator=collator(classifier),
+                sampler=sampler,
+                descriptions=(words, recipe.description_weight) if recipe.description_weight else None,
+            ),
+            FitPlan(
+                recipe.training, seed, lambda row: say(f"fine-tuning {row}, {time.process_time() - start:.0f} CPU s")
+            ),
         )
     facts = {
         **curves,

@@ -11,7 +11,7 @@ from typing import Any
 
 from coefvq.config import Alignment, Loading, Recipe, Runtime
 from coefvq.data.descriptions import read_descriptions
-from coefvq.data.importers import read_table
+from coefvq.data.importers import import_table
 from coefvq.data.manifest import to_inputs
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.data.media.limits import kept_limits
@@ -56,7 +56,7 @@ def read_corpus(data: Path, recipe: Recipe) -> Corpus:
         DataError: the table does not fit, or no clip has a description.
         MediaError: a clip is not there.
     """
-    table = read_table(data)
+    table = import_table(data)
     videos = to_inputs(table.frame.assign(sha256=None), table.root, ())
     options = read_descriptions(table.frame, data)
     described = [row for row, texts in enumerate(options) if any(texts)]

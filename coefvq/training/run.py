@@ -24,7 +24,7 @@ from coefvq.training.data import TrainingData, read_training_data
 from coefvq.training.distilling import Lesson
 from coefvq.training.job import TrainingJob, fresh_classifier, training_job
 from coefvq.training.loading import opened
-from coefvq.training.loop import EpochListener, FitResult, fit
+from coefvq.training.loop import EpochListener, FitData, FitPlan, FitResult, fit
 from coefvq.training.noise import noisy_features
 from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
@@ -104,21 +104,17 @@ class _Fitting:
         passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
         with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
             train_set, val_set = source.dataset(learnt, labels), source.dataset(val.videos, val.labels)
-            weight = val.weight.iloc[source.kept(val.videos)]
-            result = fit(
-                classifier,
+            rows = FitData(
                 train_set,
                 val_set,
-                job.training,
-                self.settings.seed,
-                report,
-                weight,
-                source.collator,
-                self.checkpoints,
-                self._sampler(source.collator, train_set),
-                self._described(classifier, source.kept(self.data.train.videos)),
-                self._lesson([learnt[at] for at in source.kept(learnt)]),
+                val_weight=val.weight.iloc[source.kept(val.videos)],
+                collator=source.collator,
+                sampler=self._sampler(source.collator, train_set),
+                descriptions=self._descriptions(classifier, source.kept(self.data.train.videos)),
+                lesson=self._lesson([learnt[at] for at in source.kept(learnt)]),
             )
+            plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints)
+            result = fit(classifier, rows, plan)
             extra = len(source.kept(unlabelled))
             counts = {
                 "train_videos": len(train_set) - extra,
@@ -128,7 +124,7 @@ class _Fitting:
             }
         return result, counts
 
-    def _described(self, classifier: Classifier, kept: Sequence[int]) -> tuple[Words, float] | None:
+    def _descriptions(self, classifier: Classifier, kept: Sequence[int]) -> tuple[Words, float] | None:
         """Words of the training rows that are read, and their weight beside the labels."""
         descriptions, weight = self.data.descriptions, self.job.description_weight
         if weight == 0.0 or descriptions is None or classifier.text is None:
