@@ -126,10 +126,10 @@ class PairScorer:
             return Answers(scores, errors, str(error) or "no reason given")
         return Answers(scores, errors)
 
-    def _row(self, video: VideoInput, index: int, base: float, answers: Answers, made: Decisions) -> ScoredVideo:
-        if index in made.errors:
-            return self._undecided(video, None, str(made.errors[index]))
-        down, final, mllm = bool(made.down[index]), float(made.final[index]), float(answers.scores[index])
+    def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:
+        if index in decisions.errors:
+            return self._undecided(video, None, str(decisions.errors[index]))
+        down, final, mllm = bool(decisions.down[index]), float(decisions.final[index]), float(answers.scores[index])
         if down and self.policy.mllm_down == "hold":
             return self._undecided(video, base, f"held until the MLLM answers: {answers.silence}")
         undecided = np.isnan(final) or (down and self.policy.mllm_down == "ignore")
@@ -139,9 +139,9 @@ class PairScorer:
             base_score=base,
             mllm_score=None if np.isnan(mllm) else mllm,
             positive=None if np.isnan(final) else final >= self.policy.decision_threshold,
-            decided_by="none" if undecided else "mllm" if made.by_mllm[index] else "base",
+            decided_by="none" if undecided else "mllm" if decisions.by_mllm[index] else "base",
             bundle_version=self.bundle_version,
-            audit_probability=self.audit.rate if self.audit is not None and made.drawn[index] else None,
+            audit_probability=self.audit.rate if self.audit is not None and decisions.drawn[index] else None,
         )
 
     def _drawn(self, videos: Sequence[VideoInput]) -> npt.NDArray[np.bool_]:

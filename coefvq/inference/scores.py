@@ -70,8 +70,8 @@ def score_dataset(
                 batch = collate(examples)
                 logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
                 finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
-                found = classifier.probabilities(logits, issue).numpy()
-                scores[chosen] = np.where(finite, found, np.nan)
+                probabilities = classifier.probabilities(logits, issue).numpy()
+                scores[chosen] = np.where(finite, probabilities, np.nan)
             progress(len(planned))
     return scores
 

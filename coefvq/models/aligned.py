@@ -51,7 +51,7 @@ def frozen_weights(network: MultimodalLLM) -> dict[str, str]:
         part = name.partition(".")[0]
         if not parameter.requires_grad and part in ("vision", "language", "audio"):
             parameters.setdefault(part, []).append(parameter)
-    return {part: weights_sha256(found) for part, found in parameters.items()}
+    return {part: weights_sha256(weights) for part, weights in parameters.items()}
 
 
 def save_aligned(path: Path, network: MultimodalLLM, facts: Mapping[str, Any]) -> str:

@@ -119,8 +119,8 @@ class AttentionClassifier(nn.Module):
             "text": (self.text(batch["input_ids"], batch["attention_mask"]) if text is None else text).unsqueeze(1),
         }
         if self.audio is not None:
-            heard: torch.Tensor = self.audio(batch["log_mel"], batch["has_audio"]) if sound is None else sound
-            towers["sound"] = heard.unsqueeze(1)
+            sound_vector: torch.Tensor = self.audio(batch["log_mel"], batch["has_audio"]) if sound is None else sound
+            towers["sound"] = sound_vector.unsqueeze(1)
         return towers
 
     def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:

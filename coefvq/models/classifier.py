@@ -303,8 +303,8 @@ def text_limit(config: ModelConfig) -> int:
         return min(preset.max_text_tokens, preset.siglip.text_positions - 2)
     if config.architecture in _TEXT_TOWERS:
         part = preset.tower_text
-        taken = 4 if part.model_type == "xlm-roberta" else 2
-        return min(preset.max_text_tokens, part.max_position_embeddings - taken)
+        reserved = 4 if part.model_type == "xlm-roberta" else 2
+        return min(preset.max_text_tokens, part.max_position_embeddings - reserved)
     return preset.max_text_tokens
 
 
@@ -348,11 +348,11 @@ def load(folder: Path) -> Classifier:
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
     try:
-        found = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
+        mismatch = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder / _WEIGHTS}: does not fit config.json ({reason}); train it again") from error
-    wrong = [*found.unexpected_keys, *sorted(set(found.missing_keys) - published_names(classifier))]
+    wrong = [*mismatch.unexpected_keys, *sorted(set(mismatch.missing_keys) - published_names(classifier))]
     if wrong:
         raise ModelError(
             f"{folder / _WEIGHTS}: does not fit config.json ({len(wrong)} tensors, e.g. {wrong[0]}); train it again"

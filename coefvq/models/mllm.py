@@ -83,10 +83,10 @@ class MultimodalLLM(nn.Module):
 
     def tokens(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the decoder reads of picture and sound: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""
-        seen = (batch.get(name) for name in ("pixel_values", "vision_features", "projected_features"))
+        inputs = (batch.get(name) for name in ("pixel_values", "vision_features", "projected_features"))
         sound = self._sound(*(batch.get(name) for name in ("log_mel", "has_audio", "audio_features")))
         projected = self.audio_projector(sound) if self.audio_projector and sound is not None else None
-        return self._visual(*seen), projected
+        return self._visual(*inputs), projected
 
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
         """g (with p where it does not train either, if that is smaller) and a, where they are frozen."""
@@ -98,18 +98,18 @@ class MultimodalLLM(nn.Module):
         return features_of(self.frozen_parts(), batch)
 
     def _sound(
-        self, log_mel: torch.Tensor | None, has_audio: torch.Tensor | None, heard: torch.Tensor | None
+        self, log_mel: torch.Tensor | None, has_audio: torch.Tensor | None, features: torch.Tensor | None
     ) -> torch.Tensor | None:
-        if heard is None and self.audio is not None and log_mel is not None and has_audio is not None:
-            heard = self.audio(log_mel, has_audio)
-        return heard
+        if features is None and self.audio is not None and log_mel is not None and has_audio is not None:
+            features = self.audio(log_mel, has_audio)
+        return features
 
     def _visual(
-        self, pixels: torch.Tensor | None, seen: torch.Tensor | None, projected: torch.Tensor | None
+        self, pixels: torch.Tensor | None, features: torch.Tensor | None, projected: torch.Tensor | None
     ) -> torch.Tensor:
         if projected is not None:
             return projected
-        visual: torch.Tensor = self.vision.project(seen) if seen is not None else self.vision(pixels)
+        visual: torch.Tensor = self.vision.project(features) if features is not None else self.vision(pixels)
         return visual
 
 

@@ -90,16 +90,16 @@ def plan(
     make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
         network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
-    seen = visual_tokens(network.vision, media.frames)
+    visual = visual_tokens(network.vision, media.frames)
     around = CHATML.length if preset.chats else 1
-    length = seen + text_tokens + around + (fusion == "early")
+    length = visual + text_tokens + around + (fusion == "early")
     return MemoryPlan(
         preset=preset.name,
         gpus=gpus,
         batch_size=batch_size,
         parameters=counted.parts,
         trainable=counted.trainable,
-        visual_tokens=seen,
+        visual_tokens=visual,
         text_tokens=text_tokens,
         template_tokens=around,
         flops_per_video=forward_flops(network, media, length),
@@ -140,7 +140,7 @@ def _memory(
 ) -> Memory:
     language = preset.language
     layers = language.layers_used or language.num_hidden_layers
-    kept = layers * length * language.hidden_size
+    stored = layers * length * language.hidden_size
     live = _LIVE_PER_LAYER * length * language.intermediate_size
     parts = {
         "frozen_weights": (counted.total - counted.trainable) * _HALF,
@@ -148,7 +148,7 @@ def _memory(
         "gradients": counted.trainable * _HALF / gpus,
         # fp32 copy and Adam's two moments
         "optimizer": counted.trainable * 3 * _FULL / gpus,
-        "activations": batch_size * (kept + live) * _HALF,
+        "activations": batch_size * (stored + live) * _HALF,
     }
     gib = {name: value / _GIB for name, value in parts.items()}
     total = sum(gib.values())

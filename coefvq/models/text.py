@@ -133,8 +133,8 @@ class TextEncoder:
         if self.chat is None:
             return frozenset([self.video_id])
         special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
-        kept = self.tokenizer.encode(self.chat.between, add_special_tokens=False).ids
-        return frozenset({self.video_id, *special} - set(kept))
+        between = self.tokenizer.encode(self.chat.between, add_special_tokens=False).ids
+        return frozenset({self.video_id, *special} - set(between))
 
     def _ids(self, encoded: Any) -> list[int]:
         reserved = self._reserved

@@ -51,7 +51,7 @@ def align(
         return
     epochs = alignment.epochs + alignment.projector_epochs
     with opened(settings.reading, classifier, videos, epochs, f"{issue} warm-up") as source:
-        options = [descriptions[at] for at in source.kept(videos)]
+        options = [descriptions[at] for at in source.readable(videos)]
         batches = CollatedRows(source.dataset(videos), source.collator, network.norm.weight.device)
         steps = AlignmentSteps(network, text, batches, options, alignment, settings.seed, bf16, job.noise)
         if rank() > 0:

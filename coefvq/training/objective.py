@@ -68,11 +68,11 @@ class WithDescriptions(nn.Module):
     def forward(self, labels: torch.Tensor, index: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The network's inputs, ``labels`` [B] or [B,K] and the rows ``index`` [B] -> loss and logits."""
         network = self.labelled.network
-        with watched_state(network) as seen:  # type: ignore[arg-type]
-            found: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
+        with watched_state(network) as states:  # type: ignore[arg-type]
+            output: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
         if self.training:
-            found["loss"] = found["loss"] + self.weight * self.reader.loss(seen[-1], index)
-        return found
+            output["loss"] = output["loss"] + self.weight * self.reader.loss(states[-1], index)
+        return output
 
 
 class Monitored(nn.Module):

@@ -43,9 +43,9 @@ def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMPa
     when everything is written.
     """
     use_own_device()
-    asked = training_job(settings, model)
-    data = read_training_data(settings, asked.reads_descriptions, asked.distil)
-    job = with_teacher(without_missing_descriptions(asked, data.descriptions), data.teaching)
+    planned_job = training_job(settings, model)
+    data = read_training_data(settings, planned_job.reads_descriptions, planned_job.distil)
+    job = with_teacher(without_missing_descriptions(planned_job, data.descriptions), data.teaching)
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
     if job.aligns:
         align(classifier, job, data, settings, open_record)
@@ -55,7 +55,7 @@ def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMPa
         return
     kind, issue, config = job.config.kind, settings.issue, job.config
     logged = {"seed": settings.seed, "media": config.media.model_dump(), **job.logged_params}
-    with fitting.checkpoints.held(), open_record(f"{issue}-{kind}", logged, data.hashes) as record:
+    with fitting.checkpoints.lock(), open_record(f"{issue}-{kind}", logged, data.hashes) as record:
         result, counts = fitting.run(classifier, _reporter(record, kind, issue))
         folder = settings.paths.model_dir(kind, issue)
         classifier.save(folder)
@@ -97,25 +97,25 @@ class _Fitting:
         """Train; also how many videos there were of each kind."""
         job, val, teaching = self.job, self.data.val, self.data.teaching
         unlabelled = [] if teaching is None else teaching.unlabelled
-        learnt = [*self.data.train.videos, *unlabelled]
+        fit_videos = [*self.data.train.videos, *unlabelled]
         labels = [*self.data.train.labels, *([MISSING_LABEL] * len(unlabelled))]
-        videos = [*learnt, *val.videos]
+        videos = [*fit_videos, *val.videos]
         title = f"{job.config.issue} {job.config.kind}"
         passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
         with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
-            train_set, val_set = source.dataset(learnt, labels), source.dataset(val.videos, val.labels)
+            train_set, val_set = source.dataset(fit_videos, labels), source.dataset(val.videos, val.labels)
             rows = FitData(
                 train_set,
                 val_set,
-                val_weight=val.weight.iloc[source.kept(val.videos)],
+                val_weight=val.weight.iloc[source.readable(val.videos)],
                 collator=source.collator,
                 sampler=self._sampler(source.collator, train_set),
-                descriptions=self._descriptions(classifier, source.kept(self.data.train.videos)),
-                lesson=self._lesson([learnt[at] for at in source.kept(learnt)]),
+                descriptions=self._descriptions(classifier, source.readable(self.data.train.videos)),
+                lesson=self._lesson([fit_videos[at] for at in source.readable(fit_videos)]),
             )
             plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints)
             result = fit(classifier, rows, plan)
-            extra = len(source.kept(unlabelled))
+            extra = len(source.readable(unlabelled))
             counts = {
                 "train_videos": len(train_set) - extra,
                 **({} if teaching is None else {"unlabelled_videos": extra}),
@@ -124,12 +124,12 @@ class _Fitting:
             }
         return result, counts
 
-    def _descriptions(self, classifier: Classifier, kept: Sequence[int]) -> tuple[Words, float] | None:
+    def _descriptions(self, classifier: Classifier, rows: Sequence[int]) -> tuple[Words, float] | None:
         """Words of the training rows that are read, and their weight beside the labels."""
         descriptions, weight = self.data.descriptions, self.job.description_weight
         if weight == 0.0 or descriptions is None or classifier.text is None:
             return None
-        return description_words(classifier.text, [descriptions[at] for at in kept]), weight
+        return description_words(classifier.text, [descriptions[at] for at in rows]), weight
 
     def _lesson(self, videos: list[VideoInput]) -> Lesson | None:
         """The teacher's logits for the rows that are read."""
@@ -165,8 +165,8 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         **flat_params({"model": config.model_dump(exclude={"limits"})}),
     }
     name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"
-    given = runtime.resume_from
-    root = default_cache() / "checkpoints" / name if given is None else Path(given)
+    folder = runtime.resume_from
+    root = default_cache() / "checkpoints" / name if folder is None else Path(folder)
     return CheckpointFolder(root, identity, runtime.save_steps, runtime.save_total_limit)
 
 

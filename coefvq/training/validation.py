@@ -38,10 +38,10 @@ class ValidationMetrics:
         labels = np.asarray(prediction.label_ids).reshape(len(logits), -1)
         scores = _softmax(logits)[:, :, 1]
         names = dict.fromkeys(["average_precision", *([] if self.criterion == "loss" else [self.criterion])])
-        found = {name: self._per_issue(name, labels, scores) for name in names}
-        result = {name: float(np.mean(list(by_issue.values()))) for name, by_issue in found.items()}
+        figures = {name: self._per_issue(name, labels, scores) for name in names}
+        result = {name: float(np.mean(list(by_issue.values()))) for name, by_issue in figures.items()}
         if labels.shape[1] > 1:
-            result |= {f"{name}_{k}": value for name, by_issue in found.items() for k, value in by_issue.items()}
+            result |= {f"{name}_{k}": value for name, by_issue in figures.items() for k, value in by_issue.items()}
         return result
 
     def _per_issue(self, name: str, labels: NDArray[np.int64], scores: NDArray[np.float32]) -> dict[int, float]:

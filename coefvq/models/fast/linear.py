@@ -73,8 +73,8 @@ class PackedLinear(nn.Module):
         """x [..., in_features] -> activation(x W^T + b) [..., out_features]."""
         if self.packed and self._compute is not None:
             name, algorithm = self.activation
-            found: torch.Tensor = self._compute(x, self._weight, self.bias, name, [], algorithm)
-            return found
+            product: torch.Tensor = self._compute(x, self._weight, self.bias, name, [], algorithm)
+            return product
         return _PLAIN[self.activation](nn.functional.linear(x, self._weight, self.bias))
 
     @property
