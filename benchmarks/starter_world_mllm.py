@@ -31,9 +31,10 @@ from coefvq.models.text import load_text_encoder
 from coefvq.records import VideoInput
 from coefvq.simulation.synthetic.captions import short_captions
 from coefvq.simulation.synthetic.clips import Clip
-from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
+from coefvq.training.alignment_steps import AlignmentSteps
 from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from coefvq.training.noise import FeatureNoise, noisy_features
+from coefvq.training.objective import CollatedRows
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.word_alignment import description_words
 

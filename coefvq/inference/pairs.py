@@ -84,15 +84,12 @@ class PairScorer:
 
         Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
         """
-        rows: list[ScoredVideo] = []
-        for start in range(0, len(inputs), GROUP):
-            with self.memo.group():
-                rows += self._scored(inputs[start : start + GROUP])
-        return rows
+        return _in_groups((self,), inputs)
 
     __call__ = score
 
-    def _scored(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+    def score_group(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """``score`` for so few videos that what shared towers give for them fits into memory."""
         store = ClipStore(self.cache, self.base.config.media, self.limits)
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
@@ -171,13 +168,18 @@ class MultiIssueScorer:
     pairs: tuple[PairScorer, ...]
 
     def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
-        """Each group of videos goes through all pairs before the next, so that towers in common run once."""
-        rows: list[list[ScoredVideo]] = [[] for _ in self.pairs]
-        for start in range(0, len(inputs), GROUP):
-            group = inputs[start : start + GROUP]
-            with ExitStack() as stack:
-                for memo in {id(pair.memo): pair.memo for pair in self.pairs}.values():
-                    stack.enter_context(memo.group())
-                for pair, found in zip(self.pairs, rows, strict=True):
-                    found += pair.score(group)
-        return [row for found in rows for row in found]
+        """As ``PairScorer.score``, for each pair."""
+        return _in_groups(self.pairs, inputs)
+
+
+def _in_groups(pairs: Sequence[PairScorer], inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+    """Rows pair by pair. A group of videos goes through all pairs before the next group: shared towers run once."""
+    rows: list[list[ScoredVideo]] = [[] for _ in pairs]
+    for start in range(0, len(inputs), GROUP):
+        group = inputs[start : start + GROUP]
+        with ExitStack() as stack:
+            for memo in {id(pair.memo): pair.memo for pair in pairs}.values():
+                stack.enter_context(memo.group())
+            for pair, own_rows in zip(pairs, rows, strict=True):
+                own_rows += pair.score_group(group)
+    return [row for own_rows in rows for row in own_rows]

@@ -8,6 +8,7 @@ that were not trained are named by the preset and not copied.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +36,8 @@ from coefvq.models.tokens import SpecialTokens
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _TEXT_TOWERS = ("multitower", "attention")  # architectures that read by the part tower_text
+#: ``no_init_weights`` replaces torch's initialisers for the whole process: one thread at a time builds or loads
+_INITIALISING = threading.RLock()
 
 
 class ModelConfig(BaseModel):
@@ -243,6 +246,13 @@ def build(
         ModelError: unknown preset, a text encoder is needed and missing, weights cannot be had, or the
             preset's towers see another frame size.
     """
+    with _INITIALISING:
+        return _built(config, text, lora_dropout, weights, mapped)
+
+
+def _built(
+    config: ModelConfig, text: TextEncoder | None, lora_dropout: float, weights: bool, mapped: bool
+) -> Classifier:
     preset = config.parts
     check_frame_size(preset, config.media)
     # a merged folder holds every weight itself
@@ -343,7 +353,7 @@ def load(folder: Path) -> Classifier:
 
     config, text = read_description(folder)
     # of local weights the folder holds every tensor, since they may not be on this machine
-    with no_init_weights():  # every tensor comes from a file; what does not is told below
+    with _INITIALISING, no_init_weights():  # every tensor comes from a file; what does not is told below
         classifier = build(config, text, weights=not config.parts.local, mapped=True)
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)

@@ -15,12 +15,13 @@ from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.records import VideoInput
 from coefvq.terminal import say
-from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
+from coefvq.training.alignment_steps import AlignmentSteps
 from coefvq.training.arguments import use_bf16
 from coefvq.training.data import TrainingData
 from coefvq.training.job import TrainingJob
 from coefvq.training.loading import opened
 from coefvq.training.noise import FeatureNoise
+from coefvq.training.objective import CollatedRows
 from coefvq.training.ranks import rank
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.settings import TrainingSettings

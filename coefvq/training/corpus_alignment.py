@@ -24,11 +24,12 @@ from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
-from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows, StepReport
+from coefvq.training.alignment_steps import AlignmentSteps, StepReport
 from coefvq.training.arguments import use_bf16
 from coefvq.training.loading import opened
 from coefvq.training.loop import seed_everything
 from coefvq.training.noise import FeatureNoise
+from coefvq.training.objective import CollatedRows
 from coefvq.training.settings import ReadingSettings
 
 _LIBRARIES = ("coefvq", "torch", "transformers", "peft")

@@ -36,6 +36,19 @@ class TrainingSet(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
+@dataclass(frozen=True)
+class CollatedRows:
+    """Row numbers of a data set -> the network's inputs, on its device."""
+
+    dataset: TrainingSet
+    collator: Collate
+    device: torch.device
+
+    def __call__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        batch = self.collator([self.dataset[row] for row in rows])
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+
 class WithLoss(nn.Module):
     """A network that returns logits [B,2] or [B,K,2], with the loss on ``labels``."""
 
