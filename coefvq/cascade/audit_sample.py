@@ -40,7 +40,7 @@ class AuditSample(BaseModel):
 
 
 def uniform_draws(video_ids: Sequence[str], seed: int) -> FloatArray:
-    """A number in [0, 1) per video from SHA-256 of seed and id, [n]: fixed for a video, as good as random over them."""
+    """A number in [0, 1) per video from SHA-256 of seed and id, [n]: fixed for a video, uniform over videos."""
     digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in video_ids)
     # 53 bits: what a float holds, so that none is rounded up to 1
     return np.array([int.from_bytes(digest[:8], "big") >> 11 for digest in digests], dtype=np.float64) * 2.0**-53
@@ -118,7 +118,7 @@ def estimate(
 
 
 def planned(found: float, missed: float, rate: float, confidence: float = CONFIDENCE) -> Estimate:
-    """The interval of recall that auditing at ``rate`` is expected to give, were these the true counts."""
+    """The recall interval to expect from an audit at ``rate`` if these counts are the true ones."""
     return _share(Estimate(found, found, found), _interval(missed, missed / rate, 1.0 / rate, confidence))
 
 

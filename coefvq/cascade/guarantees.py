@@ -1,4 +1,4 @@
-"""Thresholds that keep their promise on new data with probability 1 − δ, or a refusal that says what is missing.
+"""Thresholds that keep their promise on new data with probability 1 − δ, or a refusal that names what is missing.
 
 Thresholds picked as the best on n labelled videos look better there than they are: some of it is luck. Here
 the labels are cut in two. The first part (*tune*) proposes pairs of thresholds and puts them in an order, most

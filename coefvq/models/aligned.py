@@ -84,7 +84,7 @@ def start_aligned(classifier: Classifier) -> None:
 def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> None:
     """Put an aligned file into a fresh network in place. ``key`` is the file's name in errors.
 
-    A network that hears nothing leaves the projector of sound alone.
+    A network without audio does not use the file's projector of sound.
 
     Raises:
         ModelError: the file is not the pinned one, is not readable, or belongs to other weights or sizes.

@@ -112,7 +112,7 @@ class AttentionClassifier(nn.Module):
         return logits
 
     def vectors(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the towers say: ``images`` [B,images,D], ``text`` [B,1,D], and ``sound`` [B,1,D] where it hears."""
+        """Outputs of the towers: ``images`` [B,images,D], ``text`` [B,1,D], with audio ``sound`` [B,1,D]."""
         images, text, sound = (batch.get(name) for name in ("vision_features", "text_features", "audio_features"))
         towers = {
             "images": self.frames.vectors(batch["pixel_values"]) if images is None else images,

@@ -353,7 +353,7 @@ def load(folder: Path) -> Classifier:
 
     config, text = read_description(folder)
     # of local weights the folder holds every tensor, since they may not be on this machine
-    with _INITIALISING, no_init_weights():  # every tensor comes from a file; what does not is told below
+    with _INITIALISING, no_init_weights():  # every tensor comes from a file; missing ones are refused below
         classifier = build(config, text, weights=not config.parts.local, mapped=True)
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
@@ -387,7 +387,7 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
         key = ".".join(map(str, first["loc"]))
         raise ModelError(f"{folder / _CONFIG}: {key}: {first['msg']}; train the model again") from error
     try:
-        config.parts  # noqa: B018  # a definition that was changed by hand is told here
+        config.parts  # noqa: B018  # refuses a definition that was changed by hand
     except ConfigError as error:
         raise ModelError(f"{folder / _CONFIG}: {error}") from error
     if not config.reads_text:

@@ -24,7 +24,7 @@ def teach_last_layer(decoder: Any) -> None:
 
 
 def _forward(layer: Any, hidden_states: torch.Tensor, **options: Any) -> torch.Tensor:
-    """hidden_states [B,S,D] -> [B,S,D], or [B,1,D] where only the last position is asked for."""
+    """hidden_states [B,S,D] -> [B,S,D], or [B,1,D] where the caller needs the last position only."""
     last_only = options.pop(ASK, False)
     rotary = options.get("position_embeddings")
     # under activation checkpointing transformers drops every cache from a layer's arguments

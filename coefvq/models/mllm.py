@@ -19,8 +19,8 @@ Fusion = Literal["late", "early", "none"]
 class MultimodalLLM(nn.Module):
     """Vision encoder, projector, language model, audio encoder and a linear head per issue.
 
-    ``fusion`` says what becomes of the sound: ``late`` concatenates H and H_a, ``early`` makes the projected
-    H_a the final input token (paper, Table 3), ``none`` leaves it out, as in the paper's ICD model.
+    ``fusion`` is how sound joins: ``late`` concatenates H and H_a, ``early`` makes the projected H_a the final
+    input token (paper, Table 3), ``none`` uses no sound, as in the paper's ICD model.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class MultimodalLLM(nn.Module):
         return logits if self.heads == 1 else logits.view(-1, self.heads, CLASSES)
 
     def tokens(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the decoder reads of picture and sound: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""
+        """Visual tokens, and the sound's token: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""
         inputs = (batch.get(name) for name in ("pixel_values", "vision_features", "projected_features"))
         sound = self._sound(*(batch.get(name) for name in ("log_mel", "has_audio", "audio_features")))
         projected = self.audio_projector(sound) if self.audio_projector and sound is not None else None

@@ -13,7 +13,7 @@ from coefvq.training.noise import FeatureNoise, noisy_features
 from coefvq.training.warmup import Inputs, description_vocabulary, warm_up
 from coefvq.training.word_alignment import align_projectors, description_words, teach_state
 
-#: hears the step, ``projectors`` or ``warmup``, and its row (epoch, loss)
+#: called with the step, ``projectors`` or ``warmup``, and its row (epoch, loss)
 StepReport = Callable[[str, dict[str, float]], None]
 
 

@@ -17,7 +17,7 @@ _RAPL = Path("/sys/class/powercap")
 class Cost:
     """Figures of this process, since it started or resumed the training; ``energy_joules`` None: not readable.
 
-    ``tokens_per_second`` counts what the language model reads, padding left out; it is None without one.
+    ``tokens_per_second`` counts what the language model reads, without padding; None without a language model.
     """
 
     train_seconds: float

@@ -30,7 +30,7 @@ class LabelledVideos:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Train and val of one issue; ``descriptions`` of train and ``teaching`` are None where nobody asked for them."""
+    """Train and val of one issue; ``descriptions`` (of train) and ``teaching`` are None unless requested."""
 
     train: LabelledVideos
     val: LabelledVideos

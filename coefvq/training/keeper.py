@@ -67,7 +67,7 @@ _TIMINGS = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", 
 
 
 def changing(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Parameters that train, and buffers: all that training changes."""
+    """Everything that training changes: parameters that train, and buffers."""
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return [*parameters, *model.named_buffers()]
 

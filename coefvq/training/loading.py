@@ -152,7 +152,7 @@ def _from_features(
 
 
 def checked(skipped: dict[str, str], total: int, max_bad_share: float, title: str) -> dict[str, str]:
-    """Name what is left out, by video.
+    """Print the skipped videos by name.
 
     Raises:
         DataError: the share is above the limit.

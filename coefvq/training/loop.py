@@ -99,8 +99,8 @@ class FitData:
 class FitPlan:
     """How a fit proceeds; ``seed`` seeds the order of rows and dropout.
 
-    With ``checkpoints`` a killed training goes on from the newest one, and ``on_epoch`` hears the epochs before it
-    again; they are the caller's to remove once the result is safe.
+    With ``checkpoints`` a killed training resumes from the newest one, and ``on_epoch`` is called again for the epochs
+    before it. The caller removes the checkpoints once the result is safe.
     """
 
     training: Training
@@ -187,7 +187,7 @@ def _trainer(
 
 
 def _check_same_rows(rows: TrainingSet, device: torch.device) -> None:
-    """All ranks must go through the same rows, or they would wait for each other for ever."""
+    """Raise where a rank holds other rows than rank 0: the ranks would wait for each other for ever."""
     mine = int(sha256_json(list(rows.video_ids))[:15], 16)
     if from_first(mine, device) != mine:
         raise TrainingError(

@@ -23,7 +23,7 @@ Collate = Callable[[Sequence[Any]], Batch]
 
 
 class TrainingSet(Protocol):
-    """A map-style dataset that can say which videos it holds; ``labels`` [N] or [N][K], -100 where missing."""
+    """A map-style dataset with the ids of its videos; ``labels`` [N] or [N][K], -100 where missing."""
 
     @property
     def video_ids(self) -> Sequence[str]: ...
@@ -142,7 +142,7 @@ class Monitored(nn.Module):
 
 @dataclass(frozen=True)
 class Indexed(Dataset[tuple[int, Any]]):
-    """A dataset that also says which row an example is."""
+    """A dataset whose examples carry their row number."""
 
     rows: TrainingSet
 

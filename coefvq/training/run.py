@@ -39,7 +39,7 @@ _SAID = ("epoch", "loss", "val_loss", "val_average_precision")
 def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMParams, open_record: OpenRecord) -> None:
     """Fit on train, keep the best epoch on val, save the folder, record the run, write the metrics.
 
-    Of several ranks all train and the first one writes. A killed run goes on from its checkpoints, which are deleted
+    All ranks train; the first one writes. A killed run resumes from its checkpoints, which are deleted
     when everything is written.
     """
     use_own_device()
@@ -69,7 +69,7 @@ def train_and_record(settings: TrainingSettings, model: BaseModelParams | MLLMPa
 
 
 def without_missing_descriptions(job: TrainingJob, descriptions: Sequence[tuple[str, ...]] | None) -> TrainingJob:
-    """The job as it can be done: where no training clip has a description, what needs them is off, which is said."""
+    """Switch off what needs descriptions where no training clip has any, and print a line about it."""
     if descriptions is None or any(descriptions):
         return job
     if rank() == 0:
@@ -86,7 +86,7 @@ def with_teacher(job: TrainingJob, teaching: Teaching | None) -> TrainingJob:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """Every rank does the same."""
+    """One fit with its data and checkpoints; every rank runs the same one."""
 
     settings: TrainingSettings
     job: TrainingJob

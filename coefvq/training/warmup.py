@@ -160,7 +160,7 @@ def warm_up(
 ) -> list[dict[str, float]]:
     """Train projector and adapters in place to describe; rows (epoch, loss) in nats per token.
 
-    ``descriptions[i]`` are one or more of row i; each epoch takes one of them. Rows without any are left out.
+    ``descriptions[i]`` are one or more of row i; each epoch takes one of them. Rows without any are skipped.
     ``bf16`` multiplies in bfloat16 where the hardware has it natively; weights and gradients stay fp32.
 
     Raises:

@@ -95,7 +95,7 @@ def align_projectors(
 ) -> list[dict[str, float]]:
     """Train the projectors in place; rows (epoch, loss), the loss in nats per row and word of the vocabulary.
 
-    A row without any words is left out. Nothing happens where the projectors are frozen.
+    Rows without words are skipped. Frozen projectors stay as they are.
 
     Raises:
         ModelError: a loss is not finite.

@@ -102,7 +102,7 @@ def pack_linears(network: nn.Module) -> int:
 
 
 def plain_linears(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Parent, attribute and layer of each ``nn.Linear`` that is nothing more than that; adapters' own are left out."""
+    """Parent, attribute and layer of each plain ``nn.Linear``, without those of adapters."""
     for module in list(network.modules()):
         if isinstance(module, nn.ModuleDict):  # peft keeps A and B in these, and looks at their weights
             continue

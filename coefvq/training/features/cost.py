@@ -81,7 +81,7 @@ class CachePlan:
 
 
 def free_bytes(root: Path, max_bytes: int, reclaimable: int) -> int:
-    """What a store may still take: of its limit, after evicting all that is ``reclaimable``, and of the disk."""
+    """Bytes that the store may still write, by its limit (``reclaimable`` ones can be evicted) and by the disk."""
     import shutil
 
     place = root
