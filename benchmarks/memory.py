@@ -33,7 +33,7 @@ def child(rows: int) -> None:
     from coefvq.training.features.keys import cached_model
     from coefvq.training.features.reader import feature_collator, reader
     from coefvq.training.features.store import FeatureStore
-    from coefvq.training.loop import fit
+    from coefvq.training.loop import FitData, FitPlan, fit
     from tests.settings import training_settings
     from tests.unit.frozen_models import MEDIA, frozen_model, stored_clips
 
@@ -50,7 +50,7 @@ def child(rows: int) -> None:
             train = VideoDataset(videos, clips, labels, lookup, cached.reads_clips)
             val = VideoDataset(videos[:32], clips, labels[:32], lookup, cached.reads_clips)
             settings = training_settings(per_device_train_batch_size=16)
-            fit(model, train, val, settings, seed=1, collator=feature_collator(cached))
+            fit(model, FitData(train, val, collator=feature_collator(cached)), FitPlan(settings, 1))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         print(json.dumps({"rows": rows, "peak_bytes": peak, "cache_bytes": store.size()}))
 

@@ -28,10 +28,11 @@ from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.records import VideoInput
 from coefvq.simulation.synthetic.captions import short_captions
 from coefvq.simulation.synthetic.clips import Clip
-from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
+from coefvq.training.alignment_steps import AlignmentSteps
 from coefvq.training.job import TrainingJob, fresh_classifier
-from coefvq.training.loop import fit
+from coefvq.training.loop import FitData, FitPlan, fit
 from coefvq.training.noise import FeatureNoise, noisy_features
+from coefvq.training.objective import CollatedRows
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.word_alignment import description_words
 
@@ -191,14 +192,14 @@ def train(recipe: Recipe, split: Split, val: Split, seed: int, say: Say) -> tupl
     with noisy_features(network, job.noise):
         result = fit(
             classifier,
-            train_set,
-            rows(val, recipe, labels=True),
-            job.training,
-            seed,
-            lambda row: say(f"fine-tuning {row}, {time.process_time() - start:.0f} CPU s"),
-            collator=collator(classifier),
-            sampler=sampler,
-            described=(words, job.description_weight) if job.description_weight else None,
+            FitData(
+                train_set,
+                rows(val, recipe, labels=True),
+                collator=collator(classifier),
+                sampler=sampler,
+                descriptions=(words, job.description_weight) if job.description_weight else None,
+            ),
+            FitPlan(job.training, seed, lambda row: say(f"fine-tuning {row}, {time.process_time() - start:.0f} CPU s")),
         )
     facts = {
         **curves,

@@ -14,9 +14,10 @@ import argparse
 import json
 from typing import Any
 
+from binormal import ScoreSimulator, fit_prevalence, fit_simulator
+
 from coefvq.cascade.paper_audit import prevalence_range
 from coefvq.cascade.paper_tables import PAPER, PaperIssue
-from coefvq.cascade.simulator import ScoreSimulator, fit_prevalence, fit_simulator
 
 
 def fitted(table: PaperIssue) -> ScoreSimulator:

@@ -11,9 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from coefvq.config import Params, check_issue_names, load_params
-from coefvq.data.importers import read_table
-from coefvq.data.manifest import read_table as read_parquet
-from coefvq.data.manifest import to_inputs
+from coefvq.data.importers import import_table
+from coefvq.data.manifest import read_table, to_inputs
 from coefvq.errors import ConfigError
 from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
 from coefvq.files import read_json, write_text
@@ -203,11 +202,11 @@ def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) 
             first_index=request.videos,
         )
         console.print("three clips rendered after training:")
-        table = read_table(folder)
+        table = import_table(folder)
         return to_inputs(table.frame.assign(sha256=None), table.root, ())
     console.print("three clips of the test split, which no model was trained on:")
-    splits = read_parquet(root / params.paths.splits)[["video_id", "split"]]
-    rows = read_parquet(root / params.paths.manifest).drop(columns="split").merge(splits, on="video_id")
+    splits = read_table(root / params.paths.splits)[["video_id", "split"]]
+    rows = read_table(root / params.paths.manifest).drop(columns="split").merge(splits, on="video_id")
     chosen = (
         rows[rows["split"] == "test"]
         .sort_values("video_id")

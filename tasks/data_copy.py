@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from coefvq.data.importers import ImportedTable, read_table
+from coefvq.data.importers import ImportedTable, import_table
 from coefvq.data.importers.sources import Part
 from coefvq.data.locations import Location, Root, check_clip, locate, open_regular, root_at
 from coefvq.errors import DataError, MediaError
@@ -25,7 +25,7 @@ def copy_data(source: Path, raw: Path, protocols: Iterable[str]) -> list[str]:
     Raises:
         DataError: the table does not fit, or no row has a clip.
     """
-    table = read_table(source)
+    table = import_table(source)
     partial = raw.with_name(raw.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -40,7 +40,7 @@ class AuditSample(BaseModel):
 
 
 def uniform_draws(video_ids: Sequence[str], seed: int) -> FloatArray:
-    """A number in [0, 1) per video from SHA-256 of seed and id, [n]: fixed for a video, as good as random over them."""
+    """A number in [0, 1) per video from SHA-256 of seed and id, [n]: fixed for a video, uniform over videos."""
     digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in video_ids)
     # 53 bits: what a float holds, so that none is rounded up to 1
     return np.array([int.from_bytes(digest[:8], "big") >> 11 for digest in digests], dtype=np.float64) * 2.0**-53
@@ -93,19 +93,21 @@ def estimate(
             not flagged is labelled, or no positive is seen at all.
     """
     flag, prob, y = _checked(flagged, probability, label)
-    seen = ~np.isnan(y)
+    labelled_rows = ~np.isnan(y)
     uncertain = prob < 1.0
-    if not (seen & ~flag).any():
+    if not (labelled_rows & ~flag).any():
         raise DataError("no video that was not flagged has a label: recall is unknown; label the audited videos first")
     # both ends of a ratio: with two estimates each interval must hold more often
     level = confidence if not (uncertain & flag).any() else 1.0 - (1.0 - confidence) / 2.0
-    found, missed = (_weighted_count(y[seen & side], prob[seen & side], level) for side in (flag, ~flag))
+    found, missed = (
+        _weighted_count(y[labelled_rows & side], prob[labelled_rows & side], level) for side in (flag, ~flag)
+    )
     if found.value + missed.value <= 0.0:
         raise DataError("no positive is seen among the labelled videos: recall is undefined; label more of them")
     hajek = [_hajek(y[side], prob[side]) for side in (flag, ~flag)]
     return AuditEstimate(
         rows=len(y),
-        labelled=int(seen.sum()),
+        labelled=int(labelled_rows.sum()),
         seen_missed=int(np.nansum(y[~flag])),
         found=found,
         missed=missed,
@@ -116,7 +118,7 @@ def estimate(
 
 
 def planned(found: float, missed: float, rate: float, confidence: float = CONFIDENCE) -> Estimate:
-    """The interval of recall that auditing at ``rate`` is expected to give, were these the true counts."""
+    """The recall interval to expect from an audit at ``rate`` if these counts are the true ones."""
     return _share(Estimate(found, found, found), _interval(missed, missed / rate, 1.0 / rate, confidence))
 
 

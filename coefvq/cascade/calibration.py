@@ -140,7 +140,7 @@ def _logistic(kind: Kind, labels: FloatArray, scores: FloatArray, weights: Float
 
     # a slope below 0 would turn the order round; one without bound is what separable classes ask for
     bounds = [(0.0, 1e3), (-1e3, 1e3)][: 2 if free else 1]
-    found = minimize(
+    optimum = minimize(
         loss,
         np.array([1.0, 0.0] if free else [1.0]),
         jac=True,
@@ -148,7 +148,7 @@ def _logistic(kind: Kind, labels: FloatArray, scores: FloatArray, weights: Float
         method="L-BFGS-B",
         options={"ftol": 1e-14},
     )
-    return Calibrator(kind, slope=float(found.x[0]), intercept=float(found.x[1]) if free else 0.0)
+    return Calibrator(kind, slope=float(optimum.x[0]), intercept=float(optimum.x[1]) if free else 0.0)
 
 
 def _isotonic(labels: FloatArray, scores: FloatArray, weights: FloatArray) -> Calibrator:

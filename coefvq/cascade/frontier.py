@@ -141,13 +141,13 @@ def _ordered(
 ) -> _Rows:
     labels, bases, weights = checked_rows(label, base, weight)
     answers = np.asarray(mllm, dtype=np.float64)
-    kept = np.ones(answers.shape, dtype=bool) if weight is None else np.asarray(weight, dtype=np.float64) > 0.0
-    if answers.shape != kept.shape or np.shape(label) != answers.shape:
+    weighted = np.ones(answers.shape, dtype=bool) if weight is None else np.asarray(weight, dtype=np.float64) > 0.0
+    if answers.shape != weighted.shape or np.shape(label) != answers.shape:
         raise DataError(f"mllm has shape {answers.shape}, label {np.shape(label)}: expected columns of one length")
-    answers = answers[kept]
+    answers = answers[weighted]
     if np.isnan(answers).any() or (answers == np.inf).any() or (bases == -np.inf).any():
         raise DataError("base and mllm: expected finite scores; run predict again")
-    forced = np.zeros(len(bases), dtype=bool) if always is None else np.asarray(always, dtype=bool)[kept]
+    forced = np.zeros(len(bases), dtype=bool) if always is None else np.asarray(always, dtype=bool)[weighted]
     accepted = np.zeros(len(bases), dtype=bool) if accept_threshold is None else bases >= accept_threshold
     accepted &= ~forced  # the engagement rule wins: a much-seen video is worth a second look
     if accepted.any():

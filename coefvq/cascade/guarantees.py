@@ -1,4 +1,4 @@
-"""Thresholds that keep their promise on new data with probability 1 − δ, or a refusal that says what is missing.
+"""Thresholds that keep their promise on new data with probability 1 − δ, or a refusal that names what is missing.
 
 Thresholds picked as the best on n labelled videos look better there than they are: some of it is luck. Here
 the labels are cut in two. The first part (*tune*) proposes pairs of thresholds and puts them in an order, most
@@ -153,14 +153,14 @@ def p_values(counts: Counts, promise: Promise) -> FloatArray:
     """The largest p-value per pair, [k]: small is evidence that every promise holds."""
     from scipy.stats import binom
 
-    found = np.zeros(len(counts.predicted))
+    p_values = np.zeros(len(counts.predicted))
     if promise.precision is not None:
-        found = np.maximum(found, binom.sf(counts.true_positive - 1, counts.predicted, promise.precision))
+        p_values = np.maximum(p_values, binom.sf(counts.true_positive - 1, counts.predicted, promise.precision))
     if promise.recall is not None:
-        found = np.maximum(found, binom.sf(counts.true_positive - 1, counts.positives, promise.recall))
+        p_values = np.maximum(p_values, binom.sf(counts.true_positive - 1, counts.positives, promise.recall))
     if promise.qps is not None:
-        found = np.maximum(found, binom.cdf(counts.escalated, counts.n, promise.qps / 100.0))
-    return found
+        p_values = np.maximum(p_values, binom.cdf(counts.escalated, counts.n, promise.qps / 100.0))
+    return p_values
 
 
 def count_pairs(
@@ -282,12 +282,16 @@ def _proposals(
     lowest = promise.precision if promise.precision is not None else prevalence / 2.0
     pairs: list[tuple[float, float]] = []
     for target in np.linspace(lowest, 1.0, TARGETS):
-        found = exact_frontier(label, base, mllm, float(target))
-        usable = (found.true_positive > 0.0) & (found.qps_ratio <= (promise.qps or 100.0))
-        steps = np.intersect1d(found.undominated(), np.flatnonzero(usable))
+        frontier = exact_frontier(label, base, mllm, float(target))
+        usable = (frontier.true_positive > 0.0) & (frontier.qps_ratio <= (promise.qps or 100.0))
+        steps = np.intersect1d(frontier.undominated(), np.flatnonzero(usable))
         if len(steps):
-            kept = steps[np.unique(np.linspace(0, len(steps) - 1, PER_TARGET).round().astype(int))]
-            pairs += zip(found.base_threshold[kept].tolist(), found.decision_threshold[kept].tolist(), strict=True)
+            candidates = steps[np.unique(np.linspace(0, len(steps) - 1, PER_TARGET).round().astype(int))]
+            pairs += zip(
+                frontier.base_threshold[candidates].tolist(),
+                frontier.decision_threshold[candidates].tolist(),
+                strict=True,
+            )
     if not pairs:
         raise InfeasibleError("no pair of thresholds meets the constraints even on the tune part; ask for less")
     cuts = np.array(sorted(set(pairs)))
@@ -308,16 +312,16 @@ def _refusal(
     everything = count_pairs(label, base, mllm, base_cut[:NAMED], decision_cut[:NAMED])
     needed = labels_needed(everything, promise)
     at = int(np.argmin(needed))
-    asked = [
+    promises = [
         f"precision {100 * promise.precision:g} %" if promise.precision is not None else "",
         f"recall {100 * promise.recall:g} %" if promise.recall is not None else "",
         f"at most {promise.qps:g} % MLLM calls" if promise.qps is not None else "",
     ]
     head = (
-        f"{len(label)} labels ({n_test} to test on) cannot certify {' and '.join(filter(None, asked))} "
+        f"{len(label)} labels ({n_test} to test on) cannot certify {' and '.join(filter(None, promises))} "
         f"with probability {1 - promise.delta:g}"
     )
-    seen = (
+    evidence = (
         f"precision {100 * everything.true_positive[at] / max(everything.predicted[at], 1):.1f} %, "
         f"recall {100 * everything.true_positive[at] / everything.positives:.1f} %, "
         f"{100 * everything.escalated[at] / everything.n:.1f} % calls"
@@ -325,4 +329,4 @@ def _refusal(
     if not np.isfinite(needed[at]):
         return f"{head}: no pair does better than asked on all labels at hand, so more would not help; ask for less"
     total = int(np.ceil(needed[at] * len(label) / n_test))
-    return f"{head}: the best pair shows {seen}; about {max(total, len(label) + 1)} labels would probably do"
+    return f"{head}: the best pair shows {evidence}; about {max(total, len(label) + 1)} labels would probably do"

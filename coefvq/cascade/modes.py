@@ -51,14 +51,14 @@ def choose(
         accept_threshold=objective.accept_threshold,
     )
     try:
-        found = _search(rows, objective)
+        thresholds = _search(rows, objective)
     except InfeasibleError as error:
         raise InfeasibleError(f"thresholds.{issue}: {error}") from error
     policy = CascadePolicy.from_dict(
         {
             "issue": issue,
-            "base_threshold": found.base_threshold,
-            "decision_threshold": found.decision_threshold,
+            "base_threshold": thresholds.base_threshold,
+            "decision_threshold": thresholds.decision_threshold,
             "p_base": None,
             "views_trigger": views_trigger,
             "accept_threshold": objective.accept_threshold,
@@ -82,7 +82,7 @@ def choose(
         recall=decided.recall,
         qps_ratio=qps_ratio(policy, base, val.views, val.weight),
     )
-    return candidate, f"on validation, {found.reason}: F1 {100 * decided.f1:.1f}"
+    return candidate, f"on validation, {thresholds.reason}: F1 {100 * decided.f1:.1f}"
 
 
 def _search(rows: ScoredRows, objective: Objective) -> Thresholds:

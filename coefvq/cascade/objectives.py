@@ -75,19 +75,19 @@ def within_budget(rows: ScoredRows, precision: float, qps: float) -> Thresholds:
         DataError: a column is unusable or there is one class only.
     """
     _check_percent(qps)
-    found = _frontier(rows, precision)
-    allowed = _affordable(found, qps)
+    frontier = _frontier(rows, precision)
+    allowed = _affordable(frontier, qps)
     if not allowed.any():
         raise InfeasibleError(
             f"QPS ratio of at most {qps:g} % fails: the highest group of equal base scores alone, with the videos "
-            f"always escalated, takes {found.qps_ratio[0]:.3g} %, {found.qps_ratio[0] - qps:.3g} points more; "
+            f"always escalated, takes {frontier.qps_ratio[0]:.3g} %, {frontier.qps_ratio[0] - qps:.3g} points more; "
             "allow that many calls"
         )
-    recall = np.where(allowed, found.true_positive, 0.0)
+    recall = np.where(allowed, frontier.true_positive, 0.0)
     at = int(np.argmax(recall))  # calls ascend: the first maximum is the cheapest
     if not recall[at] > 0.0:
-        raise InfeasibleError(_why_not(rows, found, precision, qps))
-    return _chosen(found, at, f"highest recall at precision {100 * precision:g} % within {qps:g} % MLLM calls")
+        raise InfeasibleError(_why_not(rows, frontier, precision, qps))
+    return _chosen(frontier, at, f"highest recall at precision {100 * precision:g} % within {qps:g} % MLLM calls")
 
 
 def with_recall_floor(rows: ScoredRows, precision: float, max_recall_loss: float) -> Thresholds:
@@ -103,18 +103,18 @@ def with_recall_floor(rows: ScoredRows, precision: float, max_recall_loss: float
             f"precision {100 * precision:g} % fails: the MLLM on every video reaches {100 * alone.precision:.2f} % at "
             f"best, {100 * (precision - alone.precision):.2f} points short; ask for less or improve the MLLM"
         )
-    found = _frontier(rows, precision)
+    frontier = _frontier(rows, precision)
     floor = alone.recall - max_recall_loss
-    enough = found.recall >= floor - PRECISION_SLACK
+    enough = frontier.recall >= floor - PRECISION_SLACK
     if not enough.any():
         raise InfeasibleError(
-            f"recall {100 * floor:.2f} % fails: the best pair reaches {100 * found.recall.max():.2f} %, "
-            f"{100 * (floor - found.recall.max()):.2f} points short; raise accept_threshold or allow more loss"
+            f"recall {100 * floor:.2f} % fails: the best pair reaches {100 * frontier.recall.max():.2f} %, "
+            f"{100 * (floor - frontier.recall.max()):.2f} points short; raise accept_threshold or allow more loss"
         )
-    usable = enough & (found.true_positive > 0.0)
+    usable = enough & (frontier.true_positive > 0.0)
     at = int(np.argmax(usable))
     return _chosen(
-        found,
+        frontier,
         at,
         f"fewest MLLM calls with recall at precision {100 * precision:g} % within {100 * max_recall_loss:g} points "
         f"of the MLLM alone ({100 * alone.recall:.1f} %)",
@@ -130,7 +130,7 @@ def least_cost(rows: ScoredRows, prices: Prices, qps: float | None = None) -> Th
         InfeasibleError: deciding nothing positive is cheapest, or not one group of videos fits the budget.
         DataError: a column is unusable or there is one class only.
     """
-    found = cost_frontier(
+    frontier = cost_frontier(
         rows.label,
         rows.base,
         rows.mllm,
@@ -141,17 +141,17 @@ def least_cost(rows: ScoredRows, prices: Prices, qps: float | None = None) -> Th
         accept_threshold=rows.accept_threshold,
     )
     cost = (
-        prices.call * found.escalated
-        + prices.false_positive * (found.predicted - found.true_positive)
-        + prices.miss * (found.positives - found.true_positive)
-    ) / found.total
+        prices.call * frontier.escalated
+        + prices.false_positive * (frontier.predicted - frontier.true_positive)
+        + prices.miss * (frontier.positives - frontier.true_positive)
+    ) / frontier.total
     if qps is not None:
         _check_percent(qps)
-        if not _affordable(found, qps).any():
-            raise InfeasibleError(f"QPS ratio of at most {qps:g} % fails: the least is {found.qps_ratio[0]:.3g} %")
-        cost = np.where(_affordable(found, qps), cost, np.inf)
-    idle = prices.miss * found.positives / found.total
-    cost = np.where(found.predicted > 0.0, cost, np.inf)
+        if not _affordable(frontier, qps).any():
+            raise InfeasibleError(f"QPS ratio of at most {qps:g} % fails: the least is {frontier.qps_ratio[0]:.3g} %")
+        cost = np.where(_affordable(frontier, qps), cost, np.inf)
+    idle = prices.miss * frontier.positives / frontier.total
+    cost = np.where(frontier.predicted > 0.0, cost, np.inf)
     at = int(np.argmin(cost))
     if not cost[at] < idle:
         raise InfeasibleError(
@@ -159,7 +159,7 @@ def least_cost(rows: ScoredRows, prices: Prices, qps: float | None = None) -> Th
             f"{cost[at]:.4g}; check the prices of a call, a false positive and a miss"
         )
     reason = f"least expected cost: {cost[at]:.4g} per video, against {idle:.4g} for flagging nothing"
-    return _chosen(found, at, reason, float(cost[at]))
+    return _chosen(frontier, at, reason, float(cost[at]))
 
 
 def best_precision(rows: ScoredRows, qps: float) -> tuple[float, float]:
@@ -170,7 +170,7 @@ def best_precision(rows: ScoredRows, qps: float) -> tuple[float, float]:
     """
     best, calls = 0.0, 0.0
     for _ in range(MAX_STEPS):
-        found = cost_frontier(
+        frontier = cost_frontier(
             rows.label,
             rows.base,
             rows.mllm,
@@ -180,14 +180,14 @@ def best_precision(rows: ScoredRows, qps: float) -> tuple[float, float]:
             always=rows.always,
             accept_threshold=rows.accept_threshold,
         )
-        usable = _affordable(found, qps) & (found.predicted > 0.0)
+        usable = _affordable(frontier, qps) & (frontier.predicted > 0.0)
         if not usable.any():
             break
-        surplus = np.where(usable, found.true_positive - best * found.predicted, -np.inf)
+        surplus = np.where(usable, frontier.true_positive - best * frontier.predicted, -np.inf)
         at = int(np.argmax(surplus))
-        if found.precision[at] <= best + PRECISION_SLACK:
+        if frontier.precision[at] <= best + PRECISION_SLACK:
             break
-        best, calls = float(found.precision[at]), float(found.qps_ratio[at])
+        best, calls = float(frontier.precision[at]), float(frontier.qps_ratio[at])
     return best, calls
 
 
@@ -203,14 +203,14 @@ def _frontier(rows: ScoredRows, precision: float) -> ExactFrontier:
     )
 
 
-def _affordable(found: ExactFrontier, qps: float) -> BoolArray:
-    affordable: BoolArray = found.qps_ratio <= qps * (1.0 + PRECISION_SLACK)
+def _affordable(frontier: ExactFrontier, qps: float) -> BoolArray:
+    affordable: BoolArray = frontier.qps_ratio <= qps * (1.0 + PRECISION_SLACK)
     return affordable
 
 
-def _why_not(rows: ScoredRows, found: ExactFrontier, precision: float, qps: float) -> str:
+def _why_not(rows: ScoredRows, frontier: ExactFrontier, precision: float, qps: float) -> str:
     best, _ = best_precision(rows, qps)
-    reached: FloatArray = found.qps_ratio[found.true_positive > 0.0]
+    reached: FloatArray = frontier.qps_ratio[frontier.true_positive > 0.0]
     short = (
         f"precision {100 * precision:g} % fails within {qps:g} % MLLM calls: {100 * best:.2f} % at best, "
         f"{100 * (precision - best):.2f} points short"
@@ -222,13 +222,13 @@ def _why_not(rows: ScoredRows, found: ExactFrontier, precision: float, qps: floa
     return f"{short}, and no budget reaches it (the MLLM alone: {100 * alone:.2f} %); ask for less precision"
 
 
-def _chosen(found: ExactFrontier, at: int, reason: str, cost: float | None = None) -> Thresholds:
+def _chosen(frontier: ExactFrontier, at: int, reason: str, cost: float | None = None) -> Thresholds:
     return Thresholds(
-        base_threshold=float(found.base_threshold[at]),
-        decision_threshold=float(found.decision_threshold[at]),
-        precision=float(found.precision[at]),
-        recall=float(found.recall[at]),
-        qps_ratio=float(found.qps_ratio[at]),
+        base_threshold=float(frontier.base_threshold[at]),
+        decision_threshold=float(frontier.decision_threshold[at]),
+        precision=float(frontier.precision[at]),
+        recall=float(frontier.recall[at]),
+        qps_ratio=float(frontier.qps_ratio[at]),
         reason=reason,
         expected_cost=cost,
     )

@@ -25,7 +25,7 @@ def prevalence_range(table: PaperIssue) -> Interval:
     recall lies between the highest recall of the cascade (the ceiling) and 1, which bounds π from both sides.
     Rows that break the ceiling are left to the check that reports them.
     """
-    found = Interval(0.0, 1.0)
+    interval = Interval(0.0, 1.0)
     known = table.base.recall_at()
     for row in table.cascade:
         share = row.p_base / 100.0
@@ -37,8 +37,8 @@ def prevalence_range(table: PaperIssue) -> Interval:
             calls = row.qps_ratio / 100.0
             half = row.digit / 200.0
             allowed = Interval((calls - half) * share, (calls + half) * share / top)
-        found = found.intersect(allowed)
-    return found
+        interval = interval.intersect(allowed)
+    return interval
 
 
 def _issue(issue: str, table: PaperIssue) -> Iterator[Finding]:

@@ -45,6 +45,7 @@ def plan_text(result: dict[str, Any], gib: float) -> str:
     lines += [_line(kind, _millions(count)) for kind, count in result["base_parameters"].items()]
     seen, read = result["visual_tokens"], result["text_tokens"]
     lines += ["", "tokens per video", _line("visual", f"{seen:,}"), _line("text, at most", f"{read:,}")]
+    lines.append(_line("end or template", f"{result['template_tokens']:,}"))
     lines += ["", "FLOPs per video, one forward pass"]
     lines += [_line(part, f"{count / 1e12:,.3f} T") for part, count in flops.items()]
     lines.append(_line("total", f"{result['forward_flops_per_video'] / 1e12:,.3f} T"))
@@ -57,6 +58,9 @@ def plan_text(result: dict[str, Any], gib: float) -> str:
     lines += ["", f"{verdict} in {gib:,.1f} GiB; a tenth of it is left for CUDA and NCCL themselves"]
     if not memory["fits"]:
         lines.append("try fewer frames (--frames), a smaller --batch-size or a smaller preset")
+    if result["not_pinned"]:
+        roles = ", ".join(result["not_pinned"])
+        lines.append(f"not pinned: {roles}; give a commit in a preset of your own (extends: {result['preset']})")
     return "\n".join(lines)
 
 

@@ -82,10 +82,10 @@ def collect(
 
 
 def _from_table(source: Path, protocols: Sequence[str]) -> list[VideoInput]:
-    from coefvq.data.importers import read_table
+    from coefvq.data.importers import import_table
     from coefvq.data.manifest import to_inputs
 
-    table = read_table(source)
+    table = import_table(source)
     if line := table.left_out.line():
         say(line)
     return to_inputs(table.frame.assign(sha256=None), table.root, protocols)

@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: Clopper–Pearson for a share of counts, the bootstrap for everything else.
+"""Confidence intervals: Clopper–Pearson for a share of counts, the bootstrap for everything else.
 
 Pure numpy and scipy. Where videos of one creator or one source resemble each other they are no independent
 draws; the bootstrap then draws whole groups, and intervals become honestly wider.
@@ -97,7 +97,7 @@ def bootstrap_intervals(
 
     Rows are sorted once. A replicate draws multinomial counts, of rows or of whole ``groups``, and multiplies
     them into the weights: no row is copied, a replicate costs two cumulative sums. A replicate without one
-    of the classes has no curve; it is left out and counted in ``undefined``, as is one whose statistic is
+    of the classes has no curve; it is skipped and counted in ``undefined``, as is one whose statistic is
     None. Under :data:`MIN_REPLICATES` usable replicates the ends are None.
 
     Args:

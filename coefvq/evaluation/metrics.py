@@ -107,7 +107,7 @@ class Reliability:
 
 
 def reliability(label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None, bins: int = 15) -> Reliability:
-    """Mean score against observed frequency in ``bins`` equal intervals of [0, 1]; empty ones are left out.
+    """Mean score against observed frequency in ``bins`` equal intervals of [0, 1]; empty ones are skipped.
 
     Raises:
         DataError: a column is unusable, a score is outside [0, 1], or there is one class only.

@@ -85,7 +85,7 @@ def writing_system(text: str) -> str:
 def statistics(threshold: float, targets: Iterable[float]) -> dict[str, Statistic]:
     """The figures that get bootstrap intervals: F1 at ``threshold``, AP, ROC-AUC, R@P per target (percent).
 
-    An R@P that a replicate does not reach counts as recall 0, so that the interval says how fragile it is.
+    An R@P that a replicate does not reach counts as recall 0, so that the interval shows how fragile it is.
     """
 
     def recall(target: float) -> Statistic:

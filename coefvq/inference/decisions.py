@@ -72,8 +72,8 @@ def decide(policy: CascadePolicy, sent: Route, base: Scores, views: Scores, answ
     failed[list(answers.errors)] = True
     down = sent.escalated & ~failed if answers.silence else np.zeros(len(base), bool)
     # a silent MLLM audited nobody of this batch, so no probability is logged; a failed audit counts as not drawn
-    heard = ~failed & (not answers.silence)
-    audited, drawn = sent.audited & heard, sent.filtered & heard
+    answered = ~failed & (not answers.silence)
+    audited, drawn = sent.audited & answered, sent.filtered & answered
     # where an audit fails, the base model's decision stands
     errors = {index: error for index, error in answers.errors.items() if sent.escalated[index]}
     good = ~(failed & sent.escalated)

@@ -84,15 +84,12 @@ class PairScorer:
 
         Clips that were never decoded are decoded in limited processes: a hostile one costs its own row.
         """
-        rows: list[ScoredVideo] = []
-        for start in range(0, len(inputs), GROUP):
-            with self.memo.group():
-                rows += self._scored(inputs[start : start + GROUP])
-        return rows
+        return _in_groups((self,), inputs)
 
     __call__ = score
 
-    def _scored(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+    def score_group(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """``score`` for so few videos that what shared towers give for them fits into memory."""
         store = ClipStore(self.cache, self.base.config.media, self.limits)
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
@@ -127,10 +124,10 @@ class PairScorer:
             return Answers(scores, errors, str(error) or "no reason given")
         return Answers(scores, errors)
 
-    def _row(self, video: VideoInput, index: int, base: float, answers: Answers, made: Decisions) -> ScoredVideo:
-        if index in made.errors:
-            return self._undecided(video, None, str(made.errors[index]))
-        down, final, mllm = bool(made.down[index]), float(made.final[index]), float(answers.scores[index])
+    def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:
+        if index in decisions.errors:
+            return self._undecided(video, None, str(decisions.errors[index]))
+        down, final, mllm = bool(decisions.down[index]), float(decisions.final[index]), float(answers.scores[index])
         if down and self.policy.mllm_down == "hold":
             return self._undecided(video, base, f"held until the MLLM answers: {answers.silence}")
         undecided = np.isnan(final) or (down and self.policy.mllm_down == "ignore")
@@ -140,9 +137,9 @@ class PairScorer:
             base_score=base,
             mllm_score=None if np.isnan(mllm) else mllm,
             positive=None if np.isnan(final) else final >= self.policy.decision_threshold,
-            decided_by="none" if undecided else "mllm" if made.by_mllm[index] else "base",
+            decided_by="none" if undecided else "mllm" if decisions.by_mllm[index] else "base",
             bundle_version=self.bundle_version,
-            audit_probability=self.audit.rate if self.audit is not None and made.drawn[index] else None,
+            audit_probability=self.audit.rate if self.audit is not None and decisions.drawn[index] else None,
         )
 
     def _drawn(self, videos: Sequence[VideoInput]) -> npt.NDArray[np.bool_]:
@@ -172,13 +169,18 @@ class MultiIssueScorer:
     pairs: tuple[PairScorer, ...]
 
     def __call__(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
-        """Each group of videos goes through all pairs before the next, so that towers in common run once."""
-        rows: list[list[ScoredVideo]] = [[] for _ in self.pairs]
-        for start in range(0, len(inputs), GROUP):
-            group = inputs[start : start + GROUP]
-            with ExitStack() as stack:
-                for memo in {id(pair.memo): pair.memo for pair in self.pairs}.values():
-                    stack.enter_context(memo.group())
-                for pair, found in zip(self.pairs, rows, strict=True):
-                    found += pair.score(group)
-        return [row for found in rows for row in found]
+        """As ``PairScorer.score``, for each pair."""
+        return _in_groups(self.pairs, inputs)
+
+
+def _in_groups(pairs: Sequence[PairScorer], inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+    """Rows pair by pair. A group of videos goes through all pairs before the next group: shared towers run once."""
+    rows: list[list[ScoredVideo]] = [[] for _ in pairs]
+    for start in range(0, len(inputs), GROUP):
+        group = inputs[start : start + GROUP]
+        with ExitStack() as stack:
+            for memo in {id(pair.memo): pair.memo for pair in pairs}.values():
+                stack.enter_context(memo.group())
+            for pair, own_rows in zip(pairs, rows, strict=True):
+                own_rows += pair.score_group(group)
+    return [row for own_rows in rows for row in own_rows]

@@ -74,7 +74,8 @@ def score_dataset(
                 batch = collate(examples)
                 logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
                 finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
-                scores[chosen] = np.where(finite[:, None], classifier.probabilities(logits).numpy(), np.nan)
+                probabilities = classifier.probabilities(logits).numpy()
+                scores[chosen] = np.where(finite[:, None], probabilities, np.nan)
             progress(len(planned))
     return scores
 

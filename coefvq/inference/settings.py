@@ -79,9 +79,9 @@ def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classif
     from coefvq.models.fast.conditions import has_bfloat16
 
     classifier = load(folder)
-    asked = _applicable(classifier, scoring)
-    exact = asked.dtype == "float32" or (asked.dtype == "auto" and not has_bfloat16())
-    if towers is not None and exact and asked.approximate == NOTHING:
+    applicable = _applicable(classifier, scoring)
+    exact = applicable.dtype == "float32" or (applicable.dtype == "auto" and not has_bfloat16())
+    if towers is not None and exact and applicable.approximate == NOTHING:
         towers.adopt(classifier)
     return ready_for_scoring(classifier, scoring)
 
@@ -90,8 +90,8 @@ def ready_for_scoring(classifier: Classifier, scoring: Scoring = EXACT) -> Class
     """``load_for_scoring`` of a model that is loaded; its network is changed in place."""
     from coefvq.models.fast.switches import choose, prepare
 
-    asked = _applicable(classifier, scoring)
-    return prepare(classifier, choose(asked.savings, asked.dtype, asked.approximate))[0]
+    applicable = _applicable(classifier, scoring)
+    return prepare(classifier, choose(applicable.savings, applicable.dtype, applicable.approximate))[0]
 
 
 def _applicable(classifier: Classifier, scoring: Scoring) -> Scoring:

@@ -51,7 +51,7 @@ def frozen_weights(network: MultimodalLLM) -> dict[str, str]:
         part = name.partition(".")[0]
         if not parameter.requires_grad and part in ("vision", "language", "audio"):
             parameters.setdefault(part, []).append(parameter)
-    return {part: weights_sha256(found) for part, found in parameters.items()}
+    return {part: weights_sha256(weights) for part, weights in parameters.items()}
 
 
 def save_aligned(path: Path, network: MultimodalLLM, facts: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def start_aligned(classifier: Classifier) -> None:
 def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> None:
     """Put an aligned file into a fresh network in place. ``key`` is the file's name in errors.
 
-    A network that hears nothing leaves the projector of sound alone.
+    A network without audio does not use the file's projector of sound.
 
     Raises:
         ModelError: the file is not the pinned one, is not readable, or belongs to other weights or sizes.

@@ -112,15 +112,15 @@ class AttentionClassifier(nn.Module):
         return logits
 
     def vectors(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the towers say: ``images`` [B,images,D], ``text`` [B,1,D], and ``sound`` [B,1,D] where it hears."""
+        """Outputs of the towers: ``images`` [B,images,D], ``text`` [B,1,D], with audio ``sound`` [B,1,D]."""
         images, text, sound = (batch.get(name) for name in ("vision_features", "text_features", "audio_features"))
         towers = {
             "images": self.frames.vectors(batch["pixel_values"]) if images is None else images,
             "text": (self.text(batch["input_ids"], batch["attention_mask"]) if text is None else text).unsqueeze(1),
         }
         if self.audio is not None:
-            heard: torch.Tensor = self.audio(batch["log_mel"], batch["has_audio"]) if sound is None else sound
-            towers["sound"] = heard.unsqueeze(1)
+            sound_vector: torch.Tensor = self.audio(batch["log_mel"], batch["has_audio"]) if sound is None else sound
+            towers["sound"] = sound_vector.unsqueeze(1)
         return towers
 
     def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -1,14 +1,16 @@
 """One trained classifier = a network, its text encoder, and the description both can be rebuilt from.
 
-On disk it is a folder: config.json, model.safetensors, tokenizer.json. Nothing is unpickled. Published weights
+On disk it is a folder: config.json, model.safetensors, tokenizer.json, and chat.json where texts stand in a chat
+template. Nothing is unpickled. Published weights
 that were not trained are named by the preset and not copied.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,6 +24,7 @@ from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import atomic_path, check_regular, read_json, write_json
 from coefvq.models.assembly import NetworkBuilder, TokenIds, check_frame_size, device
+from coefvq.models.chat import load_template, published_template
 from coefvq.models.dataset import Collator
 from coefvq.models.heads import probabilities_of
 from coefvq.models.mllm import MultimodalLLM
@@ -33,6 +36,8 @@ from coefvq.models.tokens import SpecialTokens
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _TEXT_TOWERS = ("multitower", "attention")  # architectures that read by the part tower_text
+#: ``no_init_weights`` replaces torch's initialisers for the whole process: one thread at a time builds or loads
+_INITIALISING = threading.RLock()
 
 
 class ModelConfig(BaseModel):
@@ -236,6 +241,13 @@ def build(
         ModelError: unknown preset, a text encoder is needed and missing, weights cannot be had, or the
             preset's towers see another frame size.
     """
+    with _INITIALISING:
+        return _built(config, text, lora_dropout, weights, mapped)
+
+
+def _built(
+    config: ModelConfig, text: TextEncoder | None, lora_dropout: float, weights: bool, mapped: bool
+) -> Classifier:
     preset = config.parts
     check_frame_size(preset, config.media)
     # a merged folder holds every weight itself
@@ -267,14 +279,23 @@ def text_encoder(config: ModelConfig, titles: Iterable[str]) -> TextEncoder | No
     folder = None if role is None else weights_of(config.parts, role)
     if folder is None:
         return train_text_encoder(titles, _embeddings(config), text_limit(config))
-    return load_text_encoder(folder, text_limit(config), special_tokens(config))
+    encoder = load_text_encoder(folder, text_limit(config), special_tokens(config))
+    if not chats(config):
+        return encoder
+    return replace(encoder, chat=published_template(folder, encoder.tokenizer, encoder.tokens.video))
+
+
+def chats(config: ModelConfig) -> bool:
+    """Whether the model reads its texts in a chat template."""
+    return config.kind == "mllm" and config.parts.chats
 
 
 def _tokenizer_role(config: ModelConfig) -> str | None:
     """Role of the published part whose tokenizer the model reads with; None: one is trained on the titles."""
-    tower = ("tower_text",)
-    roles = {"mllm": ("onevision", "language"), "multitower": tower, "attention": tower, "siglip": ("siglip",)}
-    return next((role for role in roles[config.architecture] if role in config.parts.weights), None)
+    if config.architecture == "mllm":
+        return config.parts.tokenizer_role
+    role = "tower_text" if config.architecture in _TEXT_TOWERS else "siglip"
+    return role if role in config.parts.weights else None
 
 
 def text_limit(config: ModelConfig) -> int:
@@ -287,8 +308,8 @@ def text_limit(config: ModelConfig) -> int:
         return min(preset.max_text_tokens, preset.siglip.text_positions - 2)
     if config.architecture in _TEXT_TOWERS:
         part = preset.tower_text
-        taken = 4 if part.model_type == "xlm-roberta" else 2
-        return min(preset.max_text_tokens, part.max_position_embeddings - taken)
+        reserved = 4 if part.model_type == "xlm-roberta" else 2
+        return min(preset.max_text_tokens, part.max_position_embeddings - reserved)
     return preset.max_text_tokens
 
 
@@ -327,16 +348,16 @@ def load(folder: Path) -> Classifier:
 
     config, text = read_description(folder)
     # of local weights the folder holds every tensor, since they may not be on this machine
-    with no_init_weights():  # every tensor comes from a file; what does not is told below
+    with _INITIALISING, no_init_weights():  # every tensor comes from a file; missing ones are refused below
         classifier = build(config, text, weights=not config.parts.local, mapped=True)
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
     try:
-        found = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
+        mismatch = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder / _WEIGHTS}: does not fit config.json ({reason}); train it again") from error
-    wrong = [*found.unexpected_keys, *sorted(set(found.missing_keys) - published_names(classifier))]
+    wrong = [*mismatch.unexpected_keys, *sorted(set(mismatch.missing_keys) - published_names(classifier))]
     if wrong:
         raise ModelError(
             f"{folder / _WEIGHTS}: does not fit config.json ({len(wrong)} tensors, e.g. {wrong[0]}); train it again"
@@ -352,8 +373,10 @@ def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:
         ModelError: a file is missing or does not fit.
     """
     config = read_config(folder)
-    text = load_text_encoder(folder, text_limit(config), special_tokens(config)) if config.reads_text else None
-    return config, text
+    if not config.reads_text:
+        return config, None
+    text = load_text_encoder(folder, text_limit(config), special_tokens(config))
+    return config, replace(text, chat=load_template(folder)) if chats(config) else text
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -372,7 +395,7 @@ def read_config(folder: Path) -> ModelConfig:
         key = ".".join(map(str, first["loc"]))
         raise ModelError(f"{folder / _CONFIG}: {key}: {first['msg']}; train the model again") from error
     try:
-        config.parts  # noqa: B018  # a definition that was changed by hand is told here
+        config.parts  # noqa: B018  # refuses a definition that was changed by hand
     except ConfigError as error:
         raise ModelError(f"{folder / _CONFIG}: {error}") from error
     return config

@@ -18,7 +18,7 @@ _ATTENTION = AttentionLayers(width=192, heads=4, layers=1, dropout=0.0, feature_
 
 @dataclass(frozen=True)
 class Counted:
-    """One network's parameters: by part, those that train, and the lm_head that is left out."""
+    """One network's parameters: by part, those that train, and those of the lm_head, which is not built."""
 
     parts: dict[str, int]
     trainable: int

@@ -94,7 +94,7 @@ class VideoDataset(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples -> one batch of tensors; what a model does not use is left out.
+    """Examples -> one batch of tensors, with only the inputs that the model uses.
 
     ``replaced`` names the inputs in whose place the examples carry features.
     """

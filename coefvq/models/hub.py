@@ -157,9 +157,10 @@ class CoefVQProcessor:
     def _clips(self, videos: Sequence[Video]) -> list[Clip]:
         with tempfile.TemporaryDirectory(prefix="coefvq-processor-") as scratch:
             store = ClipStore(Path(scratch), self._media, self._limits)
-            given = [(i, video) for i, video in enumerate(videos) if not isinstance(video, Clip)]
+            encoded = [(i, video) for i, video in enumerate(videos) if not isinstance(video, Clip)]
             files = [
-                store.hashed(VideoInput(f"video {i}", _file(video, Path(scratch, f"video-{i}")))) for i, video in given
+                store.hashed(VideoInput(f"video {i}", _file(video, Path(scratch, f"video-{i}"))))
+                for i, video in encoded
             ]
             for error in store.try_fill(files, 1, pool=self._pool).values() if files else ():
                 raise error
@@ -172,8 +173,8 @@ class CoefVQProcessor:
         if clip.frames.shape != wanted or clip.frames.dtype != np.uint8:
             raise DataError(f"frames {clip.frames.dtype} of shape {clip.frames.shape}: expected uint8 {wanted}")
         if clip.waveform.ndim != 1 or clip.waveform.dtype != np.int16:
-            found = f"{clip.waveform.dtype} of shape {clip.waveform.shape}"
-            raise DataError(f"waveform {found}: expected int16 [N], mono 16 kHz, empty without sound")
+            received = f"{clip.waveform.dtype} of shape {clip.waveform.shape}"
+            raise DataError(f"waveform {received}: expected int16 [N], mono 16 kHz, empty without sound")
         return clip
 
 
@@ -207,5 +208,5 @@ def _local(name: str | Path, revision: str | None) -> Path:
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
+    wanted = ["config.json", "model.safetensors", "tokenizer.json", "chat.json"]
     return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))

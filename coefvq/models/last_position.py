@@ -23,27 +23,27 @@ def teach_last_layer(decoder: Any) -> None:
     layer.forward = MethodType(_forward, layer)
 
 
-def _forward(layer: Any, hidden_states: torch.Tensor, **given: Any) -> torch.Tensor:
-    """hidden_states [B,S,D] -> [B,S,D], or [B,1,D] where only the last position is asked for."""
-    asked = given.pop(ASK, False)
-    rotary = given.get("position_embeddings")
+def _forward(layer: Any, hidden_states: torch.Tensor, **options: Any) -> torch.Tensor:
+    """hidden_states [B,S,D] -> [B,S,D], or [B,1,D] where the caller needs the last position only."""
+    last_only = options.pop(ASK, False)
+    rotary = options.get("position_embeddings")
     # under activation checkpointing transformers drops every cache from a layer's arguments
     recomputed = bool(getattr(layer, "gradient_checkpointing", False)) and layer.training
-    cached = given.get("past_key_values") is not None
-    if not asked or recomputed or rotary is None or cached or hidden_states.shape[1] == 1:
-        whole: torch.Tensor = type(layer).forward(layer, hidden_states, **given)
+    cached = options.get("past_key_values") is not None
+    if not last_only or recomputed or rotary is None or cached or hidden_states.shape[1] == 1:
+        whole: torch.Tensor = type(layer).forward(layer, hidden_states, **options)
         return whole
     cos, sin = rotary
-    mask = given.get("attention_mask")
+    mask = options.get("attention_mask")
     changed = {
         "attention_mask": mask[..., -1:, :] if isinstance(mask, torch.Tensor) and mask.dim() == 4 else mask,
         "position_embeddings": (cos[:, -1:], sin[:, -1:]),
         "past_key_values": _earlier(layer, hidden_states[:, :-1], cos[:, :-1], sin[:, :-1]),
         "use_cache": False,
     }
-    if given.get("position_ids") is not None:
-        changed["position_ids"] = given["position_ids"][:, -1:]
-    last: torch.Tensor = type(layer).forward(layer, hidden_states[:, -1:], **given | changed)
+    if options.get("position_ids") is not None:
+        changed["position_ids"] = options["position_ids"][:, -1:]
+    last: torch.Tensor = type(layer).forward(layer, hidden_states[:, -1:], **options | changed)
     return last
 
 

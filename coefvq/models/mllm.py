@@ -19,8 +19,8 @@ Fusion = Literal["late", "early", "none"]
 class MultimodalLLM(nn.Module):
     """Vision encoder, projector, language model, audio encoder and a linear head per issue.
 
-    ``fusion`` says what becomes of the sound: ``late`` concatenates H and H_a, ``early`` makes the projected
-    H_a the final input token (paper, Table 3), ``none`` leaves it out, as in the paper's ICD model.
+    ``fusion`` is how sound joins: ``late`` concatenates H and H_a, ``early`` makes the projected H_a the final
+    input token (paper, Table 3), ``none`` uses no sound, as in the paper's ICD model.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class MultimodalLLM(nn.Module):
         return logits if self.heads == 1 else logits.view(-1, self.heads, CLASSES)
 
     def tokens(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the decoder reads of picture and sound: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""
-        seen = (batch.get(name) for name in ("pixel_values", "vision_features", "projected_features"))
+        """Visual tokens, and the sound's token: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""
+        inputs = (batch.get(name) for name in ("pixel_values", "vision_features", "projected_features"))
         sound = self._sound(*(batch.get(name) for name in ("log_mel", "has_audio", "audio_features")))
         projected = self.audio_projector(sound) if self.audio_projector and sound is not None else None
-        return self._visual(*seen), projected
+        return self._visual(*inputs), projected
 
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
         """g (with p where it does not train either, if that is smaller) and a, where they are frozen."""
@@ -98,18 +98,18 @@ class MultimodalLLM(nn.Module):
         return features_of(self.frozen_parts(), batch)
 
     def _sound(
-        self, log_mel: torch.Tensor | None, has_audio: torch.Tensor | None, heard: torch.Tensor | None
+        self, log_mel: torch.Tensor | None, has_audio: torch.Tensor | None, features: torch.Tensor | None
     ) -> torch.Tensor | None:
-        if heard is None and self.audio is not None and log_mel is not None and has_audio is not None:
-            heard = self.audio(log_mel, has_audio)
-        return heard
+        if features is None and self.audio is not None and log_mel is not None and has_audio is not None:
+            features = self.audio(log_mel, has_audio)
+        return features
 
     def _visual(
-        self, pixels: torch.Tensor | None, seen: torch.Tensor | None, projected: torch.Tensor | None
+        self, pixels: torch.Tensor | None, features: torch.Tensor | None, projected: torch.Tensor | None
     ) -> torch.Tensor:
         if projected is not None:
             return projected
-        visual: torch.Tensor = self.vision.project(seen) if seen is not None else self.vision(pixels)
+        visual: torch.Tensor = self.vision.project(features) if features is not None else self.vision(pixels)
         return visual
 
 

@@ -35,8 +35,8 @@ class FrozenLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x W^T + b."""
         if torch.is_grad_enabled() and x.requires_grad:
-            found: torch.Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-            return found
+            product: torch.Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
+            return product
         return self.product(x)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:

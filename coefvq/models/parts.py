@@ -67,7 +67,8 @@ class SwinPart:
 class LanguagePart:
     """A decoder of transformers without its language-model head.
 
-    ``layers_used`` cuts the upper layers off; ``tied_head`` says that the published head is the embedding.
+    ``layers_used`` cuts the upper layers off; ``tied_head`` says that the published head is the embedding. ``chat``
+    puts texts into the checkpoint's chat template; a decoder without a published tokenizer has none.
     """
 
     model_type: Literal["qwen2", "llama"]
@@ -81,6 +82,7 @@ class LanguagePart:
     rms_norm_eps: Positive = 1e-6
     layers_used: Size | None = None
     tied_head: bool = True
+    chat: bool = False
     tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
@@ -163,6 +165,16 @@ class Preset:
     aligned: AlignedPart | None = None
     licence: str = ""
     definition: Mapping[str, Any] | None = None
+
+    @property
+    def tokenizer_role(self) -> str | None:
+        """Role of the weights that bring the language model's tokenizer; None: one is trained on the titles."""
+        return next((role for role in ("onevision", "language") if role in self.weights), None)
+
+    @property
+    def chats(self) -> bool:
+        """Whether the MLLM reads its texts in a chat template."""
+        return self.language.chat and self.tokenizer_role is not None
 
     @property
     def pretrained(self) -> bool:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.assembly import NetworkBuilder, TokenIds
+from coefvq.models.chat import CHATML
 from coefvq.models.counting import Counted, count_base, count_mllm
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import Preset
@@ -43,7 +44,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages."""
+    """The planner's answer; FLOPs count a multiply-add as two; ``base_parameters`` are of the possible first stages.
+
+    ``template_tokens`` stand around video and text: the end token, or those of the chat template. ``not_pinned`` are
+    roles whose weights come from a branch of the model hub, which can move.
+    """
 
     preset: str
     gpus: int
@@ -52,9 +57,11 @@ class MemoryPlan:
     trainable: int
     visual_tokens: int
     text_tokens: int
+    template_tokens: int
     flops_per_video: dict[str, float]
     memory: Memory
     base_parameters: dict[str, int]
+    not_pinned: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form with the derived sums."""
@@ -83,19 +90,22 @@ def plan(
     make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
         network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
-    seen = visual_tokens(network.vision, media.frames)
-    length = seen + text_tokens + 1 + (fusion == "early")
+    visual = visual_tokens(network.vision, media.frames)
+    around = CHATML.length if preset.chats else 1
+    length = visual + text_tokens + around + (fusion == "early")
     return MemoryPlan(
         preset=preset.name,
         gpus=gpus,
         batch_size=batch_size,
         parameters=counted.parts,
         trainable=counted.trainable,
-        visual_tokens=seen,
+        visual_tokens=visual,
         text_tokens=text_tokens,
+        template_tokens=around,
         flops_per_video=forward_flops(network, media, length),
         memory=_memory(counted, preset, gpus, memory_gib, batch_size, length),
         base_parameters={kind: count_base(preset, kind, media).total for kind in BASES},
+        not_pinned=tuple(role for role, source in preset.weights.items() if not source.pinned),
     )
 
 
@@ -130,7 +140,7 @@ def _memory(
 ) -> Memory:
     language = preset.language
     layers = language.layers_used or language.num_hidden_layers
-    kept = layers * length * language.hidden_size
+    stored = layers * length * language.hidden_size
     live = _LIVE_PER_LAYER * length * language.intermediate_size
     parts = {
         "frozen_weights": (counted.total - counted.trainable) * _HALF,
@@ -138,7 +148,7 @@ def _memory(
         "gradients": counted.trainable * _HALF / gpus,
         # fp32 copy and Adam's two moments
         "optimizer": counted.trainable * 3 * _FULL / gpus,
-        "activations": batch_size * (kept + live) * _HALF,
+        "activations": batch_size * (stored + live) * _HALF,
     }
     gib = {name: value / _GIB for name, value in parts.items()}
     total = sum(gib.values())

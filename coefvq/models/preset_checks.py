@@ -87,10 +87,10 @@ def _stages(preset: Preset) -> Iterator[str]:
 
 
 def _sources(preset: Preset) -> Iterator[str]:
-    given = preset.weights.keys()
-    if "onevision" in given and isinstance(preset.vision, LitePart):
+    roles = preset.weights.keys()
+    if "onevision" in roles and isinstance(preset.vision, LitePart):
         yield "weights.onevision: its vision part is a SigLIP; write vision: {kind: siglip, ...} or name weights.vision"
-    if "onevision" in given and (doubled := given & {"vision", "language"}):
+    if "onevision" in roles and (doubled := roles & {"vision", "language"}):
         yield f"weights.{min(doubled)}: weights.onevision holds it too; keep one of the two"
 
 
@@ -111,10 +111,10 @@ def check_checkpoint(folder: Path, part: object, key: str, section: str | None =
     path = folder / "config.json"
     if not path.is_file():
         return
-    found: Mapping[str, Any] = read_json(path)
-    found = found.get(section, {}) if section is not None else found
+    config: Mapping[str, Any] = read_json(path)
+    config = config.get(section, {}) if section is not None else config
     for name in _SIZES:
-        wanted, own = getattr(part, name, None), found.get(name)
+        wanted, own = getattr(part, name, None), config.get(name)
         wanted = list(wanted) if isinstance(wanted, tuple) else wanted
         if wanted is not None and own is not None and not _same(wanted, own):
             raise ModelError(f"{key}.{name} = {wanted}: {path} says {own}; write the checkpoint's own value")

@@ -135,9 +135,9 @@ def _extended(key: str, body: Definition, known: Mapping[str, Definition]) -> De
         raise ConfigError(f"{key}.extends = {parent!r}: unknown preset; known here: {', '.join(sorted(known))}")
     own = {name: value for name, value in body.items() if name not in ("extends", "weights")}
     lost = set(own) | ({"onevision"} if {"vision", "language"} & own.keys() else set())
-    kept = {role: entry for role, entry in known[parent].get("weights", {}).items() if role not in lost}
-    given = body.get("weights", {})
-    weights = {**kept, **given} if isinstance(given, dict) else given
+    inherited_weights = {role: entry for role, entry in known[parent].get("weights", {}).items() if role not in lost}
+    own_weights = body.get("weights", {})
+    weights = {**inherited_weights, **own_weights} if isinstance(own_weights, dict) else own_weights
     inherited, before = {**known[parent]}, known[parent].get("weights", {})
     reweighted = isinstance(weights, dict) and any(weights.get(role) != before.get(role) for role in _ALIGNED_ROLES)
     if own.keys() & _ALIGNED_ROLES or reweighted:
@@ -170,13 +170,13 @@ def _parse(name: str, raw: Definition, key: str | None = None, floating: bool = 
             raise ConfigError(f"{where}.{role}: missing; write it out, or take it over with extends: tiny")
     parts = {role: _part(raw[role], kinds, f"{where}.{role}") for role, kinds in _PARTS.items()}
     sizes = {field: _checked(raw[field], kind, f"{where}.{field}") for field, kind in _SIZES.items() if field in raw}
-    given = raw.get("weights", {})
-    if not isinstance(given, dict) or (unknown_roles := sorted(set(map(str, given)) - set(_ROLES))):
-        wrong = f".{unknown_roles[0]}" if isinstance(given, dict) else ""
+    entries = raw.get("weights", {})
+    if not isinstance(entries, dict) or (unknown_roles := sorted(set(map(str, entries)) - set(_ROLES))):
+        wrong = f".{unknown_roles[0]}" if isinstance(entries, dict) else ""
         raise ConfigError(f"{where}.weights{wrong}: unknown part; expected a mapping with {', '.join(_ROLES)}")
-    named = [role for role in _ROLES if role in given]
+    named = [role for role in _ROLES if role in entries]
     weights = {
-        role: source_from(given[role], f"{where}.weights.{role}", Path(), floating or _ships(given[role]))
+        role: source_from(entries[role], f"{where}.weights.{role}", Path(), floating or _ships(entries[role]))
         for role in named
     }
     own = None if key is None else raw
@@ -201,8 +201,8 @@ def _ships(entry: Any) -> bool:
 
 def _part(raw: Any, kinds: _Kinds, key: str) -> Any:
     if not isinstance(raw, dict) or raw.get("kind") not in kinds:
-        given = raw.get("kind") if isinstance(raw, dict) else raw
-        raise ConfigError(f"{key}.kind = {given!r}: unknown part; known here: {', '.join(kinds)}")
+        kind_name = raw.get("kind") if isinstance(raw, dict) else raw
+        raise ConfigError(f"{key}.kind = {kind_name!r}: unknown part; known here: {', '.join(kinds)}")
     kind, values = kinds[raw["kind"]], {name: value for name, value in raw.items() if name != "kind"}
     if kind in _TYPED:
         values["model_type"] = raw["kind"]

@@ -136,7 +136,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def load_decoder(decoder: nn.Module, part: LanguagePart, folder: Path, key: str, mapped: bool = False) -> None:
-    """Decoder weights; layers above ``part.layers_used`` are left out."""
+    """Load decoder weights of the first ``part.layers_used`` layers."""
     check_checkpoint(folder, part, key)
     state = tensors_of(folder)
     load_into(decoder, {name.removeprefix("model."): value for name, value in state.items()}, folder, key, mapped)

@@ -62,7 +62,7 @@ class TowerPool:
     """
 
     memo: Memo = field(default_factory=Memo)
-    held: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
+    towers: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
     models: dict[str, Classifier] = field(default_factory=dict)
 
     def adopt(self, classifier: Classifier) -> int:
@@ -76,12 +76,12 @@ class TowerPool:
             if slot.role not in sources or not slot.names <= published:
                 continue
             key = (str(sources[slot.role]), slot.facts, slot.by_row)
-            if key in self.held:
+            if key in self.towers:
                 replaced += 1
             else:
                 part = getattr(slot.owner, slot.attribute)
-                self.held[key] = SharedTower(part, self.memo) if slot.by_row else part
-            setattr(slot.owner, slot.attribute, self.held[key])
+                self.towers[key] = SharedTower(part, self.memo) if slot.by_row else part
+            setattr(slot.owner, slot.attribute, self.towers[key])
         return replaced
 
 
@@ -102,8 +102,8 @@ def _slots(classifier: Classifier) -> Iterator[_Slot]:
     names = {id(tensor): name for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
 
     def slot(owner: nn.Module, attribute: str, role: str, by_row: bool = True, **facts: Any) -> _Slot:
-        held = getattr(owner, attribute)
-        tensors = [held] if isinstance(held, nn.Parameter) else [*held.parameters(), *held.buffers()]
+        tower = getattr(owner, attribute)
+        tensors = [tower] if isinstance(tower, nn.Parameter) else [*tower.parameters(), *tower.buffers()]
         part = getattr(parts, role)
         # the side to which a grid is pooled is no matter of the tower
         sizes = {**asdict(part), "pooled_side": None, **facts}

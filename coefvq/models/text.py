@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,6 +17,7 @@ import torch
 
 from coefvq.errors import ModelError
 from coefvq.files import atomic_path, check_regular, sha256_file
+from coefvq.models.chat import ChatTemplate, save_template
 from coefvq.models.tokens import SpecialTokens
 
 UNKNOWN = "<unk>"
@@ -30,11 +32,15 @@ _tokenizers: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Wraps a ``tokenizers.Tokenizer``; ``max_tokens`` bounds the text, not the visual tokens."""
+    """Wraps a ``tokenizers.Tokenizer``; ``max_tokens`` bounds the text, not the visual tokens.
+
+    ``chat`` is the template that texts stand in, where the language model was trained on one.
+    """
 
     tokenizer: Any
     max_tokens: int
     tokens: SpecialTokens = _TRAINED
+    chat: ChatTemplate | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -65,13 +71,14 @@ class TextEncoder:
 
     @property
     def end_id(self) -> int:
-        """Id of the last token of every row."""
+        """Id of the token that ends a text, and a row without a chat template."""
         return self.id_of(self.tokens.end)
 
     def batch(self, texts: list[str], visual_tokens: int) -> dict[str, torch.Tensor]:
         """Left-padded ``input_ids`` and ``attention_mask`` [B, L].
 
-        A row is [pad … | visual_tokens x <video> | start | text | <end>], so that the final position is
+        A row is [pad … | visual_tokens x <video> | start | text | <end>], or with a chat template
+        [pad … | before | visual_tokens x <video> | between, text | after], so that the final position is
         always a real token, also for an empty text. Of a text above ``max_tokens`` the on-screen text loses its
         middle first (``shortened``); how many were cut is logged at INFO, and said by the stages once per run.
         """
@@ -94,37 +101,61 @@ class TextEncoder:
 
     def _rows(self, texts: list[str], visual_tokens: int) -> tuple[list[list[int]], int]:
         """Ids of each row before padding, and how many texts were cut."""
-        prefix = [self.video_id] * visual_tokens
+        before, prompt, after = self._around
+        prefix = [*before, *[self.video_id] * visual_tokens]
         if self.tokens.start is not None:
             prefix = [*prefix, self.id_of(self.tokens.start)]
         # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
-        given = [(self.tokens.prompt + text).encode("utf-8", "replace").decode() for text in texts]
-        encoded = self.tokenizer.encode_batch(given, add_special_tokens=False)
+        prompted = [(prompt + text).encode("utf-8", "replace").decode() for text in texts]
+        encoded = self.tokenizer.encode_batch(prompted, add_special_tokens=False)
         long = [self._is_long(item) for item in encoded]
         rows = [
-            [*prefix, *(self._shortened(item, text) if cut else self._ids(item)), self.end_id]
-            for item, text, cut in zip(encoded, given, long, strict=True)
+            [*prefix, *(self._shortened(item, text, len(prompt)) if cut else self._ids(item)), *after]
+            for item, text, cut in zip(encoded, prompted, long, strict=True)
         ]
         return rows, sum(long)
 
+    @cached_property
+    def _around(self) -> tuple[list[int], str, list[int]]:
+        """Ids before the visual tokens, the prompt that is encoded with each text, and the ids after it."""
+        if self.chat is None:
+            return [], self.tokens.prompt, [self.end_id]
+        before, after = self.tokenizer.encode_batch([self.chat.before, self.chat.after], add_special_tokens=False)
+        return before.ids, self.chat.between, after.ids
+
+    @cached_property
+    def _reserved(self) -> frozenset[int]:
+        """Ids that no text may hold.
+
+        A title that spells the placeholder's name must not become a slot for a visual token; in a chat template, one
+        that spells the end of a turn must not end its own.
+        """
+        if self.chat is None:
+            return frozenset([self.video_id])
+        special = {number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
+        between = self.tokenizer.encode(self.chat.between, add_special_tokens=False).ids
+        return frozenset({self.video_id, *special} - set(between))
+
     def _ids(self, encoded: Any) -> list[int]:
-        # a title that spells the placeholder's name must not become a slot for a visual token
-        video = self.video_id
-        return [number for number in encoded.ids if number != video]
+        reserved = self._reserved
+        return [number for number in encoded.ids if number not in reserved]
 
     def _is_long(self, encoded: Any) -> bool:
         return len(encoded.ids) > self.max_tokens and len(self._ids(encoded)) > self.max_tokens
 
-    def _shortened(self, encoded: Any, text: str) -> list[int]:
-        ids, begin = self._ids(encoded), text.find(STICKER)
-        starts = (at for number, (at, _) in zip(encoded.ids, encoded.offsets, strict=True) if number != self.video_id)
+    def _shortened(self, encoded: Any, text: str, prompt: int) -> list[int]:
+        """Ids of a text that is too long; the first ``prompt`` characters are the prompt."""
+        ids, begin, reserved = self._ids(encoded), text.find(STICKER, prompt), self._reserved
+        starts = (at for number, (at, _) in zip(encoded.ids, encoded.offsets, strict=True) if number not in reserved)
         title = len(ids) if begin < 0 else sum(at < begin for at in starts)
         return shortened(ids, title, self.max_tokens)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json."""
+        """Write tokenizer.json, and chat.json where there is a template."""
         with atomic_path(folder / _FILE) as temporary:
             self.tokenizer.save(str(temporary))
+        if self.chat is not None:
+            save_template(self.chat, folder)
 
 
 def shortened(ids: list[int], title: int, limit: int) -> list[int]:
@@ -153,6 +184,7 @@ def check_fits(encoder: TextEncoder, embeddings: int, model: str, key: str) -> N
             f"give the {_FILE} that was made for this model"
         )
     names = [encoder.tokens.pad, encoder.tokens.video, encoder.tokens.end]
+    names += encoder.chat.special_tokens if encoder.chat is not None else []
     for name in [*names, *([encoder.tokens.start] if encoder.tokens.start is not None else [])]:
         encoder.id_of(name)
 

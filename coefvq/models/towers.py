@@ -37,10 +37,10 @@ class FrameTower(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1] -> [B, output_size]."""
-        seen = self._mean_over_images(pixel_values)
+        images = self._mean_over_images(pixel_values)
         if not self.motion:
-            return seen
-        return torch.cat([seen, self._mean_over_images(motion_images(pixel_values))], dim=1)
+            return images
+        return torch.cat([images, self._mean_over_images(motion_images(pixel_values))], dim=1)
 
     def vectors(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1] -> vectors of frames, then of motion images, [B,T,vector_size]."""
@@ -191,8 +191,8 @@ class SiglipTower(nn.Module):
     def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1] -> [B,D], mean over frames."""
         pooled = self.encoder.vision_model(pixel_values=pixel_values.flatten(0, 1)).pooler_output
-        seen: torch.Tensor = pooled.unflatten(0, pixel_values.shape[:2]).mean(dim=1)
-        return seen
+        images: torch.Tensor = pooled.unflatten(0, pixel_values.shape[:2]).mean(dim=1)
+        return images
 
     def read(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """ids and mask [B,L] -> [B,D]."""
@@ -215,6 +215,6 @@ def right_padded(input_ids: torch.Tensor, attention_mask: torch.Tensor, length: 
     """Left-padded ids [B,L] -> right-padded to ``length`` [B,length]: SigLIP was trained so, without a mask."""
     rows = input_ids.new_full((input_ids.shape[0], length), pad)
     for row, ids, mask in zip(rows, input_ids, attention_mask.bool(), strict=True):
-        kept = ids[mask][:length]
-        row[: kept.numel()] = kept
+        own_ids = ids[mask][:length]
+        row[: own_ids.numel()] = own_ids
     return rows

@@ -41,16 +41,16 @@ class SiglipBranch(nn.Module):
         states = self.onevision.vision_tower(frames, output_hidden_states=True, return_dict=True).hidden_states
         layers = config.vision_feature_layer
         chosen = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
-        seen = torch.cat(chosen, dim=-1)
+        features = torch.cat(chosen, dim=-1)
         if config.vision_feature_select_strategy == "default":
-            seen = seen[:, 1:]
-        return seen.reshape(*pixel_values.shape[:2], *seen.shape[1:])
+            features = features[:, 1:]
+        return features.reshape(*pixel_values.shape[:2], *features.shape[1:])
 
-    def project(self, seen: torch.Tensor) -> torch.Tensor:
+    def project(self, features: torch.Tensor) -> torch.Tensor:
         """Z_f [B, F, patches, D_v] -> H_f [B, F*tokens_per_frame + 1, D_lm], as ``forward`` gives it."""
-        pooled = self.onevision.apply_pooling(self.onevision.multi_modal_projector(seen.flatten(0, 1)))
-        tokens = pooled.reshape(seen.shape[0], -1, pooled.shape[-1])
-        newline = self.onevision.image_newline[None, None, :].expand(seen.shape[0], 1, -1)
+        pooled = self.onevision.apply_pooling(self.onevision.multi_modal_projector(features.flatten(0, 1)))
+        tokens = pooled.reshape(features.shape[0], -1, pooled.shape[-1])
+        newline = self.onevision.image_newline[None, None, :].expand(features.shape[0], 1, -1)
         return torch.cat([tokens, newline.to(tokens.dtype)], dim=1)
 
     def frozen_part(self) -> FrozenPart | None:
@@ -115,9 +115,9 @@ class CnnBranch(nn.Module):
         """pixel_values [B,F,3,S,S] -> Z_f [B, images*tokens_per_frame, D_v], the pooled cells."""
         return lite_cells(self.tower, with_motion(pixel_values, self.motion), self.pooled_side)
 
-    def project(self, seen: torch.Tensor) -> torch.Tensor:
+    def project(self, features: torch.Tensor) -> torch.Tensor:
         """Z_f [B, T_v, D_v] -> H_f [B, T_v, D_lm]."""
-        projected: torch.Tensor = self.projector(seen) * self.scale
+        projected: torch.Tensor = self.projector(features) * self.scale
         return projected
 
     def frozen_part(self) -> FrozenPart | None:

@@ -43,7 +43,7 @@ def detail_settings(evaluate: Evaluate, seed: int) -> DetailSettings:
 
 
 def recorder(settings: Tracking, issue: str, kind: PartKind) -> OpenRecord:
-    """Keeps the record of a training in the tracking store, which is asked for when the training begins."""
+    """Records a training in the tracking store, which is opened when the training begins."""
 
     def open_record(name: str, logged: Mapping[str, Any], data: DataHashes) -> AbstractContextManager[TrainingRecord]:
         tracking.configure(settings.uri, settings.experiment)

@@ -131,8 +131,8 @@ class _Tally:
 
     def line(self) -> str:
         """How many clips were rejected and why, each reason with its first clip; empty if none was."""
-        found = [f"{self._reasons[reason]} {reason} (first: {_shown(uri)})" for reason, uri in self._first.items()]
-        return f"rejected: {', '.join(found)}; each row's reason is in the manifest" if found else ""
+        counts = [f"{self._reasons[reason]} {reason} (first: {_shown(uri)})" for reason, uri in self._first.items()]
+        return f"rejected: {', '.join(counts)}; each row's reason is in the manifest" if counts else ""
 
     def metrics(self) -> dict[str, object]:
         """``reasons`` counts every reason there is, ``rejected`` those that occur."""

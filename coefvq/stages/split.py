@@ -49,7 +49,7 @@ def run(inputs: SplitInputs) -> None:
 def settings_digest(split: Split, seed: int) -> str:
     """Hex SHA-256 of what decides where a video goes.
 
-    Left out is what must not reshuffle a test set: how many negatives are kept, and which issues there are.
+    The share of negatives and the list of issues do not count: a change of either must not reshuffle a test set.
     """
     settings = split.model_dump(mode="json", exclude={"negatives"})
     if not settings["fractions"]["unlabelled"]:

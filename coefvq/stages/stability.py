@@ -73,9 +73,9 @@ def measure(
     half = _pair(folders, predict.model_copy(update={"dtype": "bfloat16"}))
     with TemporaryDirectory() as folder:
         anew = ClipStore(Path(folder), inputs.media, inputs.reading.limits)
-        kept = decodable(inputs.reading, [_of(model, anew) for model in models], videos, issue)
-        band = band[kept]
-        store, chosen = replace(anew, root=default_cache()), [videos[index] for index in kept]
+        readable = decodable(inputs.reading, [_of(model, anew) for model in models], videos, issue)
+        band = band[readable]
+        store, chosen = replace(anew, root=default_cache()), [videos[index] for index in readable]
         ways = _ScoringPath(issue, models, half, store, anew, chosen, predict.batch_size)
         variants = list(ways.variants(inputs.seed))
     return stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
@@ -144,16 +144,16 @@ class _ScoringPath:
         order = np.arange(len(self.videos)) if order is None else order
         size = batch_size or self.batch_size
         models = self.in_half if half else self.models
-        found = [np.zeros(len(order)) for _ in models]
+        scores_by_model = [np.zeros(len(order)) for _ in models]
         for start in range(0, len(order), size):
             part = order[start : start + size]
             batch = [self.videos[i] for i in part]
             # a neighbour with a long text makes every row of the batch be padded
             batch += [replace(batch[0], title=_LONG_TITLE)] if padding else []
-            for model, scores in zip(models, found, strict=True):
+            for model, scores in zip(models, scores_by_model, strict=True):
                 clips = _of(model, store or self.store)
                 scores[part] = score_batches(model, batch, clips, len(batch), issue=self.issue)[: len(part)]
-        return found
+        return scores_by_model
 
 
 @contextmanager

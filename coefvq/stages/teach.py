@@ -24,8 +24,8 @@ def run(inputs: TeachInputs) -> None:
     rows = teacher_rows(split_manifest(inputs.paths), issue, distil, inputs.near_duplicates)
     folder = inputs.paths.model_dir("mllm", issue)
     teacher = sha256_tree(folder)
-    asked = {"unlabelled": distil.unlabelled, "predict": inputs.predict.model_dump(exclude={"batch_size"})}
-    made_from = sha256_json([teacher, asdict(data_hashes(inputs.paths)), asked])
+    settings = {"unlabelled": distil.unlabelled, "predict": inputs.predict.model_dump(exclude={"batch_size"})}
+    made_from = sha256_json([teacher, asdict(data_hashes(inputs.paths)), settings])
     if _is_there(inputs, made_from):
         say(f"{target}: scores of the same MLLM and data are there")
         return

@@ -15,12 +15,13 @@ from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.records import VideoInput
 from coefvq.terminal import say
-from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows
+from coefvq.training.alignment_steps import AlignmentSteps
 from coefvq.training.arguments import use_bf16
 from coefvq.training.data import TrainingData
 from coefvq.training.job import TrainingJob
 from coefvq.training.loading import opened
 from coefvq.training.noise import FeatureNoise
+from coefvq.training.objective import CollatedRows
 from coefvq.training.ranks import rank
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.settings import TrainingSettings
@@ -51,7 +52,7 @@ def align(
         return
     epochs = alignment.epochs + alignment.projector_epochs
     with opened(settings.reading, classifier, videos, epochs, f"{issue} warm-up") as source:
-        options = [descriptions[at] for at in source.kept(videos)]
+        options = [descriptions[at] for at in source.readable(videos)]
         batches = CollatedRows(source.dataset(videos), source.collator, network.norm.weight.device)
         steps = AlignmentSteps(network, text, batches, options, alignment, settings.seed, bf16, job.noise)
         if rank() > 0:

@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from coefvq.config import Alignment
-from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
 from coefvq.training.noise import FeatureNoise, noisy_features
-from coefvq.training.warmup import Batch, Inputs, description_vocabulary, warm_up
+from coefvq.training.warmup import Inputs, description_vocabulary, warm_up
 from coefvq.training.word_alignment import align_projectors, description_words, teach_state
 
-#: hears the step, ``projectors`` or ``warmup``, and its row (epoch, loss)
+#: called with the step, ``projectors`` or ``warmup``, and its row (epoch, loss)
 StepReport = Callable[[str, dict[str, float]], None]
 
 
@@ -61,16 +58,3 @@ class AlignmentSteps:
         return warm_up(
             network, text, self.inputs, self.descriptions, vocabulary, settings, self.seed, on_epoch, self.bf16
         )
-
-
-@dataclass(frozen=True)
-class CollatedRows:
-    """Row numbers of a data set -> the network's inputs, on its device."""
-
-    dataset: VideoDataset
-    collator: Collator
-    device: torch.device
-
-    def __call__(self, rows: Sequence[int]) -> Batch:
-        batch = self.collator([self.dataset[row] for row in rows])
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}

@@ -43,7 +43,7 @@ def training_arguments(params: Training, seed: int, scratch: Path) -> TrainingAr
         dataloader_pin_memory=on_gpu,
         bf16=use_bf16(params.bf16),
         deepspeed=None if params.deepspeed is None else deepspeed_config(params.deepspeed),
-        # said outright: transformers takes bf16 on a CPU only where the CPU was asked for
+        # set explicitly: transformers accepts bf16 on a CPU only with use_cpu
         use_cpu=not on_gpu and (launched() or not torch.accelerator.is_available()),
         ddp_backend="gloo" if launched() and not on_gpu else None,
         disable_tqdm=not sys.stderr.isatty(),

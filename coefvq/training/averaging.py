@@ -13,7 +13,7 @@ from coefvq.training.keeper import Tensors, copy_into
 class AverageWeights(TrainerCallback):
     """Averages the trained parameters over the last ``share`` of all steps, each step alike.
 
-    From then on the mean is what validation sees and what may be kept; the optimiser goes on with the live weights.
+    From then on validation and the kept epoch use the mean; the optimiser continues with the live weights.
     This callback stands behind the one that keeps the best epoch and before the one that writes checkpoints.
     """
 

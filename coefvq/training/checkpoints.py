@@ -124,7 +124,7 @@ class CheckpointFolder:
             self.root.rmdir()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep a second process away from these checkpoints; a killed one lets go.
 
         Raises:
@@ -144,8 +144,8 @@ class CheckpointFolder:
             lock.release()
 
     def _all(self) -> list[tuple[int, Path]]:
-        found = [(_NAME.fullmatch(path.name), path) for path in self.root.glob("step-*")]
-        return [(int(match.group(1)), path) for match, path in found if match]
+        folders = [(_NAME.fullmatch(path.name), path) for path in self.root.glob("step-*")]
+        return [(int(match.group(1)), path) for match, path in folders if match]
 
     def _check(self, path: Path) -> None:
         saved, wanted = read_json(path / _MANIFEST)["identity"], loads(dumps(dict(self.identity)))
@@ -159,8 +159,8 @@ class CheckpointFolder:
 
     @contextmanager
     def _disk_errors(self, step: int) -> Iterator[None]:
-        kept = max((number for number, _ in self._all()), default=None)
-        last = "no checkpoint is complete" if kept is None else f"step {kept} is kept to go on from"
+        newest_step = max((number for number, _ in self._all()), default=None)
+        last = "no checkpoint is complete" if newest_step is None else f"step {newest_step} is kept to go on from"
         remedy = f"{last}; free space, or set COEFVQ_CACHE to a folder on another disk"
         try:
             with storage_errors(self.draft(step), remedy):

@@ -11,7 +11,7 @@ from typing import Any
 
 from coefvq.config import Alignment, Loading, Recipe, Runtime
 from coefvq.data.descriptions import read_descriptions
-from coefvq.data.importers import read_table
+from coefvq.data.importers import import_table
 from coefvq.data.manifest import to_inputs
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.data.media.limits import kept_limits
@@ -24,11 +24,12 @@ from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
-from coefvq.training.alignment_steps import AlignmentSteps, CollatedRows, StepReport
+from coefvq.training.alignment_steps import AlignmentSteps, StepReport
 from coefvq.training.arguments import use_bf16
 from coefvq.training.loading import opened
 from coefvq.training.loop import seed_everything
 from coefvq.training.noise import FeatureNoise
+from coefvq.training.objective import CollatedRows
 from coefvq.training.settings import ReadingSettings
 
 _LIBRARIES = ("coefvq", "torch", "transformers", "peft")
@@ -56,7 +57,7 @@ def read_corpus(data: Path, recipe: Recipe) -> Corpus:
         DataError: the table does not fit, or no clip has a description.
         MediaError: a clip is not there.
     """
-    table = read_table(data)
+    table = import_table(data)
     videos = to_inputs(table.frame.assign(sha256=None), table.root, ())
     options = read_descriptions(table.frame, data)
     described = [row for row, texts in enumerate(options) if any(texts)]

@@ -17,7 +17,7 @@ _RAPL = Path("/sys/class/powercap")
 class Cost:
     """Figures of this process, since it started or resumed the training; ``energy_joules`` None: not readable.
 
-    ``tokens_per_second`` counts what the language model reads, padding left out; it is None without one.
+    ``tokens_per_second`` counts what the language model reads, without padding; None without a language model.
     """
 
     train_seconds: float
@@ -56,15 +56,15 @@ class Meter:
 
 def read_energy(root: Path = _RAPL) -> dict[str, int]:
     """Counters in microjoules by name: RAPL packages and NVIDIA devices, those that may be read."""
-    found = {}
+    energy = {}
     for package in sorted(root.glob("intel-rapl:[0-9]*")):
         if package.name.count(":") > 1:
             continue  # a part of a package, counted in it
         try:
-            found[str(package)] = int((package / "energy_uj").read_text())
+            energy[str(package)] = int((package / "energy_uj").read_text())
         except (OSError, ValueError):
             continue
-    return found | _nvidia_energy()
+    return energy | _nvidia_energy()
 
 
 def spent_joules(before: Mapping[str, int], after: Mapping[str, int]) -> float | None:

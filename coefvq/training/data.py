@@ -36,7 +36,7 @@ class LabelledVideos:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Train and val of a model; ``descriptions`` of train and ``teaching`` are None where nobody asked for them."""
+    """Train and val of a model; ``descriptions`` (of train) and ``teaching`` are None unless requested."""
 
     train: LabelledVideos
     val: LabelledVideos

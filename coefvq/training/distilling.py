@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 
 from coefvq.errors import DataError
 from coefvq.models.attention_base import AttentionClassifier
-from coefvq.training.objective import Batch, Collate, TrainingSet, WithLoss
+from coefvq.training.objective import Collate, CollatedRows, TrainingSet, WithLoss
 from coefvq.training.ranks import summed, world_size
 
 #: probabilities nearer to 0 or 1 are taken as this near: logits within ±9.21
@@ -82,13 +81,12 @@ def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def standardise(network: AttentionClassifier, rows: TrainingSet, collate: Collate) -> None:
     """Set the mean and the standard deviation by which ``network`` scales its towers' vectors, from training videos."""
     numbers = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SCALED_ROWS)).round().astype(int)).tolist()
-    device = next(network.parameters()).device
+    batches = CollatedRows(rows, collate, next(network.parameters()).device)
     sums: dict[str, list[torch.Tensor]] = {}
     network.eval()
     with torch.no_grad():
         for start in range(0, len(numbers), _BATCH):
-            batch = _inputs(collate, rows, numbers[start : start + _BATCH], device)
-            for name, vectors in network.vectors(batch).items():
+            for name, vectors in network.vectors(batches(numbers[start : start + _BATCH])).items():
                 flat = vectors.double().flatten(0, 1)
                 count = torch.full_like(flat[0], len(flat))
                 sums.setdefault(name, []).append(torch.stack([flat.sum(0), flat.square().sum(0), count]))
@@ -96,8 +94,3 @@ def standardise(network: AttentionClassifier, rows: TrainingSet, collate: Collat
             total, squares, count = torch.stack(parts).sum(0)
             mean = total / count
             network.standardise(name, mean, (squares / count - mean.square()).clamp(min=0.0).sqrt())
-
-
-def _inputs(collate: Collate, rows: TrainingSet, numbers: Sequence[int], device: torch.device) -> Batch:
-    batch = collate([rows[number] for number in numbers])
-    return {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}

@@ -72,7 +72,7 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
 def fresh_classifier(
     job: TrainingJob, seed: int, limits: MediaLimits, train_videos: Sequence[VideoInput]
 ) -> Classifier:
-    """The model as training starts with it: seeded, aligned where asked for, on the device it will train on."""
+    """Build the model that training starts from: seeded, from the aligned file if set, on the training device."""
     seed_everything(seed)
     text = text_encoder(job.config, (text_of(video) for video in train_videos))
     # saved with the model, so that whoever loads it alone decodes clips under the limits it was trained under

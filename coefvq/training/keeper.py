@@ -36,7 +36,7 @@ class KeepBest(TrainerCallback):
 
     def __init__(self, model: Monitored, criterion: str, patience: int | None, on_epoch: EpochListener) -> None:
         self.progress = Progress([])
-        self.kept: Tensors = {}
+        self.best_weights: Tensors = {}
         self._model, self._on_epoch = model, on_epoch
         self._criterion, self._patience = f"val_{criterion}", patience
 
@@ -48,7 +48,7 @@ class KeepBest(TrainerCallback):
         progress.since_best += 1
         if progress.best is None or self._rank(row) > self._rank(progress.best):
             progress.best, progress.since_best = row, 0
-            self.kept = {name: tensor.detach().clone() for name, tensor in changing(self._model)}
+            self.best_weights = {name: tensor.detach().clone() for name, tensor in changing(self._model)}
         if self._patience is not None and progress.since_best >= self._patience:
             progress.stopped = control.should_training_stop = True
         if state.is_world_process_zero:
@@ -56,7 +56,7 @@ class KeepBest(TrainerCallback):
 
     def restore(self) -> None:
         """Put the best epoch's weights back."""
-        copy_into(self._model, self.kept)
+        copy_into(self._model, self.best_weights)
 
     def _rank(self, row: Row) -> tuple[float, float]:
         value = row[self._criterion]
@@ -67,7 +67,7 @@ _TIMINGS = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", 
 
 
 def changing(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Parameters that train, and buffers: all that training changes."""
+    """Everything that training changes: parameters that train, and buffers."""
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return [*parameters, *model.named_buffers()]
 

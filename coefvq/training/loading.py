@@ -37,17 +37,17 @@ class ReadableVideos:
     reads_clips: bool = True
     skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def kept(self, videos: Sequence[VideoInput]) -> list[int]:
+    def readable(self, videos: Sequence[VideoInput]) -> list[int]:
         """Indices of the videos that can be read."""
         return [at for at, video in enumerate(videos) if video.video_id not in self.skipped]
 
     def dataset(self, videos: Sequence[VideoInput], labels: Sequence[Label] | None = None) -> VideoDataset:
         """The readable ones of ``videos`` with their labels."""
-        kept = self.kept(videos)
+        rows = self.readable(videos)
         return VideoDataset(
-            [videos[at] for at in kept],
+            [videos[at] for at in rows],
             self.clips,
-            None if labels is None else [labels[at] for at in kept],
+            None if labels is None else [labels[at] for at in rows],
             self.features,
             self.reads_clips,
         )
@@ -152,7 +152,7 @@ def _from_features(
 
 
 def checked(skipped: dict[str, str], total: int, max_bad_share: float, title: str) -> dict[str, str]:
-    """Name what is left out, by video.
+    """Print the skipped videos by name.
 
     Raises:
         DataError: the share is above the limit.

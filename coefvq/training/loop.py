@@ -8,6 +8,7 @@ pickled to disk.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from coefvq.config import Training
 from coefvq.errors import TrainingError
@@ -48,7 +49,7 @@ from coefvq.training.word_alignment import Words
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
 
-__all__ = ["EpochListener", "FitResult", "fit", "optimize", "seed_everything"]
+__all__ = ["EpochListener", "FitData", "FitPlan", "FitResult", "fit", "seed_everything"]
 
 
 @dataclass(frozen=True)
@@ -75,120 +76,123 @@ def seed_everything(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def fit(
-    classifier: Classifier,
-    train_set: TrainingSet,
-    val_set: TrainingSet,
-    params: Training,
-    seed: int,
-    on_epoch: EpochListener = lambda _: None,
-    val_weight: ArrayLike | None = None,
-    collator: Collate | None = None,
-    checkpoints: CheckpointFolder | None = None,
-    sampler: Sampler[int] | None = None,
-    described: tuple[Words, float] | None = None,
-    lesson: Lesson | None = None,
-) -> FitResult:
-    """Train in place and leave the weights of the epoch that is best on validation by ``metric_for_best_model``.
+@dataclass(frozen=True)
+class FitData:
+    """What a fit reads; neither the sets nor ``collator`` (default: the classifier's) may draw random numbers.
 
-    Labels are [N], or [N,K] for a network with K heads; -100 is missing. ``val_weight`` [len(val_set)] are sampling
-    weights for validation. The losses know none: where negatives were thinned on purpose, the model is meant to
-    train on what is left, and ``positive_weight`` is the knob. ``collator`` defaults to the classifier's; neither
-    it nor the sets may draw random numbers. ``sampler`` gives another order of ``train_set`` than a random one;
-    ``described`` are the words of its rows and their weight beside the labels, ``lesson`` the teacher's
-    logits for them. With ``checkpoints`` a killed
-    training goes on where the newest one was written, and ``on_epoch`` hears the epochs before it again; they are
-    the caller's to remove once the result is safe.
+    Labels are [N], or [N,K] for a network with K heads; -100 is missing. ``val_weight`` [len(val)] are sampling weights
+    for validation. The losses know none: where negatives were thinned on purpose, the model is meant to train on what
+    is left, and ``positive_weight`` is the knob. ``sampler`` gives another order of ``train`` than a random one.
+    ``descriptions`` are the words of its rows and their weight beside the labels, ``lesson`` the teacher's logits.
+    """
+
+    train: TrainingSet
+    val: TrainingSet
+    val_weight: ArrayLike | None = None
+    collator: Collate | None = None
+    sampler: Sampler[int] | None = None
+    descriptions: tuple[Words, float] | None = None
+    lesson: Lesson | None = None
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How a fit proceeds; ``seed`` seeds the order of rows and dropout.
+
+    With ``checkpoints`` a killed training resumes from the newest one, and ``on_epoch`` is called again for the epochs
+    before it. The caller removes the checkpoints once the result is safe.
+    """
+
+    training: Training
+    seed: int
+    on_epoch: EpochListener = lambda _: None
+    checkpoints: CheckpointFolder | None = None
+
+
+def fit(classifier: Classifier, data: FitData, plan: FitPlan) -> FitResult:
+    """Train in place and leave the weights of the epoch that is best on validation by ``metric_for_best_model``.
 
     Raises:
         TrainingError: a loss or a validation score is not finite (the videos are named), or a checkpoint cannot be
             written or belongs to another run.
     """
-    spec = LossSpec(params.loss, params.positive_weight, params.focal_gamma)
-    prior = class_prior(train_set.labels or []) if params.loss == "logit_adjusted" else torch.full((1, 2), 0.5)
+    training = plan.training
+    spec = LossSpec(training.loss, training.positive_weight, training.focal_gamma)
+    prior = class_prior(data.train.labels or []) if training.loss == "logit_adjusted" else torch.full((1, 2), 0.5)
     labelled = WithLoss(classifier.network, ClassificationLoss(spec, prior))
-    collator = collator or classifier.collator
+    collator = data.collator or classifier.collator
     if isinstance(classifier.network, AttentionClassifier):
-        standardise(classifier.network, train_set, collator)
-    return optimize(
-        _objective(labelled, described, lesson),
-        train_set,
-        val_set,
-        collator,
-        params,
-        seed,
-        on_epoch,
-        ValidationMetrics(params.metric_for_best_model, val_set.video_ids, classifier.config.issues, val_weight),
-        checkpoints,
-        sampler,
-    )
+        standardise(classifier.network, data.train, collator)
+    criterion, issues = training.metric_for_best_model, classifier.config.issues
+    metrics = ValidationMetrics(criterion, data.val.video_ids, issues, data.val_weight)
+    return _optimize(_objective(labelled, data), collator, metrics, data, plan)
 
 
-def _objective(labelled: WithLoss, described: tuple[Words, float] | None, lesson: Lesson | None) -> nn.Module:
-    if described is not None:
-        return WithDescriptions(labelled, *described)
-    return labelled if lesson is None else WithTeacher(labelled, lesson)
+def _objective(labelled: WithLoss, data: FitData) -> nn.Module:
+    if data.descriptions is not None:
+        return WithDescriptions(labelled, *data.descriptions)
+    return labelled if data.lesson is None else WithTeacher(labelled, data.lesson)
 
 
-def optimize(
-    objective: nn.Module,
-    train_set: TrainingSet,
-    val_set: TrainingSet,
-    collator: Collate,
-    params: Training,
-    seed: int,
-    on_epoch: EpochListener = lambda _: None,
-    metrics: ValidationMetrics | None = None,
-    checkpoints: CheckpointFolder | None = None,
-    sampler: Sampler[int] | None = None,
+def _optimize(
+    objective: nn.Module, collator: Collate, metrics: ValidationMetrics, data: FitData, plan: FitPlan
 ) -> FitResult:
-    """Train any module whose forward takes the collator's batch and returns ``{"loss", …}``, in place.
+    """Train a module whose forward takes the collator's batch and returns ``{"loss", …}``, in place.
 
-    Without ``metrics`` the criterion is the validation loss, whatever ``metric_for_best_model`` says. The best epoch's
-    weights are put back and the module is left in eval mode.
-
-    Raises:
-        TrainingError: as `fit`.
+    The best epoch's weights are put back and the module is left in eval mode.
     """
-    model = Monitored(objective, train_set.video_ids)
-    criterion = "loss" if metrics is None else params.metric_for_best_model
-    keeper = KeepBest(model, criterion, params.early_stopping_patience, on_epoch)
-    average = AverageWeights(model, params.average_weights) if params.average_weights > 0.0 else None
+    training = plan.training
+    model = Monitored(objective, data.train.video_ids)
+    keeper = KeepBest(model, training.metric_for_best_model, training.early_stopping_patience, plan.on_epoch)
+    average = AverageWeights(model, training.average_weights) if training.average_weights > 0.0 else None
     dtypes = [parameter.dtype for parameter in model.parameters()]
-    resume = None if checkpoints is None else Resume(checkpoints, model, keeper, average)
+    resume = None if plan.checkpoints is None else Resume(plan.checkpoints, model, keeper, average)
     with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
-        arguments = training_arguments(params, seed, Path(scratch))
-        trainer = ResumableTrainer(
-            model=model,
-            args=arguments,
-            data_collator=IndexedCollate(collator),
-            train_dataset=Indexed(train_set),
-            eval_dataset=Indexed(val_set),
-            compute_metrics=metrics,
-            optimizer_cls_and_kwargs=optimizer_class(model, params, arguments),
-            callbacks=[part for part in (keeper, average, resume) if part is not None],
-        )
-        trainer.sampler = sampler
-        trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch
-        for rows in (train_set, val_set):
+        arguments = training_arguments(training, plan.seed, Path(scratch))
+        trainer = _trainer(model, collator, metrics, data, training, arguments, [keeper, average, resume])
+        for rows in (data.train, data.val):
             _check_same_rows(rows, arguments.device)
-        found = None if resume is None else resume.find(arguments.device)
+        checkpoint = None if resume is None else resume.find(arguments.device)
         for row in keeper.progress.curve if rank() == 0 else ():
-            on_epoch(row)  # replay the epochs of the killed run to the new listener
+            plan.on_epoch(row)  # replay the epochs of the killed run to the new listener
         # autocast and DeepSpeed look after precision and layout themselves
         fixed = () if arguments.bf16 or arguments.deepspeed else (model,)
         if resume is None or not resume.is_finished():
             with packed_frozen(fixed):
-                trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
         parameter.data = parameter.data.to(dtype)  # DeepSpeed leaves a bf16 module behind
     keeper.restore()
     objective.eval()
-    return _result(keeper, model, criterion)
+    return _result(keeper, model, training.metric_for_best_model)
+
+
+def _trainer(
+    model: Monitored,
+    collator: Collate,
+    metrics: ValidationMetrics,
+    data: FitData,
+    training: Training,
+    arguments: TrainingArguments,
+    callbacks: Sequence[TrainerCallback | None],
+) -> ResumableTrainer:
+    trainer = ResumableTrainer(
+        model=model,
+        args=arguments,
+        data_collator=IndexedCollate(collator),
+        train_dataset=Indexed(data.train),
+        eval_dataset=Indexed(data.val),
+        compute_metrics=metrics,
+        optimizer_cls_and_kwargs=optimizer_class(model, training, arguments),
+        callbacks=[callback for callback in callbacks if callback is not None],
+    )
+    trainer.sampler = data.sampler
+    trainer.remove_callback(PrinterCallback)  # the listener prints one line per epoch
+    return trainer
 
 
 def _check_same_rows(rows: TrainingSet, device: torch.device) -> None:
-    """All ranks must go through the same rows, or they would wait for each other for ever."""
+    """Raise where a rank holds other rows than rank 0: the ranks would wait for each other for ever."""
     mine = int(sha256_json(list(rows.video_ids))[:15], 16)
     if from_first(mine, device) != mine:
         raise TrainingError(

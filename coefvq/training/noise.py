@@ -30,11 +30,11 @@ class FeatureNoise:
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """[...,D] -> [...,D]; draws from torch's global generator, which a resumed training puts back."""
-        seen = features.float()
+        values = features.float()
         if self.deviation > 0.0:
-            spread = seen.flatten(0, -2).std(dim=0, correction=0)
-            seen = seen + self.deviation * spread * torch.randn_like(seen)
-        return nn.functional.dropout(seen, self.dropout)
+            spread = values.flatten(0, -2).std(dim=0, correction=0)
+            values = values + self.deviation * spread * torch.randn_like(values)
+        return nn.functional.dropout(values, self.dropout)
 
 
 @contextmanager
@@ -51,8 +51,8 @@ def noisy_features(network: nn.Module, noise: FeatureNoise) -> Iterator[None]:
     if projector is None or not any(parameter.requires_grad for parameter in projector.parameters()):
         raise ModelError("mllm.feature_noise, feature_dropout: no projector trains on the features; set both to 0")
 
-    def disturb(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        return (noise(given[0]), *given[1:]) if module.training else None
+    def disturb(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        return (noise(inputs[0]), *inputs[1:]) if module.training else None
 
     hook = projector.register_forward_pre_hook(disturb)
     try:

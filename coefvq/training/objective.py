@@ -23,7 +23,7 @@ Collate = Callable[[Sequence[Any]], Batch]
 
 
 class TrainingSet(Protocol):
-    """A map-style dataset that can say which videos it holds; ``labels`` [N] or [N][K], -100 where missing."""
+    """A map-style dataset with the ids of its videos; ``labels`` [N] or [N][K], -100 where missing."""
 
     @property
     def video_ids(self) -> Sequence[str]: ...
@@ -34,6 +34,19 @@ class TrainingSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class CollatedRows:
+    """Row numbers of a data set -> the network's inputs, on its device."""
+
+    dataset: TrainingSet
+    collator: Collate
+    device: torch.device
+
+    def __call__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
+        batch = self.collator([self.dataset[row] for row in rows])
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
 class WithLoss(nn.Module):
@@ -68,11 +81,11 @@ class WithDescriptions(nn.Module):
     def forward(self, labels: torch.Tensor, index: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The network's inputs, ``labels`` [B] or [B,K] and the rows ``index`` [B] -> loss and logits."""
         network = self.labelled.network
-        with watched_state(network) as seen:  # type: ignore[arg-type]
-            found: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
+        with watched_state(network) as states:  # type: ignore[arg-type]
+            output: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
         if self.training:
-            found["loss"] = found["loss"] + self.weight * self.reader.loss(seen[-1], index)
-        return found
+            output["loss"] = output["loss"] + self.weight * self.reader.loss(states[-1], index)
+        return output
 
 
 class Monitored(nn.Module):
@@ -129,7 +142,7 @@ class Monitored(nn.Module):
 
 @dataclass(frozen=True)
 class Indexed(Dataset[tuple[int, Any]]):
-    """A dataset that also says which row an example is."""
+    """A dataset whose examples carry their row number."""
 
     rows: TrainingSet
 

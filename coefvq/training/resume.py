@@ -63,15 +63,15 @@ class Resume(TrainerCallback):
         step = from_first(newest.step if newest else -1, device)
         if step < 0:
             return None
-        found = self._folder.at(step)
-        self._source = found.path
-        saved = read_json(found.path / "state.json")
+        checkpoint = self._folder.at(step)
+        self._source = checkpoint.path
+        saved = read_json(checkpoint.path / "state.json")
         self._keeper.progress = Progress(**saved["progress"])
-        self._keeper.kept = load_file(found.path / "best.safetensors")
+        self._keeper.best_weights = load_file(checkpoint.path / "best.safetensors")
         if self._average is not None:
-            self._average.mean = load_file(found.path / _AVERAGE)
+            self._average.mean = load_file(checkpoint.path / _AVERAGE)
             self._average.count = saved["averaged"]
-        return found
+        return checkpoint
 
     def is_finished(self) -> bool:
         """Whether nothing is left to train."""
@@ -129,7 +129,7 @@ class Resume(TrainerCallback):
                 **({} if self._average is None else {"averaged": self._average.count}),
             }
             folder.write(step, {"model.safetensors": _packed(weights), "state.json": _json(facts)})
-            folder.write(step, {"best.safetensors": _packed(self._keeper.kept)})
+            folder.write(step, {"best.safetensors": _packed(self._keeper.best_weights)})
             folder.write(step, {"trainer_state.json": _json(asdict(state))})
             if self._average is not None:
                 folder.write(step, {_AVERAGE: _packed(self._average.mean)})

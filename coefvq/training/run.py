@@ -24,7 +24,7 @@ from coefvq.training.data import TrainingData, read_training_data
 from coefvq.training.distilling import Lesson
 from coefvq.training.job import TrainingJob, fresh_classifier, training_job
 from coefvq.training.loading import opened
-from coefvq.training.loop import EpochListener, FitResult, fit
+from coefvq.training.loop import EpochListener, FitData, FitPlan, FitResult, fit
 from coefvq.training.noise import noisy_features
 from coefvq.training.ranks import rank, use_own_device, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
@@ -45,14 +45,14 @@ def train_and_record(
 ) -> None:
     """Fit on train, keep the best epoch on val, save the folder, record the run, write the metrics.
 
-    Of several ranks all train and the first one writes. A killed run goes on from its checkpoints, which are deleted
-    when everything is written. An MLLM that another issue's stage has trained is taken over, if the tracking store
-    still has it.
+    All ranks train; the first one writes. A killed run resumes from its checkpoints, which are deleted
+    when everything is written. An MLLM that another issue's stage has trained is taken over, if the
+    tracking store still has it.
     """
     use_own_device()
-    asked = training_job(settings, model)
-    data = read_training_data(settings, asked)
-    job = with_teacher(without_missing_descriptions(asked, data.descriptions), data.teaching)
+    planned_job = training_job(settings, model)
+    data = read_training_data(settings, planned_job)
+    job = with_teacher(without_missing_descriptions(planned_job, data.descriptions), data.teaching)
     checkpoints = checkpoint_folder(settings, job, data.hashes)
     outputs = TrainingOutputs(settings.paths, job.config.kind, settings.issue)
     shared = _shared(settings, job, checkpoints)
@@ -70,7 +70,7 @@ def train_and_record(
         return
     kind, config = job.config.kind, job.config
     logged = {"seed": settings.seed, "media": config.media.model_dump(), **job.logged_params}
-    with checkpoints.held(), open_record(f"{config.issue}-{kind}", logged, data.hashes) as record:
+    with checkpoints.lock(), open_record(f"{config.issue}-{kind}", logged, data.hashes) as record:
         result, counts = fitting.run(classifier, _reporter(record, kind, config.issue))
         classifier.save(outputs.folder)
         metrics = _metrics(result) | counts
@@ -101,7 +101,7 @@ def _write(
 
 
 def without_missing_descriptions(job: TrainingJob, descriptions: Sequence[tuple[str, ...]] | None) -> TrainingJob:
-    """The job as it can be done: where no training clip has a description, what needs them is off, which is said."""
+    """Switch off what needs descriptions where no training clip has any, and print a line about it."""
     if descriptions is None or any(descriptions):
         return job
     if rank() == 0:
@@ -118,7 +118,7 @@ def with_teacher(job: TrainingJob, teaching: Teaching | None) -> TrainingJob:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """Every rank does the same."""
+    """One fit with its data and checkpoints; every rank runs the same one."""
 
     settings: TrainingSettings
     job: TrainingJob
@@ -129,29 +129,25 @@ class _Fitting:
         """Train; also how many videos there were of each kind."""
         job, val, teaching = self.job, self.data.val, self.data.teaching
         unlabelled = [] if teaching is None else teaching.unlabelled
-        learnt = [*self.data.train.videos, *unlabelled]
+        fit_videos = [*self.data.train.videos, *unlabelled]
         labels = [*self.data.train.labels, *([MISSING_LABEL] * len(unlabelled))]
-        videos = [*learnt, *val.videos]
+        videos = [*fit_videos, *val.videos]
         title = f"{job.config.issue} {job.config.kind}"
         passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
         with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
-            train_set, val_set = source.dataset(learnt, labels), source.dataset(val.videos, val.labels)
-            weight = val.weight.iloc[source.kept(val.videos)]
-            result = fit(
-                classifier,
+            train_set, val_set = source.dataset(fit_videos, labels), source.dataset(val.videos, val.labels)
+            rows = FitData(
                 train_set,
                 val_set,
-                job.training,
-                self.settings.seed,
-                report,
-                weight,
-                source.collator,
-                self.checkpoints,
-                self._sampler(source.collator, train_set),
-                self._described(classifier, source.kept(self.data.train.videos)),
-                self._lesson([learnt[at] for at in source.kept(learnt)]),
+                val_weight=val.weight.iloc[source.readable(val.videos)],
+                collator=source.collator,
+                sampler=self._sampler(source.collator, train_set),
+                descriptions=self._descriptions(classifier, source.readable(self.data.train.videos)),
+                lesson=self._lesson([fit_videos[at] for at in source.readable(fit_videos)]),
             )
-            extra = len(source.kept(unlabelled))
+            plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints)
+            result = fit(classifier, rows, plan)
+            extra = len(source.readable(unlabelled))
             counts = {
                 "train_videos": len(train_set) - extra,
                 **({} if teaching is None else {"unlabelled_videos": extra}),
@@ -160,12 +156,12 @@ class _Fitting:
             }
         return result, counts
 
-    def _described(self, classifier: Classifier, kept: Sequence[int]) -> tuple[Words, float] | None:
+    def _descriptions(self, classifier: Classifier, rows: Sequence[int]) -> tuple[Words, float] | None:
         """Words of the training rows that are read, and their weight beside the labels."""
         descriptions, weight = self.data.descriptions, self.job.description_weight
         if weight == 0.0 or descriptions is None or classifier.text is None:
             return None
-        return description_words(classifier.text, [descriptions[at] for at in kept]), weight
+        return description_words(classifier.text, [descriptions[at] for at in rows]), weight
 
     def _lesson(self, videos: list[VideoInput]) -> Lesson | None:
         """The teacher's logits for the rows that are read."""
@@ -201,8 +197,8 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         **flat_params({"model": config.model_dump(exclude={"limits"})}),
     }
     name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"
-    given = runtime.resume_from
-    root = default_cache() / "checkpoints" / name if given is None else Path(given)
+    folder = runtime.resume_from
+    root = default_cache() / "checkpoints" / name if folder is None else Path(folder)
     return CheckpointFolder(root, identity, runtime.save_steps, runtime.save_total_limit)
 
 

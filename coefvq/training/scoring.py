@@ -69,15 +69,15 @@ def _scored(
             # what an approximation sees is not what the cache was filled for
             ready = load_for_scoring(folder, predict)
             source = decoded(reading, ready, videos, title)
-            kept = source.kept(videos)
-            scores[kept] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
+            rows = source.readable(videos)
+            scores[rows] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
             return scores, dict(source.skipped)
         classifier = load(folder)
         # features are those of the trained towers, so that training and scoring share them
         with opened(reading, classifier, videos, 1, title) as source:
             ready = ready_for_scoring(classifier, predict)
-            kept = source.kept(videos)
-            scores[kept] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
+            rows = source.readable(videos)
+            scores[rows] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
         return scores, dict(source.skipped)
 
 

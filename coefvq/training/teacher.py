@@ -71,7 +71,7 @@ def teacher_rows(rows: pd.DataFrame, issue: str, distil: Distil, near_duplicates
 
 
 def write_teacher(path: Path, rows: pd.DataFrame, scores: Scores, teacher: str, made_from: str) -> None:
-    """Write the scores [n] of ``rows``; a video without one is left out."""
+    """Write the scores [n] of ``rows``, except for videos that have none."""
     table = rows[["video_id", "split"]].assign(score=scores, teacher=teacher, made_from=made_from)
     write_table(table.dropna(subset="score").astype(_COLUMNS).reset_index(drop=True), path)
 

@@ -40,10 +40,12 @@ class ValidationMetrics:
         labels = np.asarray(prediction.label_ids).reshape(len(logits), -1)
         scores = _softmax(logits)[:, :, 1]
         names = dict.fromkeys(["average_precision", *([] if self.criterion == "loss" else [self.criterion])])
-        found = {name: self._per_issue(name, labels, scores) for name in names}
-        result = {name: float(np.mean(list(by_issue.values()))) for name, by_issue in found.items()}
+        figures = {name: self._per_issue(name, labels, scores) for name in names}
+        result = {name: float(np.mean(list(by_issue.values()))) for name, by_issue in figures.items()}
         if len(self.issues) > 1:
-            result |= {f"{issue}_{name}": value for name, figures in found.items() for issue, value in figures.items()}
+            result |= {
+                f"{issue}_{name}": value for name, by_issue in figures.items() for issue, value in by_issue.items()
+            }
         return result
 
     def _per_issue(self, name: str, labels: NDArray[np.int64], scores: NDArray[np.float32]) -> dict[str, float]:

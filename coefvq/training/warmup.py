@@ -137,8 +137,8 @@ def description_vocabulary(
     """
     described = _described(descriptions)
     options = [option for row in described for option in descriptions[row] if option]
-    found = description_targets(text, sorted(set(options)), max_tokens)
-    plain = Vocabulary(torch.unique(found[found != _IGNORED]))
+    targets = description_targets(text, sorted(set(options)), max_tokens)
+    plain = Vocabulary(torch.unique(targets[targets != _IGNORED]))
     rows = described[:16]
     with describing(network, plain) as decoder, torch.inference_mode():
         network.eval()
@@ -160,7 +160,7 @@ def warm_up(
 ) -> list[dict[str, float]]:
     """Train projector and adapters in place to describe; rows (epoch, loss) in nats per token.
 
-    ``descriptions[i]`` are one or more of row i; each epoch takes one of them. Rows without any are left out.
+    ``descriptions[i]`` are one or more of row i; each epoch takes one of them. Rows without any are skipped.
     ``bf16`` multiplies in bfloat16 where the hardware has it natively; weights and gradients stay fp32.
 
     Raises:
@@ -238,16 +238,16 @@ class WarmUpFolder:
         from safetensors.torch import load_file
 
         try:
-            found = load_file(self.path / _WEIGHTS)
+            tensors = load_file(self.path / _WEIGHTS)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{self.path / _WEIGHTS}: not readable ({error}); delete the folder") from error
-        wanted = trained_parts(network)
-        wrong = sorted(set(found) ^ set(wanted)) or [n for n in wanted if wanted[n].shape != found[n].shape]
+        expected = trained_parts(network)
+        wrong = sorted(set(tensors) ^ set(expected)) or [n for n in expected if expected[n].shape != tensors[n].shape]
         if wrong:
             raise ModelError(f"{self.path / _WEIGHTS}: not of this network ({wrong[0]}); delete the folder")
         with torch.no_grad():
-            for name, parameter in wanted.items():
-                parameter.copy_(found[name])
+            for name, parameter in expected.items():
+                parameter.copy_(tensors[name])
         remedy = "delete the folder"
         curve = read_json(self.path / _FACTS, remedy=remedy, error=ModelError).get("curve")
         if not isinstance(curve, list):

@@ -31,21 +31,21 @@ _PROJECTORS = ("vision.", "audio_projector.")
 
 @dataclass(frozen=True)
 class Words:
-    """``told`` bool [N,V]: which tokens of ``ids`` int64 [V], sorted, describe each row."""
+    """``occurrence`` bool [N,V] is True where token ``ids`` [V] (int64, sorted) occurs in a description of the row."""
 
     ids: torch.Tensor
-    told: torch.Tensor
+    occurrence: torch.Tensor
 
     @property
     def described(self) -> list[int]:
         """Rows with any words."""
-        rows: list[int] = torch.nonzero(self.told.any(dim=1)).flatten().tolist()
+        rows: list[int] = torch.nonzero(self.occurrence.any(dim=1)).flatten().tolist()
         return rows
 
     @property
     def log_odds(self) -> torch.Tensor:
         """Of each word by its frequency in the described rows, float32 [V]."""
-        frequency = self.told[self.described].float().mean(dim=0)
+        frequency = self.occurrence[self.described].float().mean(dim=0)
         return torch.logit(frequency.clamp(1e-3, 1.0 - 1e-3))
 
 
@@ -64,8 +64,8 @@ def description_words(text: TextEncoder, descriptions: Sequence[Sequence[str]]) 
         for row in descriptions
     ]
     ids = torch.tensor(sorted(set().union(*rows)), dtype=torch.long)
-    told = torch.stack([torch.isin(ids, torch.tensor(sorted(row), dtype=torch.long)) for row in rows])
-    return Words(ids, told)
+    occurrence = torch.stack([torch.isin(ids, torch.tensor(sorted(row), dtype=torch.long)) for row in rows])
+    return Words(ids, occurrence)
 
 
 class WordEvidence(nn.Module):
@@ -95,7 +95,7 @@ def align_projectors(
 ) -> list[dict[str, float]]:
     """Train the projectors in place; rows (epoch, loss), the loss in nats per row and word of the vocabulary.
 
-    A row without any words is left out. Nothing happens where the projectors are frozen.
+    Rows without words are skipped. Frozen projectors stay as they are.
 
     Raises:
         ModelError: a loss is not finite.
@@ -104,7 +104,7 @@ def align_projectors(
     if not trained:
         return []
     table: torch.Tensor = network.language.decoder.get_input_embeddings().weight
-    truth = words.told.float().to(table.device)
+    truth = words.occurrence.float().to(table.device)
     evidence = WordEvidence(table[words.ids].detach().float(), words.log_odds.to(table.device)).to(table.device)
 
     def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
@@ -140,10 +140,10 @@ def teach_state(
     def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             network(**inputs(rows))
-        return reader.loss(seen[-1], torch.tensor(rows, device=device))
+        return reader.loss(states[-1], torch.tensor(rows, device=device))
 
     network.train()
-    with watched_state(network) as seen:
+    with watched_state(network) as states:
         parameters = [*trained, *reader.parameters()]
         return descend(loss, parameters, words.described, epochs, size, learning_rate, seed, on_epoch)
 
@@ -180,33 +180,33 @@ class WordReader(nn.Module):
         with torch.no_grad():
             nn.init.zeros_(self.map.weight)
             self.map.bias.copy_(words.log_odds)
-        self.told: torch.Tensor
-        self.register_buffer("told", words.told.float(), persistent=False)
-        self.per_row = float(words.told[words.described].sum(dim=1).float().mean())
+        self.occurrence: torch.Tensor
+        self.register_buffer("occurrence", words.occurrence.float(), persistent=False)
+        self.per_row = float(words.occurrence[words.described].sum(dim=1).float().mean())
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[B,D] -> [B,V]."""
-        found: torch.Tensor = self.map(self.level(states.float()))
-        return found
+        logits: torch.Tensor = self.map(self.level(states.float()))
+        return logits
 
     def loss(self, states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy in nats per described word; ``rows`` int64 [B] are the states' rows of the words."""
-        told = self.told[rows]
-        described = told.any(dim=1)
-        total = binary_cross_entropy_with_logits(self(states)[described], told[described], reduction="sum")
+        occurrence = self.occurrence[rows]
+        described = occurrence.any(dim=1)
+        total = binary_cross_entropy_with_logits(self(states)[described], occurrence[described], reduction="sum")
         return total / (self.per_row * len(rows))
 
 
 @contextmanager
 def watched_state(network: MultimodalLLM) -> Iterator[list[torch.Tensor]]:
     """Within the block, the list holds H (after its norm) of the network's last forward pass."""
-    seen: list[torch.Tensor] = []
+    states: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _given: object, state: torch.Tensor) -> None:
-        seen[:] = [state]
+        states[:] = [state]
 
     hook = network.norm.register_forward_hook(keep)
     try:
-        yield seen
+        yield states
     finally:
         hook.remove()

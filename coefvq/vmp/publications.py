@@ -35,12 +35,12 @@ def read_events(
         DataError: a row does not fit, or no file at all is found below the root.
     """
     # pandas: half a second that `get` need not pay
-    from coefvq.data.importers import find_source, read_table
+    from coefvq.data.importers import find_source, import_table
     from coefvq.data.importers.ids import KnownIds
 
     folder = (root or find_source(source).root).resolve()
     # realpath: Path.resolve raises where a link leads to itself, and that row will have its reason
-    table = read_table(source, id_of=KnownIds(published, lambda uri: os.path.realpath(folder / uri)))
+    table = import_table(source, id_of=KnownIds(published, lambda uri: os.path.realpath(folder / uri)))
     if line := table.left_out.line():
         note(line)
     return events_from_table(table, root or table.root, progress)

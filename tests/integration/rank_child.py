@@ -18,7 +18,7 @@ from coefvq.models.classifier import Classifier, build, mllm_config
 from coefvq.models.dataset import Example, VideoDataset
 from coefvq.models.text import train_text_encoder
 from coefvq.training.checkpoints import CheckpointFolder
-from coefvq.training.loop import fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from coefvq.training.ranks import rank, world_size
 from tests.reliability.training_child import MEDIA, WORDS, rows
 from tests.settings import training_settings
@@ -71,7 +71,7 @@ def fingerprint(classifier: Classifier) -> list[float]:
 def equality(deepspeed: str | None) -> dict[str, Any]:
     training = settings(deepspeed)
     classifier = model(training)
-    return outcome(classifier, fit(classifier, rows(0, 32), rows(100, 116), training, 5).curve)
+    return outcome(classifier, fit(classifier, FitData(rows(0, 32), rows(100, 116)), FitPlan(training, 5)).curve)
 
 
 def lame(deepspeed: str | None) -> dict[str, Any]:
@@ -81,14 +81,14 @@ def lame(deepspeed: str | None) -> dict[str, Any]:
     plain = rows(0, 27)
     train = Lame(plain._videos, plain._store, [(0, 0)] * 27)
     val = VideoDataset(plain._videos[:13], plain._store, [(i % 2, i % 3 % 2) for i in range(13)])
-    return outcome(classifier, fit(classifier, train, val, training, 5).curve)
+    return outcome(classifier, fit(classifier, FitData(train, val), FitPlan(training, 5)).curve)
 
 
 def resumed(deepspeed: str | None, folder: Path) -> dict[str, Any]:
     """Stopped in the middle of the second epoch; dropout makes random numbers matter."""
     training = settings(deepspeed)
     whole = model(training, dropout=0.3)
-    curve = fit(whole, rows(0, 32), rows(100, 116), training, 5).curve
+    curve = fit(whole, FitData(rows(0, 32), rows(100, 116)), FitPlan(training, 5)).curve
     expected = outcome(whole, curve)
 
     checkpoints = CheckpointFolder(folder, {"preset": "tiny"}, steps=2)
@@ -103,11 +103,15 @@ def resumed(deepspeed: str | None, folder: Path) -> dict[str, Any]:
         return collate(examples)
 
     try:
-        fit(first, rows(0, 32), rows(100, 116), training, 5, collator=failing, checkpoints=checkpoints)
+        fit(
+            first, FitData(rows(0, 32), rows(100, 116), collator=failing), FitPlan(training, 5, checkpoints=checkpoints)
+        )
     except StopHereError:
         left = sorted(path.name for path in folder.glob("step-*"))
     second = model(training, dropout=0.3)
-    found = outcome(second, fit(second, rows(0, 32), rows(100, 116), training, 5, checkpoints=checkpoints).curve)
+    found = outcome(
+        second, fit(second, FitData(rows(0, 32), rows(100, 116)), FitPlan(training, 5, checkpoints=checkpoints)).curve
+    )
     return {"expected": expected, "found": found, "left": left}
 
 

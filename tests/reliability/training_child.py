@@ -30,7 +30,7 @@ from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training import checkpoints
 from coefvq.training.checkpoints import CheckpointFolder
-from coefvq.training.loop import fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from coefvq.training.noise import FeatureNoise, noisy_features
 from coefvq.training.objective import Monitored
 from coefvq.training.word_alignment import description_words
@@ -72,7 +72,11 @@ def train(folder: str | None, out: Path) -> None:
     kept = None if folder is None else CheckpointFolder(Path(folder), {"preset": "tiny"}, steps=2, limit=2)
     words = description_words(model.text, [(WORDS[i % 6],) if i % 9 else () for i in range(27)])
     with noisy_features(model.network, FeatureNoise(0.2, 0.1)):
-        result = fit(model, rows(0, 27), rows(100, 116), SETTINGS, 5, checkpoints=kept, described=(words, 0.5))
+        result = fit(
+            model,
+            FitData(rows(0, 27), rows(100, 116), descriptions=(words, 0.5)),
+            FitPlan(SETTINGS, 5, checkpoints=kept),
+        )
     save_file({name: value.contiguous().clone() for name, value in model.network.state_dict().items()}, f"{out}.tmp")
     Path(f"{out}.json").write_text(json.dumps((*result.curve, {"best": result.best_epoch}), sort_keys=True))
     Path(f"{out}.tmp").rename(out)

@@ -1,7 +1,7 @@
 """Bring a user's clips and table into manifest words: VideoFolder, CSV, JSONL (also ms-swift's), Parquet.
 
 ``open_table`` looks at every row once, in bounded memory, and says what is wrong before any clip is
-touched; ``CheckedTable.rows`` then streams them. ``read_table`` is the short way for small tables.
+touched; ``CheckedTable.rows`` then streams them. ``import_table`` is the short way for small tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coefvq.data.importers.survey import Survey
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, label_column, posterior_column
 
-__all__ = ["CheckedTable", "ImportedTable", "apply_labels", "find_source", "open_table", "read_table"]
+__all__ = ["CheckedTable", "ImportedTable", "apply_labels", "find_source", "import_table", "open_table"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class ImportedTable:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def read_table(source: Path, format: str = "auto", id_of: IdRule = id_from_path) -> ImportedTable:
+def import_table(source: Path, format: str = "auto", id_of: IdRule = id_from_path) -> ImportedTable:
     """Read a folder or table of clips into memory; the user's own columns stay beside the manifest words.
 
     ``id_of`` gives rows without a ``video_id`` theirs.

@@ -63,10 +63,10 @@ def int8_possible() -> bool:
 
 def quantise(network: nn.Module) -> int:
     """Replace every plain ``Linear`` below ``network``; how many were replaced."""
-    found = list(plain_linears(network))
-    for parent, name, linear in found:
+    linears = list(plain_linears(network))
+    for parent, name, linear in linears:
         setattr(parent, name, Int8Linear(linear))
-    return len(found)
+    return len(linears)
 
 
 class PooledTokens(nn.Module):
@@ -84,8 +84,8 @@ class PooledTokens(nn.Module):
         """pixel_values [B,F,3,S,S] -> H_f [B, images * tokens_per_frame + extra, D_lm]."""
         tokens = self.branch(pixel_values)
         batch, count, width = tokens.shape
-        seen, rest = tokens.split([count - self.extra_tokens, self.extra_tokens], dim=1)
-        grid = seen.reshape(-1, self.side, self.side, width).permute(0, 3, 1, 2)
+        visual, rest = tokens.split([count - self.extra_tokens, self.extra_tokens], dim=1)
+        grid = visual.reshape(-1, self.side, self.side, width).permute(0, 3, 1, 2)
         pooled = nn.functional.avg_pool2d(grid, self.factor, ceil_mode=True)
         cells = pooled.flatten(2).transpose(1, 2).reshape(batch, -1, width)
         return torch.cat([cells, rest], dim=1)

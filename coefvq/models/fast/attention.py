@@ -68,16 +68,16 @@ def blocked_attention(
     A row without any visible key gives the mean of the values, not NaN.
     """
     batch, heads, length, width = query.shape
-    groups, seen = key.shape[1], key.shape[2]
-    if not causal and (extra := -seen % _MULTIPLE):
+    groups, keys = key.shape[1], key.shape[2]
+    if not causal and (extra := -keys % _MULTIPLE):
         key, value = (nn.functional.pad(part, (0, 0, 0, extra)) for part in (key, value))
     ratio = heads // groups
     rows = max((_ROWS_CAUSAL if causal else _ROWS) // ratio, 1)
-    found = query.new_empty(batch, length, heads, width)
+    output = query.new_empty(batch, length, heads, width)
     for b in range(batch):
         for start in range(0, length, rows):
             stop = min(start + rows, length)
-            visible = stop if causal else seen
+            visible = stop if causal else keys
             part = None if mask is None else mask[b, 0, start:stop, :visible]
             for g in range(0, groups, _GROUPS):
                 chosen = slice(g, min(g + _GROUPS, groups))
@@ -91,8 +91,8 @@ def blocked_attention(
                     visible,
                     scale,
                 )
-                found[b, start:stop, these] = block.view(-1, stop - start, width).transpose(0, 1)
-    return found
+                output[b, start:stop, these] = block.view(-1, stop - start, width).transpose(0, 1)
+    return output
 
 
 def _block(
@@ -153,7 +153,7 @@ def _sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, N
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     query, key, value, mask, dropout, scaling, is_causal = args
-    found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+    output: tuple[torch.Tensor, None] = sdpa_attention_forward(
         module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
     )
-    return found
+    return output

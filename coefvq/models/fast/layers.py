@@ -29,8 +29,8 @@ class PatchMatmul(nn.Module):
         """pixel_values [n,3,S,S] -> [n,D,g,g], where g = S // patch size."""
         count, channels, height, width = pixel_values.shape
         side, rows, columns = self.side, height // self.side, width // self.side
-        kept = pixel_values[..., : rows * side, : columns * side]
-        cells = kept.reshape(count, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+        covered = pixel_values[..., : rows * side, : columns * side]
+        cells = covered.reshape(count, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         patches: torch.Tensor = self.linear(cells.reshape(count, rows * columns, channels * side * side))
         return patches.transpose(1, 2).view(count, -1, rows, columns)
 

@@ -73,8 +73,8 @@ class PackedLinear(nn.Module):
         """x [..., in_features] -> activation(x W^T + b) [..., out_features]."""
         if self.packed and self._compute is not None:
             name, algorithm = self.activation
-            found: torch.Tensor = self._compute(x, self._weight, self.bias, name, [], algorithm)
-            return found
+            product: torch.Tensor = self._compute(x, self._weight, self.bias, name, [], algorithm)
+            return product
         return _PLAIN[self.activation](nn.functional.linear(x, self._weight, self.bias))
 
     @property
@@ -102,7 +102,7 @@ def pack_linears(network: nn.Module) -> int:
 
 
 def plain_linears(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Parent, attribute and layer of each ``nn.Linear`` that is nothing more than that; adapters' own are left out."""
+    """Parent, attribute and layer of each plain ``nn.Linear``, without those of adapters."""
     for module in list(network.modules()):
         if isinstance(module, nn.ModuleDict):  # peft keeps A and B in these, and looks at their weights
             continue

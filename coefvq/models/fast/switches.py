@@ -72,13 +72,13 @@ def prepare(
     return classifier, report
 
 
-def choose(savings: Literal["exact", "none"], dtype: Precision, asked: Approximate) -> tuple[Switch, ...]:
+def choose(savings: Literal["exact", "none"], dtype: Precision, approximations: Approximate) -> tuple[Switch, ...]:
     """The switches that params.yaml's ``predict`` section asks for, in the order they have to be turned."""
     exact = exact_switches() if savings == "exact" else ()
     merge = [switch for switch in exact if switch.name == "merge_lora"]
     rest = [switch for switch in exact if switch.name != "merge_lora"]
     # adapters are merged before rounding, and int8 takes the layers before they are packed
-    return (*merge, *_precision(dtype), *approximate_switches(asked), *rest)
+    return (*merge, *_precision(dtype), *approximate_switches(approximations), *rest)
 
 
 def exact_switches() -> tuple[Switch, ...]:
@@ -110,28 +110,28 @@ def exact_switches() -> tuple[Switch, ...]:
     )
 
 
-def approximate_switches(asked: Approximate) -> tuple[Switch, ...]:
+def approximate_switches(approximations: Approximate) -> tuple[Switch, ...]:
     """Those of ``predict.approximate`` that are set."""
-    found = []
-    if asked.frames is not None:
-        turn = partial(approx.fewer_frames, frames=asked.frames)
-        found.append(
-            Switch("frames", "approximate", "any", partial(conditions.fewer_frames, frames=asked.frames), turn)
+    switches = []
+    if approximations.frames is not None:
+        turn = partial(approx.fewer_frames, frames=approximations.frames)
+        switches.append(
+            Switch("frames", "approximate", "any", partial(conditions.fewer_frames, frames=approximations.frames), turn)
         )
-    if asked.audio_seconds is not None:
-        possible = partial(conditions.shorter_sound, seconds=asked.audio_seconds)
-        turn = partial(approx.shorter_sound, seconds=asked.audio_seconds)
-        found.append(Switch("audio_seconds", "approximate", "models that hear", possible, turn))
-    if asked.pool_tokens > 1:
-        turn = partial(approx.pool_tokens, factor=asked.pool_tokens)
-        found.append(
+    if approximations.audio_seconds is not None:
+        possible = partial(conditions.shorter_sound, seconds=approximations.audio_seconds)
+        turn = partial(approx.shorter_sound, seconds=approximations.audio_seconds)
+        switches.append(Switch("audio_seconds", "approximate", "models that hear", possible, turn))
+    if approximations.pool_tokens > 1:
+        turn = partial(approx.pool_tokens, factor=approximations.pool_tokens)
+        switches.append(
             Switch("pool_tokens", "approximate", "MLLM, more than one token a frame", conditions.has_grid, turn)
         )
-    if asked.int8:
-        found.append(
+    if approximations.int8:
+        switches.append(
             Switch("int8", "approximate", "CPU with oneDNN's quantised products", conditions.can_quantise, turns.int8)
         )
-    return tuple(found)
+    return tuple(switches)
 
 
 def _precision(dtype: Precision) -> tuple[Switch, ...]:

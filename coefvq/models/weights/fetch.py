@@ -56,8 +56,8 @@ def fetch(source: Source, home: Path | None = None, say: Say = lambda _: None) -
             raise ModelError(f"weights {source.folder}: no such folder; correct the preset's weights")
         return source.folder
     home = home or weights_home()
-    if (found := locate(source, home)) is not None:
-        return found
+    if (cached := locate(source, home)) is not None:
+        return cached
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{source.name}.", dir=home) as scratch:
         folder = Path(scratch) / "part"

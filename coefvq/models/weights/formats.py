@@ -62,7 +62,7 @@ def read_ctranslate2(data: bytes, name: str = "model.bin") -> dict[str, npt.NDAr
         raise ModelError(f"{name}: CTranslate2 format {version}, expected {_CT2_VERSION}; fetch the weights again")
     _text(cursor)  # name of the specification
     cursor.unpack("I")  # its revision
-    found = {}
+    tensors = {}
     for _ in range(cursor.unpack("I")):
         key = _text(cursor)
         shape = tuple(cursor.unpack("I") for _ in range(cursor.unpack("B")))
@@ -70,8 +70,8 @@ def read_ctranslate2(data: bytes, name: str = "model.bin") -> dict[str, npt.NDAr
         kind = _CT2_TYPES[code] if code < len(_CT2_TYPES) else None
         if kind is None or int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize != size:
             raise ModelError(f"{name}: variable {key!r} has an unknown type or a wrong size; fetch the weights again")
-        found[key] = cursor.array(kind, size // np.dtype(kind).itemsize).reshape(shape)
-    return found
+        tensors[key] = cursor.array(kind, size // np.dtype(kind).itemsize).reshape(shape)
+    return tensors
 
 
 def _text(cursor: Cursor) -> str:
@@ -130,14 +130,14 @@ def _normalisation(cursor: Cursor) -> dict[str, str]:
 
 
 def _e5_tensors(cursor: Cursor, data: bytes, name: str) -> dict[str, npt.NDArray[np.float32]]:
-    found = {}
+    tensors = {}
     for _ in range(cursor.unpack("i")):
         key = bytes(cursor.take(cursor.unpack("H"))).decode("ascii")
         code, count = cursor.unpack("B"), cursor.unpack("I")
         offset, size = cursor.unpack("Q"), cursor.unpack("Q")
         raw = Cursor(memoryview(data)[offset:], name).take(size)
-        found[key] = dequantise_q4(raw, count) if code else np.frombuffer(raw, np.float32)
-    return found
+        tensors[key] = dequantise_q4(raw, count) if code else np.frombuffer(raw, np.float32)
+    return tensors
 
 
 def dequantise_q4(raw: memoryview, count: int) -> npt.NDArray[np.float32]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from coefvq.errors import ConfigError
+from coefvq.models.chat import TEMPLATE_FILES
 
 Converter = Literal["efficientnet_lite", "whisper_encoder", "gguf", "e5", "none"]
 
@@ -43,6 +44,11 @@ class Source:
     hub_files: tuple[str, ...] = ()
     wheels: tuple[Wheel, ...] = ()
     folder: Path | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the bytes are named: by commit or hash. A branch can move; a folder is its owner's."""
+        return self.hub is None or _COMMIT.fullmatch(self.revision or "") is not None
 
 
 EFFICIENTNET_LITE2 = Source(
@@ -117,7 +123,10 @@ MULTILINGUAL_E5_SMALL = Source(
 SOURCES = {s.name: s for s in (EFFICIENTNET_LITE2, WHISPER_BASE, SMOLLM2_135M, MULTILINGUAL_E5_SMALL)}
 
 
-_HUB_FILES = ("*.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json")
+_HUB_FILES = (
+    *("*.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"),
+    *TEMPLATE_FILES,
+)
 _CONVERTERS = get_args(Converter)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: keys of an entry of ``weights`` in a preset: those that are needed, and those that may be there
@@ -174,7 +183,7 @@ def _hub(entry: Mapping[str, Any], key: str, floating: bool) -> Source:
     return Source(
         name=f"{name}@{revision[:12]}" if pinned else name,
         licence=str(entry.get("licence", "see the repository")),
-        origin=f"model hub, {repository}",
+        origin=f"model hub, {repository} at {revision[:12]}{'' if pinned else ', not pinned'}",
         megabytes=entry.get("megabytes", 0),
         converted_megabytes=entry.get("megabytes", 0),
         converter="none",

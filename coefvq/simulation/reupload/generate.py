@@ -20,7 +20,7 @@ from typing import Any
 from coefvq.compute.engines import limited_map
 from coefvq.compute.workers import spawn_pool
 from coefvq.config import MediaLimits
-from coefvq.data.importers import read_table
+from coefvq.data.importers import import_table
 from coefvq.errors import DataError
 from coefvq.simulation.reupload.folder import (
     ORIGINALS,
@@ -89,7 +89,7 @@ def reupload(
     limits: MediaLimits,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
-    """Make originals and copies of the clips of ``source`` (any layout of ``importers.read_table``).
+    """Make originals and copies of the clips of ``source`` (any layout of ``importers.import_table``).
 
     The same input and settings give the same bytes whatever ``workers``. A clip that is missing, hostile or
     broken is left out and named in the summary. ``progress`` is told how many more videos are done.
@@ -99,7 +99,7 @@ def reupload(
     """
     planned = _planned(source, settings)
     check_folders(source, out, workers)
-    table = read_table(source)
+    table = import_table(source)
     claim(out, {**asdict(settings), "input": input_digest(table, limits)})
     run = _Run(
         table.root, out, Frames(settings.size, settings.fps, settings.seconds), limits, workers, known_footage(out)
@@ -126,7 +126,7 @@ def count_videos(source: Path, settings: Settings) -> int:
 
 def _planned(source: Path, settings: Settings) -> list[list[ReuploadPlan]]:
     _check(settings)
-    every = originals(read_table(source).frame, settings.seed)
+    every = originals(import_table(source).frame, settings.seed)
     return plans(every, settings.seed, settings.copies, settings.own_edits)
 
 

@@ -87,7 +87,7 @@ def footage_name(video_id: str) -> str:
 
 
 def originals(frame: pd.DataFrame, seed: int) -> list[Original]:
-    """Rows of ``importers.read_table`` as originals; what is missing is made up.
+    """Rows of ``importers.import_table`` as originals; what is missing is made up.
 
     Clips that share a source or creator in the input get one ``creator_id``, since their ``source_id`` will
     name the original: splits are grouped by both, so these clips still stay together.

@@ -81,7 +81,7 @@ class CachePlan:
 
 
 def free_bytes(root: Path, max_bytes: int, reclaimable: int) -> int:
-    """What a store may still take: of its limit, after evicting all that is ``reclaimable``, and of the disk."""
+    """Bytes that the store may still write, by its limit (``reclaimable`` ones can be evicted) and by the disk."""
     import shutil
 
     place = root
@@ -113,16 +113,16 @@ def _timed(
     times = [time.perf_counter()]
     batch = model_inputs(model, model.parts, video, clips)
     times.append(time.perf_counter())
-    found = model.compute(model.parts, batch)
+    features = model.compute(model.parts, batch)
     times.append(time.perf_counter())
     # the bytes of one video as a file of their own: dearer than a shard's share, so the answer is on the safe side
     path = scratch / "measured.safetensors"
     with storage_errors(scratch, "free some space or set runtime.features: off"):
         with atomic_path(path) as temporary:
-            temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in found.items()}))
+            temporary.write_bytes(save({name: tensor.contiguous() for name, tensor in features.items()}))
         times.append(time.perf_counter())
         with safe_open(path, framework="pt") as opened:
-            total = sum(opened.get_tensor(name).clone().nbytes for name in found)
+            total = sum(opened.get_tensor(name).clone().nbytes for name in features)
         times.append(time.perf_counter())
         path.unlink()
     steps = [after - before for before, after in pairwise(times)]

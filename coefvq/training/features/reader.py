@@ -34,8 +34,8 @@ class FeatureReader:
         Raises:
             StorageError: a shard was deleted or damaged meanwhile.
         """
-        found = self.entries[video.video_id]
-        return {name: read_entry(self.shard(name, entry), entry) for name, entry in found.items()}
+        own_entries = self.entries[video.video_id]
+        return {name: read_entry(self.shard(name, entry), entry) for name, entry in own_entries.items()}
 
     def shard(self, name: str, entry: str) -> Path:
         """Where an entry lies."""
@@ -46,9 +46,9 @@ def reader(model: CachedModel, index: Index, videos: Sequence[VideoInput]) -> tu
     """A reader for those of ``videos`` that have all parts, and which those are."""
     entries: dict[str, dict[str, str]] = {}
     for video in videos:
-        found = {part.name: model.entry(part, video) for part in model.parts}
-        if all(entry in index[name] for name, entry in found.items()):
-            entries[video.video_id] = found
+        own_entries = {part.name: model.entry(part, video) for part in model.parts}
+        if all(entry in index[name] for name, entry in own_entries.items()):
+            entries[video.video_id] = own_entries
     return FeatureReader(index, entries), [video.video_id in entries for video in videos]
 
 

@@ -43,16 +43,16 @@ class FeatureStore:
         A shard that is no whole safetensors file any more is deleted.
         """
         wanted = set(wanted)
-        found: dict[str, Path] = {}
+        folders: dict[str, Path] = {}
         with self._locked():
             for shard in self.shards(key.digest):
                 entries = entries_of(shard)
                 if entries is None:
                     shard.unlink(missing_ok=True)
                 else:
-                    found |= dict.fromkeys(wanted.intersection(entries), shard)
-            lease.protect(set(found.values()))
-        return found
+                    folders |= dict.fromkeys(wanted.intersection(entries), shard)
+            lease.protect(set(folders.values()))
+        return folders
 
     def write(self, key: PartKey, tensors: Mapping[str, torch.Tensor], lease: Lease) -> Path:
         """Add a shard; the least recently used ones make room.

@@ -13,7 +13,7 @@ from coefvq.models.dataset import VideoDataset
 from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.store import FeatureStore
-from coefvq.training.loop import fit
+from coefvq.training.loop import FitData, FitPlan, fit
 from coefvq.training.sampling import LengthGrouped
 from tests.settings import training_settings
 from tests.unit.frozen_models import frozen_model, stored_clips
@@ -75,11 +75,8 @@ def test_the_trainer_takes_the_order_of_the_sampler(tmp_path: Path) -> None:
     lengths = [3, 9, 4, 8, 5, 7, 6, 2]
     fit(
         frozen_model("frames"),
-        train,
-        val,
-        training_settings(num_train_epochs=2.0),
-        1,
-        sampler=LengthGrouped(lengths, 4, 1),
+        FitData(train, val, sampler=LengthGrouped(lengths, 4, 1)),
+        FitPlan(training_settings(num_train_epochs=2.0), 1),
     )
     expected = LengthGrouped(lengths, 4, 1)
     first = list(expected)

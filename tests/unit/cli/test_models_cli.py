@@ -54,10 +54,13 @@ def test_plan_says_all_that_a_buyer_asks() -> None:
     for word in ("tokens per video", "FLOPs per video", "per million videos", "ZeRO-2", "fits in 80.0 GiB"):
         assert word in text
     assert facts["visual_tokens"] == 8 * 196 + 1
+    assert facts["template_tokens"] == 9
+    assert facts["not_pinned"] == ["tower_frames"]
+    assert "not pinned: tower_frames; give a commit in a preset of your own (extends: paper)" in text
     assert facts["forward_flops_per_million_videos"] == pytest.approx(1e6 * sum(facts["flops_per_video"].values()))
     # a decoder costs about two FLOPs per weight and token; attention comes on top
     layers = facts["parameters"]["language model"] - 152_128 * 3584 + facts["parameters"]["LoRA"]
-    least = 2 * layers * (1569 + 64 + 1)
+    least = 2 * layers * (1569 + 64 + 9)
     assert least <= facts["flops_per_video"]["language"] <= 1.1 * least
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coefvq.config import LabelSource
-from coefvq.data.importers import apply_labels, open_table, parquet_reader, read_table
+from coefvq.data.importers import apply_labels, import_table, open_table, parquet_reader
 from coefvq.data.importers.values import MAX_TEXT
 from coefvq.errors import DataError
 
@@ -34,7 +34,7 @@ def write_csv(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_video_folder_with_csv(tmp_path: Path) -> None:
-    table = read_table(write_csv(tmp_path, ROWS))
+    table = import_table(write_csv(tmp_path, ROWS))
     frame = apply_labels(table, FIGHT)
     assert table.root == tmp_path
     assert list(frame["video_id"]) == ["a", "b"]
@@ -54,10 +54,10 @@ def test_tables_of_every_format_give_the_same_rows(tmp_path: Path, kind: str) ->
         path.write_text("\n".join(json.dumps(row) for row in ROWS))
     else:
         frame.to_parquet(path)
-    table = read_table(path)
+    table = import_table(path)
     assert table.root == tmp_path
     assert table.frame[["uri", "title", "views"]].equals(
-        read_table(write_csv(tmp_path, ROWS)).frame[["uri", "title", "views"]]
+        import_table(write_csv(tmp_path, ROWS)).frame[["uri", "title", "views"]]
     )
 
 
@@ -65,7 +65,7 @@ def test_folders_named_after_labels(tmp_path: Path) -> None:
     for label in ("fight", "normal"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "x.mp4").touch()
-    frame = apply_labels(read_table(tmp_path), FIGHT)
+    frame = apply_labels(import_table(tmp_path), FIGHT)
     assert sorted(frame["uri"]) == ["fight/x.mp4", "normal/x.mp4"]
     assert frame["video_id"].is_unique
     assert sorted(frame["label_icd"]) == [0, 1]
@@ -74,14 +74,14 @@ def test_folders_named_after_labels(tmp_path: Path) -> None:
 def test_parquet_with_timestamps_and_gaps(tmp_path: Path) -> None:
     frame = pd.DataFrame(ROWS).assign(published_at=pd.to_datetime(["2026-01-01", None], utc=True))
     frame.to_parquet(tmp_path / "t.parquet")
-    published = read_table(tmp_path / "t.parquet").frame["published_at"]
+    published = import_table(tmp_path / "t.parquet").frame["published_at"]
     assert published[0].startswith("2026-01-01")
     assert pd.isna(published[1])
 
 
 def test_empty_label_is_unlabelled(tmp_path: Path) -> None:
     rows = [{**ROWS[0], "label": "1"}, {**ROWS[1], "label": ""}]
-    frame = apply_labels(read_table(write_csv(tmp_path, rows)), {"icd": LabelSource(column="label", positive=None)})
+    frame = apply_labels(import_table(write_csv(tmp_path, rows)), {"icd": LabelSource(column="label", positive=None)})
     assert frame["label_icd"].tolist() == [1, pd.NA]
 
 
@@ -97,26 +97,26 @@ def test_empty_label_is_unlabelled(tmp_path: Path) -> None:
 def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
     write_csv(tmp_path, [ROWS[0], {**ROWS[1], **change}])
     with pytest.raises(DataError) as caught:
-        read_table(tmp_path)
+        import_table(tmp_path)
     assert expected in str(caught.value)
     assert "metadata.csv" in str(caught.value)
 
 
 def test_label_outside_zero_and_one(tmp_path: Path) -> None:
-    table = read_table(write_csv(tmp_path, [ROWS[0], {**ROWS[1], "label": "2"}]))
+    table = import_table(write_csv(tmp_path, [ROWS[0], {**ROWS[1], "label": "2"}]))
     with pytest.raises(DataError, match=r"row 2: label = 'fight': expected 0, 1 or empty.*ingest\.labels\.icd"):
         apply_labels(table, {"icd": LabelSource(column="label", positive=None)})
 
 
 def test_a_positive_value_that_never_occurs_is_a_misspelling(tmp_path: Path) -> None:
-    table = read_table(write_csv(tmp_path, ROWS))
+    table = import_table(write_csv(tmp_path, ROWS))
     with pytest.raises(DataError, match=r"never holds 'fihgt' .*values there: fight, normal"):
         apply_labels(table, {"icd": LabelSource(column="label", positive=("fight", "fihgt"))})
 
 
 def test_missing_label_column_lists_the_others(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'y' for issue icd.*file_name"):
-        apply_labels(read_table(write_csv(tmp_path, ROWS)), {"icd": LabelSource(column="y", positive=None)})
+        apply_labels(import_table(write_csv(tmp_path, ROWS)), {"icd": LabelSource(column="y", positive=None)})
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty_folder", "odd.txt", "broken.jsonl", "broken.parquet"])
@@ -126,7 +126,7 @@ def test_what_is_no_table(tmp_path: Path, name: str) -> None:
     (tmp_path / "broken.jsonl").write_text('{"file_name": "a.mp4"}\n{')
     (tmp_path / "broken.parquet").write_text("x")
     with pytest.raises(DataError) as caught:
-        read_table(tmp_path / name)
+        import_table(tmp_path / name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -135,7 +135,7 @@ def test_rows_of_a_jsonl_are_its_lines(tmp_path: Path) -> None:
     rows = [json.dumps(ROWS[0]), json.dumps(ROWS[0])]
     (tmp_path / "t.jsonl").write_text("\n".join(rows))
     with pytest.raises(DataError, match=r"row 2: duplicate video_id 'a' \(first in row 1\)"):
-        read_table(tmp_path / "t.jsonl")
+        import_table(tmp_path / "t.jsonl")
 
 
 def rows_of(source: Path, labels: dict[str, LabelSource] | None = None) -> list[dict[str, Any]]:
@@ -229,7 +229,7 @@ def test_a_folder_without_rights_costs_only_its_clips() -> None:
         if own == 0:  # root may read everything
             os.seteuid(65534)
         try:
-            table = read_table(folder)
+            table = import_table(folder)
         finally:
             os.seteuid(own)
     assert table.frame["uri"].tolist() == ["1/a.mp4"]

@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coefvq.config import LabelSource
-from coefvq.data.importers import open_table, read_table
+from coefvq.data.importers import import_table, open_table
 from coefvq.data.importers.columns import Expected, table_columns
 from coefvq.data.importers.text_readers import read_csv
 from coefvq.data.raw_table import canonical_rows, column, read_chunks, same_facts, to_chunks, write_table
@@ -148,7 +148,7 @@ def test_words_that_pandas_takes_for_gaps_stay_text(tmp_path: Path, kind: str) -
     rows = [{"file_name": f"{i}.mp4", "video_id": word, "title": word} for i, word in enumerate(words)]
     source = table(tmp_path / f"t.{kind}", rows)
     assert [(row["video_id"], row["title"]) for row in rows_of(source)] == [(word, word) for word in words]
-    frame = read_table(source).frame
+    frame = import_table(source).frame
     assert (frame["video_id"].tolist(), frame["title"].tolist()) == (words, words)
 
 

@@ -156,7 +156,7 @@ def starter_like() -> Classifier:
 def test_its_published_towers_are_held_once_for_all_models() -> None:
     pool = TowerPool()
     assert pool.adopt(starter_like()) == 0
-    assert len(pool.held) == 3
+    assert len(pool.towers) == 3
     assert pool.adopt(starter_like()) == 3
 
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 from coefvq.cli.reupload import reupload as command
-from coefvq.data.importers import read_table
+from coefvq.data.importers import import_table
 from coefvq.data.media.decode import DEFAULT_LIMITS, stream_info
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import roc_auc
@@ -163,7 +163,7 @@ def test_table_holds_the_ground_truth(many: Path) -> None:
 
 def test_the_importer_reads_it(made: tuple[Path, Summary]) -> None:
     out, summary = made
-    table = read_table(out).frame
+    table = import_table(out).frame
     labels = [row["label_ucc"] for row in rows_of(out)]
     assert (labels.count("0"), labels.count("1")) == (summary.originals, summary.copies) == (6, len(table) - 6)
     assert table["title"].str.len().min() > 0

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coefvq.data.importers import read_table
+from coefvq.data.importers import import_table
 from coefvq.errors import MediaError
 from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit, painter
 from coefvq.simulation.reupload.encode import SAMPLE_RATE, read_frames, read_sound, retimed, write_clip, write_to_size
@@ -207,7 +207,7 @@ def test_names_that_lead_to_no_file(tmp_path: Path, limits, uri: str, reason: st
 
 def table(tmp_path: Path, text: str) -> pd.DataFrame:
     (tmp_path / "table.csv").write_text(text, encoding="utf-8")
-    return read_table(tmp_path / "table.csv").frame
+    return import_table(tmp_path / "table.csv").frame
 
 
 def test_what_the_table_says_is_kept_and_linked_clips_stay_together(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from coefvq.models.classifier import Classifier, base_config, build
 from coefvq.models.dataset import VideoDataset
 from coefvq.records import VideoInput
 from coefvq.training.checkpoints import CheckpointFolder
-from coefvq.training.loop import FitResult, fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
@@ -46,7 +46,7 @@ def trained(
     )
     seed_everything(3)
     model = build(base_config("icd", params, MEDIA), None)
-    return model, fit(model, rows(0, 24), rows(100, 112), settings, 3, checkpoints=checkpoints)
+    return model, fit(model, FitData(rows(0, 24), rows(100, 112)), FitPlan(settings, 3, checkpoints=checkpoints))
 
 
 def test_the_mean_is_that_of_the_last_steps(tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path: Path, monkeyp
 
 
 def test_a_second_training_of_the_same_model_is_kept_away(tmp_path: Path) -> None:
-    with folder(tmp_path).held(), pytest.raises(TrainingError, match="another process"), folder(tmp_path).held():
+    with folder(tmp_path).lock(), pytest.raises(TrainingError, match="another process"), folder(tmp_path).lock():
         pass
-    with folder(tmp_path).held():
+    with folder(tmp_path).lock():
         pass
 
 

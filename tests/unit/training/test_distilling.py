@@ -16,7 +16,7 @@ from coefvq.models.attention_base import AttentionClassifier, VectorTokens
 from coefvq.models.dataset import VideoDataset
 from coefvq.models.heads import MISSING_LABEL
 from coefvq.training.distilling import Lesson, WithTeacher, standardise, teacher_logits, teacher_loss
-from coefvq.training.loop import fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from coefvq.training.losses import ClassificationLoss, LossSpec
 from coefvq.training.objective import WithLoss
 from tests.settings import training_settings
@@ -97,11 +97,10 @@ def student(tmp_path: Path, lesson: Lesson | None, seed: int = 0) -> dict[str, t
     params = training_settings(num_train_epochs=2.0, learning_rate=0.01)
     fit(
         made,
-        VideoDataset(videos[:12], store, labels),
-        VideoDataset(videos[12:], store, [0, 1, 0, 1]),
-        params,
-        seed,
-        lesson=lesson,
+        FitData(
+            VideoDataset(videos[:12], store, labels), VideoDataset(videos[12:], store, [0, 1, 0, 1]), lesson=lesson
+        ),
+        FitPlan(params, seed),
     )
     return {name: value.clone() for name, value in made.network.state_dict().items()}
 

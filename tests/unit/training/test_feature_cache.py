@@ -21,7 +21,7 @@ from coefvq.training.features.build import Built, FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import feature_collator, reader
 from coefvq.training.features.store import FeatureStore, entries_of, read_entry
-from coefvq.training.loop import FitResult, fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything
 from tests.unit.frozen_models import KINDS, frozen_model, stored_clips, training
 
 GIB = 2**30
@@ -80,7 +80,7 @@ def fitted(model: Classifier, videos: list[VideoInput], clips: ClipStore, root: 
     labels = [number % 2 for number in range(len(videos))]
     train = VideoDataset(videos[:8], clips, labels[:8], lookup, reads_clips=lookup is None)
     val = VideoDataset(videos[8:], clips, labels[8:], lookup, reads_clips=lookup is None)
-    return fit(model, train, val, training(), 3, collator=collator)
+    return fit(model, FitData(train, val, collator=collator), FitPlan(training(), 3))
 
 
 def test_a_part_that_trains_reads_its_own_input(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_bad_clips_are_skipped_up_to_the_limit(
     )
     with opened(lenient, model, videos, 2, "icd base") as inputs:
         dataset = inputs.dataset(videos, [0, 1, 0, 1])
-        assert inputs.kept(videos) == [0, 2, 3]
+        assert inputs.readable(videos) == [0, 2, 3]
         assert dataset.labels == [0, 0, 1]
         batch = inputs.collator([dataset[0], dataset[2]])
         assert ("frame_features" in batch) == (features == "on")

@@ -24,7 +24,7 @@ from coefvq.models.dataset import Example, VideoDataset
 from coefvq.records import VideoInput
 from coefvq.training.arguments import use_bf16
 from coefvq.training.checkpoints import CheckpointFolder
-from coefvq.training.loop import FitResult, fit, seed_everything
+from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything
 from coefvq.training.parameters import part_of
 from tests.settings import training_settings
 
@@ -72,7 +72,9 @@ def trained(store: ClipStore, settings: Training, seed: int = 1) -> tuple[Classi
     train, train_labels = videos(0, 48)
     val, val_labels = videos(100, 124)
     return model, fit(
-        model, VideoDataset(train, store, train_labels), VideoDataset(val, store, val_labels), settings, seed
+        model,
+        FitData(VideoDataset(train, store, train_labels), VideoDataset(val, store, val_labels)),
+        FitPlan(settings, seed),
     )
 
 
@@ -220,12 +222,8 @@ def test_a_loss_that_is_not_finite_names_the_videos_and_keeps_the_last_checkpoin
     with pytest.raises(TrainingError, match=r"training loss is nan on videos .*\b3\b") as caught:
         fit(
             model,
-            titled(0, 16, store),
-            titled(100, 108, store),
-            settings,
-            1,
-            collator=poison(model),
-            checkpoints=folder,
+            FitData(titled(0, 16, store), titled(100, 108, store), collator=poison(model)),
+            FitPlan(settings, 1, checkpoints=folder),
         )
     named = str(caught.value).split("videos ")[1].split(";")[0].split(", ")
     assert len(named) == 8
@@ -238,7 +236,11 @@ def test_a_validation_score_that_is_not_finite_names_the_video(store: ClipStore)
     settings = training(num_train_epochs=1.0)
     model = fresh(settings)
     with pytest.raises(TrainingError, match="no finite score for videos 103;"):
-        fit(model, titled(0, 16, store), titled(100, 108, store), settings, 1, collator=poison(model, "103"))
+        fit(
+            model,
+            FitData(titled(0, 16, store), titled(100, 108, store), collator=poison(model, "103")),
+            FitPlan(settings, 1),
+        )
 
 
 def test_early_stopping_ends_after_patience(store: ClipStore) -> None:
@@ -259,7 +261,7 @@ def test_head_and_projector_learn_at_their_own_rates(store: ClipStore) -> None:
     settings = training(num_train_epochs=1.0, head_learning_rate=1e-12, weight_decay=0.1)
     before = fresh(settings).network.state_dict()
     model = fresh(settings)
-    fit(model, titled(0, 16, store), titled(100, 108, store), settings, 1)
+    fit(model, FitData(titled(0, 16, store), titled(100, 108, store)), FitPlan(settings, 1))
     moved = {name: (value - before[name]).abs().max().item() for name, value in model.network.named_parameters()}
     assert max(value for name, value in moved.items() if name.startswith("head")) < 1e-7
     assert max(value for name, value in moved.items() if not name.startswith("head")) > 1e-4
@@ -288,7 +290,7 @@ def test_accumulated_batches_are_stepped_over_once(store: ClipStore) -> None:
         settings = training(num_train_epochs=2.0, per_device_train_batch_size=size, gradient_accumulation_steps=steps)
         model = fresh(settings)
         model.network.apply(lambda module: module.register_forward_pre_hook(keep_still) and None)
-        fit(model, titled(0, 16, store), titled(100, 108, store), settings, 1)
+        fit(model, FitData(titled(0, 16, store), titled(100, 108, store)), FitPlan(settings, 1))
         results.append(model.network.state_dict()["head.weight"])
     assert torch.allclose(results[0], results[1], atol=1e-5)
 
@@ -318,7 +320,7 @@ def test_a_resumed_run_ends_as_the_whole_one_though_the_best_epoch_was_before(st
     """Batch statistics, a best epoch from before the stop, and its listener hears of all epochs."""
     settings = training(num_train_epochs=5.0, learning_rate=0.08)
     whole = fresh(settings)
-    expected = fit(whole, titled(0, 24, store), titled(100, 112, store), settings, 1)
+    expected = fit(whole, FitData(titled(0, 24, store), titled(100, 112, store)), FitPlan(settings, 1))
     assert expected.best_epoch < 5.0
 
     folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"}, steps=2)
@@ -329,9 +331,17 @@ def test_a_resumed_run_ends_as_the_whole_one_though_the_best_epoch_was_before(st
             raise StopHereError
 
     with pytest.raises(StopHereError):
-        fit(stopped, titled(0, 24, store), titled(100, 112, store), settings, 1, stop_after_four, checkpoints=folder)
+        fit(
+            stopped,
+            FitData(titled(0, 24, store), titled(100, 112, store)),
+            FitPlan(settings, 1, stop_after_four, checkpoints=folder),
+        )
     resumed = fresh(settings)
-    found = fit(resumed, titled(0, 24, store), titled(100, 112, store), settings, 1, heard.append, checkpoints=folder)
+    found = fit(
+        resumed,
+        FitData(titled(0, 24, store), titled(100, 112, store)),
+        FitPlan(settings, 1, heard.append, checkpoints=folder),
+    )
     assert found.curve == expected.curve == tuple(heard)
     assert found.best_epoch == expected.best_epoch
     weights = whole.network.state_dict()
@@ -343,13 +353,17 @@ def test_a_finished_run_is_not_trained_again(store: ClipStore, tmp_path: Path) -
     settings = training(num_train_epochs=1.5)
     folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"})
     first, second = fresh(settings), fresh(settings)
-    result = fit(first, titled(0, 16, store), titled(100, 108, store), settings, 1, checkpoints=folder)
+    result = fit(
+        first, FitData(titled(0, 16, store), titled(100, 108, store)), FitPlan(settings, 1, checkpoints=folder)
+    )
 
     def no_batch(_: Sequence[Example]) -> dict[str, torch.Tensor]:
         raise AssertionError("it trains")
 
     again = fit(
-        second, titled(0, 16, store), titled(100, 108, store), settings, 1, collator=no_batch, checkpoints=folder
+        second,
+        FitData(titled(0, 16, store), titled(100, 108, store), collator=no_batch),
+        FitPlan(settings, 1, checkpoints=folder),
     )
     assert again.curve == result.curve
     weights = first.network.state_dict()
@@ -362,7 +376,7 @@ def test_weights_that_are_not_finite_are_never_a_checkpoint(store: ClipStore, tm
     folder = CheckpointFolder(tmp_path / "kept", {"preset": "tiny"}, steps=1)
     model = fresh(settings)
     with pytest.raises(TrainingError, match=r"not finite|loss is"):
-        fit(model, titled(0, 24, store), titled(100, 108, store), settings, 1, checkpoints=folder)
+        fit(model, FitData(titled(0, 24, store), titled(100, 108, store)), FitPlan(settings, 1, checkpoints=folder))
     found = folder.newest()
     assert found is None or all(t.isfinite().all() for t in load_file(found.path / "model.safetensors").values())
     assert not list(folder.root.glob(".step-*"))

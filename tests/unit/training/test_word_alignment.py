@@ -32,7 +32,7 @@ def aligned(made: MultimodalLLM, text: TextEncoder, batch: Batch, epochs: int = 
 def test_words_are_those_of_any_of_the_descriptions(text: TextEncoder) -> None:
     found = description_words(text, [(WORDS[0], WORDS[1]), (WORDS[0],), ()])
     wanted = [set(text.tokenizer.encode(words, add_special_tokens=False).ids) for words in WORDS]
-    rows = [{int(i) for i in found.ids[row]} for row in found.told]
+    rows = [{int(i) for i in found.ids[row]} for row in found.occurrence]
     assert rows == [wanted[0] | wanted[1], wanted[0], set()]
     assert found.ids.tolist() == sorted(wanted[0] | wanted[1])
 
@@ -48,7 +48,7 @@ def test_tokens_come_to_point_at_their_words(text: TextEncoder, batch: Batch) ->
         visual, sound = made.tokens(**batch)
     assert sound is not None
     evidence = (visual.mean(dim=1) + sound) @ table.T
-    red, blue = words.told[0] & ~words.told[1], words.told[1] & ~words.told[0]
+    red, blue = words.occurrence[0] & ~words.occurrence[1], words.occurrence[1] & ~words.occurrence[0]
     towards_red = evidence[:, red].mean(dim=1) - evidence[:, blue].mean(dim=1)
     assert towards_red[::2].min() > towards_red[1::2].max()
 

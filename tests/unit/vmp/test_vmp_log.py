@@ -150,5 +150,5 @@ def test_a_log_that_has_lost_its_id_says_so(tmp_path: Path) -> None:
         log.publish([A])
         with log.database.transaction() as connection:
             connection.execute("DELETE FROM state")
-        with pytest.raises(DataError, match="lost its id.*restore it from a copy"):
+        with pytest.raises(DataError, match=r"lost its id.*restore it from a copy"):
             log.state_id()

@@ -1,4 +1,4 @@
-"""Correlated binormal scores: two models' scores with given R@P curves, for tests and for what-ifs.
+"""Correlated binormal scores: two models' scores with given R@P curves, for `paper_tables.py` and for what-ifs.
 
 In each class both latent scores are jointly normal. Negatives are standard normal; positives have a mean
 (``shift``) and a standard deviation (``scale``) per model; the two models' correlation may differ by class.
@@ -133,8 +133,8 @@ class _Pair:
         x = low + half * (_NODES + 1.0)
         density = half * _NODE_WEIGHTS * np.exp(-(x**2) / 2.0) / np.sqrt(2.0 * np.pi)
         u = (_GRID[:, None] - self.mllm.shift) / self.mllm.scale
-        given = ndtr((self.correlation * x[None, :] - u) / np.sqrt(1.0 - self.correlation**2))
-        return np.asarray(given @ density)
+        conditional = ndtr((self.correlation * x[None, :] - u) / np.sqrt(1.0 - self.correlation**2))
+        return np.asarray(conditional @ density)
 
 
 _STANDARD = Binormal(0.0, 1.0)
@@ -186,11 +186,11 @@ def fit_simulator(
     """
     base, mllm = fit_binormal(base_recall_at, prevalence), fit_binormal(mllm_recall_at, prevalence)
 
-    def made(x: FloatArray) -> ScoreSimulator:
+    def simulated(x: FloatArray) -> ScoreSimulator:
         return ScoreSimulator(prevalence, base, mllm, float(np.tanh(x[0])), float(np.tanh(x[1])))
 
     def miss(x: FloatArray) -> FloatArray:
-        simulator = made(x)
+        simulator = simulated(x)
         return np.array(
             [simulator.cascade_recall(p_base, p) - r / 100.0 for p_base, row in cascade for p, r in row.items()]
         )
@@ -198,4 +198,4 @@ def fit_simulator(
     # several valleys: look over a coarse grid, then descend from its best point
     grid = np.arctanh(_CORRELATIONS)
     start = min(((p, n) for p in grid for n in grid), key=lambda x: float(np.sum(miss(np.array(x)) ** 2)))
-    return made(least_squares(miss, start, diff_step=1e-3, bounds=(-2.4, 2.4)).x)
+    return simulated(least_squares(miss, start, diff_step=1e-3, bounds=(-2.4, 2.4)).x)

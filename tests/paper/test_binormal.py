@@ -9,9 +9,9 @@ import pytest
 from coefvq.cascade.curves import recall_at_precision
 from coefvq.cascade.paper_tables import PAPER
 from coefvq.cascade.search import ScoredSplit, search
-from coefvq.cascade.simulator import Binormal, ScoreSimulator, fit_binormal
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from binormal import Binormal, ScoreSimulator, fit_binormal
 from paper_tables import compare, fitted
 
 SIMULATOR = ScoreSimulator(0.1, Binormal(2.0, 0.9), Binormal(2.6, 1.1), 0.5, 0.4)
