@@ -78,7 +78,7 @@ class NetworkBuilder:
         size = self.preset.frame_size or self.media.frame_size
         tower = SiglipTower(self.preset.siglip, size, ids.pad)
         if (folder := self._folder("siglip")) is not None:
-            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder, self._key("siglip"), self.mapped)
+            pretrained.load_siglip(tower.encoder, folder, self._key("siglip"), self.mapped)
         audio = self._audio("tower_audio", self.preset.tower_audio, freeze) if hears else None
         if freeze:
             freeze_module(tower)
@@ -122,7 +122,7 @@ class NetworkBuilder:
         if folder is not None:
             check_checkpoint(folder, part, self._key("vision"), "vision_config")
             check_checkpoint(folder, self.preset.language, self._key("language"), "text_config")
-            model = pretrained.onevision_model(folder)
+            model = pretrained.onevision_model(folder, self._key("onevision"), torch.float32)
         else:
             size = self.preset.frame_size or self.media.frame_size
             model = LlavaOnevisionModel(onevision_config(part, self.preset.language, size))
@@ -144,7 +144,7 @@ class NetworkBuilder:
         vision = CnnBranch(part, language.hidden_size, motion)
         decoder = _decoder(decoder_config(language))
         if (folder := self._folder("vision")) is not None:
-            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder, self._key("vision"), self.mapped)
+            pretrained.load_frame_encoder(vision.tower, part, folder, self._key("vision"), self.mapped)
             nn.init.constant_(vision.scale, _EMBEDDING_STD)
         if (folder := self._folder("language")) is not None:
             pretrained.load_decoder(decoder, language, folder, self._key("language"), self.mapped)
