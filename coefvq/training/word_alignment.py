@@ -186,7 +186,7 @@ class WordReader(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[B,D] -> [B,V]."""
-        found: torch.Tensor = self.map(self.level(states.float()))
+        found: torch.Tensor = self.map(self.level(states.float()).to(self.map.weight.dtype))
         return found
 
     def loss(self, states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
