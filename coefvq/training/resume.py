@@ -114,6 +114,7 @@ class Resume(TrainerCallback):
 
     def _save(self, state: TrainerState, finished: bool, optimizer: Any, lr_scheduler: Any, **_: Any) -> None:
         step, folder = state.global_step, self._folder
+        self._model.check_losses()
         weights = dict(changing(self._model))
         if rank() == 0:
             _check_finite(weights, step)
