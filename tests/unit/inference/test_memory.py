@@ -11,6 +11,7 @@ import torch
 from coefvq.errors import MLLMUnavailableError, ModelError
 from coefvq.inference import score_dataset
 from coefvq.models.classifier import Classifier, ModelConfig, build
+from coefvq.models.dataset import VideoDataset
 from coefvq.models.text import train_text_encoder
 from tests.reliability.training_child import MEDIA, WORDS, rows
 
@@ -28,6 +29,11 @@ def made(kind: str) -> Classifier:
     return build(config, train_text_encoder(WORDS, 512, 16))
 
 
+def unlabelled(count: int) -> VideoDataset:
+    plain = rows(0, count)
+    return VideoDataset(plain._videos, plain._store)
+
+
 def limited(classifier: Classifier, room: int, error: Exception = FULL) -> list[int]:
     """A card with room for so many videos; the list grows by the size of each batch that is tried."""
     tried: list[int] = []
@@ -43,7 +49,7 @@ def limited(classifier: Classifier, room: int, error: Exception = FULL) -> list[
 
 @pytest.mark.parametrize("kind", ["base", "mllm"])
 def test_a_batch_that_does_not_fit_is_halved_and_so_are_later_ones(kind: str) -> None:
-    data, classifier = rows(0, 12), made(kind)
+    data, classifier = unlabelled(12), made(kind)
     expected = score_dataset(classifier, data, classifier.collator, batch_size=8)
     tried = limited(classifier, 2)
     assert score_dataset(classifier, data, classifier.collator, batch_size=8) == pytest.approx(expected, abs=1e-6)
@@ -55,17 +61,17 @@ def test_an_mllm_without_a_card_is_unavailable(error: Exception) -> None:
     classifier = made("mllm")
     limited(classifier, 0, error)
     failed: list[int] = []
-    with pytest.raises(MLLMUnavailableError, match="mllm model of icd: .*free the card"):
-        score_dataset(classifier, rows(0, 3), classifier.collator, failed=lambda at, _: failed.append(at))
+    with pytest.raises(MLLMUnavailableError, match=r"mllm model of icd: .*free the card"):
+        score_dataset(classifier, unlabelled(3), classifier.collator, failed=lambda at, _: failed.append(at))
     assert failed == []  # no row is an error of its own: the policy decides about all of them
 
 
 def test_a_base_model_without_room_gives_error_rows_and_ends_a_run_that_takes_none() -> None:
     classifier, errors = made("base"), dict[int, Exception]()
     limited(classifier, 0)
-    scores = score_dataset(classifier, rows(0, 3), classifier.collator, failed=errors.__setitem__)
+    scores = score_dataset(classifier, unlabelled(3), classifier.collator, failed=errors.__setitem__)
     assert np.isnan(scores).all()
     assert sorted(errors) == [0, 1, 2]
     with pytest.raises(ModelError, match="base model of icd: one video needs more memory") as caught:
-        score_dataset(classifier, rows(0, 3), classifier.collator)
+        score_dataset(classifier, unlabelled(3), classifier.collator)
     assert not isinstance(caught.value, MLLMUnavailableError)
