@@ -19,7 +19,7 @@ DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.
 
 @contextmanager
 def fixed_precision(root: nn.Module) -> Iterator[None]:
-    """Within the block, ``root`` may be cast as a whole (``root.to(torch.bfloat16)``, as DeepSpeed does).
+    """Within the block, ``root`` may be cast as a whole (``root.to(torch.bfloat16)``, or by DeepSpeed).
 
     Fixed tensors move with the others and keep their precision. These are the buffers of modules without parameters
     of their own: a rotary frequency rounded to bfloat16 is wrong by 1.5 rad at position 1,632, a counter stands still

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from coefvq.errors import TrainingError
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.precision import fixed_precision
 from coefvq.training.cost import Meter
 from coefvq.training.losses import ClassificationLoss
 from coefvq.training.ranks import summed
@@ -106,13 +105,6 @@ class Monitored(nn.Module):
             self._watch(output["loss"].detach(), index)
             self.meter.add(len(index), batch.get("attention_mask"))
         return output
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """Moves and casts as of any module, but what may not be rounded stays: DeepSpeed casts all it is given."""
-        with fixed_precision(self):
-            moved: Self = super()._apply(fn, recurse)
-        self.loss_sum = self.loss_sum.to(fn(self.loss_sum).device)
-        return moved
 
     def mean_loss(self) -> float:
         """Mean over the training batches since the last call, over all ranks.

@@ -21,8 +21,8 @@ from coefvq.training.word_alignment import Words
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
 IDS = TokenIds(pad=0, video=1)
-#: stays on the CPU on purpose: one batch of it goes to the device at a time
-AT_HOME = ("words.told", "words.ids")
+#: on the CPU on purpose: of words one batch at a time goes to the device, and the sum follows the first loss
+AT_HOME = ("words.told", "words.ids", "loss_sum")
 
 
 def make(kind: str) -> Any:
