@@ -92,6 +92,9 @@ def plan(
     text_tokens: Annotated[int, typer.Option(min=0, max=2**20, help="Tokens of title and stickers.")] = 64,
     rank: Annotated[int, typer.Option(min=0, max=2**20, help="LoRA rank; alpha is twice as much.")] = 32,
     fusion: Annotated[Literal["late", "early", "none"], typer.Option(help="What becomes of the sound.")] = "late",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing/--no-checkpointing", help="activation_checkpointing of the training.")
+    ] = True,
     presets: PresetsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -110,7 +113,15 @@ def plan(
     lora = Lora(rank=rank, alpha=2 * rank, dropout=0.0)
     gib = gibibytes(memory)
     result = make_plan(
-        chosen, media, lora, fusion, gpus=gpus, memory_gib=gib, batch_size=batch_size, text_tokens=text_tokens
+        chosen,
+        media,
+        lora,
+        fusion,
+        gpus=gpus,
+        memory_gib=gib,
+        batch_size=batch_size,
+        text_tokens=text_tokens,
+        activation_checkpointing=checkpointing,
     ).as_dict()
     if as_json:
         echo_json(result, indent=2)

@@ -50,14 +50,17 @@ def plan_text(result: dict[str, Any], gib: float) -> str:
     lines += [_line(part, f"{count / 1e12:,.3f} T") for part, count in flops.items()]
     lines.append(_line("total", f"{result['forward_flops_per_video'] / 1e12:,.3f} T"))
     lines.append(_line("per million videos", f"{result['forward_flops_per_million_videos'] / 1e18:,.3f} E"))
-    lines += ["", f"memory per rank: {ranks} rank(s), ZeRO-2, bf16, {result['batch_size']} video(s) per rank"]
-    words = {"optimizer": "optimizer states", "activations": "activations, estimate"}
+    how = "ZeRO-2, bf16" if ranks > 1 else "bf16"
+    lines += ["", f"memory per rank: {ranks} rank(s), {how}, {result['batch_size']} video(s) per rank"]
+    kept = "checkpointing" if result["activation_checkpointing"] else "no checkpointing"
+    words = {"optimizer": "optimizer states", "activations": f"activations, {kept}"}
     parts = {words.get(name, name.replace("_", " ")): value for name, value in memory.items() if name != "fits"}
     lines += [_line(name, f"{value:,.2f} GiB") for name, value in parts.items()]
     verdict = "fits" if memory["fits"] else "does NOT fit"
     lines += ["", f"{verdict} in {gib:,.1f} GiB; a tenth of it is left for CUDA and NCCL themselves"]
     if not memory["fits"]:
-        lines.append("try fewer frames (--frames), a smaller --batch-size or a smaller preset")
+        advice = "" if result["activation_checkpointing"] else "--checkpointing, "
+        lines.append(f"try {advice}fewer frames (--frames), a smaller --batch-size or a smaller preset")
     if result["not_pinned"]:
         roles = ", ".join(result["not_pinned"])
         lines.append(f"not pinned: {roles}; give a commit in a preset of your own (extends: {result['preset']})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from coefvq.compute.workers import shared_pool
 from coefvq.data.media.clips import ClipStore
-from coefvq.errors import CoefVQError, MediaError, ModelError
+from coefvq.errors import CoefVQError, MediaError, MLLMUnavailableError, ModelError
 from coefvq.records import VideoInput
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def score_batches(
 
     Raises:
         MediaError: a clip does not decode.
-        ModelError: a video's logits are not finite, or no head answers for ``issue``.
+        MLLMUnavailableError: the MLLM's card is full with one video, or lost.
+        ModelError: a video's logits are not finite, or no head answers for ``issue``; the base model's card is full.
     """
     from coefvq.models.dataset import VideoDataset
     from coefvq.models.heads import head_of
@@ -64,20 +66,86 @@ def score_dataset(
     """
     import torch
 
-    device, video_ids = next(classifier.network.parameters()).device, dataset.video_ids
+    video_ids = dataset.video_ids
     scores = np.full((len(dataset), len(classifier.config.issues)), np.nan)
     classifier.network.eval()
+    answer = _Answering(classifier, collate)
     with torch.inference_mode():
         for planned in plan_batches(collate.lengths(dataset.texts), batch_size):
             chosen, examples = _readable(dataset, planned, failed)
             if chosen:
-                batch = collate(examples)
-                logits = classifier.network(**{name: tensor.to(device) for name, tensor in batch.items()}).cpu()
+                logits = _logits(answer, examples, chosen, failed)
+                if logits is None:
+                    progress(len(planned))
+                    continue
                 finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
                 probabilities = classifier.probabilities(logits).numpy()
                 scores[chosen] = np.where(finite[:, None], probabilities, np.nan)
             progress(len(planned))
     return scores
+
+
+def _logits(
+    answer: _Answering, examples: Sequence[Example], chosen: Sequence[int], failed: Failed | None
+) -> torch.Tensor | None:
+    """None where a base model has no memory for them: each then goes to ``failed``, to be scored again later."""
+    try:
+        return answer(examples)
+    except MLLMUnavailableError:
+        raise  # the policy says what becomes of these videos
+    except ModelError as error:
+        if failed is None:
+            raise
+        for index in chosen:
+            failed(index, error)
+        return None
+
+
+@dataclass
+class _Answering:
+    """Logits of examples, in batches that the card has room for: one that does not fit is halved, and so are later."""
+
+    classifier: Classifier
+    collate: Collator
+    most: int | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Logits [B,2] or [B,K,2] on the CPU.
+
+        Raises:
+            MLLMUnavailableError: a single video does not fit, or the card is lost.
+            ModelError: the same of a base model.
+        """
+        import torch
+
+        most, parts = self.most or len(examples), []
+        start = 0
+        while start < len(examples):
+            chosen = examples[start : start + most]
+            try:
+                parts.append(self._once(chosen))
+            except torch.OutOfMemoryError as error:
+                if len(chosen) == 1:
+                    raise self._unavailable("one video needs more memory than the card has") from error
+                most = self.most = len(chosen) // 2
+            except torch.AcceleratorError as error:
+                raise self._unavailable(f"the card failed ({str(error).splitlines()[0]})") from error
+            else:
+                start += len(chosen)
+                continue
+            torch.cuda.empty_cache()  # after the error is let go, which holds the tensors that filled the card
+        return torch.cat(parts)
+
+    def _once(self, examples: Sequence[Example]) -> torch.Tensor:
+        device = next(self.classifier.network.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in self.collate(examples).items()}
+        logits: torch.Tensor = self.classifier.network(**batch).cpu()
+        return logits
+
+    def _unavailable(self, reason: str) -> ModelError:
+        config = self.classifier.config
+        kind = MLLMUnavailableError if config.kind == "mllm" else ModelError
+        return kind(f"{config.kind} model of {config.issue}: {reason}; free the card or take a larger one")
 
 
 def _readable(dataset: VideoDataset, planned: Sequence[int], failed: Failed | None) -> tuple[list[int], list[Example]]:

@@ -17,6 +17,7 @@ from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifie
 from coefvq.models.language import LanguageBranch, Pooling, decoder_config
 from coefvq.models.mllm import Fusion, MultimodalLLM, match_token_length
 from coefvq.models.parts import AudioPart, LitePart, Preset, SiglipPart
+from coefvq.models.precision import fixed_precision
 from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
 from coefvq.models.vision import (
@@ -44,13 +45,15 @@ class TokenIds:
 class NetworkBuilder:
     """Makes networks of one preset; with ``weights`` False nothing is loaded (random, or the meta device).
 
-    With ``mapped`` published weights stay in their files, as ``pretrained.load_into`` says.
+    With ``mapped`` published weights stay in their files, as ``pretrained.load_into`` says. ``dtype`` is that of a
+    published LLaVA-OneVision, which is frozen; what trains is float32.
     """
 
     preset: Preset
     media: MediaSpec
     weights: bool = True
     mapped: bool = False
+    dtype: torch.dtype = torch.float32
 
     def frames(self, motion: bool = False, freeze: bool = False) -> FrameClassifier:
         """Base model that sees frames only."""
@@ -78,7 +81,7 @@ class NetworkBuilder:
         size = self.preset.frame_size or self.media.frame_size
         tower = SiglipTower(self.preset.siglip, size, ids.pad)
         if (folder := self._folder("siglip")) is not None:
-            pretrained.load_into(tower.encoder, pretrained.tensors_of(folder), folder, self._key("siglip"), self.mapped)
+            pretrained.load_siglip(tower.encoder, folder, self._key("siglip"), self.mapped)
         audio = self._audio("tower_audio", self.preset.tower_audio, freeze) if hears else None
         if freeze:
             freeze_module(tower)
@@ -122,10 +125,13 @@ class NetworkBuilder:
         if folder is not None:
             check_checkpoint(folder, part, self._key("vision"), "vision_config")
             check_checkpoint(folder, self.preset.language, self._key("language"), "text_config")
-            model = pretrained.onevision_model(folder)
+            model = pretrained.onevision_model(folder, self._key("onevision"), self.dtype)
         else:
             size = self.preset.frame_size or self.media.frame_size
             model = LlavaOnevisionModel(onevision_config(part, self.preset.language, size))
+            if "onevision" in self.preset.weights:
+                with fixed_precision(model):
+                    model.to(self.dtype)
             if (apart := self._folder("vision")) is not None:
                 pretrained.load_siglip_vision(model.vision_tower, part, apart, self._key("vision"), self.mapped)
             if (apart := self._folder("language")) is not None:
@@ -144,7 +150,7 @@ class NetworkBuilder:
         vision = CnnBranch(part, language.hidden_size, motion)
         decoder = _decoder(decoder_config(language))
         if (folder := self._folder("vision")) is not None:
-            pretrained.load_into(vision.tower, pretrained.tensors_of(folder), folder, self._key("vision"), self.mapped)
+            pretrained.load_frame_encoder(vision.tower, part, folder, self._key("vision"), self.mapped)
             nn.init.constant_(vision.scale, _EMBEDDING_STD)
         if (folder := self._folder("language")) is not None:
             pretrained.load_decoder(decoder, language, folder, self._key("language"), self.mapped)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,11 +13,21 @@ from coefvq.models.frozen import HEARS, FrozenPart, is_frozen
 from coefvq.models.parts import AudioPart
 
 
+class AnyLayerNorm(nn.LayerNorm):
+    """Whisper's own, computed in float32, with weights of any precision; theirs must be float32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., D] -> [..., D] in the type of x."""
+        shape, weight, bias = self.normalized_shape, self.weight.float(), self.bias.float()
+        return nn.functional.layer_norm(x.float(), shape, weight, bias, self.eps).to(x.dtype)
+
+
 class AudioBranch(nn.Module):
     """H_a = mean_t a(X_a) (paper, section 2.1).
 
     Clips without sound give a zero vector: the computation is the same for every row, so that a batch
-    or a rank without any sound takes part in every collective step.
+    or a rank without any sound takes part in every collective step. A frozen encoder computes in the precision of its
+    weights, under autocast too, so that H_a is what a cache of it holds.
     """
 
     def __init__(self, part: AudioPart, audio_seconds: float) -> None:
@@ -23,19 +35,43 @@ class AudioBranch(nn.Module):
 
         super().__init__()
         # Whisper's second convolution halves 100 mel frames per second to 50 positions
-        self.encoder = AudioEncoder(part.n_mels, round(audio_seconds * 50), part.n_state, part.n_head, part.n_layer)
+        encoder = AudioEncoder(part.n_mels, round(audio_seconds * 50), part.n_state, part.n_head, part.n_layer)
+        self.encoder = _with_any_layer_norm(encoder)
         self.output_size = part.n_state
         self._part = part
 
     def forward(self, log_mel: torch.Tensor, has_audio: torch.Tensor) -> torch.Tensor:
         """log_mel [B,80,T], has_audio bool [B] -> H_a [B, n_state]."""
-        pooled = self.encoder(log_mel).mean(dim=1)
+        pooled = self._mean_state(log_mel)
         mask: torch.Tensor = has_audio.to(pooled.dtype).unsqueeze(1)
         vector: torch.Tensor = pooled * mask
         return vector
+
+    def _mean_state(self, log_mel: torch.Tensor) -> torch.Tensor:
+        weight = self.encoder.conv1.weight
+        if weight.requires_grad:
+            trained: torch.Tensor = self.encoder(log_mel).mean(dim=1)
+            return trained
+        with _without_autocast(log_mel.device.type):
+            frozen: torch.Tensor = self.encoder(log_mel.to(weight.dtype)).mean(dim=1)
+        return frozen.to(log_mel.dtype)
 
     def frozen_part(self) -> FrozenPart | None:
         """``audio_features`` H_a [B, n_state], where the encoder does not train."""
         if not is_frozen(self):
             return None
         return FrozenPart("audio_features", HEARS, self, (self,), {"kind": "whisper", **asdict(self._part)})
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def _with_any_layer_norm(encoder: Any) -> Any:
+    for module in list(encoder.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.LayerNorm):
+                norm = AnyLayerNorm(child.normalized_shape, child.eps, device=child.weight.device)
+                norm.weight, norm.bias = child.weight, child.bias
+                setattr(module, name, norm)
+    return encoder

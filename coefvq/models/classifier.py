@@ -29,6 +29,7 @@ from coefvq.models.dataset import Collator
 from coefvq.models.heads import probabilities_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.parts import Preset
+from coefvq.models.precision import DTYPES, Dtype
 from coefvq.models.presets import get_preset, preset_from
 from coefvq.models.pretrained import weights_of
 from coefvq.models.text import TextEncoder, check_fits, load_text_encoder, train_text_encoder
@@ -47,6 +48,7 @@ class ModelConfig(BaseModel):
     it was trained under, for whoever decodes a clip for this model alone; a pair has its own in its preprocessing.
     ``definition`` is a user's own preset as its file says it, so that the folder can be loaded where that file is
     not; None for a preset that ships. ``aligned`` is the hash of the aligned file it started from, if it did.
+    ``dtype`` is the precision of a frozen LLaVA-OneVision while it was trained, and so of the function it learnt.
     """
 
     # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
@@ -73,6 +75,7 @@ class ModelConfig(BaseModel):
     lora_alpha: int = 0
     merged: bool = False
     aligned: str | None = None
+    dtype: Dtype = "float32"
     id2label: dict[str, str] = Field(default_factory=lambda: {"0": "negative", "1": "positive"})
 
     @model_validator(mode="after")
@@ -251,7 +254,7 @@ def _built(
     preset = config.parts
     check_frame_size(preset, config.media)
     # a merged folder holds every weight itself
-    make = NetworkBuilder(preset, config.media, weights and not config.merged, mapped)
+    make = NetworkBuilder(preset, config.media, weights and not config.merged, mapped, DTYPES[config.dtype])
     if config.architecture == "frames":
         return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:

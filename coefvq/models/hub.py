@@ -190,10 +190,11 @@ def merge(classifier: Classifier) -> Classifier:
     from copy import deepcopy
 
     network = deepcopy(classifier.network)
-    language = getattr(network, "language", None)
+    language = getattr(network.float(), "language", None)
     if language is not None and hasattr(language.decoder, "merge_and_unload"):
         language.decoder = language.decoder.merge_and_unload()
-    config = classifier.config.model_copy(update={"merged": True, "lora_rank": 0, "lora_alpha": 0})
+    changes = {"merged": True, "lora_rank": 0, "lora_alpha": 0, "dtype": "float32"}
+    config = classifier.config.model_copy(update=changes)
     return replace(classifier, config=config, network=network)
 
 

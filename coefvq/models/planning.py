@@ -1,8 +1,8 @@
 """What a preset needs before anything is downloaded: parameters, memory per rank, tokens, FLOPs.
 
 Parameters and FLOPs are counted on the meta device with the real classes (torch's FlopCounterMode); memory is
-arithmetic over them (Rajbhandari et al., ZeRO, section 5: stage 2 divides gradients and optimiser states) with
-an estimate of activations under gradient checkpointing. It leaves out what CUDA and NCCL keep for themselves.
+arithmetic over them (Rajbhandari et al., ZeRO, section 5: stage 2 divides gradients and optimiser states) and what
+autograd saves (``models.activations``). It leaves out what CUDA and NCCL keep for themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from coefvq.config import Lora, MediaSpec
+from coefvq.models.activations import decoder_activations
 from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.chat import CHATML
 from coefvq.models.counting import Counted, count_base, count_mllm
@@ -23,8 +24,6 @@ from coefvq.models.vision import visual_tokens
 
 _GIB = 1024**3
 _HALF, _FULL = 2, 4  # bytes of bf16 and fp32
-# tensors of one decoder layer that live at once when it is computed anew, in units of its widest activation
-_LIVE_PER_LAYER = 6
 #: architectures of the first stage
 BASES = ("frames", "multitower", "siglip", "attention")
 
@@ -53,6 +52,7 @@ class MemoryPlan:
     preset: str
     gpus: int
     batch_size: int
+    activation_checkpointing: bool
     parameters: dict[str, int]
     trainable: int
     visual_tokens: int
@@ -84,8 +84,9 @@ def plan(
     memory_gib: float | None,
     batch_size: int = 1,
     text_tokens: int = 64,
+    activation_checkpointing: bool = True,
 ) -> MemoryPlan:
-    """Count and estimate; ``batch_size`` is per rank."""
+    """Count and estimate; ``batch_size`` is per rank. Several GPUs train by ZeRO-2, one without DeepSpeed; in bf16."""
     counted = count_mllm(preset, media, lora, fusion)
     make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
@@ -93,17 +94,27 @@ def plan(
     visual = visual_tokens(network.vision, media.frames)
     around = CHATML.length if preset.chats else 1
     length = visual + text_tokens + around + (fusion == "early")
+    activations = batch_size * decoder_activations(
+        preset,
+        lora,
+        length,
+        checkpointing=activation_checkpointing,
+        zero=gpus > 1,
+        # else nothing before the decoder trains
+        grad_input="onevision" not in preset.weights or fusion == "early",
+    )
     return MemoryPlan(
         preset=preset.name,
         gpus=gpus,
         batch_size=batch_size,
+        activation_checkpointing=activation_checkpointing,
         parameters=counted.parts,
         trainable=counted.trainable,
         visual_tokens=visual,
         text_tokens=text_tokens,
         template_tokens=around,
         flops_per_video=forward_flops(network, media, length),
-        memory=_memory(counted, preset, gpus, memory_gib, batch_size, length),
+        memory=_memory(counted, preset, gpus, memory_gib, activations),
         base_parameters={kind: count_base(preset, kind, media).total for kind in BASES},
         not_pinned=tuple(role for role, source in preset.weights.items() if not source.pinned),
     )
@@ -135,20 +146,17 @@ def _count(forward: Any) -> float:
     return float(counter.get_total_flops())
 
 
-def _memory(
-    counted: Counted, preset: Preset, gpus: int, memory_gib: float | None, batch_size: int, length: int
-) -> Memory:
-    language = preset.language
-    layers = language.layers_used or language.num_hidden_layers
-    stored = layers * length * language.hidden_size
-    live = _LIVE_PER_LAYER * length * language.intermediate_size
+def _memory(counted: Counted, preset: Preset, gpus: int, memory_gib: float | None, activations: int) -> Memory:
+    zero, trained = gpus > 1, counted.trainable
+    sound = counted.parts["audio encoder"] if "audio" in preset.weights else 0  # a frozen Whisper stays fp32
+    half = zero or "onevision" in preset.weights
     parts = {
-        "frozen_weights": (counted.total - counted.trainable) * _HALF,
-        "trained_weights": counted.trainable * _HALF,
-        "gradients": counted.trainable * _HALF / gpus,
-        # fp32 copy and Adam's two moments
-        "optimizer": counted.trainable * 3 * _FULL / gpus,
-        "activations": batch_size * (stored + live) * _HALF,
+        "frozen_weights": (counted.total - trained - sound) * (_HALF if half else _FULL) + sound * _FULL,
+        "trained_weights": trained * (_HALF if zero else _FULL),
+        "gradients": trained * (_HALF / gpus if zero else _FULL),
+        # Adam's two moments, and under ZeRO an fp32 copy of the weights
+        "optimizer": trained * (3 if zero else 2) * _FULL / gpus,
+        "activations": activations,
     }
     gib = {name: value / _GIB for name, value in parts.items()}
     total = sum(gib.values())

@@ -58,7 +58,8 @@ class FrameTower(nn.Module):
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
         """Of transformers' networks: images [N,3,S,S] in [-1,1] -> [N,vector_size]."""
-        pooled: torch.Tensor = self.encoder(((images + 1.0) / 2.0 - self.mean) / self.std).pooler_output
+        scaled = (((images + 1.0) / 2.0 - self.mean) / self.std).to(images.dtype)
+        pooled: torch.Tensor = self.encoder(scaled).pooler_output
         return pooled.flatten(1)
 
     def frozen_part(self) -> FrozenPart | None:

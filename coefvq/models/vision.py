@@ -48,10 +48,13 @@ class SiglipBranch(nn.Module):
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Z_f [B, F, patches, D_v] -> H_f [B, F*tokens_per_frame + 1, D_lm], as ``forward`` gives it."""
-        pooled = self.onevision.apply_pooling(self.onevision.multi_modal_projector(features.flatten(0, 1)))
+        newline = self.onevision.image_newline
+        # kept features may have another precision than the model that scores with them
+        projected = self.onevision.multi_modal_projector(features.to(newline.dtype).flatten(0, 1))
+        pooled = self.onevision.apply_pooling(projected)
         tokens = pooled.reshape(features.shape[0], -1, pooled.shape[-1])
-        newline = self.onevision.image_newline[None, None, :].expand(features.shape[0], 1, -1)
-        return torch.cat([tokens, newline.to(tokens.dtype)], dim=1)
+        last = newline[None, None, :].expand(features.shape[0], 1, -1)
+        return torch.cat([tokens, last.to(tokens.dtype)], dim=1)
 
     def frozen_part(self) -> FrozenPart | None:
         """``projected_features`` H_f or ``vision_features`` Z_f, whichever is smaller and still exact."""
@@ -113,11 +116,12 @@ class CnnBranch(nn.Module):
 
     def encode(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] -> Z_f [B, images*tokens_per_frame, D_v], the pooled cells."""
-        return lite_cells(self.tower, with_motion(pixel_values, self.motion), self.pooled_side)
+        pixels = pixel_values.to(self.scale.dtype)
+        return lite_cells(self.tower, with_motion(pixels, self.motion), self.pooled_side)
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Z_f [B, T_v, D_v] -> H_f [B, T_v, D_lm]."""
-        projected: torch.Tensor = self.projector(features) * self.scale
+        projected: torch.Tensor = self.projector(features.to(self.scale.dtype)) * self.scale
         return projected
 
     def frozen_part(self) -> FrozenPart | None:

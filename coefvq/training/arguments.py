@@ -42,6 +42,8 @@ def training_arguments(params: Training, seed: int, scratch: Path) -> TrainingAr
         data_seed=seed,
         dataloader_pin_memory=on_gpu,
         bf16=use_bf16(params.bf16),
+        # what is left in fp32 (heads, a trained tower) may multiply in TF32 where the card has it
+        tf32=True if on_gpu and torch.cuda.get_device_capability() >= (8, 0) else None,
         deepspeed=None if params.deepspeed is None else deepspeed_config(params.deepspeed),
         # set explicitly: transformers accepts bf16 on a CPU only with use_cpu
         use_cpu=not on_gpu and (launched() or not torch.accelerator.is_available()),

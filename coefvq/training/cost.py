@@ -32,7 +32,7 @@ class Meter:
     """Counts between ``start`` and ``cost``; time spent in validation is in it."""
 
     samples: int = 0
-    tokens: int = 0
+    tokens: int | torch.Tensor = 0
     _started: float = field(default_factory=time.perf_counter)
     _energy: Mapping[str, int] = field(default_factory=lambda: read_energy())
 
@@ -40,15 +40,15 @@ class Meter:
         """Count one training batch."""
         self.samples += samples
         if attention_mask is not None:
-            self.tokens += int(attention_mask.sum())
+            self.tokens = self.tokens + attention_mask.sum()  # stays on its device: nobody waits for it
 
     def cost(self) -> Cost:
         """What was spent until now."""
-        seconds = time.perf_counter() - self._started
+        seconds, tokens = time.perf_counter() - self._started, int(self.tokens)
         return Cost(
             train_seconds=seconds,
             samples_per_second=self.samples / seconds,
-            tokens_per_second=self.tokens / seconds if self.tokens else None,
+            tokens_per_second=tokens / seconds if tokens else None,
             peak_memory_mib=_peak_memory_mib(),
             energy_joules=spent_joules(self._energy, read_energy()),
         )

@@ -14,6 +14,7 @@ from coefvq.models.classifier import Classifier, ModelConfig, base_config, build
 from coefvq.models.dataset import text_of
 from coefvq.models.presets import get_preset
 from coefvq.records import VideoInput
+from coefvq.training.arguments import use_bf16
 from coefvq.training.loop import seed_everything
 from coefvq.training.noise import FeatureNoise
 from coefvq.training.settings import TrainingSettings
@@ -59,7 +60,9 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
             distil=model.distil,
         )
     return TrainingJob(
-        config=mllm_config(model.issues_with(settings.issue), model, settings.media, definition),
+        config=_in_trained_precision(
+            mllm_config(model.issues_with(settings.issue), model, settings.media, definition), model.training
+        ),
         training=model.training,
         lora_dropout=model.lora.dropout,
         logged_params=model.model_dump(),
@@ -67,6 +70,13 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
         description_weight=model.description_weight,
         noise=FeatureNoise(model.feature_noise, model.feature_dropout),
     )
+
+
+def _in_trained_precision(config: ModelConfig, training: Training) -> ModelConfig:
+    """A frozen LLaVA-OneVision is held in what the training computes in: autograd would keep a copy in it anyway."""
+    if "onevision" not in config.parts.weights or not use_bf16(training.bf16):
+        return config
+    return config.model_copy(update={"dtype": "bfloat16"})
 
 
 def fresh_classifier(

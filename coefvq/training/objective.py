@@ -18,6 +18,8 @@ from coefvq.training.losses import ClassificationLoss
 from coefvq.training.ranks import summed
 from coefvq.training.word_alignment import WordReader, Words, watched_state
 
+_BATCHES_A_LOOK = 16
+
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[Any]], Batch]
 
@@ -103,12 +105,13 @@ class Monitored(nn.Module):
         self.loss_sum, self.batches = torch.zeros(()), 0
         self.meter = Meter()
         self._video_ids = video_ids
+        self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def forward(self, index: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
         """``index`` [B] are the rows of the dataset; the rest goes to the objective.
 
         Raises:
-            TrainingError: the loss of a training batch is NaN or infinite.
+            TrainingError: as ``check_losses``; on a GPU up to 16 batches later.
         """
         output: dict[str, torch.Tensor] = self.objective(index=index, **batch)
         if self.training:
@@ -117,7 +120,12 @@ class Monitored(nn.Module):
         return output
 
     def mean_loss(self) -> float:
-        """Mean over the training batches since the last call, over all ranks."""
+        """Mean over the training batches since the last call, over all ranks.
+
+        Raises:
+            TrainingError: as ``check_losses``.
+        """
+        self.check_losses()
         batches = torch.tensor(float(self.batches), device=self.loss_sum.device)
         figures = summed(torch.stack([self.loss_sum, batches]))
         self.loss_sum, self.batches = torch.zeros_like(self.loss_sum), 0
@@ -129,13 +137,27 @@ class Monitored(nn.Module):
             if isinstance(module, PreTrainedModel) and any(p.requires_grad for p in module.parameters()):
                 module.activation_checkpointing_enable(**options)
 
+    def check_losses(self) -> None:
+        """Look at the losses since the last look.
+
+        Raises:
+            TrainingError: one is NaN or infinite; its videos are named.
+        """
+        pending, self._unchecked = self._unchecked, []
+        if not pending or bool(torch.stack([loss for loss, _ in pending]).isfinite().all()):
+            return
+        loss, index = next((loss, index) for loss, index in pending if not bool(loss.isfinite()))
+        names = ", ".join(self._video_ids[i] for i in index.tolist())
+        raise TrainingError(
+            f"training loss is {loss.item():g} on videos {names}; "
+            "look at these clips and labels, lower learning_rate or max_grad_norm, or set bf16: false"
+        )
+
     def _watch(self, loss: torch.Tensor, index: torch.Tensor) -> None:
-        if not bool(torch.isfinite(loss)):
-            names = ", ".join(self._video_ids[i] for i in index.tolist())
-            raise TrainingError(
-                f"training loss is {loss.item():g} on videos {names}; "
-                "look at these clips and labels, lower learning_rate or max_grad_norm, or set bf16: false"
-            )
+        self._unchecked.append((loss, index))
+        # a look at a number on a GPU waits for the GPU, which then waits for the next batch
+        if loss.device.type == "cpu" or len(self._unchecked) >= _BATCHES_A_LOOK:
+            self.check_losses()
         self.loss_sum = self.loss_sum.to(loss.device) + loss
         self.batches += 1
 

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 
 from coefvq.errors import TrainingError
 from coefvq.files import read_json
+from coefvq.models.precision import fixed_precision
 from coefvq.training.averaging import AverageWeights
 from coefvq.training.checkpoints import Checkpoint, CheckpointFolder
 from coefvq.training.keeper import KeepBest, Progress, Tensors, changing, copy_into
@@ -44,7 +45,8 @@ class ResumableTrainer(Trainer):
         pass
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
-        return super()._prepare_for_training(max_steps, train_dataloader, None)
+        with fixed_precision(self.model):  # DeepSpeed casts every parameter, those of a frozen Whisper too
+            return super()._prepare_for_training(max_steps, train_dataloader, None)
 
 
 class Resume(TrainerCallback):
@@ -114,6 +116,7 @@ class Resume(TrainerCallback):
 
     def _save(self, state: TrainerState, finished: bool, optimizer: Any, lr_scheduler: Any, **_: Any) -> None:
         step, folder = state.global_step, self._folder
+        self._model.check_losses()
         weights = dict(changing(self._model))
         if rank() == 0:
             _check_finite(weights, step)

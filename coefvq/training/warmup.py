@@ -60,7 +60,7 @@ class Describing(nn.Module):
     def __init__(self, decoder: Any, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.decoder, self.vocabulary = decoder, vocabulary
-        self.spread: float | None = None
+        self.spread: torch.Tensor | None = None
         self.targets: torch.Tensor | None = None
         self.loss: torch.Tensor | None = None
 
@@ -75,6 +75,7 @@ class Describing(nn.Module):
         if targets is None:
             return self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
         table: Any = self.get_input_embeddings()
+        targets = targets.to(inputs_embeds.device)
         said = targets != _IGNORED
         words = table(targets.clamp(min=0)).to(inputs_embeds.dtype)
         mask = torch.cat([attention_mask, said.to(attention_mask.dtype)], dim=1)
@@ -89,7 +90,7 @@ class Describing(nn.Module):
         before = output.last_hidden_state[:, length - 1 : -1][said]
         ids = self.vocabulary.ids.to(targets.device)
         logits = nn.functional.linear(before, table.weight[ids]).float() * self.vocabulary.scale
-        self.spread = float(logits.detach().std(dim=1).mean())
+        self.spread = logits.detach().std(dim=1).mean()
         self.loss = nn.functional.cross_entropy(logits, torch.searchsorted(ids, targets[said]))
         output.last_hidden_state = output.last_hidden_state[:, :length]
         return output
@@ -144,7 +145,8 @@ def description_vocabulary(
         network.eval()
         decoder.targets = description_targets(text, [next(filter(None, descriptions[row])) for row in rows], max_tokens)
         network(**inputs(rows))
-    return Vocabulary(plain.ids, min(1.0, _SPREAD / max(decoder.spread or 0.0, _SPREAD)))
+    spread = 0.0 if decoder.spread is None else float(decoder.spread)
+    return Vocabulary(plain.ids, min(1.0, _SPREAD / max(spread, _SPREAD)))
 
 
 def warm_up(

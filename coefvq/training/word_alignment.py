@@ -104,11 +104,12 @@ def align_projectors(
     if not trained:
         return []
     table: torch.Tensor = network.language.decoder.get_input_embeddings().weight
-    truth = words.occurrence.float().to(table.device)
-    evidence = WordEvidence(table[words.ids].detach().float(), words.log_odds.to(table.device)).to(table.device)
+    ids = words.ids.to(table.device)
+    evidence = WordEvidence(table[ids].detach().float(), words.log_odds.to(table.device)).to(table.device)
 
     def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
-        return binary_cross_entropy_with_logits(evidence(*network.tokens(**inputs(rows))), truth[rows])
+        truth = words.occurrence[rows].to(table.device).float()
+        return binary_cross_entropy_with_logits(evidence(*network.tokens(**inputs(rows))), truth)
 
     network.train()
     parameters = [*trained, *evidence.parameters()]
@@ -140,7 +141,7 @@ def teach_state(
     def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             network(**inputs(rows))
-        return reader.loss(states[-1], torch.tensor(rows, device=device))
+        return reader.loss(states[-1], torch.tensor(rows))
 
     network.train()
     with watched_state(network) as states:
@@ -180,18 +181,18 @@ class WordReader(nn.Module):
         with torch.no_grad():
             nn.init.zeros_(self.map.weight)
             self.map.bias.copy_(words.log_odds)
-        self.occurrence: torch.Tensor
-        self.register_buffer("occurrence", words.occurrence.float(), persistent=False)
+        # bool on the CPU, a batch of it goes to the device: a float table of a million videos would fill a card
+        self.words = words
         self.per_row = float(words.occurrence[words.described].sum(dim=1).float().mean())
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[B,D] -> [B,V]."""
-        logits: torch.Tensor = self.map(self.level(states.float()))
+        logits: torch.Tensor = self.map(self.level(states.float()).to(self.map.weight.dtype))
         return logits
 
     def loss(self, states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy in nats per described word; ``rows`` int64 [B] are the states' rows of the words."""
-        occurrence = self.occurrence[rows]
+        occurrence = self.words.occurrence[rows.cpu()].to(states.device).float()
         described = occurrence.any(dim=1)
         total = binary_cross_entropy_with_logits(self(states)[described], occurrence[described], reduction="sum")
         return total / (self.per_row * len(rows))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from coefvq.config import Lora, MLLMParams, Training
+from coefvq.models.assembly import freeze_module
 from coefvq.models.classifier import Classifier, build, mllm_config
 from coefvq.models.dataset import Example, VideoDataset
 from coefvq.models.text import train_text_encoder
@@ -84,6 +85,24 @@ def lame(deepspeed: str | None) -> dict[str, Any]:
     return outcome(classifier, fit(classifier, FitData(train, val), FitPlan(training, 5)).curve)
 
 
+def with_sound(deepspeed: str | None) -> dict[str, Any]:
+    """In bfloat16, once with a Whisper that trains and once with a frozen one, as a published one is."""
+    training = settings(deepspeed, bf16=True)
+    found = {}
+    for name in ("trained", "frozen"):
+        classifier = model(training)
+        audio: Any = classifier.network.audio
+        if name == "frozen":
+            freeze_module(audio)
+        before = {key: value.clone() for key, value in audio.state_dict().items()}
+        result = outcome(classifier, fit(classifier, rows(0, 32), rows(100, 116), training, 5).curve)
+        unchanged = all(torch.equal(value, before[key]) for key, value in audio.state_dict().items())
+        rotary = classifier.network.language.decoder.get_base_model().rotary_emb
+        exact = torch.equal(rotary.inv_freq, rotary.compute_default_rope_parameters(rotary.config)[0])
+        found[name] = {**result, "whisper_unchanged": unchanged, "rotary_exact": exact}
+    return found
+
+
 def resumed(deepspeed: str | None, folder: Path) -> dict[str, Any]:
     """Stopped in the middle of the second epoch; dropout makes random numbers matter."""
     training = settings(deepspeed)
@@ -118,7 +137,11 @@ def resumed(deepspeed: str | None, folder: Path) -> dict[str, Any]:
 def main(deepspeed: str | None, out: Path) -> None:
     result = {"equality": equality(deepspeed)}
     if world_size() > 1:
-        result |= {"lame": lame(deepspeed), "resumed": resumed(deepspeed, out.parent / f"checkpoints-{deepspeed}")}
+        result |= {
+            "sound": with_sound(deepspeed),
+            "lame": lame(deepspeed),
+            "resumed": resumed(deepspeed, out.parent / f"checkpoints-{deepspeed}"),
+        }
     if rank() == 0:
         out.write_text(json.dumps(result))
 

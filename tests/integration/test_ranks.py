@@ -61,3 +61,13 @@ def test_a_rank_without_sound_labels_and_full_batches_holds_up_nobody(two_ranks:
 def test_two_ranks_resume_in_the_middle_of_an_epoch(two_ranks: Result) -> None:
     assert two_ranks["resumed"]["left"] == ["step-00000006"]
     assert two_ranks["resumed"]["found"] == two_ranks["resumed"]["expected"]
+
+
+def test_sound_trains_in_bfloat16_and_a_frozen_whisper_is_not_rounded(two_ranks: Result) -> None:
+    sound = two_ranks["sound"]
+    for part in sound.values():
+        values = losses(part)
+        assert all(value == value and abs(value) < 100.0 for value in values), values
+        assert part["rotary_exact"]
+    assert sound["frozen"]["whisper_unchanged"]
+    assert not sound["trained"]["whisper_unchanged"]

@@ -24,6 +24,10 @@ def _cpu_flag(*names: str) -> bool:
     return any(bool(probe()) for name in names if (probe := getattr(torch.cpu, name, None)) is not None)
 
 
+def is_half(classifier: Classifier) -> str:
+    return "" if has_half_precision(classifier) else "float32 already"
+
+
 def is_mllm(classifier: Classifier) -> str:
     return "" if isinstance(classifier.network, MultimodalLLM) else "not an MLLM"
 

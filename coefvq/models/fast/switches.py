@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from coefvq.config import Approximate, Precision
@@ -74,17 +75,19 @@ def prepare(
 
 def choose(savings: Literal["exact", "none"], dtype: Precision, approximations: Approximate) -> tuple[Switch, ...]:
     """The switches that params.yaml's ``predict`` section asks for, in the order they have to be turned."""
-    exact = exact_switches() if savings == "exact" else ()
+    half = dtype == "bfloat16" or (dtype == "auto" and conditions.has_bfloat16())
+    exact = exact_switches(torch.bfloat16 if half else torch.float32) if savings == "exact" else ()
     merge = [switch for switch in exact if switch.name == "merge_lora"]
     rest = [switch for switch in exact if switch.name != "merge_lora"]
     # adapters are merged before rounding, and int8 takes the layers before they are packed
-    return (*merge, *_precision(dtype), *approximate_switches(approximations), *rest)
+    return (*merge, _precision(half), *approximate_switches(approximations), *rest)
 
 
-def exact_switches() -> tuple[Switch, ...]:
-    """Same logits to rounding, less work."""
+def exact_switches(dtype: torch.dtype = torch.float32) -> tuple[Switch, ...]:
+    """Same logits to rounding, less work; ``dtype`` is what the model will compute in."""
+    merge = partial(turns.merge_lora, dtype=dtype)
     return (
-        Switch("merge_lora", "exact", "MLLM with adapters", conditions.has_lora, turns.merge_lora),
+        Switch("merge_lora", "exact", "MLLM with adapters", conditions.has_lora, merge),
         Switch(
             "flash_attention", "exact", "MLLM, CUDA with flash-attn, half precision", conditions.has_flash, turns.flash
         ),
@@ -134,10 +137,10 @@ def approximate_switches(approximations: Approximate) -> tuple[Switch, ...]:
     return tuple(switches)
 
 
-def _precision(dtype: Precision) -> tuple[Switch, ...]:
-    if dtype == "float32" or (dtype == "auto" and not conditions.has_bfloat16()):
-        return ()
-    return (Switch("bfloat16", "approximate", "AMX, avx512_bf16, GPUs", lambda _: "", turns.bfloat16),)
+def _precision(half: bool) -> Switch:
+    if half:
+        return Switch("bfloat16", "approximate", "AMX, avx512_bf16, GPUs", lambda _: "", turns.bfloat16)
+    return Switch("float32", "exact", "models trained in bfloat16", conditions.is_half, turns.float32)
 
 
 def _refuse_to_save(network: nn.Module, *_: Any) -> None:

@@ -14,13 +14,23 @@ from coefvq.models.fast.layers import ChunkedTower, PatchMatmul, is_patch_embedd
 from coefvq.models.fast.linear import pack_linears
 from coefvq.models.fast.parts import decoder_of, language_of, onevision_of
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.precision import fixed_precision
 
 _PATCHES_AT_ONCE = 1536
 
 
-def merge_lora(classifier: Classifier) -> Classifier:
+def merge_lora(classifier: Classifier, dtype: torch.dtype = torch.float32) -> Classifier:
+    """Adapters are added in float32, and each sum is rounded once, to ``dtype``; layer by layer, to save memory."""
+    from peft.tuners.lora import LoraLayer
+
     language = language_of(classifier)
-    language.decoder = language.decoder.merge_and_unload()
+    for layer in language.decoder.modules():
+        if isinstance(layer, LoraLayer):
+            weight: Any = layer.get_base_layer().weight
+            weight.data = weight.data.float()
+            layer.merge()
+            weight.data = weight.data.to(dtype)
+    language.decoder = language.decoder.unload()  # the sums stay in its layers
     return classifier
 
 
@@ -81,7 +91,13 @@ def bfloat16(classifier: Classifier) -> Classifier:
     network: Any = classifier.network
     if not isinstance(network, MultimodalLLM):
         return classifier
-    for part in (network.vision, network.language):
-        part.to(torch.bfloat16)
-    network.vision.register_forward_pre_hook(lambda _, inputs: tuple(x.to(torch.bfloat16) for x in inputs))
+    with fixed_precision(network):
+        for part in (network.vision, network.language):
+            part.to(torch.bfloat16)
+    return classifier
+
+
+def float32(classifier: Classifier) -> Classifier:
+    """Everything in float32, also what was trained in bfloat16."""
+    classifier.network.float()
     return classifier

