@@ -12,7 +12,7 @@ from coefvq.config import Distil
 from coefvq.data.descriptions import read_descriptions
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
-from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, labels_of, split_manifest
+from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, labels_of, split_manifest, validation_of_epochs
 from coefvq.errors import SplitError
 from coefvq.records import VideoInput
 from coefvq.training.settings import TrainingSettings
@@ -56,7 +56,7 @@ def read_training_data(
         teaching = read_teaching(rows, settings.issue, distil, settings.paths, settings.protocols)
     data = TrainingData(
         labelled_videos(train, settings),
-        labelled_videos(labelled(rows, settings.issue, "val"), settings),
+        labelled_videos(validation_of_epochs(rows, settings.issue), settings),
         descriptions,
         data_hashes(settings.paths),
         teaching,

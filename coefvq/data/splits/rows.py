@@ -9,6 +9,7 @@ import pandas as pd
 
 from coefvq.config import Paths
 from coefvq.data.manifest import read_table
+from coefvq.data.splits.halves import HALF, kept_for_epochs
 from coefvq.errors import DataError
 from coefvq.files import sha256_file
 from coefvq.records import MANIFEST_COLUMNS, label_column
@@ -28,7 +29,7 @@ def data_hashes(paths: Paths) -> DataHashes:
 
 
 def split_manifest(paths: Paths) -> pd.DataFrame:
-    """Manifest joined with each video's split and sampling weight.
+    """Manifest joined with each video's split, sampling weight and half of validation.
 
     Rows without a split and rows that enrichment drops are left out.
 
@@ -37,7 +38,8 @@ def split_manifest(paths: Paths) -> pd.DataFrame:
     """
     columns = ["video_id", "split", "weight"]
     manifest = read_table(Path(paths.manifest), MANIFEST_COLUMNS)
-    splits = read_table(Path(paths.splits), columns)[columns]
+    splits = read_table(Path(paths.splits), columns)
+    splits = splits[[*columns, *({HALF} & {*splits})]]  # splits that were made before there were halves lack them
     if not pd.api.types.is_numeric_dtype(splits["weight"]):
         raise DataError(f"{paths.splits}: column weight holds no numbers; run the stage split again")
     # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
@@ -58,6 +60,17 @@ def labelled(rows: pd.DataFrame, issue: str, split: str) -> pd.DataFrame:
     if chosen.empty:
         raise DataError(f"split '{split}' has no row labelled for {issue}; label some or change split.fractions")
     return chosen.reset_index(drop=True)
+
+
+def validation_of_epochs(rows: pd.DataFrame, issue: str) -> pd.DataFrame:
+    """Labelled rows of val that say which epoch is kept: one half, or all where a half would be too small.
+
+    Raises:
+        DataError: there is none.
+    """
+    val = labelled(rows, issue, "val")
+    mask = kept_for_epochs(val, issue)
+    return val[mask].reset_index(drop=True) if mask.any() else val
 
 
 def labels_of(rows: pd.DataFrame, issue: str) -> list[int]:
