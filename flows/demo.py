@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +22,12 @@ from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
 from coefvq.reporting.files import read_evaluation, read_thresholds
 from coefvq.terminal import cell, progress
+from flows.demo_settings import OTHERS, synthetic_demo
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
 from tasks.templates import makes_clips
 
-
-@dataclass(frozen=True)
-class SyntheticDemo:
-    """Clips of a demo, percent of the videos that may reach the MLLM, and dotted keys of params.yaml."""
-
-    videos: int
-    prevalence: dict[str, float]
-    calls: float
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-#: Near the paper's prevalence and largest share of calls, since few calls cannot hold many positives (docs/cascade.md).
-#: Negatives of train are thinned, and the base models also learn from some videos without their labels.
-_STARTER = SyntheticDemo(
-    1800,
-    {"icd": 0.10, "ucc": 0.12},
-    17.0,
-    {
-        "split.fractions": {"train": 0.6, "val": 0.12, "test": 0.14, "traffic": 0.1, "unlabelled": 0.04},
-        "split.negatives.train": 0.2,
-        "base.icd.distil.unlabelled": "unlabelled",
-        "base.ucc.distil.unlabelled": "unlabelled",
-    },
-)
-#: of other recipes, whose models may learn from many positives only
-_OTHERS = SyntheticDemo(2000, {"icd": 0.2, "ucc": 0.25}, 40.0)
 
 APPROVER = "demo"
 _UNSEEN = 3
@@ -125,14 +100,9 @@ def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
     # so few videos: the table shows what the gate would ask, and the person judges
     chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
     # nothing is known of the prevalence of one's own data
-    demo = synthetic_demo(request.recipe) if request.data is None else _OTHERS
+    demo = synthetic_demo(request.recipe) if request.data is None else OTHERS
     chosen |= {f"thresholds.{issue}.max_qps_ratio": demo.calls for issue in issues}
     return chosen | demo.settings
-
-
-def synthetic_demo(recipe: str) -> SyntheticDemo:
-    """The demo that suits a recipe, for minutes on two cores."""
-    return _STARTER if recipe == "starter" else _OTHERS
 
 
 def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:

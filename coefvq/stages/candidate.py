@@ -82,4 +82,4 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen(thresholds: dict[str, Any]) -> dict[str, Any]:
     entry = next(item for item in thresholds["policies"] if item["selected"])
-    return {**entry["test"], "qps_ratio": entry["qps_ratio"]}
+    return {**entry["test"], **{key: entry.get(key) for key in ("qps_ratio", "qps_ratio_interval")}}
