@@ -41,8 +41,19 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., in_features] -> about x W^T + b, in the type of x."""
-        found: torch.Tensor = torch.ops.quantized.linear_dynamic(x.float(), self._packed)
-        return found.to(x.dtype)
+        product: torch.Tensor = torch.ops.quantized.linear_dynamic(
+            x.float(), self._packed, reduce_range=sums_saturate()
+        )
+        return product.to(x.dtype)
+
+
+def sums_saturate() -> bool:
+    """Whether two products of uint8 and int8 are added in int16 here, which clips: processors without VNNI.
+
+    Seven bits per input leave room for the sum (oneDNN's documented remedy); the answer is a little coarser.
+    """
+    vnni = getattr(torch.cpu, "_is_vnni_supported", None)
+    return vnni is None or not vnni()
 
 
 def int8_possible() -> bool:

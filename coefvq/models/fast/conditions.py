@@ -6,7 +6,7 @@ import torch
 
 from coefvq.models.classifier import Classifier
 from coefvq.models.fast.approximate import int8_possible
-from coefvq.models.fast.linear import has_onednn, private_op
+from coefvq.models.fast.linear import has_onednn, packs, private_op
 from coefvq.models.fast.parts import branch_of, has_half_precision, language_of, onevision_of
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.vision import SiglipBranch
@@ -86,7 +86,10 @@ def has_flash(classifier: Classifier) -> str:
 def can_pack(classifier: Classifier) -> str:
     if reason := on_cpu(classifier):
         return reason
-    return "" if has_onednn() else "this torch has no oneDNN"
+    if not has_onednn():
+        return "this torch has no oneDNN"
+    types = {parameter.dtype for parameter in classifier.network.parameters()}
+    return "" if any(packs(dtype) for dtype in types) else "oneDNN packs no weights of this type on this processor"
 
 
 def can_quantise(classifier: Classifier) -> str:

@@ -27,6 +27,7 @@ _PLAIN: dict[tuple[str, str], Callable[[torch.Tensor], torch.Tensor]] = {
     ("gelu", "tanh"): lambda x: nn.functional.gelu(x, approximate="tanh"),
     ("swish", ""): nn.functional.silu,
 }
+_HALF_SUPPORT = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
 # a linear layer and the activation that alone reads it, by attribute, in transformers' MLPs and projectors
 _ACTIVATED = (("fc1", "activation_fn"), ("linear_1", "act"), ("gate_proj", "act_fn"))
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -44,6 +45,16 @@ def private_op(name: str) -> Any | None:
     return getattr(torch.ops.mkldnn, name, None)
 
 
+def packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN lays out weights of this type here: half precision needs more than AVX2 of the processor."""
+    if private_op("_reorder_linear_weight") is None or private_op("_linear_pointwise") is None:
+        return False
+    if dtype == torch.float32:
+        return True
+    supported = private_op(_HALF_SUPPORT[dtype]) if dtype in _HALF_SUPPORT else None
+    return supported is not None and bool(supported())
+
+
 class PackedLinear(nn.Module):
     """A ``Linear`` and the activation after it as one operation; [..., in] -> [..., out]."""
 
@@ -53,7 +64,7 @@ class PackedLinear(nn.Module):
         self.activation = activation
         self.bias = linear.bias
         reorder, self._compute = private_op("_reorder_linear_weight"), private_op("_linear_pointwise")
-        self.packed = reorder is not None and self._compute is not None
+        self.packed = packs(linear.weight.dtype)
         weight = linear.weight.detach().contiguous()
         # an opaque layout: neither a parameter nor a buffer can hold it
         self._weight = reorder(weight) if self.packed and reorder is not None else weight

@@ -18,7 +18,7 @@ from coefvq.errors import ModelError
 from coefvq.models.assembly import TokenIds
 from coefvq.models.classifier import Classifier, ModelConfig, build
 from coefvq.models.dataset import Example
-from coefvq.models.fast import attention, linear
+from coefvq.models.fast import approximate, attention, linear
 from coefvq.models.fast.attention import blocked_attention
 from coefvq.models.fast.layers import PatchMatmul
 from coefvq.models.fast.linear import PackedLinear
@@ -155,11 +155,34 @@ def test_preparing_twice_does_it_once(text: TextEncoder) -> None:
 def test_without_the_private_operation_the_plain_one_is_used(text: TextEncoder, monkeypatch: Any) -> None:
     expected = logits(model("siglip", text))
     monkeypatch.setattr(linear, "private_op", lambda name: None)
-    prepared, _ = prepare(model("siglip", text), exact(*CPU_EXACT), only_if_it_pays=False)
-    packed = [m for m in prepared.network.modules() if isinstance(m, PackedLinear)]
-    assert packed
-    assert not any(module.packed for module in packed)
+    prepared, report = prepare(model("siglip", text), exact(*CPU_EXACT), only_if_it_pays=False)
+    reasons = {outcome.name: outcome.reason for outcome in report if not outcome.on}
+    assert "packs no weights" in reasons["packed_linears"]
     assert torch.allclose(logits(prepared), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_packed_only_where_the_processor_can(dtype: torch.dtype, monkeypatch: Any) -> None:
+    layer = torch.nn.Linear(8, 4).to(dtype)
+    x = torch.randn(3, 8, dtype=dtype)
+    if linear.packs(dtype):
+        assert torch.allclose(PackedLinear(layer)(x), layer(x), atol=1e-2)
+    else:
+        with pytest.raises(RuntimeError, match="cpu support"):
+            linear.private_op("_reorder_linear_weight")(layer.weight.detach())  # type: ignore[misc]
+    operations = linear.private_op
+    monkeypatch.setattr(linear, "private_op", lambda name: (lambda: False) if "supported" in name else operations(name))
+    plain = PackedLinear(layer, ("swish", ""))
+    assert not plain.packed
+    assert torch.equal(plain(x), torch.nn.functional.silu(layer(x)))
+
+
+def test_int8_sums_do_not_saturate_without_vnni(monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(256, 64), torch.randn(100, 256) * 1.5
+    for without in (True, approximate.sums_saturate()):
+        monkeypatch.setattr(approximate, "sums_saturate", lambda without=without: without)
+        assert (approximate.Int8Linear(layer)(x) - layer(x)).abs().max() < 0.1  # 0.45 where int16 sums clip
 
 
 def test_a_private_operation_that_does_not_exist_is_none() -> None:
