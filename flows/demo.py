@@ -15,7 +15,7 @@ from coefvq.data.importers import read_table
 from coefvq.data.manifest import read_table as read_parquet
 from coefvq.data.manifest import to_inputs
 from coefvq.errors import ConfigError
-from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
+from coefvq.evaluation.table import Row, against_models_text, caption, markdown_table, result_rows, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
 from coefvq.registry import release
@@ -23,11 +23,11 @@ from coefvq.registry.champions import load_scorer
 from coefvq.reporting.files import read_evaluation, read_thresholds
 from coefvq.terminal import cell, progress
 from flows.demo_settings import OTHERS, synthetic_demo
+from flows.labels_only import labels_only_row
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
 from tasks.templates import makes_clips
-
 
 APPROVER = "demo"
 _UNSEEN = 3
@@ -68,10 +68,10 @@ def run_demo(request: DemoRequest) -> None:
     version = _version_data(root, params)
     console.print(f"[bold]data version[/bold] {params.paths.raw} @ {version} (git tag data-{version[:12]})")
     _run_pipeline(root, console)
-    _show_results(root, params, console)
     workspace.commit(root, "Pipeline results")
     os.chdir(root)  # the champion is used as a person would use it: from within the workspace
     connect(root, workspace.run_environment(root))
+    _show_results(params, console)
     for issue in params.issues:
         console.print(_release(issue, root))
     _show_decisions(_unseen(request, root, params, console), console)
@@ -138,13 +138,23 @@ def _run_pipeline(root: Path, console: Console) -> None:
     console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")
 
 
-def _show_results(root: Path, params: Params, console: Console) -> None:
+def _show_results(params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_evaluation(root / params.paths.report(issue, "evaluation.json"))
-        thresholds = read_thresholds(root / params.paths.report(issue, "thresholds.json"))
-        rows = result_rows(evaluation, thresholds)
-        console.print(rich_table(rows, issue, caption(evaluation)))
-        write_text(root / params.paths.report(issue, "result.md"), markdown_table(rows, caption(evaluation)))
+        evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
+        thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
+        rows = _with_control(result_rows(evaluation, thresholds), labels_only_row(params, issue))
+        notes = f"{caption(evaluation)}\n{against_models_text(thresholds)}".strip()
+        console.print(rich_table(rows, issue, notes))
+        console.print(cell(f"{issue}: {thresholds['reason']}"))
+        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, notes))
+
+
+def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
+    """``control`` before the base model of the pair."""
+    if control is None:
+        return rows
+    at = next(number for number, row in enumerate(rows) if row.name == "base")
+    return [*rows[:at], control, *rows[at:]]
 
 
 def _release(issue: str, root: Path) -> str:

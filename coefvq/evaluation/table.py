@@ -107,6 +107,18 @@ def caption(evaluation: Mapping[str, Any]) -> str:
     return f"{size}."
 
 
+def against_models_text(cascade: Mapping[str, Any]) -> str:
+    """The chosen policy's F1 against each model alone, with 95 % intervals, on test labels; empty where not known."""
+    compared = cascade.get("against_models") or {}
+    words = {"kept_f1": "of the MLLM's F1, in percent", "f1_over_base": "points of F1 over the base model"}
+    parts = [
+        f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}] {text}"
+        for key, text in words.items()
+        if (row := compared.get(key)) and None not in row.values()
+    ]
+    return f"Chosen policy, on drawn labels, 95 % intervals: {'; '.join(parts)}." if parts else ""
+
+
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """Explanations of the dashes and names that occur."""
     notes = []
