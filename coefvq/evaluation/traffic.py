@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.call_share import Traffic
-from coefvq.cascade.policy import CascadePolicy
+from coefvq.cascade.policy import BoolArray, CascadePolicy
 from coefvq.cascade.search import qps_ratio
 from coefvq.evaluation.intervals import weighted_share
 from coefvq.evaluation.score_files import float_column
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: an interval that reaches further than this from the share, in points, promises no share of calls
 WIDEST_HALF = 5.0
+#: of the traffic the MLLM scores at most so many videos
+MLLM_ROWS = 400
 #: normal quantile of a two-sided 95 % interval
 _Z = 1.96
 
@@ -27,9 +29,19 @@ def traffic_columns(rows: pd.DataFrame) -> Traffic:
     return Traffic(float_column(rows, "base"), float_column(rows, "views"), float_column(rows, "weight"))
 
 
-def chooses_threshold(rows: pd.DataFrame) -> Any:
+def chooses_threshold(rows: pd.DataFrame) -> BoolArray:
     """Bool [n]: about half of the rows, by a hash of the id, so that a video stays on its side as others come."""
     return np.array([sha256_json(str(video))[0] in "01234567" for video in rows["video_id"]], dtype=bool)
+
+
+def for_base_only(rows: pd.DataFrame) -> BoolArray:
+    """Bool [n]: traffic beyond ``MLLM_ROWS`` videos, which come first in the order of a hash of the id.
+
+    The share of calls needs the base model's scores alone; the MLLM's serve to estimate the prevalence.
+    """
+    traffic = rows.loc[rows["split"] == "traffic", "video_id"].astype("str")
+    late = traffic.map(sha256_json).sort_values().index[MLLM_ROWS:]
+    return np.asarray(rows.index.isin(late), dtype=bool)
 
 
 def measured_share(rows: pd.DataFrame, policy: CascadePolicy) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.data.splits.halves import MIN_POSITIVES, kept_for_epochs, smaller_half
 from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
+from coefvq.evaluation.traffic import for_base_only
 from coefvq.files import write_json
 from coefvq.inference import Scores
 from coefvq.records import SCORE_COLUMNS, label_column, posterior_column
@@ -21,8 +19,6 @@ from coefvq.terminal import say
 from coefvq.training.scoring import score_videos
 
 _SCORED = ("val", "test", "traffic")
-#: of the traffic the MLLM scores so many videos, from which its prevalence is estimated; the base model scores all
-_MLLM_TRAFFIC = 400
 _ONE_VALIDATION = (
     "validation chooses the epoch and the thresholds, since a half of it has {} positives or negatives and needs {}"
 )
@@ -37,7 +33,7 @@ def run(inputs: PredictInputs) -> None:
         say(f"[{issue}] {_ONE_VALIDATION.format(smaller_half(manifest, issue), MIN_POSITIVES)}")
     rows = manifest[manifest["split"].isin(_SCORED) & ~chose_epochs].reset_index(drop=True)
     videos = to_inputs(rows, media_root(inputs.paths), inputs.protocols)
-    asked = {"base": np.ones(len(rows), dtype=bool), "mllm": ~_by_base_only(rows)}
+    asked = {"base": np.ones(len(rows), dtype=bool), "mllm": ~for_base_only(rows)}
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     for kind, mask in asked.items():
@@ -52,15 +48,6 @@ def run(inputs: PredictInputs) -> None:
     counts = {str(name): int(count) for name, count in table["split"].value_counts().items()}
     account = {"scored": counts, "skipped": len(skipped), "val_of_epochs": int(chose_epochs.sum())}
     write_json(inputs.paths.report(issue, "predict.json"), account)
-
-
-def _by_base_only(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Traffic beyond the first ``_MLLM_TRAFFIC`` videos in the order of a hash; the share of calls needs no MLLM."""
-    traffic = rows.loc[rows["split"] == "traffic", "video_id"].astype("str")
-    order = traffic.map(lambda name: hashlib.sha256(name.encode()).hexdigest()).sort_values()
-    mask = np.zeros(len(rows), dtype=bool)
-    mask[order.index[_MLLM_TRAFFIC:]] = True
-    return mask
 
 
 def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:

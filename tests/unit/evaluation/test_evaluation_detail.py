@@ -170,6 +170,22 @@ def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_
     assert [row.name for row in rows].count("base") == 1
 
 
+def test_traffic_that_the_base_model_alone_scored_counts_for_the_share_of_calls_only(workspace) -> None:
+    folder, params = workspace
+    scores = pd.read_parquet(folder / "scores.parquet")
+    arriving = scores[scores["split"] == "traffic"]
+    run_thresholds(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9))
+    before = read(folder, "thresholds.json")
+    some = arriving.index[300:]
+    write_table(scores.assign(mllm=scores["mllm"].drop(some)), folder / "scores.parquet")
+    run_thresholds(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9))
+    run_evaluate(params())
+    assert read(folder, "thresholds.json") == before
+    ends = before["policies"][1]["qps_ratio_interval"]
+    assert ends["low"] < before["policies"][1]["qps_ratio"] < ends["high"]
+    assert 0.0 < read(folder, "evaluation.json")["prevalence"]["traffic_estimate"] < 1.0
+
+
 def test_what_a_silent_mllm_means_comes_from_the_settings(workspace) -> None:
     folder, params = workspace
     for rule in ("hold", "base_only"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.evaluation.traffic import chooses_threshold, measured_share, share_caution
+from coefvq.evaluation.traffic import MLLM_ROWS, chooses_threshold, for_base_only, measured_share, share_caution
 
 
 def traffic(count: int) -> pd.DataFrame:
@@ -56,3 +56,14 @@ def test_a_video_keeps_its_side_as_traffic_grows() -> None:
     few, many = chooses_threshold(traffic(100)), chooses_threshold(traffic(400))
     assert (few == many[:100]).all()
     assert 0.4 < many.mean() < 0.6
+
+
+def test_the_mllm_scores_some_traffic_and_everything_else() -> None:
+    rows = pd.concat([traffic(3 * MLLM_ROWS).assign(split="traffic"), traffic(50).assign(split="test")])
+    rows = rows.reset_index(drop=True)
+    late = for_base_only(rows)
+    assert (~late).sum() == MLLM_ROWS + 50
+    assert not late[rows["split"] == "test"].any()
+    shuffled = rows.sample(frac=1.0, random_state=1)
+    assert (pd.Series(for_base_only(shuffled), shuffled.index).sort_index() == late).all()
+    assert not for_base_only(rows.head(MLLM_ROWS)).any()
