@@ -37,6 +37,7 @@ def run(inputs: StabilityInputs) -> None:
     """Score the band again and count who changes sides."""
     issue, paths, predict = inputs.issue, inputs.paths, inputs.predict
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    scores = scores.dropna(subset="mllm")  # some traffic is scored by the base model alone
     path = paths.report(issue, "policy.json")
     policy = CascadePolicy.from_dict(read_json(path), str(path))
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
