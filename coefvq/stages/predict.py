@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 
+from coefvq.cascade.policy import BoolArray
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.data.splits.halves import MIN_POSITIVES, kept_for_epochs, smaller_half
@@ -33,7 +36,10 @@ def run(inputs: PredictInputs) -> None:
         say(f"[{issue}] {_ONE_VALIDATION.format(smaller_half(manifest, issue), MIN_POSITIVES)}")
     rows = manifest[manifest["split"].isin(_SCORED) & ~chose_epochs].reset_index(drop=True)
     videos = to_inputs(rows, media_root(inputs.paths), inputs.protocols)
-    asked = {"base": np.ones(len(rows), dtype=bool), "mllm": ~for_base_only(rows)}
+    asked: dict[Literal["base", "mllm"], BoolArray] = {
+        "base": np.ones(len(rows), dtype=bool),
+        "mllm": ~for_base_only(rows),
+    }
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     for kind, mask in asked.items():
