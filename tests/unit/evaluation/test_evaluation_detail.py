@@ -16,7 +16,7 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, load_recipe, parse_params
 from coefvq.data.manifest import write_table
 from coefvq.errors import ConfigError, DataError, InfeasibleError
-from coefvq.evaluation.table import result_rows
+from coefvq.evaluation.table import against_models_text, result_rows
 from coefvq.records import MANIFEST_COLUMNS
 from coefvq.stages import evaluate, thresholds
 from coefvq.stages.inputs import EvaluateInputs, ThresholdsInputs
@@ -157,6 +157,10 @@ def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_
     assert against["f1_over_base"]["value"] == pytest.approx(over)
     for row in against.values():
         assert row["low"] <= row["value"] <= row["high"]
+    text = against_models_text(report)
+    assert f"{100 * against['kept_f1']['value']:.1f} [" in text
+    assert text.endswith("points of F1 over the base model.")
+    assert against_models_text({"policies": []}) == ""  # a report of an earlier version
     # the half of the traffic that gave the threshold stays out of the measured share of calls
     scores = pd.read_parquet(folder / "scores.parquet")
     arriving = scores[scores["split"] == "traffic"]
