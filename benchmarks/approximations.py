@@ -32,12 +32,12 @@ from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
-from coefvq.data.splits.rows import labelled, labels_of, split_manifest
+from coefvq.data.splits.rows import labelled, split_manifest
 from coefvq.errors import ModelError
 from coefvq.evaluation.metrics import average_precision, classification_summary
 from coefvq.inference import Scores, load_for_scoring, score_batches
 from coefvq.models.classifier import Classifier
-from coefvq.records import VideoInput
+from coefvq.records import VideoInput, label_column
 
 TARGETS = (60.0, 70.0, 80.0)
 _OFF = Approximate(int8=False, frames=None, pool_tokens=1, audio_seconds=None)
@@ -140,7 +140,7 @@ def main() -> int:
     params = parse_params({**raw, "predict": own}, load_recipe())
     rows = labelled(split_manifest(params.paths), options.issue, "test")
     videos = to_inputs(rows, media_root(params.paths), params.ingest.protocols)
-    labels = labels_of(rows, options.issue)
+    labels = rows[label_column(options.issue)].astype(int).tolist()
     with tempfile.TemporaryDirectory() as cache:
         found, refused = load_ways(params, options.issue, Path(cache))
         run(found, videos, options.rounds, options.issue)

@@ -10,6 +10,7 @@ import typer
 from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, echo_json
+from flows.demo_settings import OTHERS, STARTER, synthetic_demo
 
 if TYPE_CHECKING:
     from coefvq.registry.history import Decision
@@ -164,7 +165,9 @@ def demo(
     ] = "starter",
     videos: Annotated[
         int | None,
-        typer.Option(min=60, help="Synthetic clips; default: 900 with starter, 2,000 with tiny."),
+        typer.Option(
+            min=60, help=f"Synthetic clips; default: {STARTER.videos:,} with starter, {OTHERS.videos:,} with others."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same clips and splits.")] = 7,
 ) -> None:
@@ -174,7 +177,7 @@ def demo(
     Example: coefvq demo --workspace wiring --recipe tiny
     Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
     """
-    from flows.demo import DemoRequest, run_demo, synthetic_demo
+    from flows.demo import DemoRequest, run_demo
 
     clips = videos or synthetic_demo(recipe).videos
     run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, recipe, clips, seed))

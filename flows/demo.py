@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,19 @@ from coefvq.config import Params, check_issue_names, load_params
 from coefvq.data.importers import import_table
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.errors import ConfigError
-from coefvq.evaluation.table import caption, markdown_table, result_rows, rich_table
+from coefvq.evaluation.table import Row, against_models_text, caption, markdown_table, result_rows, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
 from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
 from coefvq.reporting.files import read_evaluation, read_thresholds
 from coefvq.terminal import cell, progress
+from flows.demo_settings import OTHERS, synthetic_demo
+from flows.labels_only import labels_only_row
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
 from tasks.templates import makes_clips
-
-
-@dataclass(frozen=True)
-class SyntheticDemo:
-    """Clips of a demo, percent of the videos that may reach the MLLM, and dotted keys of params.yaml."""
-
-    videos: int
-    prevalence: dict[str, float]
-    calls: float
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-#: Near the paper's prevalence and largest share of calls, since few calls cannot hold many positives (docs/cascade.md).
-#: Negatives of train are thinned, and the base models also learn from some videos without their labels.
-_STARTER = SyntheticDemo(
-    1800,
-    {"icd": 0.10, "ucc": 0.12},
-    17.0,
-    {
-        "split.fractions": {"train": 0.6, "val": 0.12, "test": 0.14, "traffic": 0.1, "unlabelled": 0.04},
-        "split.negatives.train": 0.2,
-        "base.icd.distil.unlabelled": "unlabelled",
-        "base.ucc.distil.unlabelled": "unlabelled",
-    },
-)
-#: of other recipes, whose models may learn from many positives only
-_OTHERS = SyntheticDemo(2000, {"icd": 0.2, "ucc": 0.25}, 40.0)
 
 APPROVER = "demo"
 _UNSEEN = 3
@@ -92,10 +67,10 @@ def run_demo(request: DemoRequest) -> None:
     version = _version_data(root, params)
     console.print(f"[bold]data version[/bold] {params.paths.raw} @ {version} (git tag data-{version[:12]})")
     _run_pipeline(root, console)
-    _show_results(root, params, console)
     workspace.commit(root, "Pipeline results")
     os.chdir(root)  # the champion is used as a person would use it: from within the workspace
     connect(root, workspace.run_environment(root))
+    _show_results(params, console)
     for issue in params.issues:
         console.print(_release(issue, root))
     _show_decisions(_unseen(request, root, params, console), console)
@@ -124,14 +99,9 @@ def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
     # so few videos: the table shows what the gate would ask, and the person judges
     chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
     # nothing is known of the prevalence of one's own data
-    demo = synthetic_demo(request.recipe) if request.data is None else _OTHERS
+    demo = synthetic_demo(request.recipe) if request.data is None else OTHERS
     chosen |= {f"thresholds.{issue}.max_qps_ratio": demo.calls for issue in issues}
     return chosen | demo.settings
-
-
-def synthetic_demo(recipe: str) -> SyntheticDemo:
-    """The demo that suits a recipe, for minutes on two cores."""
-    return _STARTER if recipe == "starter" else _OTHERS
 
 
 def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:
@@ -167,13 +137,23 @@ def _run_pipeline(root: Path, console: Console) -> None:
     console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")
 
 
-def _show_results(root: Path, params: Params, console: Console) -> None:
+def _show_results(params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_evaluation(root / params.paths.report(issue, "evaluation.json"))
-        thresholds = read_thresholds(root / params.paths.report(issue, "thresholds.json"))
-        rows = result_rows(evaluation, thresholds)
-        console.print(rich_table(rows, issue, caption(evaluation)))
-        write_text(root / params.paths.report(issue, "result.md"), markdown_table(rows, caption(evaluation)))
+        evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
+        thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
+        rows = _with_control(result_rows(evaluation, thresholds), labels_only_row(params, issue))
+        notes = f"{caption(evaluation)}\n{against_models_text(thresholds)}".strip()
+        console.print(rich_table(rows, issue, notes))
+        console.print(cell(f"{issue}: {thresholds['reason']}"))
+        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, notes))
+
+
+def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
+    """``control`` before the base model of the pair."""
+    if control is None:
+        return rows
+    at = next(number for number, row in enumerate(rows) if row.name == "base")
+    return [*rows[:at], control, *rows[at:]]
 
 
 def _release(issue: str, root: Path) -> str:

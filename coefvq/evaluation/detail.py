@@ -163,7 +163,7 @@ def prevalence_report(
     Raises:
         DataError: a table is unusable.
     """
-    traffic = scores[scores["split"] == "traffic"]
+    traffic = scores[(scores["split"] == "traffic") & scores["mllm"].notna()]
     test = labelled_split(scores, "test")
     labelled = float(np.average(test.label, weights=test.weight))
     report: dict[str, Any] = {"test": labelled, "traffic_estimate": None, "at_traffic": None}

@@ -16,23 +16,22 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coefvq.cascade.call_share import CallShare, Traffic, choose_for_share
+from coefvq.cascade.call_share import CallShare, choose_for_share
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
 from coefvq.cascade.modes import Objective, choose
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import (
     CascadeCandidate,
     ScoredSplit,
     Selection,
     escalate_all,
-    qps_ratio,
     search,
     select,
 )
 from coefvq.errors import DataError
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
-from coefvq.evaluation.score_files import Columns, check_disjoint
-from coefvq.files import sha256_json
+from coefvq.evaluation.score_files import Columns, check_disjoint, float_column
+from coefvq.evaluation.traffic import chooses_threshold, measured_share, share_caution, traffic_columns
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 
 if TYPE_CHECKING:
@@ -118,8 +117,9 @@ def cascade_report(
     everything = escalate_all(issue, val)
     arriving = _rows(scores, "traffic")
     if isinstance(objective, CallShare):
-        seen = first_half(arriving["video_id"])
-        found, choice = choose_for_share(issue, val, _traffic(arriving[seen]), objective, views_trigger)
+        seen = chooses_threshold(arriving)
+        found, choice = choose_for_share(issue, val, traffic_columns(arriving[seen]), objective, views_trigger)
+        choice = replace(choice, reason=choice.reason + share_caution(objective.qps, len(arriving)))
         listed, arriving = (*candidates, *found), arriving[~seen]
     elif objective is not None:
         best, reason = choose(issue, val, objective, views_trigger)
@@ -189,12 +189,12 @@ def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:
             raise DataError(f"scores: {column} of video {video} ({split}) is missing; run predict again")
     yardsticks = _yardsticks(rows)
     return LabelledSplit(
-        label=_column(rows, "label"),
+        label=float_column(rows, "label"),
         posterior=yardsticks.get("bayes"),
-        base=_column(rows, "base"),
-        mllm=_column(rows, "mllm"),
-        views=_column(rows, "views"),
-        weight=_column(rows, "weight"),
+        base=float_column(rows, "base"),
+        mllm=float_column(rows, "mllm"),
+        views=float_column(rows, "views"),
+        weight=float_column(rows, "weight"),
         yardsticks=yardsticks,
     )
 
@@ -202,7 +202,7 @@ def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:
 def _yardsticks(rows: pd.DataFrame) -> dict[str, FloatArray]:
     """Yardsticks that every row has; a table written before one existed lacks its column."""
     columns = {SHORTCUT: SHORTCUT, **BOUNDS}
-    found = {name: _column(rows, column) for name, column in columns.items() if column in rows.columns}
+    found = {name: float_column(rows, column) for name, column in columns.items() if column in rows.columns}
     return {name: score for name, score in found.items() if not np.isnan(score).any()}
 
 
@@ -253,6 +253,7 @@ def _measured(
         "test": None,
         "test_posterior": None,
         "qps_ratio": None,
+        "qps_ratio_interval": None,
         "base_recall_test": None,
     }
     policy = candidate.policy
@@ -265,7 +266,7 @@ def _measured(
         "val": _evaluated(policy, labelled_split(scores, "val"), precision_targets),
         "test": _evaluated(policy, test, precision_targets),
         "test_posterior": None if soft is None else _evaluated(policy, soft, precision_targets),
-        "qps_ratio": _traffic_ratio(arriving, policy),
+        **measured_share(arriving, policy),
         "base_recall_test": at_threshold(test.label, test.base, policy.base_threshold, test.weight).recall,
     }
 
@@ -274,29 +275,8 @@ def _evaluated(policy: CascadePolicy, split: LabelledSplit, targets: Sequence[fl
     return evaluate_policy(policy, split.label, split.base, split.mllm, split.views, split.weight, targets)
 
 
-def _traffic_ratio(arriving: pd.DataFrame, policy: CascadePolicy) -> float | None:
-    """QPS ratio in percent on traffic; None where there is none."""
-    if not len(arriving):
-        return None
-    return qps_ratio(policy, _column(arriving, "base"), _column(arriving, "views"), _column(arriving, "weight"))
-
-
-def _traffic(rows: pd.DataFrame) -> Traffic:
-    return Traffic(_column(rows, "base"), _column(rows, "views"), _column(rows, "weight"))
-
-
-def first_half(video_ids: Iterable[str]) -> BoolArray:
-    """Bool [n]: about half of the videos, by a hash of the id, so that a video stays on its side as others come."""
-    return np.array([sha256_json(str(video))[0] in "01234567" for video in video_ids], dtype=bool)
-
-
 def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:
     missing = [column for column in REQUIRED_SCORE_COLUMNS if column not in scores.columns]
     if missing:
         raise DataError(f"scores: column '{missing[0]}' is missing; run predict again")
     return scores[scores["split"] == split]
-
-
-def _column(rows: pd.DataFrame, name: str) -> FloatArray:
-    """A column as float64 [n], NaN for null."""
-    return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)

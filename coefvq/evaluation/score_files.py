@@ -177,3 +177,8 @@ def _refuse_repeated(path: Path, ids: pd.Series[Any]) -> None:
         video_id, row = twice.iloc[0], twice.index[0]
         first = known.index[known == video_id][0]
         raise DataError(f"{path} row {row}: id {video_id} comes again (first in row {first}); keep one row per video")
+
+
+def float_column(rows: pd.DataFrame, name: str) -> FloatArray:
+    """A column as float64 [n], NaN for null."""
+    return rows[name].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DASH = "–"
 PRECISION_NOTE = f"{DASH}: that precision is not reached at any threshold."
 UNREACHABLE_NOTE = "unreachable: the base model has no threshold with this precision on validation."
+INTERVAL_NOTE = "{}: QPS ratio {:.1f} % of the traffic, 95 % interval {:.1f} to {:.1f}."
 SHORTCUT_NAME = "metadata shortcut"
 SHORTCUT_NOTE = (
     f"{SHORTCUT_NAME}: sees size, bitrate, fps, duration, width, height and has_audio of the file, no content."
@@ -37,8 +38,8 @@ _SINGLE_MODELS = {BASE_ALONE: "base", MLLM_ON_ALL: "MLLM"}
 class Row:
     """One line; figures are shares in [0, 1], ``qps_ratio`` percent; None shows as a dash.
 
-    ``recalls`` maps "R@P60" to recall. ``chosen`` marks the policy that is released; ``reachable`` is
-    False for a P_base without a policy.
+    ``recalls`` maps "R@P60" to recall, ``qps_interval`` is the 95 % interval of the QPS ratio on traffic. ``chosen``
+    marks the policy that is released; ``reachable`` is False for a P_base without a policy.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row:
     qps_ratio: float | None
     chosen: bool = False
     reachable: bool = True
+    qps_interval: tuple[float, float] | None = None
 
 
 def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> list[Row]:
@@ -79,6 +81,7 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
                 qps_ratio=entry["qps_ratio"],
                 chosen=entry["selected"],
                 reachable=entry["reachable"],
+                qps_interval=_ends(entry.get("qps_ratio_interval")),
             )
         )
     return [*rows, *_known(_BOUND_NAMES, alone, targets, qps_ratio=None)]
@@ -104,6 +107,18 @@ def caption(evaluation: Mapping[str, Any]) -> str:
     return f"{size}."
 
 
+def against_models_text(cascade: Mapping[str, Any]) -> str:
+    """The chosen policy's F1 against each model alone, with 95 % intervals, on test labels; empty where not known."""
+    compared = cascade.get("against_models") or {}
+    words = {"kept_f1": "of the MLLM's F1, in percent", "f1_over_base": "points of F1 over the base model"}
+    parts = [
+        f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}] {text}"
+        for key, text in words.items()
+        if (row := compared.get(key)) and None not in row.values()
+    ]
+    return f"Chosen policy, on drawn labels, 95 % intervals: {'; '.join(parts)}." if parts else ""
+
+
 def footnotes(rows: Sequence[Row]) -> list[str]:
     """Explanations of the dashes and names that occur."""
     notes = []
@@ -113,6 +128,9 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
         notes.append(PRECISION_NOTE)
     if not all(row.reachable for row in rows):
         notes.append(UNREACHABLE_NOTE)
+    for row in rows:
+        if row.qps_interval is not None:
+            notes.append(INTERVAL_NOTE.format(row.name, row.qps_ratio, *row.qps_interval))
     return notes
 
 
@@ -160,6 +178,7 @@ def _row(
     qps_ratio: float | None,
     chosen: bool = False,
     reachable: bool = True,
+    qps_interval: tuple[float, float] | None = None,
 ) -> Row:
     figures = summary or {}
     return Row(
@@ -170,7 +189,15 @@ def _row(
         qps_ratio=qps_ratio,
         chosen=chosen,
         reachable=reachable,
+        qps_interval=qps_interval,
     )
+
+
+def _ends(interval: Mapping[str, float | None] | None) -> tuple[float, float] | None:
+    """Both ends of an interval; None where they are not known, as in reports of earlier versions."""
+    if interval is None or interval["low"] is None or interval["high"] is None:
+        return None
+    return interval["low"], interval["high"]
 
 
 def _header(rows: Sequence[Row]) -> list[str]:

@@ -89,7 +89,9 @@ def _qps_ratio(candidate: Candidate, params: Gate) -> GateCheck:
         passed=ratio <= limit + _SLACK,
         value=ratio,
         limit=limit,
-        explanation=f"{ratio:.1f} % of traffic reach the MLLM; at most {limit:.1f} % wanted",
+        explanation=(
+            f"{ratio:.1f} % of traffic reach the MLLM{_share_interval(candidate)}; at most {limit:.1f} % wanted"
+        ),
     )
 
 
@@ -132,15 +134,23 @@ def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
 
 
 def _interval(candidate: Candidate, key: str) -> str:
-    """Its 95 % interval on test; empty for a candidate that was made before intervals were kept."""
-    compared = candidate.metrics.get("against_models")
-    interval = compared.get(key) if isinstance(compared, dict) else None
+    """Its 95 % interval on test in percent; empty for a candidate that was made before intervals were kept."""
+    return _ends(candidate.metrics.get("against_models"), key, 100.0)
+
+
+def _share_interval(candidate: Candidate) -> str:
+    """The 95 % interval of the share of calls on traffic; likewise."""
+    return _ends(candidate.metrics.get("cascade"), "qps_ratio_interval", 1.0)
+
+
+def _ends(group: object, key: str, factor: float) -> str:
+    interval = group.get(key) if isinstance(group, dict) else None
     if not isinstance(interval, dict):
         return ""
     low, high = interval.get("low"), interval.get("high")
     if not isinstance(low, float) or not isinstance(high, float):
         return ""
-    return f", 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+    return f", 95 % interval {factor * low:.1f} to {factor * high:.1f}"
 
 
 def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:

@@ -53,6 +53,7 @@ class PolicyFigures(TypedDict):
     base_precision_val: NotRequired[float | None]
     base_recall_val: NotRequired[float | None]
     base_recall_test: NotRequired[float | None]
+    qps_ratio_interval: NotRequired[dict[str, float | None] | None]
 
 
 class Thresholds(TypedDict):

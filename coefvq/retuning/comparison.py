@@ -11,7 +11,8 @@ from coefvq.cascade.curves import PRCurve, curve_at_threshold
 from coefvq.cascade.policy import BoolArray, CascadePolicy
 from coefvq.evaluation.detail import decision_score
 from coefvq.evaluation.intervals import Statistic, bootstrap_difference, bootstrap_intervals, weighted_share
-from coefvq.evaluation.report import first_half, labelled_split
+from coefvq.evaluation.report import labelled_split
+from coefvq.evaluation.traffic import chooses_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +72,7 @@ def compare_calls(traffic: pd.DataFrame, old: CascadePolicy, new: CascadePolicy)
 
     Measured on the half of the traffic that no base threshold was read off.
     """
-    held = traffic[~first_half(traffic["video_id"])]
+    held = traffic[~chooses_threshold(traffic)]
     made: dict[str, Any] = {"n": len(held)}
     for name, policy in (("old", old), ("new", new)):
         share = weighted_share(policy.escalates(held["base"], held["views"])).to_dict()

@@ -83,4 +83,4 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def chosen_figures(thresholds: Mapping[str, Any]) -> dict[str, Any]:
     """Figures on test of the policy that was chosen, with its QPS ratio on traffic (percent)."""
     entry = next(item for item in thresholds["policies"] if item["selected"])
-    return {**entry["test"], "qps_ratio": entry["qps_ratio"]}
+    return {**entry["test"], **{key: entry.get(key) for key in ("qps_ratio", "qps_ratio_interval")}}

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import pandas as pd
 
+from coefvq.cascade.policy import BoolArray
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs, write_table
+from coefvq.data.splits.halves import MIN_POSITIVES, kept_for_epochs, smaller_half
 from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
+from coefvq.evaluation.traffic import for_base_only
 from coefvq.files import write_json
 from coefvq.inference import Scores
 from coefvq.records import SCORE_COLUMNS, label_column, posterior_column
 from coefvq.stages.inputs import PredictInputs
+from coefvq.terminal import say
 from coefvq.training.scoring import score_videos
 
 _SCORED = ("val", "test", "traffic")
+_ONE_VALIDATION = (
+    "validation chooses the epoch and the thresholds, since a half of it has {} positives or negatives and needs {}"
+)
 _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}
 
 
 def run(inputs: PredictInputs) -> None:
     """Score every video that thresholds, figures or traffic shares are computed on."""
     issue, manifest = inputs.issue, split_manifest(inputs.paths)
-    rows = manifest[manifest["split"].isin(_SCORED)].reset_index(drop=True)
+    chose_epochs = kept_for_epochs(manifest, issue)
+    if not chose_epochs.any():
+        say(f"[{issue}] {_ONE_VALIDATION.format(smaller_half(manifest, issue), MIN_POSITIVES)}")
+    rows = manifest[manifest["split"].isin(_SCORED) & ~chose_epochs].reset_index(drop=True)
     videos = to_inputs(rows, media_root(inputs.paths), inputs.protocols)
+    asked: dict[Literal["base", "mllm"], BoolArray] = {
+        "base": np.ones(len(rows), dtype=bool),
+        "mllm": ~for_base_only(rows),
+    }
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
-    for kind in ("base", "mllm"):
-        folder = inputs.paths.model_dir(kind, issue)
-        scores[kind], bad = score_videos(folder, videos, inputs.predict, inputs.reading, kind, issue)
+    for kind, mask in asked.items():
+        folder, some = inputs.paths.model_dir(kind, issue), [videos[at] for at in np.flatnonzero(mask)]
+        found, bad = score_videos(folder, some, inputs.predict, inputs.reading, kind, issue)
+        scores[kind] = np.full(len(rows), np.nan)
+        scores[kind][mask] = found
         skipped |= bad
     table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
     table = table[~table["video_id"].isin(skipped)].reset_index(drop=True)
     write_table(table.loc[:, list(SCORE_COLUMNS)], inputs.paths.report(issue, "scores.parquet"))
     counts = {str(name): int(count) for name, count in table["split"].value_counts().items()}
-    write_json(inputs.paths.report(issue, "predict.json"), {"scored": counts, "skipped": len(skipped)})
+    account = {"scored": counts, "skipped": len(skipped), "val_of_epochs": int(chose_epochs.sum())}
+    write_json(inputs.paths.report(issue, "predict.json"), account)
 
 
 def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:

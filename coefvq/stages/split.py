@@ -12,6 +12,7 @@ from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
 from coefvq.data.splits.checks import torn_videos
 from coefvq.data.splits.groups import tying_columns, with_look_alikes
+from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits
 from coefvq.data.validation.report import first_error
 from coefvq.errors import DataError, ValidationFailedError
@@ -40,7 +41,8 @@ def run(inputs: SplitInputs) -> None:
     }
     _tell(account)
     _validate(manifest, splits, weights, inputs)
-    table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights})
+    halves = validation_halves(manifest, splits, inputs.split, inputs.seed)
+    table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights, HALF: halves})
     table = table.dropna(subset="split").assign(settings=settings).astype({"settings": "category"})
     write_table(table, target)
     write_json(Path(inputs.paths.reports) / "splits.json", account)

@@ -40,6 +40,7 @@ def run(inputs: StabilityInputs) -> None:
     """Score the band again and count who changes sides."""
     issue, paths = inputs.issue, inputs.paths
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    scores = scores.dropna(subset="mllm")  # some traffic is scored by the base model alone
     path = paths.report(issue, "policy.json")
     policy = CascadePolicy.from_dict(read_json(path), str(path))
     folders = {kind: paths.model_dir(kind, issue) for kind in PART_KINDS}

@@ -11,7 +11,7 @@ import pandas as pd
 from coefvq.data.descriptions import read_descriptions
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs
-from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, split_manifest
+from coefvq.data.splits.rows import DataHashes, data_hashes, labelled, split_manifest, validation_of_epochs
 from coefvq.errors import SplitError
 from coefvq.models.dataset import Label
 from coefvq.models.heads import MISSING_LABEL
@@ -60,7 +60,7 @@ def read_training_data(settings: TrainingSettings, job: TrainingJob) -> Training
         teaching = read_teaching(rows, settings.issue, job.distil, settings.paths, settings.protocols)
     return TrainingData(
         labelled_videos(train, settings, issues, "train"),
-        labelled_videos(labelled(rows, issues, "val"), settings, issues, "val"),
+        labelled_videos(validation_of_epochs(rows, issues), settings, issues, "val"),
         descriptions,
         data_hashes(settings.paths),
         teaching,

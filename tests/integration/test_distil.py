@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,13 @@ DISTIL = {
     "split.fractions": {"train": 0.4, "val": 0.2, "test": 0.2, "traffic": 0.1, "unlabelled": 0.1},
     "base.icd.distil": {"unlabelled": "unlabelled", "weight": 1.0},
 }
+
+CONTROL = """
+from pathlib import Path
+from coefvq.config import load_params
+from flows.labels_only import labels_only_row
+print(labels_only_row(load_params(Path("params.yaml")), "icd"))
+"""
 
 
 def teacher_of(root: Path) -> str | None:
@@ -42,11 +50,19 @@ def test_the_teacher_scores_train_and_unlabelled_and_the_pair_names_it(workspace
     assert page.returncode == 0
     assert f"the MLLM with sha256 {mllm[:16]}…, that of this pair" in (root / "reports/icd/report.html").read_text()
 
+    # the demo's control is the model that the pipeline makes once distilling is off, and is made once
+    first, again = (workspace.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] for _ in range(2))
+    assert first == again != "None"
+    control = root / "models/labels_only/icd/base/model.safetensors"
+    made = control.stat().st_mtime_ns
+
     taught = sha256_file(root / "models/icd/base/model.safetensors")
     change_params(root / "params.yaml", {"base.icd.distil": None})
     assert workspace.ran("train-base@icd") == ["teach@icd", "train-base@icd"]
     assert teacher_of(root) is None
-    assert sha256_file(root / "models/icd/base/model.safetensors") != taught
+    assert sha256_file(root / "models/icd/base/model.safetensors") == sha256_file(control) != taught
+    assert workspace.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] == "None"
+    assert control.stat().st_mtime_ns == made
 
 
 def test_unlabelled_videos_that_are_none_or_copies_are_refused(workspace: Workspace) -> None:

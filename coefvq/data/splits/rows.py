@@ -10,6 +10,7 @@ import pandas as pd
 
 from coefvq.config import Paths
 from coefvq.data.manifest import read_table
+from coefvq.data.splits.halves import HALF, kept_for_epochs
 from coefvq.errors import DataError
 from coefvq.files import sha256_file
 from coefvq.records import MANIFEST_COLUMNS, label_column
@@ -29,7 +30,7 @@ def data_hashes(paths: Paths) -> DataHashes:
 
 
 def split_manifest(paths: Paths) -> pd.DataFrame:
-    """Manifest joined with each video's split and sampling weight.
+    """Manifest joined with each video's split, sampling weight and half of validation.
 
     Rows without a split and rows that enrichment drops are left out.
 
@@ -38,7 +39,8 @@ def split_manifest(paths: Paths) -> pd.DataFrame:
     """
     columns = ["video_id", "split", "weight"]
     manifest = read_table(Path(paths.manifest), MANIFEST_COLUMNS)
-    splits = read_table(Path(paths.splits), columns)[columns]
+    splits = read_table(Path(paths.splits), columns)
+    splits = splits[[*columns, *({HALF} & {*splits})]]  # splits that were made before there were halves lack them
     if not pd.api.types.is_numeric_dtype(splits["weight"]):
         raise DataError(f"{paths.splits}: column weight holds no numbers; run the stage split again")
     # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
@@ -63,6 +65,14 @@ def labelled(rows: pd.DataFrame, issues: str | Sequence[str], split: str) -> pd.
     return rows.loc[known.index[known.any(axis=1)]].reset_index(drop=True)
 
 
-def labels_of(rows: pd.DataFrame, issue: str) -> list[int]:
-    """0/1 labels of labelled rows, in order."""
-    return [int(value) for value in rows[label_column(issue)]]
+def validation_of_epochs(rows: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
+    """Rows of val, labelled for at least one issue, that say which epoch is kept.
+
+    These are one half, or all where a half would be too small for one of the issues.
+
+    Raises:
+        DataError: an issue has none.
+    """
+    val = labelled(rows, issues, "val")
+    masks = pd.DataFrame({issue: kept_for_epochs(val, issue) for issue in issues})
+    return val[masks.any(axis=1)].reset_index(drop=True) if masks.any().all() else val

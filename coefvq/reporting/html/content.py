@@ -115,7 +115,7 @@ def content(given: ReportInputs) -> Content:
         name=given.bundle_version or (str(given.candidate["content_hash"])[:12] if given.candidate else "candidate"),
         made_at=given.made_at,
         verdict=verdict(given.gate, against, given.is_served, served_name),
-        sentences=sentences(counted["cascade"], counted["mllm"], chosen["qps_ratio"], traffic),
+        sentences=sentences(counted["cascade"], counted["mllm"], chosen, traffic),
         cautions=cautions(
             given.thresholds, counted["cascade"], change(now, base, videos), psi, given.stability, synthetic
         ),

@@ -56,9 +56,12 @@ def verdict(gate: Sequence[Json] | None, against: Change | None, is_served: bool
     return Verdict("caution", f"No clear difference from {served_name}.", f"{passed} {spread}: the interval holds 0.")
 
 
-def sentences(now: Per1000, everything: Per1000, calls: float | None, traffic: int) -> list[str]:
-    """What the pair does to 1,000 videos, in three sentences."""
-    asked = "" if calls is None else f"Of {traffic:,} videos as they arrive, {calls:.1f} % reach the MLLM. "
+def sentences(now: Per1000, everything: Per1000, chosen: Json, traffic: int) -> list[str]:
+    """What the pair does to 1,000 videos, in three sentences; ``chosen`` is its policy's entry of thresholds.json."""
+    calls, interval, asked = chosen["qps_ratio"], chosen.get("qps_ratio_interval"), ""
+    if calls is not None:
+        spread = "" if interval is None else f" (95 % interval {interval['low']:.1f} to {interval['high']:.1f})"
+        asked = f"Of {traffic:,} videos as they arrive, {calls:.1f} %{spread} reach the MLLM. "
     return [
         f"{asked}Of 1,000 videos like those of the test set, {now.flagged:.0f} are flagged: "
         f"{now.right:.0f} rightly, {now.wrong:.0f} wrongly.",

@@ -16,7 +16,7 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Params, load_recipe, parse_params
 from coefvq.data.manifest import write_table
 from coefvq.errors import ConfigError, DataError, InfeasibleError
-from coefvq.evaluation.table import result_rows
+from coefvq.evaluation.table import against_models_text, result_rows
 from coefvq.records import MANIFEST_COLUMNS
 from coefvq.stages import evaluate, thresholds
 from coefvq.stages.inputs import EvaluateInputs, ThresholdsInputs
@@ -157,6 +157,10 @@ def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_
     assert against["f1_over_base"]["value"] == pytest.approx(over)
     for row in against.values():
         assert row["low"] <= row["value"] <= row["high"]
+    text = against_models_text(report)
+    assert f"{100 * against['kept_f1']['value']:.1f} [" in text
+    assert text.endswith("points of F1 over the base model.")
+    assert against_models_text({"policies": []}) == ""  # a report of an earlier version
     # the half of the traffic that gave the threshold stays out of the measured share of calls
     scores = pd.read_parquet(folder / "scores.parquet")
     arriving = scores[scores["split"] == "traffic"]
@@ -168,6 +172,22 @@ def test_mode_qps_offers_both_models_alone_and_measures_calls_on_traffic_it_has_
         {"base alone": "base", "MLLM on all": "MLLM"}.get(chosen["name"], chosen["name"])
     ]
     assert [row.name for row in rows].count("base") == 1
+
+
+def test_traffic_that_the_base_model_alone_scored_counts_for_the_share_of_calls_only(workspace) -> None:
+    folder, params = workspace
+    scores = pd.read_parquet(folder / "scores.parquet")
+    arriving = scores[scores["split"] == "traffic"]
+    run_thresholds(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9))
+    before = read(folder, "thresholds.json")
+    some = arriving.index[300:]
+    write_table(scores.assign(mllm=scores["mllm"].drop(some)), folder / "scores.parquet")
+    run_thresholds(params(mode="qps", max_qps_ratio=30.0, min_kept_f1=0.9))
+    run_evaluate(params())
+    assert read(folder, "thresholds.json") == before
+    ends = before["policies"][1]["qps_ratio_interval"]
+    assert ends["low"] < before["policies"][1]["qps_ratio"] < ends["high"]
+    assert 0.0 < read(folder, "evaluation.json")["prevalence"]["traffic_estimate"] < 1.0
 
 
 def test_what_a_silent_mllm_means_comes_from_the_settings(workspace) -> None:

@@ -66,6 +66,10 @@ def test_intervals_stand_beside_the_figures_where_they_are_known() -> None:
         in _one("kept_f1", candidate(metrics=METRICS | {"against_models": against})).explanation
     )
     assert "interval" not in _one("kept_f1", candidate()).explanation
+    calls = METRICS["cascade"] | {"qps_ratio_interval": {"low": 12.1, "high": 24.9}}
+    measured = _one("qps_ratio", candidate(metrics=METRICS | {"cascade": calls}))
+    assert ", 95 % interval 12.1 to 24.9;" in measured.explanation
+    assert "interval" not in _one("qps_ratio", candidate()).explanation
 
 
 @pytest.mark.parametrize(("rate", "passed"), [(0.0, True), (0.02, True), (0.021, False)])
