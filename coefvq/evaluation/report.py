@@ -118,7 +118,7 @@ def cascade_report(
     everything = escalate_all(issue, val)
     arriving = _rows(scores, "traffic")
     if isinstance(objective, CallShare):
-        seen = _first_half(arriving)
+        seen = first_half(arriving)
         found, choice = choose_for_share(issue, val, _traffic(arriving[seen]), objective, views_trigger)
         listed, arriving = (*candidates, *found), arriving[~seen]
     elif objective is not None:
@@ -197,6 +197,11 @@ def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:
         weight=_column(rows, "weight"),
         yardsticks=yardsticks,
     )
+
+
+def first_half(rows: pd.DataFrame) -> Any:
+    """Bool [n]: about half of the rows, by a hash of the id, so that a video stays on its side as others come."""
+    return np.array([sha256_json(str(video))[0] in "01234567" for video in rows["video_id"]], dtype=bool)
 
 
 def _yardsticks(rows: pd.DataFrame) -> dict[str, FloatArray]:
@@ -283,11 +288,6 @@ def _traffic_ratio(arriving: pd.DataFrame, policy: CascadePolicy) -> float | Non
 
 def _traffic(rows: pd.DataFrame) -> Traffic:
     return Traffic(_column(rows, "base"), _column(rows, "views"), _column(rows, "weight"))
-
-
-def _first_half(rows: pd.DataFrame) -> Any:
-    """Bool [n]: about half of the rows, by a hash of the id, so that a video stays on its side as others come."""
-    return np.array([sha256_json(str(video))[0] in "01234567" for video in rows["video_id"]], dtype=bool)
 
 
 def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:
