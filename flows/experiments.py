@@ -18,7 +18,7 @@ from coefvq.config import Params, check_issue_names, load_params
 from coefvq.data.manifest import read_table
 from coefvq.data.splits.rows import split_manifest
 from coefvq.errors import CoefVQError, ConfigError, DataError
-from coefvq.experiments.grid import Cell, DataSpec, Grid, TableSpec, cells_of, shipped_grid, table_issues
+from coefvq.experiments.grid import Cell, DataSpec, Grid, TableSpec, cells_of, shipped_grid, table_issues, table_seeds
 from coefvq.experiments.measure import MeasureSettings
 from coefvq.experiments.pages import table_page, terminal_table, written
 from coefvq.experiments.result import issue_result
@@ -30,7 +30,8 @@ from coefvq.stages.predict import score_facts
 from coefvq.terminal import progress, say, show
 from flows.demo import version_data
 from tasks import pipeline, workspace
-from tasks.cell_pool import COST, RESULT, SCORES, run_cells, threads
+from tasks.cell_files import COST, RESULT, SCORES
+from tasks.cell_pool import run_cells, threads
 from tasks.cells import FOLDER, PlannedCell, data_hashes, planned, workspace_files
 from tasks.data_copy import copy_data
 from tasks.templates import makes_clips
@@ -68,12 +69,16 @@ class Bench:
     grid: Grid
     spec: DataSpec
     params: Params
-    seeds: tuple[int, ...]
+    asked: int | None
     own_data: bool
 
     def issues(self, table: TableSpec) -> tuple[str, ...]:
         """Issues of a table on this data."""
         return table_issues(table, self.params.issues, self.own_data)
+
+    def seeds(self, table: TableSpec) -> tuple[int, ...]:
+        """Seeds of a table."""
+        return tuple(table_seeds(table, self.spec, self.asked))
 
 
 def data_spec(grid: Grid, recipe: str) -> DataSpec:
@@ -129,8 +134,7 @@ def _bench(request: TablesRequest, grid: Grid, spec: DataSpec) -> Bench:
     _provide_data(request, root, params, spec)
     version_data(root, params)
     pipeline.repro(root, ["split"], env=workspace.run_environment(root), on_line=say)
-    seeds = tuple(range(request.seeds or spec.seeds))
-    return Bench(root, grid, spec, params, seeds, request.data is not None)
+    return Bench(root, grid, spec, params, request.seeds, request.data is not None)
 
 
 def _settings(request: TablesRequest, spec: DataSpec) -> dict[str, Any]:
@@ -185,19 +189,15 @@ def _train(
     wanted: dict[Cell, None] = {}
     for number in numbers:
         table = bench.grid.tables[number]
-        wanted |= dict.fromkeys(cells_of(bench.grid, table, bench.issues(table), bench.seeds))
+        wanted |= dict.fromkeys(cells_of(bench.grid, table, bench.issues(table), bench.seeds(table)))
     cells = {cell: planned(files, bench.grid, cell) for cell in wanted}
     data = data_hashes(bench.root, bench.params)
     distinct = len({cell.key(data) for cell in cells.values()})
     with progress("cells", distinct) as advance:
-
-        def on_done(cell: PlannedCell, reason: str | None) -> None:
-            advance(1)
-            if reason is not None:
-                say(f"failed: {reason}")
-
         workers = 1 if bench.spec.gpu is not None else threads()
-        failed = run_cells(bench.root, list(cells.values()), data, workers, on_done)
+        failed = run_cells(bench.root, list(cells.values()), data, workers, lambda _: advance(1))
+    for reason in failed.values():
+        say(f"failed: {reason}")
     return cells, failed
 
 
@@ -209,12 +209,14 @@ def _result(
     settings = MeasureSettings(params.evaluate.precision_targets, params.evaluate.bootstrap, params.seed)
     parts = []
     for issue in bench.issues(table):
-        needed = [cell for cell in cells_of(bench.grid, table, [issue], bench.seeds) if cell.model in table.models()]
+        needed = [
+            cell for cell in cells_of(bench.grid, table, [issue], bench.seeds(table)) if cell.model in table.models()
+        ]
         lost = {cell.model: str(failed[cell]) for cell in needed if cell in failed}
         scores = {cell: _scores(bench, cells[cell]) for cell in needed if cell not in failed}
         if not scores:
             raise failed[needed[0]]
-        whole = side(issue, _facts(bench, issue), scores, bench.seeds)
+        whole = side(issue, _facts(bench, issue), scores, bench.seeds(table))
         parts.append(issue_result(number, table, whole, settings, _groups(bench), lost))
     result = {"format_version": 1, "table": number, "title": table.title, "issues": parts}
     write_json(bench.root / FOLDER / f"table-{number}.json", result)
@@ -302,7 +304,8 @@ def _section(
     splits = read_json(bench.root / bench.params.paths.reports / "splits.json")["splits"]
     sizes = ", ".join(f"{name} {found['kept']:,}" for name, found in splits.items() if found["kept"])
     drawn = max(found["labelled"] for found in splits["train"]["issues"].values())
-    command = f"coefvq tables {request.tables} --recipe {request.recipe} --seeds {len(bench.seeds)}"
+    seeds = "" if request.seeds is None else f" --seeds {request.seeds}"
+    command = f"coefvq tables {request.tables} --recipe {request.recipe}{seeds}"
     lines = [
         f"Made by `{command}`: {len(folders)} trainings, {sum(cost['cpu_s'] for cost in costs) / 60:.0f} CPU minutes; "
         f"the last run took {seconds / 60:.0f} minutes. {'; '.join(machines)}. Videos: {sizes}; "

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from coefvq.experiments.estimate import Estimate, estimate, once_hours
-from coefvq.experiments.grid import Cell, DataSpec, cells_of, shipped_grid
+from coefvq.experiments.grid import Cell, DataSpec, cells_of, shipped_grid, table_seeds
 from coefvq.files import write_text
 from flows.experiments import data_spec
 from tasks.cell_pool import threads
@@ -30,7 +30,7 @@ def forecast(tables: str, recipe: str, seeds: int | None, root: Path) -> dict[st
     used: dict[str, tuple[PlannedCell, list[str]]] = {}
     for number in numbers:
         table = grid.tables[number]
-        for cell in cells_of(grid, table, table.issues, range(seeds or spec.seeds)):
+        for cell in cells_of(grid, table, table.issues, table_seeds(table, spec, seeds)):
             one = planned(files, grid, cell)
             listed = used.setdefault(one.key(_NO_DATA), (one, []))[1]
             listed += [] if number in listed else [number]
@@ -90,9 +90,10 @@ def _sums(spec: DataSpec, recipe: str, found: list[Estimate], tables: str) -> di
         )
         return {"hours": hours, "once_hours": None, "memory_gib": most, "lines": lines, "note": note}
     once = once_hours(spec) or 0.0
+    together = (once + hours) / threads()
     lines = [
         f"{spec.videos:,} clips and features of frozen towers, once: {once:.2f} CPU hours",
-        f"all cells: {hours:.2f} CPU hours; with {threads()} at a time about {(once + hours) / threads():.2f} hours in all",
+        f"all cells: {hours:.2f} CPU hours; with {threads()} at a time about {together:.2f} hours in all",
         f"then: {command}",
     ]
     note = "CPU hours of one thread, from seconds per clip in coefvq/experiments/grid.yaml; memory is not estimated"

@@ -19,9 +19,7 @@ def tables(
     seeds: Annotated[
         int | None, typer.Option(min=1, max=100, help="Trainings per model; default: as the grid says.")
     ] = None,
-    workspace: Annotated[
-        Path | None, typer.Option(help="Folder for the workspace; default: .tables-<recipe>.")
-    ] = None,
+    workspace: Annotated[Path | None, typer.Option(help="Folder for the workspace; default: .tables-<recipe>.")] = None,
     data: Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")] = None,
     issue: Annotated[str | None, typer.Option(help="With --data: the issue its labels are about.")] = None,
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,

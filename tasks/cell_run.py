@@ -1,4 +1,4 @@
-"""``python -m tasks.cell_run FOLDER``: one cell of the paper's tables, by the product's own stages, in its overlay.
+"""One cell of the paper's tables, by the product's own stages, in its overlay.
 
 An MLLM: the stage train-mllm. A base model: teach, with its teacher's folder in place, then train-base. Then its
 scores on val, test and traffic. The result is written last; what a killed process left is gone on with.
@@ -9,46 +9,33 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from coefvq.config import PARAMS_FILE, Params, load_params
 from coefvq.data.manifest import read_table, write_table
 from coefvq.experiments.scores import CELL_COLUMNS
-from coefvq.faults import explained, report
 from coefvq.files import read_json, sha256_file, write_json
 from coefvq.records import label_column
 from coefvq.stages import STAGES
-from coefvq.terminal import protect, say
+from coefvq.terminal import say
 from coefvq.training.launch import launch
-from tasks.cell_pool import COST, FAILURE, RESULT, SCORES, is_done
+from tasks.cell_files import COST, RESULT, SCORES
 from tasks.cells import nested_share
 
 
-def main(folder: Path) -> int:
-    """Run the cell; its exit code is that of its error, whose reason is kept in failure.json."""
-    protect()
-    _end_with_parent()
+def run_cell(folder: Path) -> None:
+    """Run the cell of a folder, which becomes the current one.
+
+    Raises:
+        CoefVQError: a stage failed.
+    """
     os.chdir(folder)
-    try:
-        # the child of a killed run may still be at work here
-        with FileLock(".lock"):
-            cell = read_json(Path("cell.json"))
-            if not is_done(Path(), cell["key"]):
-                with _cost():
-                    run(cell, load_params())
-    except Exception as error:  # noqa: BLE001  whatever it was, the other cells go on
-        ours = explained(error)
-        write_json(Path(FAILURE), {"reason": str(ours), "exit_code": ours.exit_code})
-        return report(error)
-    return 0
+    with _cost():
+        run(read_json(Path("cell.json")), load_params())
 
 
 def run(cell: dict[str, Any], params: Params) -> None:
@@ -122,20 +109,3 @@ def _machine() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def _end_with_parent() -> None:
-    """A thread that ends this process when the one that started it is gone, also by kill -9."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        pause = threading.Event()
-        while os.getppid() == parent:
-            pause.wait(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -82,11 +82,12 @@ class ClaimSpec(Section):
 
 
 class TableSpec(Section):
-    """Rows of single models or a cascade, and what the paper claims of them."""
+    """Rows of single models or a cascade, and what the paper claims of them; ``seeds``: no more than so many."""
 
     title: str
     issues: tuple[str, ...]
     needs: tuple[Modality, ...] = ()
+    seeds: Count | None = None
     rows: tuple[RowSpec, ...] = ()
     cascade: CascadeSpec | None = None
     claims: tuple[ClaimSpec, ...] = ()
@@ -210,6 +211,11 @@ def _tuples(value: Any, inside: str = "") -> Any:
 def table_issues(table: TableSpec, known: Sequence[str], own: bool) -> tuple[str, ...]:
     """Issues of a table: its own in the synthetic world, those of the data otherwise."""
     return tuple(known) if own else tuple(issue for issue in table.issues if issue in known)
+
+
+def table_seeds(table: TableSpec, data: DataSpec, asked: int | None) -> range:
+    """Seeds of a table: as many as are asked for, else as the grid says."""
+    return range(asked or min(data.seeds, table.seeds or data.seeds))
 
 
 def cells_of(grid: Grid, table: TableSpec, issues: Iterable[str], seeds: Iterable[int]) -> tuple[Cell, ...]:

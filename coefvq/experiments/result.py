@@ -1,4 +1,4 @@
-"""One table as JSON-ready values: rows with intervals, the paper's figures beside them, claims, and the regret split."""
+"""One table as JSON-ready values: rows with intervals and the paper's figures, claims, the regret split."""
 
 from __future__ import annotations
 

@@ -97,7 +97,9 @@ def side(issue: str, facts: pd.DataFrame, scores: Mapping[Cell, pd.DataFrame], s
         part = scores[cell][["video_id", "score"]].rename(columns={"score": column(cell.model, cell.seed)})
         joined = joined.merge(part, on="video_id", how="inner", validate="one_to_one")
     if not len(joined):
-        raise DataError(f"{issue}: no video is scored by all {len(listed)} trainings; delete their folders and run again")
+        raise DataError(
+            f"{issue}: no video is scored by all {len(listed)} trainings; delete their folders and run again"
+        )
     return Side(issue, joined.sort_values("video_id", ignore_index=True), tuple(seeds))
 
 
@@ -131,7 +133,9 @@ def _yardsticks(seen: Side) -> Iterator[Row]:
 
 def _val(seen: Side, base: str, mllm: str) -> ScoredSplit:
     rows = _labelled(seen, "val")
-    return ScoredSplit(*(rows[name].to_numpy(np.float64, na_value=np.nan) for name in ("label", base, mllm, "views", "weight")))
+    return ScoredSplit(
+        *(rows[name].to_numpy(np.float64, na_value=np.nan) for name in ("label", base, mllm, "views", "weight"))
+    )
 
 
 def _labelled(seen: Side, split: str) -> pd.DataFrame:
@@ -203,9 +207,7 @@ def _at_precision(seen: Side, name: str, percent: float, pairs: Sequence[tuple[s
     return Row(name, tuple(parts))
 
 
-def _at_share(
-    seen: Side, name: str, percent: float, pairs: Sequence[tuple[str, str]], *, stacked: bool = False
-) -> Row:
+def _at_share(seen: Side, name: str, percent: float, pairs: Sequence[tuple[str, str]], *, stacked: bool = False) -> Row:
     rows = _traffic(seen)
     half = rows[first_half(rows)]
     parts = []

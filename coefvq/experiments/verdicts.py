@@ -33,9 +33,7 @@ def judged(table: TableSpec, issue: str, measured: Measured, rows: Sequence[Row]
     ``paper`` is the same quantity from the paper's figures, None where it has none.
     """
     printed = {row.name: row.paper or {} for row in rows}
-    return [
-        _entry(claim, measured, printed) for claim in table.claims if claim.issues is None or issue in claim.issues
-    ]
+    return [_entry(claim, measured, printed) for claim in table.claims if claim.issues is None or issue in claim.issues]
 
 
 def _entry(claim: ClaimSpec, measured: Measured, printed: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
