@@ -20,6 +20,7 @@ from coefvq.data.manifest import read_table, write_table
 from coefvq.experiments.scores import CELL_COLUMNS
 from coefvq.files import read_json, sha256_file, write_json
 from coefvq.records import label_column
+from coefvq.registry.bundle import PartKind
 from coefvq.stages import STAGES
 from coefvq.terminal import say
 from coefvq.training.launch import launch
@@ -81,7 +82,7 @@ def _link_teacher(teacher: str | None, params: Params, issue: str) -> None:
     link.symlink_to(Path("../../../") / teacher / params.paths.models / issue / "mllm", target_is_directory=True)
 
 
-def _scores(params: Params, issue: str, kind: str) -> Any:
+def _scores(params: Params, issue: str, kind: PartKind) -> Any:
     from coefvq.stages.inputs import PredictInputs
     from coefvq.stages.predict import score_table
 

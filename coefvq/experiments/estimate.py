@@ -60,7 +60,7 @@ def once_hours(data: DataSpec) -> float | None:
         return None
     train, scored = videos(data, 1.0)
     read = train + scored + data.videos * data.settings["split.fractions"].get("unlabelled", 0.0)
-    return (data.videos * data.cost.render + read * data.cost.features) / _HOUR
+    return float(data.videos * data.cost.render + read * data.cost.features) / _HOUR
 
 
 def _on_cpu(cost: CostSpec, model: BaseModelParams | MLLMParams, train: int, scored: int) -> float:

@@ -88,7 +88,7 @@ def measure(whole: Side, rows: Sequence[Row], settings: MeasureSettings, groups:
     soft = whole.known("posterior")
     label = test["posterior" if soft else "label"].to_numpy(np.float64, na_value=np.nan)
     weight = test["weight"].to_numpy(np.float64)
-    keys = None if groups is None else [groups.get(video) for video in test["video_id"]]
+    keys = None if groups is None else test["video_id"].map(dict(groups)).to_numpy(dtype=object)
     side = Side(whole.issue, test, whole.seeds)
     counts: list[FloatArray] | None = None
     values: dict[str, FloatArray] = {}

@@ -227,7 +227,8 @@ def _stacked(part: Frozen, val: ScoredSplit) -> Frozen:
 
     both = np.column_stack([logits(val.base), logits(val.mllm)])
     fitted = LogisticRegression(C=1.0).fit(both, np.asarray(val.label) > 0.5, sample_weight=val.weight)
-    stack = (*(float(value) for value in fitted.coef_[0]), float(fitted.intercept_[0]))
+    first, second = (float(value) for value in fitted.coef_[0])
+    stack = (first, second, float(fitted.intercept_[0]))
     threshold = best_f1_threshold(val.label, stacked_score(stack, val.base, val.mllm), val.weight).threshold
     policy = cast(CascadePolicy, part.policy)
     return replace(

@@ -47,7 +47,7 @@ def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> tuple[pd.Da
         folder = inputs.paths.model_dir(kind, issue)
         scores[kind], bad = score_videos(folder, videos, inputs.predict, inputs.reading, kind, issue)
         skipped |= bad
-    table = _facts_of(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
+    table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
     return table[~table["video_id"].isin(skipped)].reset_index(drop=True), len(skipped)
 
 
@@ -55,10 +55,10 @@ def score_facts(paths: Paths, issue: str) -> pd.DataFrame:
     """The same table without models: id, split, label, weight, views, posteriors, and the metadata shortcut."""
     manifest = split_manifest(paths)
     rows = manifest[manifest["split"].isin(_SCORED)].reset_index(drop=True)
-    return _facts_of(rows, issue).assign(shortcut=_shortcut(manifest, rows, issue))
+    return _table(rows, issue).assign(shortcut=_shortcut(manifest, rows, issue))
 
 
-def _facts_of(rows: pd.DataFrame, issue: str) -> pd.DataFrame:
+def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:
     known = {name: posterior_column(issue) + view for name, view in _VIEWS.items()}
     posteriors = {name: rows[column] if column in rows else float("nan") for name, column in known.items()}
     return rows.loc[:, ["video_id", "split", "weight", "views"]].assign(label=rows[label_column(issue)], **posteriors)

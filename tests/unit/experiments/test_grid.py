@@ -50,7 +50,11 @@ def test_every_row_of_the_paper_that_is_named_exists_and_none_of_its_ablations_i
 def test_the_paper_s_row_is_as_the_paper_says():
     changes = shipped_grid().models["mllm-paper"].changes("icd", "starter")
     assert (changes["fusion"], changes["pooling"], changes["audio"]) == ("late", "last", False)
-    assert (changes["lora"], changes["alignment"], changes["description_weight"]) == ({"rank": 32, "alpha": 64}, None, 0)
+    assert (changes["lora"], changes["alignment"], changes["description_weight"]) == (
+        {"rank": 32, "alpha": 64},
+        None,
+        0,
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from coefvq.experiments.verdicts import verdict
 from tests.unit.experiments.worlds import world
 
 TABLES = shipped_grid().tables
-SETTINGS = MeasureSettings((60.0, 70.0, 80.0, 90.0), 120, 7)
+SETTINGS = MeasureSettings((60.0, 70.0, 80.0, 90.0), 40, 7)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,12 @@ def test_a_precision_that_is_not_reached_counts_zero():
     assert (found.value, found.low, found.high, found.undefined) == (0.0, 0.0, 0.0, 0.0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.integers(0, 1000))
 def test_a_row_never_differs_from_itself(seed):
     part = world(60, seed=seed)
     rows = [entry for entry in freeze(part.without_test(), TABLES["2"]) if entry.name.endswith("base alone")]
-    measured = measure(part, rows, replace(SETTINGS, replicates=20), None)
+    measured = measure(part, rows, replace(SETTINGS, replicates=10), None)
     for entry in rows:
         same = measured.difference(entry.name, entry.name, F1)
         assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
@@ -106,7 +106,13 @@ def test_groups_are_drawn_as_wholes(whole):
 
 def test_the_cascade_s_rows(second):
     names = [entry["name"] for entry in second["rows"]]
-    for name in ("MLLM", "distilled, base alone", "paper, P_base 50", "random, 10 % of calls", "Bayes all, 5 % of calls"):
+    for name in (
+        "MLLM",
+        "distilled, base alone",
+        "paper, P_base 50",
+        "random, 10 % of calls",
+        "Bayes all, 5 % of calls",
+    ):
         assert name in names
     for percent in (5.0, 10.0, 15.0, 20.0):
         # measured on the other half of traffic than the one that set the threshold
@@ -128,7 +134,9 @@ def test_regret_adds_up(second):
 
 def test_an_unreachable_p_base_says_so():
     part = world()
-    noise = part.table.assign(**{f"base@{seed}": np.random.default_rng(seed).random(len(part.table)) for seed in (0, 1)})
+    noise = part.table.assign(
+        **{f"base@{seed}": np.random.default_rng(seed).random(len(part.table)) for seed in (0, 1)}
+    )
     rows = {entry.name: entry for entry in freeze(replace(part, table=noise).without_test(), TABLES["2"])}
     assert rows["paper, P_base 70"].reason.startswith("unreachable: best precision")
 
