@@ -1,4 +1,4 @@
-"""`coefvq tables` for real: all tables of recipe tiny, kill -9 in a cell, a failing cell, labels of test turned round."""
+"""`coefvq tables` for real: all tables of recipe tiny, kill -9 in a cell, a failing cell, test labels turned round."""
 
 from __future__ import annotations
 

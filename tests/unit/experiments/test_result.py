@@ -79,7 +79,7 @@ def test_a_precision_that_is_not_reached_counts_zero():
     assert (found.value, found.low, found.high, found.undefined) == (0.0, 0.0, 0.0, 0.0)
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.integers(0, 1000))
 def test_a_row_never_differs_from_itself(seed):
     part = world(60, seed=seed)

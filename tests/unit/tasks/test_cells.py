@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coefvq.errors import ConfigError
@@ -85,6 +85,7 @@ def test_done_means_the_scores_are_those_of_the_result(tmp_path):
     assert not is_done(tmp_path, "k")
 
 
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from([0, 1, None]), min_size=4, max_size=60), st.floats(0.05, 1.0), st.floats(0.05, 1.0))
 def test_shares_of_train_are_nested_and_keep_the_classes(labels, one, other):
     ids = [f"v{at}" for at in range(len(labels) + 3)]
