@@ -64,7 +64,7 @@ def run_demo(request: DemoRequest) -> None:
     root = request.folder.resolve()
     params = load_params(root / "params.yaml")
     _provide_data(request, root, params, console)
-    version = _version_data(root, params)
+    version = version_data(root, params)
     console.print(f"[bold]data version[/bold] {params.paths.raw} @ {version} (git tag data-{version[:12]})")
     _run_pipeline(root, console)
     workspace.commit(root, "Pipeline results")
@@ -119,7 +119,8 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
         generate(raw, request.videos, request.seed, prevalence, workers, progress=advance)
 
 
-def _version_data(root: Path, params: Params) -> str:
+def version_data(root: Path, params: Params) -> str:
+    """Let DVC and git know the raw clips; returns DVC's hash of them."""
     workspace.dvc(root, "add", "--quiet", params.paths.raw)
     version = pipeline.data_version(root, params.paths.raw)
     workspace.commit(root, f"Data {version}", tag=f"data-{version.removesuffix('.dir')[:12]}")

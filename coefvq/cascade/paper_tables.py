@@ -1,8 +1,9 @@
-"""Tables 1 and 2 of the COEF-VQ paper as data, in percent, typed as printed.
+"""The tables of the COEF-VQ paper as data, in percent, typed as printed.
 
 Source: Dong, Jia, Xiong, "COEF-VQ: Cost-Efficient Video Quality Understanding through a Cascaded Multimodal
 LLM Framework", section 3.2. Table 1: models alone. Table 2: the cascade; "QPS Ratio" is MLLM calls per 100
-videos, and the row without a P_base is the MLLM on every video.
+videos, and the row without a P_base is the MLLM on every video. Tables 3 to 6 (section 3.3) are about UCC; they
+have no R@P90, and Table 6 replaces Whisper-small by Whisper-base.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ROUNDING = 0.05
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One line of Table 1; ``recalls`` are R@P60 … R@P90."""
+    """One line of a table of models; ``recalls`` are R@P60 … R@P90, or end at R@P80."""
 
     name: str
     f1: float
@@ -25,7 +26,7 @@ class ModelRow:
 
     def recall_at(self) -> dict[float, float]:
         """P -> R@P, both in percent."""
-        return dict(zip(TARGETS, self.recalls, strict=True))
+        return dict(zip(TARGETS, self.recalls, strict=False))
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,64 @@ PAPER: Mapping[str, PaperIssue] = {
         test_videos=18_000,
     ),
 }
+
+ABLATIONS: Mapping[str, tuple[ModelRow, ...]] = {
+    "3": (
+        ModelRow("Early fusion", 79.9, (93.2, 88.2, 78.7)),
+        ModelRow("Late fusion", 80.5, (92.3, 87.8, 79.3)),
+    ),
+    "4": (
+        ModelRow("0, 0", 65.6, (69.7, 60.3, 48.2)),
+        ModelRow("2, 4", 79.7, (92.4, 86.9, 79.5)),
+        ModelRow("8, 16", 79.9, (92.8, 87.4, 77.3)),
+        ModelRow("32, 64", 80.5, (92.3, 87.8, 79.3)),
+        ModelRow("128, 256", 79.7, (92.6, 86.8, 79.1)),
+        ModelRow("512, 1024", 79.6, (92.7, 88.6, 78.8)),
+    ),
+    "5": (
+        ModelRow("20 %, base", 73.5, (85.2, 77.4, 64.1)),
+        ModelRow("20 %, MLLM", 77.8, (90.6, 84.3, 74.4)),
+        ModelRow("40 %, base", 74.5, (86.3, 78.5, 67.4)),
+        ModelRow("40 %, MLLM", 78.4, (91.1, 86.1, 76.1)),
+        ModelRow("60 %, base", 76.3, (87.9, 81.8, 72.2)),
+        ModelRow("60 %, MLLM", 79.5, (91.6, 87.1, 78.0)),
+        ModelRow("100 %, base", 77.6, (89.8, 84.5, 74.8)),
+        ModelRow("100 %, MLLM", 80.5, (92.3, 87.8, 79.3)),
+    ),
+    "6": (
+        ModelRow("MLLM", 80.5, (92.3, 87.8, 79.3)),
+        ModelRow("w/o Whisper", 78.8, (92.3, 86.5, 76.1)),
+        ModelRow("w/o video text", 78.7, (91.9, 84.8, 77.2)),
+        ModelRow("smaller Whisper", 79.7, (92.4, 88.3, 77.9)),
+    ),
+}
+
+
+def paper_figures(table: str, issue: str, name: str) -> dict[str, float]:
+    """Figures of one row of a table of models, in percent, by the keys of a summary (``f1``, ``r_at_p60``).
+
+    Empty where the paper has no such row. Table 1 knows the names base, SigLIP and MLLM.
+    """
+    if table == "1" and issue in PAPER:
+        both = PAPER[issue]
+        rows = {"base": both.base, "SigLIP": both.siglip, "MLLM": both.mllm}
+    else:
+        rows = {row.name: row for row in ABLATIONS.get(table, ()) if issue == "ucc"}
+    row = rows.get(name)
+    if row is None:
+        return {}
+    return {"f1": row.f1, **{f"r_at_p{target:g}": value for target, value in row.recall_at().items()}}
+
+
+def paper_cascade(issue: str, p_base: float | None) -> dict[str, float]:
+    """Figures of one row of Table 2, as :func:`paper_figures`, with ``qps_ratio``; None: the MLLM on every video."""
+    if issue not in PAPER:
+        return {}
+    if p_base is None:
+        recalls, ratio = PAPER[issue].mllm.recall_at(), 100.0
+    else:
+        found = next((row for row in PAPER[issue].cascade if row.p_base == p_base), None)
+        if found is None:
+            return {}
+        recalls, ratio = found.recall_at(), found.qps_ratio
+    return {"qps_ratio": ratio, **{f"r_at_p{target:g}": value for target, value in recalls.items()}}

@@ -107,7 +107,7 @@ def bootstrap_intervals(
     Raises:
         DataError: a column is unusable or there is one class only.
     """
-    resampler = _Resampler(label, score, weight, groups)
+    resampler = Resampler(label, score, weight, groups)
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
     for _ in range(replicates):
@@ -171,7 +171,7 @@ def _paired(
     confidence: float,
     seed: int,
 ) -> Interval:
-    sides = [(_Resampler(label, score, weight, groups), statistic) for score, statistic in (new, old)]
+    sides = [(Resampler(label, score, weight, groups), statistic) for score, statistic in (new, old)]
 
     def combined(curves: Sequence[PRCurve | None]) -> float | None:
         values = [None if curve is None else side[1](curve) for curve, side in zip(curves, sides, strict=True)]
@@ -188,7 +188,7 @@ def _paired(
     return _percentiles(whole, drawn, replicates, confidence)
 
 
-class _Resampler:
+class Resampler:
     """Rows in the order of their scores, ready to be counted under many weightings."""
 
     def __init__(self, label: ArrayLike, score: ArrayLike, weight: ArrayLike | None, groups: ArrayLike | None) -> None:

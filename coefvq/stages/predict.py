@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from coefvq.cascade.policy import BoolArray
+from coefvq.config import Paths
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.data.splits.halves import MIN_POSITIVES, kept_for_epochs, smaller_half
@@ -17,6 +18,7 @@ from coefvq.evaluation.traffic import for_base_only
 from coefvq.files import write_json
 from coefvq.inference import Scores
 from coefvq.records import SCORE_COLUMNS, label_column, posterior_column
+from coefvq.registry.bundle import PartKind
 from coefvq.stages.inputs import PredictInputs
 from coefvq.terminal import say
 from coefvq.training.scoring import score_videos
@@ -28,32 +30,63 @@ _ONE_VALIDATION = (
 _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text": "_vision_text"}
 
 
+@dataclass(frozen=True)
+class ScoredVideos:
+    """Scores and yardsticks per video; how many clips were skipped, and how many of val chose the epoch instead."""
+
+    table: pd.DataFrame
+    skipped: int
+    val_of_epochs: int
+
+
 def run(inputs: PredictInputs) -> None:
     """Score every video that thresholds, figures or traffic shares are computed on."""
+    issue = inputs.issue
+    scored = score_table(inputs, ("base", "mllm"))
+    write_table(scored.table.loc[:, list(SCORE_COLUMNS)], inputs.paths.report(issue, "scores.parquet"))
+    counts = {str(name): int(count) for name, count in scored.table["split"].value_counts().items()}
+    account = {"scored": counts, "skipped": scored.skipped, "val_of_epochs": scored.val_of_epochs}
+    write_json(inputs.paths.report(issue, "predict.json"), account)
+
+
+def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> ScoredVideos:
+    """Rows of val, test and traffic with the yardsticks and a column of scores per kind.
+
+    Of a large traffic the MLLM scores a part; its score is NaN elsewhere.
+
+    Raises:
+        DataError: too many clips cannot be read.
+        ModelError: a model does not fit.
+    """
     issue, manifest = inputs.issue, split_manifest(inputs.paths)
     chose_epochs = kept_for_epochs(manifest, issue)
     if not chose_epochs.any():
         say(f"[{issue}] {_ONE_VALIDATION.format(smaller_half(manifest, issue), MIN_POSITIVES)}")
-    rows = manifest[manifest["split"].isin(_SCORED) & ~chose_epochs].reset_index(drop=True)
+    rows = _scored_rows(manifest, chose_epochs)
     videos = to_inputs(rows, media_root(inputs.paths), inputs.protocols)
-    asked: dict[Literal["base", "mllm"], BoolArray] = {
-        "base": np.ones(len(rows), dtype=bool),
-        "mllm": ~for_base_only(rows),
-    }
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
-    for kind, mask in asked.items():
-        folder, some = inputs.paths.model_dir(kind, issue), [videos[at] for at in np.flatnonzero(mask)]
-        found, bad = score_videos(folder, some, inputs.predict, inputs.reading, kind, issue)
+    for kind in kinds:
+        mask = ~for_base_only(rows) if kind == "mllm" else np.ones(len(rows), dtype=bool)
+        folder, chosen = inputs.paths.model_dir(kind, issue), [videos[at] for at in np.flatnonzero(mask)]
+        answers, unread = score_videos(folder, chosen, inputs.predict, inputs.reading, kind, issue)
         scores[kind] = np.full(len(rows), np.nan)
-        scores[kind][mask] = found
-        skipped |= bad
+        scores[kind][mask] = answers
+        skipped |= unread
     table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
     table = table[~table["video_id"].isin(skipped)].reset_index(drop=True)
-    write_table(table.loc[:, list(SCORE_COLUMNS)], inputs.paths.report(issue, "scores.parquet"))
-    counts = {str(name): int(count) for name, count in table["split"].value_counts().items()}
-    account = {"scored": counts, "skipped": len(skipped), "val_of_epochs": int(chose_epochs.sum())}
-    write_json(inputs.paths.report(issue, "predict.json"), account)
+    return ScoredVideos(table, len(skipped), int(chose_epochs.sum()))
+
+
+def score_facts(paths: Paths, issue: str) -> pd.DataFrame:
+    """The same table without models: id, split, label, weight, views, posteriors, and the metadata shortcut."""
+    manifest = split_manifest(paths)
+    rows = _scored_rows(manifest, kept_for_epochs(manifest, issue))
+    return _table(rows, issue).assign(shortcut=_shortcut(manifest, rows, issue))
+
+
+def _scored_rows(manifest: pd.DataFrame, chose_epochs: pd.Series[bool]) -> pd.DataFrame:
+    return manifest[manifest["split"].isin(_SCORED) & ~chose_epochs].reset_index(drop=True)
 
 
 def _table(rows: pd.DataFrame, issue: str) -> pd.DataFrame:

@@ -122,6 +122,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "data snapshot": ("--no-push",),
     "features build": ("--dry-run",),
     "demo": ("--preset", "none"),
+    "tables": ("3", "--recipe", "tiny", "--dry-run"),
 }
 HOSTILE = "\x1b[2J\x1b]0;owned\x07"
 #: kind of value → (name, value, verdict)
@@ -193,7 +194,7 @@ _BY_FLAG: dict[str, tuple[tuple[str, str, Verdict], ...]] = {
 #: where these are accepted, the command rightly runs for as long as it takes
 _TOO_LONG = frozenset({("--videos", "huge"), ("--workers", "huge"), ("--nproc", "huge"), ("--copies", "huge")})
 #: here a name is only written down, or the value is not read without another option
-_FREE = frozenset({("cascade fit", "--issue"), ("demo", "--issue"), ("init", "--issue")})
+_FREE = frozenset((name, "--issue") for name in ("cascade fit", "demo", "init", "tables"))
 
 
 @dataclass(frozen=True)

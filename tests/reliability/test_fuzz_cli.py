@@ -83,11 +83,11 @@ def test_the_judge(found: Outcome, verdict: str, expected: list[str]) -> None:
 def test_every_command_has_cases() -> None:
     commands = inventory()
     names = {command.name for command in commands}
-    assert {"score", "vmp run", "data snapshot", "cascade fit", "demo", "train-mllm"} <= names
+    assert {"score", "vmp run", "data snapshot", "cascade fit", "demo", "tables", "train-mllm"} <= names
     with_files = {text for target in TARGETS for text in target.commands}
     with_files |= {text for condition in CONDITIONS for text in condition.commands}
     # what reads no file of the user's has odd arguments only
-    free = {"models list", "models show", "models plan", "data bayes", "init", "demo"}
+    free = {"models list", "models show", "models plan", "data bayes", "init", "demo", "tables"}
     for name in names - free:
         assert any(f"{text} ".startswith(f"{name} ") for text in with_files), name
     assert all(list(lines(command)) for command in commands)

@@ -5,6 +5,7 @@ safetensors and JSON files plus a small source file (``registry/served_model.py`
 """
 
 from coefvq.registry.tracking.artifacts import fetch_file, log_files
+from coefvq.registry.tracking.comparisons import log_comparison
 from coefvq.registry.tracking.logged_models import has_model, model_artifact, serve
 from coefvq.registry.tracking.records import Record, append_record, close_record, read_records
 from coefvq.registry.tracking.runs import TrainingRun, log_pair, training_run
@@ -20,6 +21,7 @@ __all__ = [
     "configure",
     "fetch_file",
     "has_model",
+    "log_comparison",
     "log_files",
     "log_pair",
     "model_artifact",

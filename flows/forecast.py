@@ -1,0 +1,100 @@
+"""``coefvq tables --dry-run``: the grid with hours and memory, nothing made and nothing run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from coefvq.experiments.estimate import Estimate, estimate, once_hours
+from coefvq.experiments.grid import Cell, DataSpec, cells_of, shipped_grid, table_seeds
+from coefvq.files import write_text
+from flows.experiments import data_spec
+from tasks.cell_pool import threads
+from tasks.cells import Files, PlannedCell, planned, workspace_files
+
+_NO_DATA = {"manifest": "", "splits": ""}
+
+
+def forecast(tables: str, recipe: str, seeds: int | None, root: Path) -> dict[str, Any]:
+    """Distinct cells with the tables that need them, their hours and memory, and the sums; JSON-ready.
+
+    Raises:
+        ConfigError: no such table or recipe, or a file of the workspace is damaged.
+    """
+    grid = shipped_grid()
+    numbers, spec = grid.chosen(tables), data_spec(grid, recipe)
+    files = workspace_files(root, grid, recipe)
+    used: dict[str, tuple[PlannedCell, list[str]]] = {}
+    for number in numbers:
+        table = grid.tables[number]
+        for cell in cells_of(grid, table, table.issues, table_seeds(table, spec, seeds)):
+            one = planned(files, grid, cell)
+            listed = used.setdefault(one.key(_NO_DATA), (one, []))[1]
+            listed += [] if number in listed else [number]
+    estimates = _estimates(spec, files, {key: one for key, (one, _) in used.items()})
+    rows = [_row(used[key][0].cell, used[key][1], found) for key, found in estimates.items()]
+    return {
+        "recipe": recipe,
+        "tables": list(numbers),
+        "title": f"Recipe {recipe}: {len(rows)} cells for table(s) {', '.join(numbers)}",
+        "cells": rows,
+        **_sums(spec, recipe, list(estimates.values()), tables),
+    }
+
+
+def _estimates(spec: DataSpec, files: Files, cells: dict[str, PlannedCell]) -> dict[str, Estimate]:
+    with TemporaryDirectory() as folder:
+        presets = Path(folder) / "presets.yaml"
+        write_text(presets, yaml.safe_dump(files.presets))
+        return {
+            key: estimate(
+                spec,
+                getattr(one.settings, one.kind)[one.cell.issue],
+                one.settings.media[one.cell.issue],
+                presets,
+                one.share,
+            )
+            for key, one in cells.items()
+        }
+
+
+def _row(cell: Cell, tables: list[str], found: Estimate) -> dict[str, Any]:
+    return {
+        "name": str(cell),
+        "tables": tables,
+        "train_videos": found.train_videos,
+        "scored_videos": found.scored_videos,
+        "epochs": found.epochs,
+        "hours": found.hours,
+        "memory_gib": found.memory_gib,
+    }
+
+
+def _sums(spec: DataSpec, recipe: str, found: list[Estimate], tables: str) -> dict[str, Any]:
+    hours = sum(each.hours or 0.0 for each in found)
+    command = f"coefvq tables {tables} --recipe {recipe}"
+    if spec.gpu is not None:
+        gpu = spec.gpu
+        most = max((each.memory_gib or 0.0 for each in found), default=0.0)
+        lines = [
+            f"not run: nobody has run this recipe. {hours:,.1f} hours of {gpu.gpus} GPU(s), MLLMs only, one after the "
+            f"other; at most {most:.1f} of {gpu.memory_gib:g} GiB per GPU",
+            f"then: {command}",
+        ]
+        note = (
+            f"hours: FLOPs of coefvq models plan, {gpu.utilisation:.0%} of {gpu.tflops:g} TFLOPS; "
+            "base models, decoding and what CUDA keeps are not counted"
+        )
+        return {"hours": hours, "once_hours": None, "memory_gib": most, "lines": lines, "note": note}
+    once = once_hours(spec) or 0.0
+    together = (once + hours) / threads()
+    lines = [
+        f"{spec.videos:,} clips and features of frozen towers, once: {once:.2f} CPU hours",
+        f"all cells: {hours:.2f} CPU hours; with {threads()} at a time about {together:.2f} hours in all",
+        f"then: {command}",
+    ]
+    note = "CPU hours of one thread, from seconds per clip in coefvq/experiments/grid.yaml; memory is not estimated"
+    return {"hours": hours, "once_hours": once, "memory_gib": None, "lines": lines, "note": note}
