@@ -20,14 +20,17 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cli.score import results_table
 from coefvq.cli.vmp import app
 from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
 from coefvq.records import ScoredVideo, VideoInput
+from coefvq.registry.champions import Head
 from coefvq.vmp.index import open_index
 from coefvq.vmp.log import open_log
 from coefvq.vmp.publications import read_events
+from tests.vmp_world import POLICY
 
 Cli = Callable[..., Result]
 
@@ -41,13 +44,24 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.before_scoring: Callable[[], object] = lambda: None
+        self.record = Head(1, {"icd": "3-ab"}, frozenset())
 
     def configure(self, uri: str | None, experiment: str, create: bool) -> None:
         self.calls.append(("configure", uri, experiment))
 
-    def load_scorer(self, issues: Sequence[str] | None, audit: Any = None) -> FakeRegistry:
-        self.calls.append(("load_scorer", issues))
+    def head(self, issues: Sequence[str] | None) -> Head:
+        self.calls.append(("head", issues))
+        return self.record
+
+    def load_head(self, head: Head, audit: Any = None) -> FakeRegistry:
+        self.calls.append(("load_head", head.bundles))
         return self
+
+    def models_of(self, head: Head) -> dict[str, str]:
+        return {"icd": "models"}
+
+    def policies_of(self, head: Head) -> dict[str, CascadePolicy]:
+        return {"icd": POLICY}
 
     def __call__(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
         self.before_scoring()
@@ -63,7 +77,8 @@ class FakeRegistry:
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRegistry:
     fake = FakeRegistry()
     monkeypatch.setitem(sys.modules, "coefvq.registry.tracking", SimpleNamespace(configure=fake.configure))
-    monkeypatch.setitem(sys.modules, "coefvq.registry.champions", SimpleNamespace(load_scorer=fake.load_scorer))
+    champions = {name: getattr(fake, name) for name in ("head", "load_head", "models_of", "policies_of")}
+    monkeypatch.setitem(sys.modules, "coefvq.registry.champions", SimpleNamespace(**champions, Head=Head))
     for source in (PARAMS, PARAMS.with_name("recipe.yaml")):
         shutil.copy(source, tmp_path)
     return fake
@@ -99,7 +114,7 @@ def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -
     assert ok(cli("publish", clips, "--json")) == {"events": 3, "unchanged": 0, "last_offset": 3}
     done = ok(cli("run", "--once", "--issue", "icd", "--batch-size", "2", "--json"))
     assert done == {"dead": 0, "events": 3, "ignored": 0, "offset": 3, "remained": 2, "removed": 1, "stale": 0}
-    assert registry.calls == [("configure", None, "coefvq"), ("load_scorer", ["icd"])]
+    assert registry.calls == [("configure", None, "coefvq"), ("head", ["icd"]), ("load_head", {"icd": "3-ab"})]
     live = ok(cli("get", "a", "--json"))
     assert (live["state"], live["rule"], live["bundle_version"]) == ("live", "default", "icd=3-ab")
     assert live["value"]["stickers"] == ["50 %"]
@@ -107,7 +122,7 @@ def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -
     assert live["value"]["scores"]["icd"]["mllm_score"] == 0.9
     tombstone = cli("get", "b")
     assert tombstone.exit_code == 0
-    assert tombstone.stdout.startswith("b: removed by rule 'positive' (source version 1, bundle icd=3-ab)")
+    assert tombstone.stdout.startswith("b: removed by rule 'positive' (source version 1, bundle icd=3-ab, epoch 1)")
     assert ok(cli("status", "--json")) == {
         "consumers": {"vmp": {"lag": 0, "offset": 3}}, "dead_letters": 0, "index": {"live": 2, "removed": 1},
         "last_offset": 3,
@@ -193,10 +208,10 @@ def test_nothing_is_loaded_for_bad_rules_an_unknown_issue_or_missing_settings(
 def test_a_missing_champion_stops_before_any_event(
     cli: Cli, clips: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_champion(issues: Sequence[str] | None, audit: Any = None) -> None:
+    def no_champion(issues: Sequence[str] | None) -> None:
         raise RegistryError("no issue has a champion")
 
-    monkeypatch.setattr(sys.modules["coefvq.registry.champions"], "load_scorer", no_champion)
+    monkeypatch.setattr(sys.modules["coefvq.registry.champions"], "head", no_champion)
     cli("publish", clips)
     assert isinstance(cli("run", "--once").exception, RegistryError)
     assert ok(cli("status", "--json"))["consumers"] == {}
