@@ -17,7 +17,7 @@ from coefvq.cli import vmp_rescore
 from coefvq.cli.numbers import number
 from coefvq.cli.options import ByOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
-from coefvq.cli.workspace import connect_registry, given
+from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
 from coefvq.terminal import cell, progress_bar, say
@@ -94,13 +94,15 @@ def run(
     Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
     """
     from coefvq.cascade.audit_sample import AuditSample
+    from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
     from coefvq.vmp.rules import load_rules
 
     filter_rules = load_rules(rules)
     folder = given(state_folder(state, params), params)
-    settings = connect_registry(params, create=False)
+    settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issue or ()]
+    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
     totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
     with (

@@ -11,7 +11,7 @@ import typer
 
 from coefvq.cli.options import JsonOption, ParamsOption
 from coefvq.cli.vmp_state import StateOption, print_result, state_folder
-from coefvq.cli.workspace import connect_registry, given
+from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE
 from coefvq.vmp.campaigns import Campaign, Campaigns
 from coefvq.vmp.state import open_state
@@ -92,13 +92,14 @@ def _seconds_left(campaign: Campaign, remaining: int) -> float | None:
 
 
 def _dry_run(rules: Path | None, issues: list[str] | None, folder: Path, params: Path, as_json: bool) -> None:
-    from coefvq.registry import champions
+    from coefvq.registry import champions, tracking
     from coefvq.vmp.rules import load_rules
     from coefvq.vmp.worker import preview
 
     filter_rules = load_rules(rules)
-    settings = connect_registry(params, create=False)
+    settings = open_workspace(params)
     chosen = [settings.check_issue(issue) for issue in issues or ()]
+    tracking.configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     with open_state(folder, create=False) as (log, index):
         found = preview(log, index, champions.head(chosen or None), filter_rules)
     print_result(
