@@ -123,8 +123,12 @@ class IndexStore:
         return {item.epoch: item.models for item in issued(self.database)}
 
     def due(self, limit: int) -> list[str]:
-        """Videos that were watched more often than at their verdict."""
-        return [name for (name,) in self.database.query("SELECT video_id FROM due ORDER BY video_id LIMIT ?", (limit,))]
+        """Videos that were watched more often than at their verdict; dead letters are retried as such."""
+        sql = (
+            "SELECT video_id FROM due WHERE video_id NOT IN (SELECT video_id FROM dead_letters) "
+            "ORDER BY video_id LIMIT ?"
+        )
+        return [name for (name,) in self.database.query(sql, (limit,))]
 
     def provisional(self, limit: int) -> list[str]:
         """Videos that were judged, or held, while the MLLM was down."""
@@ -208,7 +212,7 @@ def _apply_row(connection: sqlite3.Connection, row: SinkRow, consumer: str) -> b
     if row.error is not None:
         connection.execute(
             schema.WRITE_DEAD_LETTER,
-            (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded),
+            (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
         )
     elif row.judged:
         connection.execute(schema.SETTLE_DEAD_LETTER, version)

@@ -70,7 +70,7 @@ class Decision:
 class SinkRow:
     """What the Sink is asked to store for one event.
 
-    ``(source_version, epoch, rank, views)`` is the version that guards the index entry. ``state`` is None where the
+    ``(source_version, epoch, views, rank)`` is the version that guards the index entry. ``state`` is None where the
     index keeps what it has (outcome ``ignored``). ``views`` is the count that the verdict was made at. ``degraded``
     says that the MLLM was down: the video is due for a full verdict. ``decided_at`` is the time that rules on age saw.
     ``judged`` is off for an event that only says how often the video was watched.

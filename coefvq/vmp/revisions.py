@@ -112,7 +112,9 @@ class Reviser:
 
     def urgent(self, deployment: Deployment, limit: int) -> int:
         """Decide what was watched more often than at its verdict; return how many videos are settled."""
-        return self._decide_again(self._index.due(limit), WATCHED, deployment, only_if_views_matter=True)
+        due = self._index.due(limit)
+        self._decide_again(due, WATCHED, deployment, only_if_views_matter=True)
+        return len(set(due) - set(self._index.due(limit))) if due else 0
 
     def spare(self, deployment: Deployment, limit: int) -> int:
         """One batch of outage verdicts if the MLLM may be back, else of the campaign; return the videos settled."""
@@ -133,14 +135,15 @@ class Reviser:
 
     def _decide_again(
         self, video_ids: Sequence[str], reason: str, deployment: Deployment, only_if_views_matter: bool = False
-    ) -> int:
+    ) -> None:
         if not video_ids:
-            return 0
+            return
         made, known = plan(video_ids, self._contents, self._index, deployment, only_if_views_matter)
         rows = rows_of(made, known, deployment, self._now())
+        # a rule that says "ignored" keeps the verdict that is there, at these views too
+        kept = [(row.video_id, row.views) for row in rows if row.state is None and row.error is None]
         if rows or made.passed:
-            self._index.revise(rows, reason, made.passed)
-        return len(rows) + len(made.passed)
+            self._index.revise(rows, reason, [*made.passed, *kept])
 
     def _campaign(self, deployment: Deployment, limit: int) -> int:
         step = self._campaigns.next_step(deployment.epoch, limit)

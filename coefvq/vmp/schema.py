@@ -1,6 +1,6 @@
 """Tables of the index, version by version, and the statements that guard them (docs/adr/0011).
 
-An entry is replaced only by a row with a higher ``(source_version, epoch, rank, views)`` whose source version is not
+An entry is replaced only by a row with a higher ``(source_version, epoch, views, rank)`` whose source version is not
 below the newest one seen of that video. Both are checked by the writing statement itself, so no row slips between a
 check and a write.
 """
@@ -92,8 +92,8 @@ WRITE_ENTRY = """
         state = excluded.state, rule = excluded.rule, source_version = excluded.source_version,
         epoch = excluded.epoch, rank = excluded.rank, views = excluded.views,
         bundle_version = excluded.bundle_version, value = excluded.value, decided_at = excluded.decided_at
-    WHERE (excluded.source_version, excluded.epoch, excluded.rank, coalesce(excluded.views, -1))
-        > (entries.source_version, entries.epoch, entries.rank, coalesce(entries.views, -1))"""
+    WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1), excluded.rank)
+        > (entries.source_version, entries.epoch, coalesce(entries.views, -1), entries.rank)"""
 #: max() of two arguments is NULL if one is
 SEE_VIDEO = """
     INSERT INTO videos (video_id, seen_version, views) VALUES (?, ?, ?)
@@ -109,7 +109,8 @@ WRITE_DEAD_LETTER = """
     INSERT OR REPLACE INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
     WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?3)
-        AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1 AND rank = 2 AND (source_version, epoch) >= (?3, ?4))
+        AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1 AND rank = 2
+            AND (source_version, epoch, coalesce(views, -1)) >= (?3, ?4, coalesce(?8, -1)))
         AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE video_id = ?1 AND (source_version, epoch) > (?3, ?4))"""
 SETTLE_DEAD_LETTER = "DELETE FROM dead_letters WHERE video_id = ? AND (source_version, epoch) <= (?, ?)"
 WRITE_OFFSET = """

@@ -52,7 +52,7 @@ def _at(row: SinkRow, offset: int) -> SinkRow:
 
 
 def version(row: SinkRow) -> tuple[int, int, int, int]:
-    return row.source_version, row.epoch, row.rank, -1 if row.views is None else row.views
+    return row.source_version, row.epoch, -1 if row.views is None else row.views, row.rank
 
 
 def newest_by_definition(rows: Sequence[SinkRow]) -> list[tuple[Any, ...]]:
@@ -65,7 +65,7 @@ def newest_by_definition(rows: Sequence[SinkRow]) -> list[tuple[Any, ...]]:
 
 def compact(entries: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """video, state, rule, version and value of rows of the table."""
-    return [(*row[:4], row[6], row[7], -1 if row[8] is None else row[8], row[5]) for row in entries]
+    return [(*row[:4], row[6], -1 if row[8] is None else row[8], row[7], row[5]) for row in entries]
 
 
 @settings(max_examples=60, deadline=None)
