@@ -228,7 +228,62 @@ def test_without_once_a_signal_ends_it_after_the_batch_with_code_0(
     assert ok(cli("status", "--json"))["consumers"] == {"vmp": {"lag": 1, "offset": 2}}
 
 
-@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters"])
+def test_a_person_overrides_a_verdict(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
+    cli("publish", clips)
+    cli("run", "--once")
+    said = ("--by", "ana", "--reason", "is satire")
+    assert ok(cli("override", "b", "--verdict", "live", *said, "--json"))["state"] == "live"
+    assert cli("get", "b").stdout.startswith("b: live by ana at 20")
+    assert ok(cli("status", "--json"))["index"] == {"live": 3}
+    assert ok(cli("override", "b", "--verdict", "model", *said, "--json"))["state"] == "removed"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--by", "", "--reason", "x"), "--by is blank"),
+        (("--by", "ana", "--reason", " "), "--reason is blank"),
+    ],
+)
+def test_an_override_without_name_or_reason_is_refused(
+    cli: Cli, clips: Path, registry: FakeRegistry, args: tuple[str, ...], message: str
+) -> None:
+    cli("publish", clips)
+    cli("run", "--once")
+    assert message in str(cli("override", "b", "--verdict", "live", *args).exception)
+    assert cli("override", "b", "--verdict", "live").exit_code == 2
+    assert ok(cli("get", "b", "--json"))["override"] is None
+
+
+def test_after_a_rollback_a_campaign_decides_again(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
+    cli("publish", clips)
+    assert "the index is empty" in str(cli("rescore", "start").exception)
+    cli("run", "--once")
+    assert ok(cli("rescore", "status", "--json")) == {"campaign": None}
+    registry.record = Head(2, {"icd": "2-aa"}, frozenset({"icd=3-ab"}))
+    shown = ok(cli("rescore", "start", "--dry-run", "--json"))
+    assert shown == {"rows": 3, "withdrawn": 3, "stored": 2, "changed": 0, "asked": 1}
+    assert ok(cli("status", "--json"))["index"] == {"live": 2, "removed": 1}  # a dry run changes nothing
+    ok(cli("run", "--once", "--json"))
+    assert ok(cli("status", "--json"))["index"] == {"withdrawn": 3}
+    assert "was removed by rule 'positive'" in cli("get", "b").stdout
+    assert ok(cli("rescore", "start", "--json"))["campaign"]["total"] == 3
+    assert ok(cli("rescore", "pause", "--json"))["campaign"]["state"] == "paused"
+    assert ok(cli("rescore", "resume", "--json"))["remaining"] == 3
+    cli("run", "--once")
+    assert ok(cli("status", "--json"))["index"] == {"live": 2, "removed": 1}
+    assert ok(cli("rescore", "status", "--json"))["campaign"]["state"] == "done"
+    assert ok(cli("get", "a", "--json"))["epoch"] == 2
+
+
+def test_negative_views_are_refused(cli: Cli, clips: Path) -> None:
+    (clips / "metadata.csv").write_text("file_name,views\na.mp4,-5\n")
+    error = cli("publish", clips).exception
+    assert isinstance(error, DataError)
+    assert "views" in str(error)
+
+
+@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters", "override"])
 def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     shown = cli(command, "--help").output
     assert f"Example: coefvq vmp {command}" in " ".join(shown.split())
