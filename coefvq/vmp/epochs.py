@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coefvq.documents import parse_json
 from coefvq.errors import DataError
 from coefvq.vmp.database import Database
 
@@ -109,7 +110,12 @@ def _head(connection: sqlite3.Connection) -> Issued | None:
 def _issued(row: tuple[int, int, str, str, str, int]) -> Issued:
     epoch, decision, bundles, models, rules, withdrawn = row
     # rows of an older schema do not say which models made them
-    return Issued(epoch, decision, bundles, json.loads(models) if models else {}, rules, bool(withdrawn))
+    return Issued(epoch, decision, bundles, _models(models), rules, bool(withdrawn))
+
+
+def _models(text: str) -> dict[str, str]:
+    found = parse_json(text, "the index's deployments", "restore the index from a copy") if text else {}
+    return {str(issue): str(digest) for issue, digest in found.items()} if isinstance(found, dict) else {}
 
 
 def issued(database: Database) -> list[Issued]:

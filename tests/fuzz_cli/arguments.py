@@ -104,12 +104,14 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--from": ("--from", "batch"),
     "--labels": ("--labels", "reviewed.csv"),
     "--workspace": ("--workspace", "new_workspace"),
+    "--verdict": ("--verdict", "live"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
     "score": ("data/raw/videos/s7-000001.mp4",),
     "cascade fit": ("scores.csv", "--precision", "0.3"),
     "vmp get": ("clip0",),
+    "vmp override": ("clip0",),
     "vmp publish": ("near.csv",),
     "vmp run": ("--once",),
     "models show": ("tiny",),

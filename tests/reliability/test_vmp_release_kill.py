@@ -22,18 +22,18 @@ from tests.reliability.test_vmp_kill import Child, advance, go_on
 
 pytestmark = pytest.mark.long
 
-EVENTS = 300
+EVENTS = 150
 #: one or more kills at each, in an order that the run meets; migration first, campaign last
 STEPS = (
     "CREATE", "ALTER", "DROP", "INSERT entries", "INSERT effects", "INSERT videos", "COMMIT",
-    "INSERT deployments", "UPDATE deployments", "INSERT due", "INSERT dead_letters", "DELETE dead_letters",
+    "INSERT deployments", "UPDATE deployments", "INSERT dead_letters", "DELETE dead_letters",
     "INSERT campaigns", "UPDATE campaigns", "COMMIT", "UPDATE campaigns", "INSERT entries",
 )  # fmt: skip
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A schema-1 state that the first pair read a third of; some videos change, go, come back or are watched."""
+    """A schema-1 state that the first pair read a third of; some videos change, go or come back."""
     rng, folder = random.Random(5), tmp_path / "vmp"
     with open_state(folder) as (log, _):
         while log.last_offset() < EVENTS:
@@ -41,11 +41,10 @@ def state(tmp_path: Path) -> Path:
             if rng.random() < 0.1 and log.newest([video_id]):
                 log.publish([Event(video_id, "delete")])
             else:
-                title = f"title {rng.randrange(2) + log.last_offset() // 40}"
-                log.publish([Event(video_id, title=title, views=rng.randrange(900))])
+                # schema 1 knew no events of views alone
+                log.publish([Event(video_id, title=f"title {log.last_offset()}", views=rng.randrange(900))])
     vmp_release_child.live(folder, releases=1)
     as_version(folder, 1)
-    # events of views alone are not of schema 1 and went; what is left is read from the start of the second release
     return folder
 
 
@@ -111,7 +110,7 @@ def test_kills_at_every_kind_of_step_change_nothing(state: Path, tmp_path: Path)
     states = {cells[1] for cells in expected["entries"]}
     assert {"live", "deleted"} <= states
     assert expected["dead_letters"]
-    assert {cells[3] for cells in expected["entries"]} and expected["campaigns"][0][1] == "done"
+    assert expected["campaigns"][0][1] == "done"
     with open_state(state) as (_, index):
         assert "withdrawn" not in index.states()
 
