@@ -104,33 +104,26 @@ def run(
     chosen = [settings.check_issue(name) for name in issue or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
-    totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
     with (
         loop.stop_on_signals() as stop,
         open_state(folder) as (log, index),
         worker.follower(
             index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=follow_interval, patient=not once
         ) as deployments,
+        _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch),
     ):
-        todo = log.last_offset() - index.committed(consumer) if once else None
-        with _batch_display(todo, as_json) as show:
-
-            def on_batch(report: BatchReport) -> None:
-                totals.update({name: getattr(report, name) for name in totals})
-                show(report)
-
-            loop.run(
-                log,
-                deployments,
-                index,
-                stop=stop,
-                on_batch=on_batch,
-                batch_size=batch_size,
-                once=once,
-                poll_interval=poll_interval,
-                consumer=consumer,
-                revisions=worker.reviser(log, index),
-            )
+        loop.run(
+            log,
+            deployments,
+            index,
+            stop=stop,
+            on_batch=on_batch,
+            batch_size=batch_size,
+            once=once,
+            poll_interval=poll_interval,
+            consumer=consumer,
+            revisions=worker.reviser(log, index),
+        )
         summary = {**totals, "offset": index.committed(consumer)}
     print_result(summary, as_json, [_counts(summary)])
 
@@ -256,6 +249,19 @@ def _published(log: Path) -> list[tuple[str, str]]:
         return []
     with open_log(log, create=False) as source:
         return source.places()
+
+
+@contextmanager
+def _totals(todo: int | None, as_json: bool) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
+    """Counts over all batches, and what adds a batch to them and shows it."""
+    totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
+    with _batch_display(todo, as_json) as show:
+
+        def on_batch(report: BatchReport) -> None:
+            totals.update({name: getattr(report, name) for name in totals})
+            show(report)
+
+        yield totals, on_batch
 
 
 @contextmanager
