@@ -113,6 +113,7 @@ class ScoredVideo:
     answer counted. ``error`` is set, and both scores are None, where the clip could not be scored.
     ``audit_probability`` is set where the policy filtered the video out while an audit ran: the probability with
     which it was to be escalated anyway. If ``mllm_score`` is there too, it was.
+    ``degraded`` is set where the MLLM was down and the policy's ``mllm_down`` stood in for its answer.
     """
 
     video_id: str
@@ -125,3 +126,4 @@ class ScoredVideo:
     error: str | None = None
     audit_probability: float | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    degraded: bool = False

@@ -141,14 +141,6 @@ class CascadePolicy(BaseModel):
             return np.ones(np.shape(base), dtype=bool)
         return self.escalates(base, views) | self.accepts(base, views)
 
-    def rescore_due(self, base: ArrayLike, old_views: ArrayLike, new_views: ArrayLike) -> BoolArray:
-        """Which videos were not escalated at ``old_views`` and are at ``new_views``, [n]: ask the MLLM now.
-
-        Raises:
-            DataError: as :meth:`escalates`.
-        """
-        return self.escalates(base, new_views) & ~self.escalates(base, old_views)
-
     def final_score(
         self, base: ArrayLike, mllm: ArrayLike, views: ArrayLike | None = None, down: ArrayLike | None = None
     ) -> FloatArray:

@@ -4,41 +4,37 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
+from coefvq.cli import vmp_rescore
 from coefvq.cli.numbers import number
-from coefvq.cli.options import JsonOption, ParamsOption
+from coefvq.cli.options import ByOption, JsonOption, ParamsOption, ReasonOption
+from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
 from coefvq.cli.workspace import given, open_workspace
-from coefvq.config import PARAMS_FILE, load_params
+from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
-from coefvq.terminal import cell, echo, echo_json, progress_bar, say, show
+from coefvq.terminal import cell, progress_bar, say
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.records import BatchReport, Event, IndexEntry
 from coefvq.vmp.state import LOG, open_state
 
 if TYPE_CHECKING:
-    from coefvq.cascade.audit_sample import AuditSample
     from coefvq.vmp.audit import StreamAudit
-    from coefvq.vmp.retriever import Scorer
 
 app = typer.Typer(
     help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
     no_args_is_help=True,
 )
 
-State = Annotated[
-    Path | None, typer.Option("--state", help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
-]
+app.add_typer(vmp_rescore.app, name="rescore")
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -50,14 +46,14 @@ def publish(
         Path | None, typer.Option(help="Folder the paths are relative to (default: the table's own).")
     ] = None,
     delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
-    state: State = None,
+    state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
-    folder = _folder(state, params)
+    folder = state_folder(state, params)
     events = [] if source is None else _read_with_progress(source, root, folder / LOG)
     events += [Event(video_id, "delete") for video_id in delete or []]
     with open_state(folder) as (log, _):
@@ -67,7 +63,7 @@ def publish(
             "unchanged": len(events) - len(appended),
             "last_offset": log.last_offset(),
         }
-    _print(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
+    print_result(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
 
 
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
@@ -79,6 +75,7 @@ def run(
         list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
     ] = None,
     poll_interval: Annotated[float, number(min=0.01, help="Seconds between looks for new events.")] = 1.0,
+    follow_interval: Annotated[float, number(min=0.1, help="Seconds between looks for a new release decision.")] = 5.0,
     audit_rate: Annotated[
         float,
         number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id."),
@@ -88,99 +85,125 @@ def run(
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
     params: ParamsOption = PARAMS_FILE,
-    state: State = None,
+    state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score new events with the champion pairs, filter them and update the index.
 
+    A new champion takes over between two batches. Outage verdicts and campaigns are worked on between events.
     Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
     """
     from coefvq.cascade.audit_sample import AuditSample
-    from coefvq.vmp import loop
-    from coefvq.vmp.retriever import retrieve
-    from coefvq.vmp.rules import decide, load_rules
+    from coefvq.registry.tracking import configure
+    from coefvq.vmp import loop, worker
+    from coefvq.vmp.rules import load_rules
 
     filter_rules = load_rules(rules)
-    folder = given(_folder(state, params), params)
-    scorer = _load_scorer(issue, params, AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None)
-    totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
-    with loop.stop_on_signals() as stop, open_state(folder) as (log, index):
-        todo = log.last_offset() - index.committed(consumer) if once else None
-        with _batch_display(todo, as_json) as show:
-
-            def on_batch(report: BatchReport) -> None:
-                totals.update({name: getattr(report, name) for name in totals})
-                show(report)
-
-            loop.run(
-                log,
-                partial(retrieve, scorer=scorer),
-                lambda candidate: decide(candidate, filter_rules, datetime.now(UTC)),
-                index,
-                stop=stop,
-                on_batch=on_batch,
-                batch_size=batch_size,
-                once=once,
-                poll_interval=poll_interval,
-                consumer=consumer,
-            )
+    folder = given(state_folder(state, params), params)
+    settings = open_workspace(params)
+    chosen = [settings.check_issue(name) for name in issue or ()]
+    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
+    audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
+    with (
+        loop.stop_on_signals() as stop,
+        open_state(folder) as (log, index),
+        worker.follower(
+            index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=follow_interval, patient=not once
+        ) as deployments,
+        _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch),
+    ):
+        loop.run(
+            log,
+            deployments,
+            index,
+            stop=stop,
+            on_batch=on_batch,
+            batch_size=batch_size,
+            once=once,
+            poll_interval=poll_interval,
+            consumer=consumer,
+            revisions=worker.reviser(log, index),
+        )
         summary = {**totals, "offset": index.committed(consumer)}
-    _print(summary, as_json, [_counts(summary)])
+    print_result(summary, as_json, [_counts(summary)])
 
 
 @app.command(epilog="Example: coefvq vmp get clip_0001 --json")
 def get(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
-    state: State = None,
+    state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
-    with open_state(_folder(state, params), create=False) as (_, index):
+    with open_state(state_folder(state, params), create=False) as (_, index):
         entry = index.get(video_id)
     if entry is None:
         raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
-    _print(asdict(entry), as_json, _describe(entry))
+    print_result(asdict(entry), as_json, _describe(entry))
+
+
+@app.command(epilog="Example: coefvq vmp override clip_0001 --verdict removed --by ana --reason 'court order'")
+def override(
+    video_id: Annotated[str, typer.Argument(help="Key in the index.")],
+    verdict: Annotated[
+        Literal["live", "removed", "model"], typer.Option(help="What readers see; model: what the models say.")
+    ],
+    by: ByOption,
+    reason: ReasonOption,
+    state: StateOption = None,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a person's word before the models' verdict, until the video's content changes."""
+    from coefvq.registry.history import checked_person
+    from coefvq.vmp.loop import now
+    from coefvq.vmp.overrides import override as pin
+
+    name, why = checked_person(by, reason)
+    with open_state(state_folder(state, params), create=False) as (log, index):
+        entry = pin(log, index, video_id, verdict, name, why, now())
+    print_result(asdict(entry), as_json, _describe(entry))
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
-def status(state: State = None, params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
+def status(state: StateOption = None, params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
     """Show the log's end, each consumer's lag and the index by state."""
-    with open_state(_folder(state, params), create=False) as (log, index):
+    with open_state(state_folder(state, params), create=False) as (log, index):
         last, consumers, states = log.last_offset(), index.consumers(), index.states()
         dead = len(index.dead_letters())
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
-    table = _table("", "")
+    table = result_table("", "")
     for name, value in (("events in the log", last), *states.items(), ("dead letters", dead)):
         table.add_row(cell(name), str(value))
     for name, lag in lags.items():
         table.add_row(cell(f"lag of {name}"), str(lag["lag"]))
     summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
-    _print(summary, as_json, table)
+    print_result(summary, as_json, table)
 
 
 @app.command("dead-letters", epilog="Example: coefvq vmp dead-letters --retry && coefvq vmp run --once")
 def dead_letters(
     retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
-    state: State = None,
+    state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """List the videos whose newest event could not be scored, with the reason."""
-    with open_state(_folder(state, params), create=False) as (log, index):
+    with open_state(state_folder(state, params), create=False) as (log, index):
         letters = index.dead_letters()
         retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
-    table = _table("video", "version", "failed at", "reason")
+    table = result_table("video", "version", "failed at", "reason")
     for letter in letters:
         table.add_row(*map(cell, (letter.video_id, letter.source_version, letter.failed_at, letter.reason)))
-    _print({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
+    print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
 @app.command(epilog="Example: coefvq vmp audit --issue icd --labels reviewed.csv --json")
 def audit(
     issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
     labels: Annotated[Path, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")],
-    state: State = None,
+    state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
@@ -191,9 +214,9 @@ def audit(
     from coefvq.vmp.audit import audit_stream, read_labels
 
     known = read_labels(labels, issue)
-    with open_state(_folder(state, params), create=False) as (_, index):
+    with open_state(state_folder(state, params), create=False) as (_, index):
         found = audit_stream(issue, index.scores(issue), known)
-    _print(asdict(found), as_json, _describe_audit(found))
+    print_result(asdict(found), as_json, _describe_audit(found))
 
 
 def _describe_audit(found: StreamAudit) -> list[str]:
@@ -207,24 +230,6 @@ def _describe_audit(found: StreamAudit) -> list[str]:
         f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen",
         f"{rows}{left_out}",
     ]
-
-
-def _folder(state: Path | None, params: Path) -> Path:
-    if state is not None:
-        return state
-    if params != PARAMS_FILE:
-        load_params(params)  # whoever names a file means a workspace; a state alone is named by --state
-    return params.parent / "vmp"
-
-
-def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | None) -> Scorer:
-    from coefvq.registry.champions import load_scorer
-    from coefvq.registry.tracking import configure
-
-    settings = open_workspace(params)
-    chosen = [settings.check_issue(issue) for issue in issues or ()]
-    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
-    return load_scorer(chosen or None, audit=audit)
 
 
 def _read_with_progress(source: Path, root: Path | None, log: Path) -> list[Event]:
@@ -247,6 +252,19 @@ def _published(log: Path) -> list[tuple[str, str]]:
 
 
 @contextmanager
+def _totals(todo: int | None, as_json: bool) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
+    """Counts over all batches, and what adds a batch to them and shows it."""
+    totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
+    with _batch_display(todo, as_json) as show:
+
+        def on_batch(report: BatchReport) -> None:
+            totals.update({name: getattr(report, name) for name in totals})
+            show(report)
+
+        yield totals, on_batch
+
+
+@contextmanager
 def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
     """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
     if todo is None:
@@ -266,28 +284,15 @@ def _counts(report: dict[str, Any]) -> str:
 
 
 def _describe(entry: IndexEntry) -> list[str]:
-    version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}"
+    version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}, epoch {entry.epoch}"
     if entry.state == "deleted":
         return [f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"]
-    if entry.state == "removed":
-        head = f"{entry.video_id}: removed by rule '{entry.rule}' ({version})"
+    if entry.override is not None:
+        word = entry.override
+        head = f"{entry.video_id}: {entry.state} by {word.by} at {word.at}: {word.reason} ({version})"
+    elif entry.state == "withdrawn":
+        head = f"{entry.video_id}: withdrawn with its pair, was {entry.verdict} by rule '{entry.rule}' ({version})"
     else:
-        head = f"{entry.video_id}: live by rule '{entry.rule}' ({version})"
+        head = f"{entry.video_id}: {entry.state} by rule '{entry.rule}' ({version})"
     # split at line feeds only: a title may hold other characters that end a line
     return [head, *json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False).split("\n")]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(show_header=any(columns), box=None)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(value: dict[str, Any], as_json: bool, human: Sequence[str] | Table) -> None:
-    if as_json:
-        echo_json(value)
-    elif isinstance(human, Table):
-        show(human)
-    else:
-        echo(*human)

@@ -129,7 +129,8 @@ class PairScorer:
             return self._undecided(video, None, str(decisions.errors[index]))
         down, final, mllm = bool(decisions.down[index]), float(decisions.final[index]), float(answers.scores[index])
         if down and self.policy.mllm_down == "hold":
-            return self._undecided(video, base, f"held until the MLLM answers: {answers.silence}")
+            held = self._undecided(video, base, f"held until the MLLM answers: {answers.silence}")
+            return replace(held, degraded=True)
         undecided = np.isnan(final) or (down and self.policy.mllm_down == "ignore")
         return ScoredVideo(
             video_id=video.video_id,
@@ -140,6 +141,7 @@ class PairScorer:
             decided_by="none" if undecided else "mllm" if decisions.by_mllm[index] else "base",
             bundle_version=self.bundle_version,
             audit_probability=self.audit.rate if self.audit is not None and decisions.drawn[index] else None,
+            degraded=down,
         )
 
     def _drawn(self, videos: Sequence[VideoInput]) -> npt.NDArray[np.bool_]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.audit_sample import AuditSample
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import RegistryError
+from coefvq.files import sha256_json
 from coefvq.inference import MultiIssueScorer, PairScorer, recorded
-from coefvq.registry import pairs
+from coefvq.registry import history, pairs
+from coefvq.registry.bundle import bundle_version
+from coefvq.registry.history import Decision
 from coefvq.registry.pairs import CHAMPION
 
 if TYPE_CHECKING:
@@ -26,13 +30,115 @@ def load_scorer(
     Raises:
         RegistryError: no pair stands behind the alias or version, or its files were changed.
     """
-    wanted = list(issues) if issues else [issue for issue in pairs.issues() if _has(issue, version)]
-    if not wanted:
-        raise RegistryError(f"no issue has a {version}; approve a challenger first: coefvq approve --help")
     from coefvq.models.shared import TowerPool
 
     towers = TowerPool()
-    return MultiIssueScorer(tuple(replace(_load(issue, version, towers), audit=audit) for issue in wanted))
+    return MultiIssueScorer(
+        tuple(replace(_load(issue, version, towers), audit=audit) for issue in _wanted(issues, version))
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the decision record says is served.
+
+    ``decision`` is the sequence number of the newest approval or rollback of these issues that was carried out.
+    ``bundles`` maps issue to the bundle version of its champion; ``withdrawn`` holds ``issue=version`` of pairs that
+    were rolled back and not approved again.
+    """
+
+    decision: int
+    bundles: dict[str, str]
+    withdrawn: frozenset[str]
+
+
+def head(issues: Sequence[str] | None = None) -> Head:
+    """The present champions of ``issues`` (all that have one by default), by the decisions; loads no model.
+
+    Raises:
+        RegistryError: an issue has no champion, its alias was moved by hand, or the store does not answer.
+    """
+    past = history.decisions()
+    bundles: dict[str, str] = {}
+    withdrawn: set[str] = set()
+    counted: list[int] = []
+    for issue in _wanted(issues, CHAMPION):
+        own = _carried_out(issue, past)
+        bundles[issue] = bundle_version(*history.champion_stack(own)[-1])
+        withdrawn |= {f"{issue}={bundle_version(*pair)}" for pair in history.withdrawn(own)}
+        counted += [item.sequence for item in own if item.action != "reject"]
+    return Head(max(counted), bundles, frozenset(withdrawn))
+
+
+def _carried_out(issue: str, past: Sequence[Decision]) -> list[Decision]:
+    """The decisions on an issue that took effect; one whose alias has moved has, though a crash left it pending."""
+    version = pairs.aliases(issue).get(CHAMPION)
+    pair = None if version is None else pairs.find(issue, version)
+    if version is None or pair is None:
+        raise RegistryError(
+            f"no champion for {issue}; approve a challenger first: "
+            f"coefvq approve --issue {issue} --by NAME --reason WHY"
+        )
+    history.require_decided_champion(issue, version, pair.content_hash)
+    own = [item for item in past if item.issue == issue]
+    moved = [
+        item.model_copy(update={"state": "done"})
+        if item.state == "pending" and item.action != "reject" and item.version == version
+        else item
+        for item in own
+    ]
+    return [item for item in moved if item.state == "done"]
+
+
+def _wanted(issues: Sequence[str] | None, version: str) -> list[str]:
+    wanted = list(issues) if issues else [issue for issue in pairs.issues() if _has(issue, version)]
+    if not wanted:
+        raise RegistryError(f"no issue has a {version}; approve a challenger first: coefvq approve --help")
+    return wanted
+
+
+def models_of(head: Head) -> dict[str, str]:
+    """Issue → hash of what its scores are made with: both models and the preprocessing, not the policy.
+
+    Raises:
+        RegistryError: a pair's record is gone or was changed.
+    """
+    return {issue: _models(issue, version) for issue, version in head.bundles.items()}
+
+
+def policies_of(head: Head) -> dict[str, CascadePolicy]:
+    """Issue → policy of the pairs of ``head``.
+
+    Raises:
+        RegistryError: a pair's record is gone or was changed.
+    """
+    return {
+        issue: CascadePolicy.from_dict(pairs.candidate_of(issue, _number(version)).policy)
+        for issue, version in head.bundles.items()
+    }
+
+
+def load_head(head: Head, audit: AuditSample | None = None) -> MultiIssueScorer:
+    """Scorer over the pairs of ``head``, whatever the aliases say by now.
+
+    Raises:
+        RegistryError: a pair's files are gone or were changed, or the store does not answer.
+        ModelError: a pair does not load.
+    """
+    from coefvq.models.shared import TowerPool
+
+    towers = TowerPool()
+    loaded = [_load(issue, _number(version), towers) for issue, version in head.bundles.items()]
+    return MultiIssueScorer(tuple(replace(pair, audit=audit) for pair in loaded))
+
+
+def _models(issue: str, version: str) -> str:
+    candidate = pairs.candidate_of(issue, _number(version))
+    return sha256_json([candidate.base.sha256, candidate.mllm.sha256, dict(candidate.preprocessing)])
+
+
+def _number(bundle: str) -> str:
+    return bundle.split("-", 1)[0]
 
 
 def champion_profile(issues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:

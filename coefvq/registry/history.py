@@ -151,7 +151,18 @@ def champion_stack(history: Iterable[Decision]) -> list[tuple[str, str]]:
     An approval puts its pair on top; a rollback takes off everything above the pair it returned to.
     So a second rollback goes further back, and a pair that was rolled back is not returned to.
     """
+    return _champions(history)[0]
+
+
+def withdrawn(history: Iterable[Decision]) -> set[tuple[str, str]]:
+    """(version, content hash) of the pairs of one issue that were rolled back and not approved again. Pure."""
+    return _champions(history)[1]
+
+
+def _champions(history: Iterable[Decision]) -> tuple[list[tuple[str, str]], set[tuple[str, str]]]:
+    """The stack of champions, and what rollbacks took off it and no approval put back."""
     stack: list[tuple[str, str]] = []
+    gone: set[tuple[str, str]] = set()
     for item in history:
         if item.state != "done" or item.action == "reject":
             continue
@@ -160,8 +171,9 @@ def champion_stack(history: Iterable[Decision]) -> list[tuple[str, str]]:
             stack.append(pair)
         else:
             while stack and stack[-1] != pair:
-                stack.pop()
-    return stack
+                gone.add(stack.pop())
+        gone.discard(pair)
+    return stack, gone
 
 
 def is_decided_champion(history: Sequence[Decision], version: str, content_hash: str) -> bool:

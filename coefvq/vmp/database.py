@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Database:
     path: Path
     connection: sqlite3.Connection
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one reading statement."""
         with _named_errors(self.path):
             return self.connection.execute(sql, parameters).fetchall()
@@ -38,6 +38,12 @@ class Database:
         if not isinstance(value, int):
             raise DataError(f"{self.path}: {name} is {value!r:.60}: expected a whole number; restore it from a copy")
         return value
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Several reading statements, with one-line errors."""
+        with _named_errors(self.path):
+            yield self.connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

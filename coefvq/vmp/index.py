@@ -10,62 +10,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from coefvq.documents import parse_json
+from coefvq.errors import DataError
+from coefvq.vmp import schema
 from coefvq.vmp.database import Database, open_database
-from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, SinkRow
-
-_NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
-_SCHEMA = (
-    (
-        """CREATE TABLE entries (
-            video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
-            rule TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_order INTEGER NOT NULL,
-            bundle_version TEXT NOT NULL, value TEXT NOT NULL)""",
-        "CREATE TABLE offsets (consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL)",
-        # append-only: who decided what, when and by which rule; also what the crash tests count
-        f"""CREATE TABLE effects (
-            number INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, offset INTEGER NOT NULL,
-            video_id TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_version TEXT NOT NULL,
-            outcome TEXT NOT NULL, rule TEXT NOT NULL, written INTEGER NOT NULL, error TEXT, applied_at {_NOW})""",
-        "CREATE INDEX effects_by_video ON effects (video_id, source_version)",
-        f"""CREATE TABLE dead_letters (
-            video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
-            uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
-    ),
-    (
-        # one row at most: the id of the log, once the two were opened together
-        "CREATE TABLE state (id TEXT NOT NULL)",
-        "ALTER TABLE offsets ADD COLUMN digest TEXT",
-    ),
-)
-_WRITE_ENTRY = """
-    INSERT INTO entries (video_id, state, rule, source_version, bundle_order, bundle_version, value)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (video_id) DO UPDATE SET
-        state = excluded.state, rule = excluded.rule, source_version = excluded.source_version,
-        bundle_order = excluded.bundle_order, bundle_version = excluded.bundle_version,
-        value = excluded.value
-    WHERE (excluded.source_version, excluded.bundle_order, excluded.bundle_version)
-        > (entries.source_version, entries.bundle_order, entries.bundle_version)"""
-_WRITE_EFFECT = """
-    INSERT INTO effects (consumer, offset, video_id, source_version, bundle_version, outcome, rule, written,
-        error)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_WRITE_DEAD_LETTER = """
-    INSERT OR REPLACE INTO dead_letters (video_id, offset, source_version, uri, reason)
-    SELECT ?1, ?2, ?3, ?4, ?5
-    WHERE NOT EXISTS (SELECT 1 FROM effects WHERE video_id = ?1 AND source_version > ?3)"""
-_SETTLE_DEAD_LETTER = "DELETE FROM dead_letters WHERE video_id = ? AND source_version <= ?"
-_WRITE_OFFSET = """
-    INSERT INTO offsets (consumer, offset, digest) VALUES (?, ?, ?)
-    ON CONFLICT (consumer) DO UPDATE SET offset = excluded.offset, digest = excluded.digest
-    WHERE excluded.offset > offsets.offset"""
+from coefvq.vmp.epochs import check_fence, issued
+from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, Override, SinkRow, Verdict
 
 
 @dataclass(frozen=True)
@@ -84,22 +41,37 @@ class IndexStore:
 
         Rows at or below the consumer's committed offset were applied before and are passed over, so two
         runs of the same consumer repeat work but never an effect.
+
+        Raises:
+            FencedError: a rollback withdrew the deployment that judged the rows; nothing is stored.
         """
         with self.database.transaction() as connection:
             committed = self.committed(consumer)
             fresh = [row for row in rows if row.offset > committed]
-            written = [_apply_row(connection, row, consumer) for row in fresh]
-            connection.execute(_WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
-        outcomes = Counter(row.outcome for row in fresh)
-        return BatchReport(
-            offset=offset,
-            events=len(fresh),
-            remained=outcomes["remained"],
-            removed=outcomes["removed"],
-            ignored=outcomes["ignored"],
-            dead=sum(row.error is not None for row in fresh),
-            stale=sum(row.state is not None and not new for row, new in zip(fresh, written, strict=True)),
-        )
+            written = _apply_rows(connection, fresh, consumer)
+            connection.execute(schema.WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
+        return _report(fresh, written, offset)
+
+    def revise(
+        self,
+        rows: Sequence[SinkRow],
+        reason: str,
+        passed: Iterable[tuple[str, int | None]] = (),
+        also: Callable[[sqlite3.Connection, list[bool]], None] = lambda connection, written: None,
+    ) -> BatchReport:
+        """Store verdicts that no new event asked for; ``reason`` stands in the audit rows as their consumer.
+
+        ``passed`` names videos, and the views looked at, whose verdict stands. ``also`` runs in the same transaction
+        and gets which rows changed their entry.
+
+        Raises:
+            FencedError: as ``apply``.
+        """
+        with self.database.transaction() as connection:
+            written = _apply_rows(connection, rows, reason)
+            connection.executemany(schema.KEEP_VERDICT, list(passed))
+            also(connection, written)
+        return _report(rows, written, max((row.offset for row in rows), default=0))
 
     def committed(self, consumer: str) -> int:
         """Offset up to which ``consumer`` has taken effect, 0 before its first batch."""
@@ -107,15 +79,64 @@ class IndexStore:
         return self.database.whole(rows[0][0], "an offset") if rows else 0
 
     def get(self, video_id: str) -> IndexEntry | None:
-        """Return the entry or tombstone of a video, None if the index never had one."""
+        """Return the entry or tombstone of a video as a reader sees it, None if the index never had one."""
         rows = self.database.query(
-            "SELECT video_id, state, rule, source_version, bundle_version, value FROM entries WHERE video_id = ?",
+            "SELECT state, verdict, rule, source_version, epoch, rank, bundle_version, decided_at, pinned, by, reason, "
+            "at, value, views FROM served WHERE video_id = ?",
             (video_id,),
         )
         if not rows:
             return None
-        key, state, rule, source_version, bundle_version, value = rows[0]
-        return IndexEntry(key, state, rule, source_version, bundle_version, self._value(value, video_id))
+        pinned, by, reason, at, text, views = rows[0][8:]
+        override = None if pinned is None else Override(pinned, by, reason, at)
+        value = self._value(text, video_id)
+        if "views" in value and views is not None:
+            value["views"] = views
+        return IndexEntry(video_id, *rows[0][:8], override=override, value=value)
+
+    def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
+        """What is stored of each video that was seen before."""
+        sql = (
+            "SELECT v.seen_version, v.views, e.value, e.state, e.source_version, e.epoch, e.rank, e.views, "
+            "e.decided_at FROM videos v LEFT JOIN entries e USING (video_id) WHERE v.video_id = ?"
+        )
+        found = {}
+        for video_id in dict.fromkeys(video_ids):
+            for seen, views, text, *verdict in self.database.query(sql, (video_id,)):
+                stored = None if text is None else self._verdict(video_id, text, verdict)
+                found[video_id] = Known(self.database.whole(seen, "a source version"), views, stored)
+        return found
+
+    def _verdict(self, video_id: str, text: str, cells: Sequence[Any]) -> Verdict:
+        state, source_version, epoch, rank, views, decided_at = cells
+        for number, name in ((source_version, "a source version"), (epoch, "an epoch"), (rank, "a rank")):
+            self.database.whole(number, name)
+        try:
+            when = None if decided_at is None else datetime.fromisoformat(decided_at)
+        except (TypeError, ValueError) as error:
+            place = f"{self.database.path} entry {video_id}: decided_at is {decided_at!r:.60}"
+            raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
+        return Verdict(state, source_version, epoch, rank, views, when, self._value(text, video_id))
+
+    def models(self) -> dict[int, dict[str, str]]:
+        """Per epoch and issue the hash of what scores were made with; empty where an older schema did not say."""
+        return {item.epoch: item.models for item in issued(self.database)}
+
+    def due(self, limit: int) -> list[str]:
+        """Videos that were watched more often than at their verdict; dead letters are retried as such."""
+        sql = (
+            "SELECT video_id FROM due WHERE video_id NOT IN (SELECT video_id FROM dead_letters) "
+            "ORDER BY video_id LIMIT ?"
+        )
+        return [name for (name,) in self.database.query(sql, (limit,))]
+
+    def provisional(self, limit: int) -> list[str]:
+        """Videos that were judged, or held, while the MLLM was down."""
+        sql = (
+            "SELECT video_id FROM entries WHERE rank = 1 UNION SELECT video_id FROM dead_letters WHERE held "
+            "ORDER BY video_id LIMIT ?"
+        )
+        return [name for (name,) in self.database.query(sql, (limit,))]
 
     def scores(self, issue: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Video id and scores of one issue, per video that is live or was removed by a rule."""
@@ -130,13 +151,13 @@ class IndexStore:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""
-        columns = "video_id, offset, source_version, uri, reason, failed_at"
+        columns = "video_id, offset, source_version, uri, reason, failed_at, held"
         rows = self.database.query(f"SELECT {columns} FROM dead_letters ORDER BY offset, video_id")  # noqa: S608
-        return [DeadLetter(*row) for row in rows]
+        return [DeadLetter(*row[:6], held=bool(row[6])) for row in rows]
 
     def states(self) -> dict[str, int]:
-        """Count entries per state."""
-        return dict(self.database.query("SELECT state, count(*) FROM entries GROUP BY state ORDER BY state"))
+        """Count entries per state, as readers see it."""
+        return dict(self.database.query("SELECT state, count(*) FROM served GROUP BY state ORDER BY state"))
 
     def consumers(self) -> dict[str, int]:
         """Committed offset of every consumer."""
@@ -167,29 +188,56 @@ def open_index(path: Path, create: bool = True) -> Iterator[IndexStore]:
     Raises:
         DataError: see ``open_database``.
     """
-    with open_database(path, _SCHEMA, create) as database:
+    with open_database(path, schema.SCHEMA, create) as database:
         yield IndexStore(database)
+
+
+def _apply_rows(connection: sqlite3.Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
+    """Write all rows; which of them changed their entry."""
+    if rows:
+        check_fence(connection, min(row.epoch for row in rows))
+    return [_apply_row(connection, row, consumer) for row in rows]
 
 
 def _apply_row(connection: sqlite3.Connection, row: SinkRow, consumer: str) -> bool:
     """Write entry, audit row and dead letter of one event; True if the entry changed."""
+    version = (row.video_id, row.source_version, row.epoch)
+    connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
+    connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version))
     changed = row.state is not None and _write_entry(connection, row)
     connection.execute(
-        _WRITE_EFFECT,
-        (consumer, row.offset, row.video_id, row.source_version, row.bundle_version, row.outcome, row.rule,
-         changed, row.error),
-    )  # fmt: skip
-    if row.error is None:
-        connection.execute(_SETTLE_DEAD_LETTER, (row.video_id, row.source_version))
-    else:
-        letter = (row.video_id, row.offset, row.source_version, row.uri, row.error)
-        connection.execute(_WRITE_DEAD_LETTER, letter)
+        schema.WRITE_EFFECT,
+        (consumer, row.offset, *version, row.rank, row.bundle_version, row.outcome, row.rule, changed, row.error),
+    )
+    if row.error is not None:
+        connection.execute(
+            schema.WRITE_DEAD_LETTER,
+            (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
+        )
+    elif row.judged:
+        connection.execute(schema.SETTLE_DEAD_LETTER, version)
+    connection.execute(schema.END_DUE, (row.video_id,))
+    connection.execute(schema.SET_DUE, (row.video_id,))
     return changed
 
 
 def _write_entry(connection: sqlite3.Connection, row: SinkRow) -> bool:
     cursor = connection.execute(
-        _WRITE_ENTRY,
-        (row.video_id, row.state, row.rule, row.source_version, row.bundle_order, row.bundle_version, row.value),
-    )
+        schema.WRITE_ENTRY,
+        (row.video_id, row.state, row.rule, row.source_version, row.epoch, row.rank, row.views, row.bundle_version,
+         row.value, row.decided_at),
+    )  # fmt: skip
     return cursor.rowcount == 1
+
+
+def _report(rows: Sequence[SinkRow], written: Sequence[bool], offset: int) -> BatchReport:
+    outcomes = Counter(row.outcome for row in rows)
+    return BatchReport(
+        offset=offset,
+        events=len(rows),
+        remained=outcomes["remained"],
+        removed=outcomes["removed"],
+        ignored=outcomes["ignored"],
+        dead=sum(row.error is not None for row in rows),
+        stale=sum(row.state is not None and not new for row, new in zip(rows, written, strict=True)),
+    )

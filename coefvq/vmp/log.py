@@ -35,6 +35,22 @@ _SCHEMA = (
         "CREATE TABLE state (id TEXT NOT NULL)",
         "INSERT INTO state VALUES (lower(hex(randomblob(16))))",
     ),
+    (
+        # SQLite cannot change a CHECK or a UNIQUE in place
+        """CREATE TABLE events_3 (
+            offset INTEGER PRIMARY KEY AUTOINCREMENT,
+            video_id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('upsert', 'delete', 'views')),
+            uri TEXT NOT NULL, title TEXT NOT NULL, stickers TEXT NOT NULL, views INTEGER, sha256 TEXT,
+            published_at TEXT, source_version INTEGER NOT NULL, digest TEXT NOT NULL)""",
+        f"INSERT INTO events_3 (offset, {_COLUMNS}, digest) SELECT offset, {_COLUMNS}, digest FROM events",  # noqa: S608
+        # the newest offsets of a shortened copy must not be given out again
+        "DELETE FROM sqlite_sequence WHERE name = 'events_3'",
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'events_3', seq FROM sqlite_sequence WHERE name = 'events'",
+        "DROP TABLE events",
+        "ALTER TABLE events_3 RENAME TO events",
+        "CREATE UNIQUE INDEX versions ON events (video_id, source_version) WHERE kind != 'views'",
+        "CREATE INDEX watched ON events (video_id, views)",
+    ),
 )
 
 
@@ -47,7 +63,8 @@ class EventLog:
     def publish(self, events: Iterable[Event]) -> list[Event]:
         """Append what is new, all or nothing; return it with offsets and source versions.
 
-        An event equal to its video's newest one (content and metadata) is not appended again.
+        An event equal to its video's newest one (content and metadata) is not appended again. If only ``views`` grew,
+        the event is of kind ``views``: it raises no source version. Fewer views than before are no change.
 
         Raises:
             DataError: a deletion names a video that was never published.
@@ -76,6 +93,25 @@ class EventLog:
                 (after, max_n),
             )
         ]
+
+    def newest(self, video_ids: Iterable[str]) -> dict[str, Event]:
+        """The newest content of each video that is in the log: an upsert or a deletion, with the highest view count."""
+        with self.database.reading() as connection:
+            found = {video_id: _newest(connection, video_id) for video_id in video_ids}
+            return {
+                video_id: replace(event, views=_most_views(connection, video_id))
+                for video_id, event in found.items()
+                if event is not None
+            }
+
+    def version(self, video_id: str, source_version: int) -> Event | None:
+        """The event that gave a video this source version."""
+        rows = self.database.query(
+            f"SELECT {_COLUMNS}, offset FROM events "  # noqa: S608
+            "WHERE video_id = ? AND source_version = ? AND kind != 'views'",
+            (video_id, source_version),
+        )
+        return _event(rows[0]) if rows else None
 
     def places(self) -> list[tuple[str, str]]:
         """Id and path of each upsert in the log, oldest first."""
@@ -124,9 +160,27 @@ def _append(connection: sqlite3.Connection, event: Event, only_if_changed: bool)
     newest = _newest(connection, event.video_id)
     if newest is None and event.kind == "delete":
         raise DataError(f"video '{event.video_id}': never published, so it cannot be deleted; check the id")
-    if newest is not None and only_if_changed and _digest(newest) == _digest(event):
+    if newest is not None and only_if_changed and content_digest(newest) == content_digest(event):
+        return _append_views(connection, newest, event)
+    return _insert(connection, replace(event, source_version=newest.source_version + 1 if newest else 1))
+
+
+def _append_views(connection: sqlite3.Connection, newest: Event, event: Event) -> Event | None:
+    """The content is the same: only a higher view count is news."""
+    before = _most_views(connection, event.video_id)
+    if event.kind == "delete" or event.views is None or (before is not None and event.views <= before):
         return None
-    numbered = replace(event, source_version=newest.source_version + 1 if newest else 1)
+    return _insert(connection, replace(newest, kind="views", views=event.views))
+
+
+def _most_views(connection: sqlite3.Connection, video_id: str) -> int | None:
+    found: int | None = connection.execute("SELECT max(views) FROM events WHERE video_id = ?", (video_id,)).fetchone()[
+        0
+    ]
+    return found
+
+
+def _insert(connection: sqlite3.Connection, numbered: Event) -> Event:
     cursor = connection.execute(
         f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
         (*_values(numbered), _digest(numbered)),
@@ -136,18 +190,24 @@ def _append(connection: sqlite3.Connection, event: Event, only_if_changed: bool)
 
 def _newest(connection: sqlite3.Connection, video_id: str) -> Event | None:
     row = connection.execute(
-        f"SELECT {_COLUMNS}, offset FROM events WHERE video_id = ? "  # noqa: S608
+        f"SELECT {_COLUMNS}, offset FROM events WHERE video_id = ? AND kind != 'views' "  # noqa: S608
         "ORDER BY source_version DESC LIMIT 1",
         (video_id,),
     ).fetchone()
     return None if row is None else _event(row)
 
 
-def _digest(event: Event) -> str:
+def content_digest(event: Event) -> str:
+    """Digest of what a verdict is about: everything but the views and the log's own numbers."""
     if event.kind == "delete":
         # a deletion carries no content: two of them are the same whatever else they hold
         return sha256_json(["delete", event.video_id])
-    return sha256_json(asdict(replace(event, offset=0, source_version=0)))
+    return sha256_json(asdict(replace(event, kind="upsert", views=None, offset=0, source_version=0)))
+
+
+def _digest(event: Event) -> str:
+    """Digest of all that the log was told, for the check that an index was made from this log."""
+    return sha256_json([content_digest(event), event.kind, event.views])
 
 
 def _values(event: Event) -> tuple[Any, ...]:

@@ -1,21 +1,27 @@
 """The mini-batch loop: Source → Retriever → Filter → Sink (paper, section 2.3).
 
-Nothing is committed before it took effect: a crash at any point repeats the batch in hand.
+Nothing is committed before it took effect: a crash at any point repeats the batch in hand. One deployment judges a
+whole batch; a newer one takes over between two batches.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
-from coefvq.vmp.records import BatchReport, Candidate, Decision, Event, SinkRow
-from coefvq.vmp.rows import to_row
+from coefvq.vmp.deployment import Deployment, Deployments, judge
+from coefvq.vmp.epochs import FencedError
+from coefvq.vmp.records import BatchReport, Event, Known, SinkRow
 
 CONSUMER = "vmp"
+#: while events arrive, every so many batches one batch of the campaign or of outage verdicts is done
+SPARE_EVERY = 20
 
 
 class Source(Protocol):
@@ -31,8 +37,21 @@ class Sink(Protocol):
     def committed(self, consumer: str) -> int:
         """Offset up to which ``consumer`` has taken effect."""
 
+    def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
+        """What is stored of each video that was seen before."""
+
     def apply(self, rows: Sequence[SinkRow], consumer: str, offset: int) -> BatchReport:
         """Store rows and offset in one transaction."""
+
+
+class Revisions(Protocol):
+    """Verdicts that no new event asks for; both return how many videos were settled."""
+
+    def urgent(self, deployment: Deployment, limit: int) -> int:
+        """What must not wait: views that may change a verdict."""
+
+    def spare(self, deployment: Deployment, limit: int) -> int:
+        """What is done between events: an MLLM that is back, a campaign."""
 
 
 class Stop(Protocol):
@@ -45,10 +64,39 @@ class Stop(Protocol):
         """Wait for the signal for at most ``timeout`` seconds; return ``is_set``."""
 
 
+def now() -> datetime:
+    """The time that rules on age see."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class FixedDeployment:
+    """One deployment for the whole run."""
+
+    deployment: Deployment
+
+    def current(self) -> Deployment:
+        """That deployment."""
+        return self.deployment
+
+    def refused(self, refusal: FencedError) -> None:
+        """There is no other: the Sink's refusal stands."""
+        raise refusal
+
+
+class NoRevisions:
+    """Events only."""
+
+    def urgent(self, deployment: Deployment, limit: int) -> int:
+        """Nothing is due."""
+        return 0
+
+    spare = urgent
+
+
 def run(
     source: Source,
-    retrieve: Callable[[Sequence[Event]], Sequence[Candidate]],
-    decide: Callable[[Candidate], Decision],
+    deployments: Deployments,
     sink: Sink,
     *,
     stop: Stop,
@@ -57,21 +105,33 @@ def run(
     once: bool = False,
     poll_interval: float = 1.0,
     consumer: str = CONSUMER,
+    revisions: Revisions | None = None,
+    clock: Callable[[], datetime] = now,
 ) -> None:
-    """Process batches until ``stop`` is set or, with ``once``, until the source is drained.
+    """Process batches until ``stop`` is set or, with ``once``, until source and revisions are drained.
 
     Raises:
         CoefVQError: whatever a part raises; the batch in hand is not committed and will be polled again.
     """
+    again = revisions or NoRevisions()
+    batches = 0
     while not stop.is_set():
-        events = source.poll(sink.committed(consumer), batch_size)
-        if events:
-            candidates = retrieve(events)
-            rows = [to_row(candidate, decide(candidate)) for candidate in candidates]
-            on_batch(sink.apply(rows, consumer, events[-1].offset))
-        elif once:
-            break
-        else:
+        deployment = deployments.current()
+        try:
+            events = source.poll(sink.committed(consumer), batch_size)
+            if events:
+                rows = judge(events, deployment, sink.known(event.video_id for event in events), clock())
+                on_batch(sink.apply(rows, consumer, events[-1].offset))
+                batches += 1
+            settled = again.urgent(deployment, batch_size)
+            if not events or batches % SPARE_EVERY == 0:
+                settled += again.spare(deployment, batch_size)
+        except FencedError as refusal:
+            deployments.refused(refusal)
+            continue
+        if not events and not settled:
+            if once:
+                break
             stop.wait(poll_interval)
 
 

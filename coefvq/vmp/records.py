@@ -7,21 +7,30 @@ scores, the Filter gives the candidate a decision, and the Sink stores the resul
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from coefvq.records import ScoredVideo
 
-EventKind = Literal["upsert", "delete"]
+#: ``views`` says only that a video was watched more often; it is no new version
+EventKind = Literal["upsert", "delete", "views"]
 Outcome = Literal["remained", "removed", "ignored"]
 #: what the index holds of a video; the last two are tombstones
 State = Literal["live", "removed", "deleted"]
+#: what a reader of the index sees: ``withdrawn`` is a verdict of a pair that was rolled back
+Served = Literal["live", "removed", "deleted", "withdrawn"]
+Rank = Literal[0, 1, 2]
+#: how much a verdict is worth: an issue was not scored; the MLLM was down and a rule of the policy stood in; full
+ERROR: Rank = 0
+DEGRADED: Rank = 1
+FULL: Rank = 2
 
 
 @dataclass(frozen=True)
 class Event:
     """One change of one video, in the order of ``offset``.
 
-    ``source_version`` counts a video's changes from 1. Both numbers are given by the log: an event that
+    ``source_version`` counts the changes of a video's content from 1. Both numbers are given by the log: an event that
     was not published yet has 0. ``uri`` is a local path, ``published_at`` ISO 8601 with a UTC offset.
     """
 
@@ -61,38 +70,87 @@ class Decision:
 class SinkRow:
     """What the Sink is asked to store for one event.
 
-    ``(source_version, bundle_order, bundle_version)`` is the version that guards the index entry.
-    ``state`` is None where the index keeps what it has (outcome ``ignored``).
+    ``(source_version, epoch, views, rank)`` is the version that guards the index entry. ``state`` is None where the
+    index keeps what it has (outcome ``ignored``). ``views`` is the count that the verdict was made at. ``degraded``
+    says that the MLLM was down: the video is due for a full verdict. ``decided_at`` is the time that rules on age saw.
+    ``judged`` is off for an event that only says how often the video was watched.
     """
 
     offset: int
     video_id: str
     source_version: int
-    bundle_order: int
+    epoch: int
+    rank: Rank
     bundle_version: str
     outcome: Outcome
     state: State | None
     rule: str
     value: str
+    decided_at: str
+    content: str
+    views: int | None = None
     uri: str = ""
     error: str | None = None
+    degraded: bool = False
+    judged: bool = True
+
+
+@dataclass(frozen=True)
+class Override:
+    """A person's word about a video; it holds until the video's content changes."""
+
+    state: State
+    by: str
+    reason: str
+    at: str
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One key-value pair of the index; ``value`` is the parsed JSON of scores and metadata."""
+    """One key-value pair of the index; ``value`` is the parsed JSON of scores and metadata.
+
+    ``state`` is what a reader sees: a person's ``override`` comes before the verdict, and the verdict of a pair that
+    was rolled back is ``withdrawn``. ``verdict`` is the state that the rules gave.
+    """
 
     video_id: str
-    state: State
+    state: Served
+    verdict: State
     rule: str
     source_version: int
+    epoch: int
+    rank: Rank
     bundle_version: str
+    decided_at: str | None
+    override: Override | None
     value: dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What is stored of the last verdict on a video: enough to decide again without a model."""
+
+    state: State
+    source_version: int
+    epoch: int
+    rank: Rank
+    views: int | None
+    decided_at: datetime | None
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the index knows of a video before a batch; ``seen_version`` also counts events that were ignored."""
+
+    seen_version: int = 0
+    views: int | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
 class DeadLetter:
-    """A video whose newest event could not be scored."""
+    """A video whose newest event could not be scored; ``held`` ones wait for the MLLM and are tried again."""
 
     video_id: str
     offset: int
@@ -100,6 +158,7 @@ class DeadLetter:
     uri: str
     reason: str
     failed_at: str
+    held: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ def retrieve(events: Sequence[Event], scorer: Scorer) -> list[Candidate]:
     for distinct in _rounds(upserts):
         by_video = _group(scorer([_video(event) for event in distinct]))
         scores.update({event.offset: by_video.get(event.video_id, []) for event in distinct})
-    return [_candidate(event, scores[event.offset]) if event.kind == "upsert" else Candidate(event) for event in events]
+    return [
+        candidate_of(event, scores[event.offset]) if event.kind == "upsert" else Candidate(event) for event in events
+    ]
 
 
 def _rounds(events: Iterable[Event]) -> list[list[Event]]:
@@ -59,7 +61,8 @@ def _checked(score: ScoredVideo) -> ScoredVideo:
     return score
 
 
-def _candidate(event: Event, scores: Sequence[ScoredVideo]) -> Candidate:
+def candidate_of(event: Event, scores: Sequence[ScoredVideo]) -> Candidate:
+    """One video with its scores, ordered by issue, and what went wrong."""
     ordered = tuple(sorted(scores, key=lambda score: score.issue))
     if not ordered:
         return Candidate(event, error="the scorer returned nothing for this video")

@@ -104,6 +104,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--from": ("--from", "batch"),
     "--labels": ("--labels", "reviewed.csv"),
     "--workspace": ("--workspace", "new_workspace"),
+    "--verdict": ("--verdict", "live"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
@@ -111,6 +112,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "cascade fit": ("scores.csv", "--precision", "0.3"),
     "vmp get": ("clip0",),
     "retune": ("icd", "--scores", "traffic.csv", "--min-labels", "2", "--dry-run"),
+    "vmp override": ("clip0",),
     "vmp publish": ("near.csv",),
     "vmp run": ("--once",),
     "models show": ("tiny",),

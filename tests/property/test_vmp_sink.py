@@ -17,24 +17,24 @@ from coefvq.vmp.index import open_index
 from coefvq.vmp.records import Candidate, Decision, Event, SinkRow
 from coefvq.vmp.rows import to_row
 from coefvq.vmp.rules import FIELDS, Rules, decide, parse_rules
+from tests.vmp_world import NOW
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OUTCOMES = ("remained", "removed", "ignored")
 
 
 @st.composite
 def sink_rows(draw: st.DrawFn) -> SinkRow:
-    """A row whose content follows from its version, as one publication and one bundle always give the same."""
+    """A row whose content follows from its version, as one publication and one deployment always give the same."""
     video_id, source_version = draw(st.sampled_from("ab")), draw(st.integers(1, 4))
-    bundle = draw(st.sampled_from(["1-aa", "2-aa", "2-bb", "10-aa"]))
-    kind = (source_version * 7 + len(bundle) + ord(video_id)) % 4
-    event = Event(video_id, title=f"{source_version}", source_version=source_version, offset=1)
+    epoch, rank, views = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(st.none() | st.integers(0, 2))
+    kind = (source_version * 7 + ord(video_id)) % 4
     if kind == 0:
-        return to_row(
-            Candidate(Event(video_id, "delete", source_version=source_version)), Decision("removed", "deleted")
-        )
-    scores = (ScoredVideo(video_id, "icd", 0.5, None, kind == 1, "base", bundle),)
-    return to_row(Candidate(event, scores), Decision(OUTCOMES[kind - 1], f"rule {kind}"))
+        event = Event(video_id, "delete", source_version=source_version, offset=1)
+        return to_row(Candidate(event), Decision("removed", "deleted"), epoch, NOW)
+    event = Event(video_id, title=f"{source_version}", source_version=source_version, offset=1, views=views)
+    score = ScoredVideo(video_id, "icd", 0.5, None, kind == 1, "base", f"{epoch}-aa", degraded=rank == 1)
+    candidate = Candidate(event, (score,), "undecodable" if rank == 0 else None)
+    return to_row(candidate, Decision(OUTCOMES[kind - 1], f"rule {kind}"), epoch, NOW)
 
 
 def entries_after(rows: Sequence[SinkRow], batch: int) -> list[tuple[Any, ...]]:
@@ -51,17 +51,21 @@ def _at(row: SinkRow, offset: int) -> SinkRow:
     return SinkRow(**{**row.__dict__, "offset": offset})
 
 
-def version(row: SinkRow) -> tuple[int, int, str]:
-    return row.source_version, row.bundle_order, row.bundle_version
+def version(row: SinkRow) -> tuple[int, int, int, int]:
+    return row.source_version, row.epoch, -1 if row.views is None else row.views, row.rank
 
 
 def newest_by_definition(rows: Sequence[SinkRow]) -> list[tuple[Any, ...]]:
-    """The index as the contract words it: per video the row with the highest version."""
-    stored = [row for row in rows if row.state is not None]
+    """The index as the contract words it: per video the verdict with the highest version."""
     newest = [
-        max((r for r in stored if r.video_id == key), key=version) for key in sorted({r.video_id for r in stored})
+        max((row for row in rows if row.video_id == key), key=version) for key in sorted({row.video_id for row in rows})
     ]
-    return [(r.video_id, r.state, r.rule, *version(r), r.value) for r in newest]
+    return [(row.video_id, row.state, row.rule, *version(row), row.value) for row in newest]
+
+
+def compact(entries: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """video, state, rule, version and value of rows of the table."""
+    return [(*row[:4], row[6], -1 if row[8] is None else row[8], row[7], row[5]) for row in entries]
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,21 +73,35 @@ def newest_by_definition(rows: Sequence[SinkRow]) -> list[tuple[Any, ...]]:
 def test_any_order_and_any_repetition_end_in_the_newest_version(
     data: st.DataObject, rows: list[SinkRow], batch: int
 ) -> None:
-    repeated = rows + data.draw(st.lists(st.sampled_from(rows), max_size=6))
+    judged = [row for row in rows if row.state is not None]
+    repeated = judged + data.draw(st.lists(st.sampled_from(judged), max_size=6)) if judged else []
     shuffled = data.draw(st.permutations(repeated))
-    assert entries_after(shuffled, batch) == entries_after(rows, len(rows)) == newest_by_definition(rows)
+    expected = newest_by_definition(judged)
+    assert compact(entries_after(shuffled, batch)) == compact(entries_after(judged, len(rows))) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.lists(sink_rows(), min_size=1, max_size=8))
+def test_nothing_below_the_newest_version_seen_is_written(data: st.DataObject, rows: list[SinkRow]) -> None:
+    """Also where the newer event was ignored and left no verdict."""
+    newest = max(row.source_version for row in rows if row.video_id == rows[0].video_id)
+    late = data.draw(st.lists(st.sampled_from(rows), max_size=6))
+    before = entries_after(rows, 8)
+    after = entries_after([*rows, *[row for row in late if row.source_version < newest]], 8)
+    of = rows[0].video_id
+    assert [row for row in before if row[0] == of] == [row for row in after if row[0] == of]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(sink_rows(), max_size=8), st.sampled_from(["delete", "rule"]))
 def test_a_tombstone_is_not_raised_by_older_versions(rows: list[SinkRow], how: str) -> None:
-    event = Event("a", "delete" if how == "delete" else "upsert", source_version=5)
+    event = Event("a", "delete" if how == "delete" else "upsert", source_version=5, offset=1)
     scores = () if how == "delete" else (ScoredVideo("a", "icd", 0.9, None, True, "base", "1-aa"),)
-    tombstone = to_row(Candidate(event, scores), Decision("removed", "gone"))
+    tombstone = to_row(Candidate(event, scores), Decision("removed", "gone"), 1, NOW)
     after = {row[0]: row for row in entries_after([tombstone, *rows, tombstone], 2)}
     assert after["a"][1] == ("deleted" if how == "delete" else "removed")
     assert after["a"][2:4] == ("gone", 5)
-    assert "title" not in json.loads(after["a"][-1])
+    assert "title" not in json.loads(after["a"][5])
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -20,15 +19,15 @@ from coefvq.vmp import loop
 from coefvq.vmp.index import open_index
 from coefvq.vmp.log import open_log
 from coefvq.vmp.records import Event
-from coefvq.vmp.retriever import retrieve
 from tests.reliability import vmp_child
+from tests.vmp_world import fixed
 
 pytestmark = pytest.mark.long
 
 EVENTS = 400
 STEPS = (
-    "polled", "BEGIN", "INSERT INTO entries", "INSERT INTO effects", "DELETE FROM dead_letters",
-    "INSERT INTO offsets", "COMMIT", "reported",
+    "polled", "BEGIN", "INSERT INTO videos", "DELETE FROM overrides", "INSERT INTO entries", "INSERT INTO effects",
+    "DELETE FROM dead_letters", "INSERT INTO offsets", "COMMIT", "reported",
 )  # fmt: skip
 Child = subprocess.Popen[str]
 
@@ -52,8 +51,8 @@ def publish(state: Path) -> None:
 
 @contextmanager
 def child(state: Path, order: str = "one transaction", mode: str = "once") -> Iterator[Child]:
-    script = str(Path(vmp_child.__file__))
-    with subprocess.Popen([sys.executable, script, str(state), order, mode], text=True,
+    command = [sys.executable, "-m", vmp_child.__name__, str(state), order, mode]
+    with subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # fmt: skip
         try:
             yield process
@@ -119,9 +118,8 @@ def contents(state: Path) -> dict[str, list[tuple[object, ...]]]:
 def uninterrupted(state: Path) -> dict[str, list[tuple[object, ...]]]:
     publish(state)
     with open_log(state / "log.sqlite") as log, open_index(state / "index.sqlite") as index:
-        loop.run(log, partial(retrieve, scorer=vmp_child.scorer), vmp_child.decider(), index,
-                 stop=threading.Event(), on_batch=lambda report: None, once=True,
-                 batch_size=vmp_child.BATCH_SIZE)  # fmt: skip
+        loop.run(log, fixed(vmp_child.scorer), index, stop=threading.Event(), on_batch=lambda report: None,
+                 once=True, batch_size=vmp_child.BATCH_SIZE, clock=vmp_child.frozen)  # fmt: skip
     return contents(state)
 
 

@@ -3,7 +3,7 @@
 At each step (a poll, every writing SQL statement of the Sink, a finished batch) it prints the step's name
 and waits for a line on stdin, so that the parent kills it exactly there.
 
-Usage: vmp_child.py STATE ORDER (once|forever)
+Usage: python -m tests.reliability.vmp_child STATE ORDER (once|forever)
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +21,8 @@ from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
-from coefvq.vmp.records import BatchReport, Candidate, Decision, Event, SinkRow
-from coefvq.vmp.retriever import retrieve
-from coefvq.vmp.rules import decide, load_rules
+from coefvq.vmp.records import BatchReport, Event, Known, SinkRow
+from tests.vmp_world import NOW, fixed
 
 BATCH_SIZE = 8
 
@@ -40,9 +39,9 @@ def _score(video: VideoInput, issue: str) -> ScoredVideo:
     return ScoredVideo(video.video_id, issue, byte / 255, None, byte > 220, "base", "3-ab")
 
 
-def decider() -> partial[Decision]:
-    """The shipped rules at a fixed time."""
-    return partial(decide, rules=load_rules(), now=datetime(2026, 1, 1, tzinfo=UTC))
+def frozen() -> datetime:
+    """The time of every decision."""
+    return NOW
 
 
 def step(name: str) -> None:
@@ -77,6 +76,9 @@ class TwoTransactions:
     def committed(self, consumer: str) -> int:
         return self.index.committed(consumer)
 
+    def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
+        return self.index.known(video_ids)
+
     def apply(self, rows: Sequence[SinkRow], consumer: str, offset: int) -> BatchReport:
         writes = [
             partial(self.index.apply, (), consumer, offset),
@@ -107,19 +109,16 @@ def main(state: Path, order: str, once: bool) -> None:
             index.database.connection.set_trace_callback(trace)
         sink = index if order == "one transaction" else TwoTransactions(index, order == "offset first")
 
-        def decide_one(candidate: Candidate) -> Decision:
-            return decider()(candidate)
-
         loop.run(
             SteppedLog(log),
-            partial(retrieve, scorer=scorer),
-            decide_one,
+            fixed(scorer),
             sink,
             stop=stop,
             on_batch=lambda report: step("reported"),
             batch_size=BATCH_SIZE,
             once=once,
             poll_interval=3600,
+            clock=frozen,
         )
 
 

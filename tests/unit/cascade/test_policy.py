@@ -151,15 +151,6 @@ def test_what_becomes_of_videos_while_the_mllm_is_down(rule, score) -> None:
     np.testing.assert_array_equal(final, [score, 0.0, 0.75])
 
 
-def test_a_rescore_is_due_when_the_views_cross_the_level() -> None:
-    triggered, base = policy(views_trigger=1000), [0.1, 0.1, 0.1, 0.9, 0.1]
-    old, new = [10, 10, 2000, 10, None], [999, 1000, 3000, 1000, 1000]
-    assert triggered.rescore_due(base, old, new).tolist() == [False, True, False, False, True]
-    assert not policy().rescore_due(base, old, new).any()
-    accepted = policy(views_trigger=1000, accept_threshold=0.8)
-    assert accepted.rescore_due([0.9], [10], [1000]).tolist() == [True]
-
-
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         policy().base_threshold = 0.1

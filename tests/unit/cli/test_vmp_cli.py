@@ -7,11 +7,9 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,14 +18,18 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cli.score import results_table
 from coefvq.cli.vmp import app
 from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
 from coefvq.records import ScoredVideo, VideoInput
+from coefvq.registry import champions, tracking
+from coefvq.registry.champions import Head
 from coefvq.vmp.index import open_index
 from coefvq.vmp.log import open_log
 from coefvq.vmp.publications import read_events
+from tests.vmp_world import POLICY
 
 Cli = Callable[..., Result]
 
@@ -41,13 +43,24 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.before_scoring: Callable[[], object] = lambda: None
+        self.record = Head(1, {"icd": "3-ab"}, frozenset())
 
     def configure(self, uri: str | None, experiment: str, create: bool) -> None:
         self.calls.append(("configure", uri, experiment))
 
-    def load_scorer(self, issues: Sequence[str] | None, audit: Any = None) -> FakeRegistry:
-        self.calls.append(("load_scorer", issues))
+    def head(self, issues: Sequence[str] | None) -> Head:
+        self.calls.append(("head", issues))
+        return self.record
+
+    def load_head(self, head: Head, audit: Any = None) -> FakeRegistry:
+        self.calls.append(("load_head", head.bundles))
         return self
+
+    def models_of(self, head: Head) -> dict[str, str]:
+        return {"icd": "models"}
+
+    def policies_of(self, head: Head) -> dict[str, CascadePolicy]:
+        return {"icd": POLICY}
 
     def __call__(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
         self.before_scoring()
@@ -62,8 +75,9 @@ class FakeRegistry:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRegistry:
     fake = FakeRegistry()
-    monkeypatch.setitem(sys.modules, "coefvq.registry.tracking", SimpleNamespace(configure=fake.configure))
-    monkeypatch.setitem(sys.modules, "coefvq.registry.champions", SimpleNamespace(load_scorer=fake.load_scorer))
+    monkeypatch.setattr(tracking, "configure", fake.configure)
+    for name in ("head", "load_head", "models_of", "policies_of"):
+        monkeypatch.setattr(champions, name, getattr(fake, name))
     for source in (PARAMS, PARAMS.with_name("recipe.yaml")):
         shutil.copy(source, tmp_path)
     return fake
@@ -99,7 +113,7 @@ def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -
     assert ok(cli("publish", clips, "--json")) == {"events": 3, "unchanged": 0, "last_offset": 3}
     done = ok(cli("run", "--once", "--issue", "icd", "--batch-size", "2", "--json"))
     assert done == {"dead": 0, "events": 3, "ignored": 0, "offset": 3, "remained": 2, "removed": 1, "stale": 0}
-    assert registry.calls == [("configure", None, "coefvq"), ("load_scorer", ["icd"])]
+    assert registry.calls == [("configure", None, "coefvq"), ("head", ["icd"]), ("load_head", {"icd": "3-ab"})]
     live = ok(cli("get", "a", "--json"))
     assert (live["state"], live["rule"], live["bundle_version"]) == ("live", "default", "icd=3-ab")
     assert live["value"]["stickers"] == ["50 %"]
@@ -107,7 +121,7 @@ def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -
     assert live["value"]["scores"]["icd"]["mllm_score"] == 0.9
     tombstone = cli("get", "b")
     assert tombstone.exit_code == 0
-    assert tombstone.stdout.startswith("b: removed by rule 'positive' (source version 1, bundle icd=3-ab)")
+    assert tombstone.stdout.startswith("b: removed by rule 'positive' (source version 1, bundle icd=3-ab, epoch 1)")
     assert ok(cli("status", "--json")) == {
         "consumers": {"vmp": {"lag": 0, "offset": 3}}, "dead_letters": 0, "index": {"live": 2, "removed": 1},
         "last_offset": 3,
@@ -149,7 +163,7 @@ def test_own_rules_and_a_second_consumer(cli: Cli, clips: Path, tmp_path: Path, 
     assert ok(cli("run", "--once", "--rules", rules, "--json"))["ignored"] == 1
     assert cli("get", "a").exit_code == 1
     again = ok(cli("run", "--once", "--consumer", "second", "--json"))
-    assert (again["events"], again["stale"]) == (3, 2)
+    assert (again["events"], again["stale"]) == (3, 0)  # other rules are another deployment
     assert ok(cli("get", "a", "--json"))["state"] == "live"
 
 
@@ -193,10 +207,10 @@ def test_nothing_is_loaded_for_bad_rules_an_unknown_issue_or_missing_settings(
 def test_a_missing_champion_stops_before_any_event(
     cli: Cli, clips: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_champion(issues: Sequence[str] | None, audit: Any = None) -> None:
+    def no_champion(issues: Sequence[str] | None) -> None:
         raise RegistryError("no issue has a champion")
 
-    monkeypatch.setattr(sys.modules["coefvq.registry.champions"], "load_scorer", no_champion)
+    monkeypatch.setattr(champions, "head", no_champion)
     cli("publish", clips)
     assert isinstance(cli("run", "--once").exception, RegistryError)
     assert ok(cli("status", "--json"))["consumers"] == {}
@@ -214,7 +228,62 @@ def test_without_once_a_signal_ends_it_after_the_batch_with_code_0(
     assert ok(cli("status", "--json"))["consumers"] == {"vmp": {"lag": 1, "offset": 2}}
 
 
-@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters"])
+def test_a_person_overrides_a_verdict(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
+    cli("publish", clips)
+    cli("run", "--once")
+    said = ("--by", "ana", "--reason", "is satire")
+    assert ok(cli("override", "b", "--verdict", "live", *said, "--json"))["state"] == "live"
+    assert cli("get", "b").stdout.startswith("b: live by ana at 20")
+    assert ok(cli("status", "--json"))["index"] == {"live": 3}
+    assert ok(cli("override", "b", "--verdict", "model", *said, "--json"))["state"] == "removed"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--by", "", "--reason", "x"), "--by is blank"),
+        (("--by", "ana", "--reason", " "), "--reason is blank"),
+    ],
+)
+def test_an_override_without_name_or_reason_is_refused(
+    cli: Cli, clips: Path, registry: FakeRegistry, args: tuple[str, ...], message: str
+) -> None:
+    cli("publish", clips)
+    cli("run", "--once")
+    assert message in str(cli("override", "b", "--verdict", "live", *args).exception)
+    assert cli("override", "b", "--verdict", "live").exit_code == 2
+    assert ok(cli("get", "b", "--json"))["override"] is None
+
+
+def test_after_a_rollback_a_campaign_decides_again(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
+    cli("publish", clips)
+    assert "the index is empty" in str(cli("rescore", "start").exception)
+    cli("run", "--once")
+    assert ok(cli("rescore", "status", "--json")) == {"campaign": None}
+    registry.record = Head(2, {"icd": "2-aa"}, frozenset({"icd=3-ab"}))
+    shown = ok(cli("rescore", "start", "--dry-run", "--json"))
+    assert shown == {"rows": 3, "withdrawn": 3, "stored": 3, "changed": 2, "asked": 0}
+    assert ok(cli("status", "--json"))["index"] == {"live": 2, "removed": 1}  # a dry run changes nothing
+    ok(cli("run", "--once", "--json"))
+    assert ok(cli("status", "--json"))["index"] == {"withdrawn": 3}
+    assert "was removed by rule 'positive'" in cli("get", "b").stdout
+    assert ok(cli("rescore", "start", "--json"))["campaign"]["total"] == 3
+    assert ok(cli("rescore", "pause", "--json"))["campaign"]["state"] == "paused"
+    assert ok(cli("rescore", "resume", "--json"))["remaining"] == 3
+    cli("run", "--once")
+    assert ok(cli("status", "--json"))["index"] == {"removed": 3}  # by this policy, the stored scores are positive
+    assert ok(cli("rescore", "status", "--json"))["campaign"]["state"] == "done"
+    assert ok(cli("get", "a", "--json"))["epoch"] == 2
+
+
+def test_negative_views_are_refused(cli: Cli, clips: Path) -> None:
+    (clips / "metadata.csv").write_text("file_name,views\na.mp4,-5\n")
+    error = cli("publish", clips).exception
+    assert isinstance(error, DataError)
+    assert "views" in str(error)
+
+
+@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters", "override"])
 def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     shown = cli(command, "--help").output
     assert f"Example: coefvq vmp {command}" in " ".join(shown.split())

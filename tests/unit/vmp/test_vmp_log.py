@@ -43,7 +43,6 @@ def test_publishing_the_same_twice_makes_one_event(tmp_path: Path) -> None:
     "change",
     [
         {"title": "second"},
-        {"views": 4},
         {"sha256": "bb"},
         {"stickers": ("50 %",)},
         {"uri": "/moved/a.mp4"},
@@ -56,6 +55,18 @@ def test_any_changed_field_raises_the_source_version(tmp_path: Path, change: dic
         (event,) = log.publish([replace(A, **change)])
         assert (event.offset, event.source_version) == (2, 2)
         assert log.publish([A])[0].source_version == 3  # changed back is a change too
+
+
+def test_more_views_are_an_event_but_no_version_and_fewer_are_nothing(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log.sqlite") as log:
+        log.publish([A])
+        (event,) = log.publish([replace(A, views=4)])
+        assert event == replace(A, kind="views", views=4, offset=2, source_version=1)
+        assert log.publish([replace(A, views=3), replace(A, views=4), replace(A, views=None)]) == []
+        assert log.publish([replace(A, title="second", views=1)])[0].source_version == 2
+        # of the newest content, with the most views that anybody saw
+        assert log.newest(["a", "ghost"]) == {"a": replace(A, title="second", views=4, offset=3, source_version=2)}
+        assert log.version("a", 1) == replace(A, offset=1, source_version=1)
 
 
 def test_deletion_and_return(tmp_path: Path) -> None:
@@ -106,7 +117,7 @@ def test_other_file_and_other_schema_are_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(DataError, match="schema version 7, expected 2"), open_log(path):
+    with pytest.raises(DataError, match="schema version 7, expected 3"), open_log(path):
         pass
 
 

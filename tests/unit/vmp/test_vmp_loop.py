@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
-from coefvq.vmp.records import BatchReport, Candidate, Decision, Event
-from coefvq.vmp.retriever import Scorer, retrieve
-from coefvq.vmp.rules import decide, load_rules
-
-RULES = load_rules()
+from coefvq.vmp.records import BatchReport, Event
+from coefvq.vmp.retriever import Scorer
+from tests.vmp_world import fixed
 
 
 def by_title(videos: Sequence[VideoInput], bundle: str = "1-ab") -> list[ScoredVideo]:
@@ -35,10 +32,6 @@ def by_title(videos: Sequence[VideoInput], bundle: str = "1-ab") -> list[ScoredV
     ]
 
 
-def shipped(candidate: Candidate) -> Decision:
-    return decide(candidate, RULES, datetime(2026, 1, 1, tzinfo=UTC))
-
-
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[tuple[EventLog, IndexStore]]:
     with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
@@ -46,11 +39,16 @@ def state(tmp_path: Path) -> Iterator[tuple[EventLog, IndexStore]]:
 
 
 def drain(
-    log: EventLog, index: IndexStore, scorer: Scorer = by_title, batch_size: int = 2, consumer: str = "vmp"
+    log: EventLog,
+    index: IndexStore,
+    scorer: Scorer = by_title,
+    batch_size: int = 2,
+    consumer: str = "vmp",
+    epoch: int = 1,
 ) -> list[BatchReport]:
     reports: list[BatchReport] = []
-    loop.run(log, partial(retrieve, scorer=scorer), shipped, index, stop=threading.Event(),
-             on_batch=reports.append, batch_size=batch_size, once=True, consumer=consumer)  # fmt: skip
+    loop.run(log, fixed(scorer, epoch), index, stop=threading.Event(), on_batch=reports.append,
+             batch_size=batch_size, once=True, consumer=consumer)  # fmt: skip
     return reports
 
 
@@ -95,7 +93,7 @@ def test_dead_letter_is_settled_by_a_later_success_and_not_reopened_by_an_old_ev
     assert index.dead_letters() == []
     # the log read again from the start: the first version fails again, and is old news
     stop = threading.Event()
-    loop.run(log, partial(retrieve, scorer=by_title), shipped, index, stop=stop,
+    loop.run(log, fixed(by_title), index, stop=stop,
              on_batch=lambda report: stop.set(), batch_size=1, consumer="again")  # fmt: skip
     assert index.committed("again") == 1
     assert index.dead_letters() == []
@@ -138,16 +136,17 @@ def test_a_malformed_bundle_version_stops_before_the_sink(state: tuple[EventLog,
     assert (index.committed("vmp"), states(index, "a")) == (0, [None])
 
 
-def test_newer_bundle_rescoring_replaces_and_older_does_not(state: tuple[EventLog, IndexStore]) -> None:
+def test_a_newer_epoch_replaces_and_an_older_does_not(state: tuple[EventLog, IndexStore]) -> None:
     log, index = state
     log.publish([Event("a", title="fine")])
-    drain(log, index, partial(by_title, bundle="2-cd"))
-    assert [r.stale for r in drain(log, index, partial(by_title, bundle="1-ab"), consumer="older")] == [1]
-    assert [r.stale for r in drain(log, index, partial(by_title, bundle="2-cd"), consumer="equal")] == [1]
-    assert [r.stale for r in drain(log, index, partial(by_title, bundle="10-ef"), consumer="newer")] == [0]
+    drain(log, index, partial(by_title, bundle="2-cd"), epoch=2)
+    assert [r.stale for r in drain(log, index, partial(by_title, bundle="3-ab"), consumer="older", epoch=1)] == [1]
+    assert [r.stale for r in drain(log, index, partial(by_title, bundle="2-cd"), consumer="equal", epoch=2)] == [1]
+    # the pair that was returned to has a lower number and a higher epoch
+    assert [r.stale for r in drain(log, index, partial(by_title, bundle="1-ef"), consumer="newer", epoch=3)] == [0]
     entry = index.get("a")
     assert entry is not None
-    assert entry.bundle_version == "icd=10-ef"  # 10 > 2 as numbers, not as texts
+    assert (entry.bundle_version, entry.epoch) == ("icd=1-ef", 3)
 
 
 def test_two_runs_of_one_consumer_repeat_work_but_no_effect(state: tuple[EventLog, IndexStore]) -> None:
@@ -172,7 +171,7 @@ def test_a_set_stop_ends_after_the_batch_in_hand(state: tuple[EventLog, IndexSto
     log, index = state
     log.publish([Event(i, title="fine") for i in "abcde"])
     stop = threading.Event()
-    loop.run(log, partial(retrieve, scorer=by_title), shipped, index, stop=stop,
+    loop.run(log, fixed(by_title), index, stop=stop,
              on_batch=lambda report: stop.set(), batch_size=2)  # fmt: skip
     assert index.committed("vmp") == 2
 
@@ -195,7 +194,7 @@ class StopAfterWaits:
 def test_without_once_it_waits_for_new_events(state: tuple[EventLog, IndexStore]) -> None:
     log, index = state
     stop = StopAfterWaits(lambda: log.publish([Event("late", title="fine")]))
-    loop.run(log, partial(retrieve, scorer=by_title), shipped, index, stop=stop, on_batch=lambda r: None,
+    loop.run(log, fixed(by_title), index, stop=stop, on_batch=lambda r: None,
              batch_size=2, poll_interval=12.5)  # fmt: skip
     assert states(index, "late") == ["live"]
     assert stop.waits == [12.5, 12.5]

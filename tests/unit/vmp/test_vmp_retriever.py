@@ -10,9 +10,10 @@ import pytest
 
 from coefvq.errors import ModelError
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp.records import Candidate, Decision, Event
+from coefvq.vmp.records import DEGRADED, ERROR, FULL, Candidate, Decision, Event
 from coefvq.vmp.retriever import retrieve
-from coefvq.vmp.rows import bundle_order, combined_bundle, to_row
+from coefvq.vmp.rows import bundle_text, rank, to_row
+from tests.vmp_world import NOW
 
 
 def score(video_id: str, issue: str = "icd", base: float | None = 0.25, **kw: object) -> ScoredVideo:
@@ -91,30 +92,23 @@ def test_a_score_that_is_no_probability_is_an_error(name: str, value: float) -> 
     assert (candidate.scores[0].positive, candidate.scores[0].base_score) == (None, None)
 
 
-@pytest.mark.parametrize(("text", "order"), [("3-ab12cd34ef56", 3), ("12-a", 12), ("0-x", 0)])
-def test_bundle_order_is_the_integer(text: str, order: int) -> None:
-    assert bundle_order(text) == order
-
-
 @pytest.mark.parametrize("text", ["", "3", "3-", "-ab", "v3-ab", "3.1-ab", " 3-ab", "3-ab\n", "٣-ab", "-3-ab"])
 def test_other_bundle_versions_are_refused(text: str) -> None:
     with pytest.raises(ModelError, match="expected NUMBER-HASH such as 3-ab12cd34ef56"):
-        bundle_order(text)
+        bundle_text([score("a", bundle_version=text)])
 
 
 def test_rows_of_several_bundles() -> None:
-    old = combined_bundle([score("a", "ucc", bundle_version="9-cd"), score("a", "icd", bundle_version="3-ab")])
-    assert old == (12, "icd=3-ab,ucc=9-cd")
-    new = combined_bundle([score("a", "icd", bundle_version="4-ef"), score("a", "ucc", bundle_version="9-cd")])
-    assert new > old
-    assert combined_bundle([score("a"), failure("a", "ucc")]) < combined_bundle([score("a"), score("a", "ucc")])
-    assert combined_bundle([failure("a")]) == (0, "")
+    both = [score("a", "ucc", bundle_version="9-cd"), score("a", "icd", bundle_version="3-ab")]
+    assert bundle_text(both) == "icd=3-ab,ucc=9-cd"
+    assert bundle_text([score("a"), failure("a", "ucc")]) == "icd=3-ab"
+    assert bundle_text([failure("a")]) == ""
 
 
 def test_live_row_holds_metadata_and_scores() -> None:
     event = Event("a", uri="/x/a.mp4", title="é", stickers=("s",), views=4, sha256="aa", source_version=2, offset=9)
-    row = to_row(Candidate(event, (score("a", metadata={"k": "v"}),)), Decision("remained", "default"))
-    assert (row.offset, row.source_version, row.bundle_order, row.bundle_version) == (9, 2, 3, "icd=3-ab")
+    row = to_row(Candidate(event, (score("a", metadata={"k": "v"}),)), Decision("remained", "default"), 7, NOW)
+    assert (row.offset, row.source_version, row.epoch, row.bundle_version) == (9, 2, 7, "icd=3-ab")
     assert (row.state, row.outcome, row.rule, row.error) == ("live", "remained", "default", None)
     assert json.loads(row.value) == {
         "uri": "/x/a.mp4", "title": "é", "stickers": ["s"], "views": 4, "sha256": "aa", "published_at": None,
@@ -125,15 +119,28 @@ def test_live_row_holds_metadata_and_scores() -> None:
 
 def test_tombstones_hold_no_features() -> None:
     event = Event("a", uri="/x/a.mp4", title="secret", source_version=1)
-    removed = to_row(Candidate(event, (score("a", positive=True),)), Decision("removed", "positive"))
+    removed = to_row(Candidate(event, (score("a", positive=True),)), Decision("removed", "positive"), 7, NOW)
     assert removed.state == "removed"
     assert list(json.loads(removed.value)) == ["scores"]
-    deleted = to_row(Candidate(Event("a", "delete", source_version=2)), Decision("removed", "deleted"))
+    deleted = to_row(Candidate(Event("a", "delete", source_version=2)), Decision("removed", "deleted"), 7, NOW)
     assert (deleted.state, deleted.value, deleted.bundle_version) == ("deleted", "{}", "")
 
 
 def test_ignored_row_changes_no_entry_but_keeps_its_reason() -> None:
     candidate = Candidate(Event("a", source_version=1), (failure("a"),), "icd: undecodable")
-    row = to_row(candidate, Decision("ignored", "unscored"))
+    row = to_row(candidate, Decision("ignored", "unscored"), 7, NOW)
     assert (row.state, row.error) == (None, "icd: undecodable")
     assert json.loads(row.value)["scores"]["icd"]["error"] == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "expected"),
+    [
+        ((score("a"), score("a", "ucc")), None, FULL),
+        ((score("a"), score("a", "ucc", degraded=True)), None, DEGRADED),
+        ((score("a", degraded=True), failure("a", "ucc")), "ucc: undecodable", ERROR),
+        ((), None, FULL),
+    ],
+)
+def test_rank_is_that_of_the_worst_score(scores: tuple[ScoredVideo, ...], error: str | None, expected: int) -> None:
+    assert rank(Candidate(Event("a"), scores, error)) == expected

@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -15,12 +15,19 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import DataError
+from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop
 from coefvq.vmp.log import EventLog
-from coefvq.vmp.records import Candidate, Decision, Event
+from coefvq.vmp.records import Decision, Event
 from coefvq.vmp.state import open_state
+from tests.old_vmp_state import as_version
+from tests.vmp_world import fixed
 
 EVENTS = [Event(name, uri=f"/clips/{name}.mp4", sha256=name * 8) for name in "abcdef"]
+
+
+def accept(videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+    return [ScoredVideo(video.video_id, "icd", 0.1, None, False, "base", "1-ab") for video in videos]
 
 
 def publish(state: Path, *events: Event) -> None:
@@ -31,9 +38,9 @@ def publish(state: Path, *events: Event) -> None:
 def drain(state: Path, consumer: str = "vmp") -> set[str]:
     """Run the loop over what is new; returns the videos of the index."""
     with open_state(state) as (log, index):
-        loop.run(log, lambda events: [Candidate(event) for event in events],
-                 lambda candidate: Decision("remained", "default"), index, stop=threading.Event(),
-                 on_batch=lambda report: None, batch_size=2, once=True, consumer=consumer)  # fmt: skip
+        loop.run(log, fixed(accept, decide=lambda candidate, now: Decision("remained", "default")), index,
+                 stop=threading.Event(), on_batch=lambda report: None, batch_size=2, once=True,
+                 consumer=consumer)  # fmt: skip
         return {name for (name,) in index.database.query("SELECT video_id FROM entries")}
 
 
@@ -139,22 +146,11 @@ def test_a_log_copied_without_its_wal_is_refused(tmp_path: Path) -> None:
         drain(copy)
 
 
-def as_version_1(state: Path) -> None:
-    """The state as schema version 1 wrote it."""
-    for name, statements in {
-        "log": ["DROP TABLE state"],
-        "index": ["DROP TABLE state", "ALTER TABLE offsets DROP COLUMN digest"],
-    }.items():
-        with closing(sqlite3.connect(state / f"{name}.sqlite")) as connection, connection:
-            for statement in [*statements, "PRAGMA user_version = 1"]:
-                connection.execute(statement)
-
-
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_a_state_of_the_first_schema_is_adopted_wherever_a_crash_falls(
     state: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_version_1(state)
+    as_version(state, 1)
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -176,11 +172,11 @@ def test_a_first_schema_state_with_a_wrong_log_is_not_adopted(state: Path, damag
     if damage is log_of_another_state:
         # long enough, but with another video at the place
         publish(state.parent / "other", *reversed(EVENTS))
-        as_version_1(state)
+        as_version(state, 1)
         remove(state, "log")
         shutil.copy(state.parent / "other" / "log.sqlite", state)
     else:
-        as_version_1(state)
+        as_version(state, 1)
         damage(state)
     with pytest.raises(DataError, match="events would be lost"):
         drain(state)
@@ -192,7 +188,7 @@ def test_processes_that_open_a_state_at_once_agree(tmp_path: Path, first_schema:
     if first_schema:
         publish(folder, *EVENTS[:4])
         drain(folder)
-        as_version_1(folder)
+        as_version(folder, 1)
     together = threading.Barrier(4)
 
     def open_it(_: int) -> tuple[str, str | None]:

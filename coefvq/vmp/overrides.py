@@ -1,0 +1,81 @@
+"""A person's word about one video. It comes before the verdict until the video's content changes."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+from typing import Literal
+
+from coefvq.errors import DataError
+from coefvq.vmp import schema
+from coefvq.vmp.index import IndexStore
+from coefvq.vmp.log import EventLog, content_digest
+from coefvq.vmp.records import IndexEntry
+
+Word = Literal["live", "removed", "model"]
+OVERRIDE = "override"
+
+
+def override(
+    log: EventLog, index: IndexStore, video_id: str, word: Word, by: str, reason: str, now: datetime
+) -> IndexEntry:
+    """Pin a video to ``live`` or ``removed``, or let the models decide again (``model``); return its entry.
+
+    Args:
+        log: where the content that the person saw is found.
+        index: the store.
+        video_id: whose entry.
+        word: what readers shall see.
+        by: name of the person; not blank.
+        reason: why; not blank.
+        now: when.
+
+    Raises:
+        DataError: the index holds no such video, it was deleted at the source, or nothing was overridden.
+    """
+    with index.database.transaction() as connection:
+        entry = index.get(video_id)
+        if entry is None:
+            raise DataError(
+                f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
+            )
+        if entry.state == "deleted":
+            raise DataError(f"video '{video_id}': deleted at the source; publish it again before you decide about it")
+        if word == "model":
+            _end(connection, entry)
+        else:
+            _pin(connection, entry, _content(log, index, entry), (word, by, reason, now.isoformat()))
+        said = f"{word} by {by}: {reason}"
+        outcome = "removed" if word == "removed" else "remained"
+        connection.execute(
+            schema.WRITE_EFFECT,
+            (OVERRIDE, 0, video_id, entry.source_version, entry.epoch, entry.rank, entry.bundle_version, outcome, said,
+             True, None),
+        )  # fmt: skip
+    found = index.get(video_id)
+    return entry if found is None else found
+
+
+def _content(log: EventLog, index: IndexStore, entry: IndexEntry) -> tuple[int, str]:
+    """Newest content that the index has seen of the video."""
+    seen = index.known([entry.video_id])[entry.video_id].seen_version
+    event = log.version(entry.video_id, seen)
+    if event is None:
+        raise DataError(f"video '{entry.video_id}': version {seen} is not in the log; restore the log from a copy")
+    return seen, content_digest(event)
+
+
+def _pin(
+    connection: sqlite3.Connection, entry: IndexEntry, seen: tuple[int, str], word: tuple[str, str, str, str]
+) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO overrides (video_id, source_version, content, state, by, reason, at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (entry.video_id, *seen, *word),
+    )
+
+
+def _end(connection: sqlite3.Connection, entry: IndexEntry) -> None:
+    ended = connection.execute("DELETE FROM overrides WHERE video_id = ?", (entry.video_id,))
+    if ended.rowcount == 0:
+        raise DataError(f"video '{entry.video_id}': nobody overrode it; `coefvq vmp get` shows its state")

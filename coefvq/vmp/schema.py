@@ -1,0 +1,133 @@
+"""Tables of the index, version by version, and the statements that guard them (docs/adr/0012).
+
+An entry is replaced only by a row with a higher ``(source_version, epoch, views, rank)`` whose source version is not
+below the newest one seen of that video. Both are checked by the writing statement itself, so no row slips between a
+check and a write.
+"""
+
+from __future__ import annotations
+
+_NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
+_FIRST = (
+    """CREATE TABLE entries (
+        video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
+        rule TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_order INTEGER NOT NULL,
+        bundle_version TEXT NOT NULL, value TEXT NOT NULL)""",
+    "CREATE TABLE offsets (consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL)",
+    # append-only: who decided what, when and by which rule; nothing reads it back, so it may be cut
+    f"""CREATE TABLE effects (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, offset INTEGER NOT NULL,
+        video_id TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_version TEXT NOT NULL,
+        outcome TEXT NOT NULL, rule TEXT NOT NULL, written INTEGER NOT NULL, error TEXT, applied_at {_NOW})""",
+    "CREATE INDEX effects_by_video ON effects (video_id, source_version)",
+    f"""CREATE TABLE dead_letters (
+        video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
+        uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
+)
+_SECOND = (
+    # one row at most: the id of the log, once the two were opened together
+    "CREATE TABLE state (id TEXT NOT NULL)",
+    "ALTER TABLE offsets ADD COLUMN digest TEXT",
+)
+_THIRD = (
+    f"""CREATE TABLE deployments (
+        epoch INTEGER PRIMARY KEY, decision INTEGER NOT NULL, bundles TEXT NOT NULL, models TEXT NOT NULL,
+        rules TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0, fence INTEGER NOT NULL DEFAULT 0,
+        issued_at {_NOW})""",
+    # rows of the older schema get epochs below any that is issued from now on, one per set of pairs
+    """INSERT INTO deployments (epoch, decision, bundles, models, rules)
+        SELECT row_number() OVER (ORDER BY min(bundle_order), bundle_version), 0, bundle_version, '', ''
+        FROM entries GROUP BY bundle_version""",
+    "ALTER TABLE entries ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE entries ADD COLUMN rank INTEGER NOT NULL DEFAULT 2",
+    "ALTER TABLE entries ADD COLUMN views INTEGER",
+    "ALTER TABLE entries ADD COLUMN decided_at TEXT",
+    "UPDATE entries SET epoch = (SELECT epoch FROM deployments WHERE bundles = entries.bundle_version), "
+    "views = CASE WHEN json_valid(value) THEN json_extract(value, '$.views') END",
+    "ALTER TABLE entries DROP COLUMN bundle_order",
+    "CREATE INDEX entries_by_epoch ON entries (epoch)",
+    # what was seen of a video, whatever became of it
+    "CREATE TABLE videos (video_id TEXT PRIMARY KEY, seen_version INTEGER NOT NULL, views INTEGER)",
+    """INSERT INTO videos (video_id, seen_version, views)
+        SELECT video_id, max(source_version), max(views) FROM (
+            SELECT video_id, source_version, views FROM entries
+            UNION ALL SELECT video_id, source_version, NULL FROM effects
+            UNION ALL SELECT video_id, source_version, NULL FROM dead_letters) GROUP BY video_id""",
+    # videos that were watched more often than at their verdict; the others to decide again follow from their rows
+    "CREATE TABLE due (video_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE INDEX provisional ON entries (video_id) WHERE rank = 1",
+    """CREATE TABLE overrides (
+        video_id TEXT PRIMARY KEY, content TEXT NOT NULL, source_version INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('live', 'removed')), by TEXT NOT NULL, reason TEXT NOT NULL,
+        at TEXT NOT NULL)""",
+    "ALTER TABLE dead_letters ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE dead_letters ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE effects ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE effects ADD COLUMN rank INTEGER",
+    """CREATE TABLE campaigns (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL CHECK (state IN ('running', 'paused', 'done')),
+        epoch INTEGER NOT NULL, phase INTEGER NOT NULL DEFAULT 0, cursor TEXT NOT NULL DEFAULT '',
+        total INTEGER NOT NULL, scored INTEGER NOT NULL DEFAULT 0, decided INTEGER NOT NULL DEFAULT 0,
+        changed INTEGER NOT NULL DEFAULT 0, started_at TEXT NOT NULL, ended_at TEXT)""",
+    # what a reader sees: a person's word first, then whether the pair still stands, then the verdict
+    """CREATE VIEW served AS
+        SELECT e.video_id, e.state AS verdict, e.rule, e.source_version, e.epoch, e.rank, e.bundle_version, e.value,
+            e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
+            CASE WHEN e.state = 'deleted' THEN 'deleted'
+                WHEN o.state IS NOT NULL THEN o.state
+                WHEN d.withdrawn THEN 'withdrawn'
+                ELSE e.state END AS state
+        FROM entries e
+        LEFT JOIN videos v ON v.video_id = e.video_id
+        LEFT JOIN overrides o ON o.video_id = e.video_id
+        LEFT JOIN deployments d ON d.epoch = e.epoch""",
+)
+SCHEMA = (_FIRST, _SECOND, _THIRD)
+
+WRITE_ENTRY = """
+    INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+    WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?4)
+    ON CONFLICT (video_id) DO UPDATE SET
+        state = excluded.state, rule = excluded.rule, source_version = excluded.source_version,
+        epoch = excluded.epoch, rank = excluded.rank, views = excluded.views,
+        bundle_version = excluded.bundle_version, value = excluded.value, decided_at = excluded.decided_at
+    WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1), excluded.rank)
+        > (entries.source_version, entries.epoch, coalesce(entries.views, -1), entries.rank)"""
+#: max() of two arguments is NULL if one is
+SEE_VIDEO = """
+    INSERT INTO videos (video_id, seen_version, views) VALUES (?, ?, ?)
+    ON CONFLICT (video_id) DO UPDATE SET
+        seen_version = max(seen_version, excluded.seen_version),
+        views = max(coalesce(views, excluded.views), coalesce(excluded.views, views))"""
+WRITE_EFFECT = """
+    INSERT INTO effects (consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule,
+        written, error)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+#: an old event, or a worker of an old epoch, reports no failure of what was judged since
+WRITE_DEAD_LETTER = """
+    INSERT OR REPLACE INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+    WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?3)
+        AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1 AND rank = 2
+            AND (source_version, epoch, coalesce(views, -1)) >= (?3, ?4, coalesce(?8, -1)))
+        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE video_id = ?1 AND (source_version, epoch) > (?3, ?4))"""
+SETTLE_DEAD_LETTER = "DELETE FROM dead_letters WHERE video_id = ? AND (source_version, epoch) <= (?, ?)"
+WRITE_OFFSET = """
+    INSERT INTO offsets (consumer, offset, digest) VALUES (?, ?, ?)
+    ON CONFLICT (consumer) DO UPDATE SET offset = excluded.offset, digest = excluded.digest
+    WHERE excluded.offset > offsets.offset"""
+#: a verdict made at fewer views than are known has to be made again
+SET_DUE = """
+    INSERT OR IGNORE INTO due (video_id)
+    SELECT e.video_id FROM entries e JOIN videos v USING (video_id)
+    WHERE e.video_id = ? AND e.state != 'deleted' AND v.views > coalesce(e.views, -1)"""
+END_DUE = """
+    DELETE FROM due WHERE video_id = ?1 AND NOT EXISTS (
+        SELECT 1 FROM entries e JOIN videos v USING (video_id)
+        WHERE e.video_id = ?1 AND e.state != 'deleted' AND v.views > coalesce(e.views, -1))"""
+#: nothing had to change at these views
+KEEP_VERDICT = """
+    DELETE FROM due WHERE video_id = ?1
+    AND EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND coalesce(views, -1) <= coalesce(?2, -1))"""
+END_OVERRIDE = "DELETE FROM overrides WHERE video_id = ? AND content != ? AND source_version < ?"

@@ -1,0 +1,131 @@
+"""What `coefvq vmp run` is made of: the decision record, the registry's pairs, the rules, one index."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from coefvq.cascade.audit_sample import AuditSample
+from coefvq.files import sha256_json
+from coefvq.vmp import epochs, loop
+from coefvq.vmp.campaigns import Campaigns
+from coefvq.vmp.deployment import Deployment
+from coefvq.vmp.epochs import Order
+from coefvq.vmp.follow import Follower, Parts, Waiter
+from coefvq.vmp.index import IndexStore
+from coefvq.vmp.log import EventLog
+from coefvq.vmp.records import Candidate, Decision
+from coefvq.vmp.redecide import redecider
+from coefvq.vmp.revisions import Reviser, changes, plan, rows_of
+from coefvq.vmp.rules import Rules, decide
+
+if TYPE_CHECKING:
+    from coefvq.registry.champions import Head
+
+
+def order_of(head: Head, rules: Rules) -> Order:
+    """The order that a decision record and a rules file make together.
+
+    Raises:
+        RegistryError: a pair's record is gone or was changed.
+    """
+    from coefvq.registry import champions
+
+    return Order(
+        decision=head.decision,
+        bundles=head.bundles,
+        models=champions.models_of(head),
+        rules=sha256_json(rules.model_dump(mode="json")),
+        withdrawn=head.withdrawn,
+    )
+
+
+def follower(
+    index: IndexStore,
+    rules: Rules,
+    issues: Sequence[str] | None,
+    audit: AuditSample | None,
+    *,
+    stop: Waiter,
+    say: Callable[[str], None],
+    interval: float,
+    patient: bool,
+) -> Follower:
+    """Follow the champions of ``issues``; the tracking store has to be configured before.
+
+    Raises:
+        CoefVQError: an issue has no champion, or a pair does not load.
+    """
+    from coefvq.registry import champions
+
+    def load(order: Order) -> Callable[[int], Deployment]:
+        head = champions.Head(order.decision, dict(order.bundles), order.withdrawn)
+        scorer = champions.load_head(head, audit=audit)
+        again = redecider(champions.policies_of(head), order.bundles)
+        judge = partial(_decide, rules)
+        return lambda epoch: Deployment(epoch, scorer, judge, order.models, again)
+
+    parts = Parts(
+        order=lambda: order_of(champions.head(issues), rules),
+        load=load,
+        issue=partial(epochs.issue, index.database),
+        say=say,
+    )
+    return Follower(parts, stop, interval, patient)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a campaign would do: ``stored`` rows need no model, ``changed`` of them would read otherwise."""
+
+    rows: int
+    withdrawn: int
+    stored: int
+    changed: int
+    asked: int
+
+
+def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules) -> Preview:
+    """Count what a campaign towards ``head`` and ``rules`` would do; nothing is written and no model is loaded.
+
+    Raises:
+        RegistryError: a pair's record is gone or was changed.
+    """
+    from coefvq.registry import champions
+
+    order = order_of(head, rules)
+    issued = epochs.issued(index.database)
+    newest = issued[-1].epoch if issued else 0
+    epoch = newest if issued and epochs.asks_for(order, issued[-1]) else newest + 1
+    gone = {item.epoch for item in issued if item.withdrawn or order.withdrawn & set(item.bundles.split(","))}
+    again = redecider(champions.policies_of(head), order.bundles)
+    deployment = Deployment(epoch, lambda videos: [], partial(_decide, rules), order.models, again)
+    counts: Counter[str] = Counter()
+    waiting = iter(Campaigns(index.database).video_ids(epoch))
+    while batch := list(islice(waiting, 500)):
+        made, known = plan(batch, log, index, deployment)
+        rows = rows_of(replace(made, asked=[]), known, deployment, loop.now())
+        counts["rows"] += len(made.stored) + len(made.asked)
+        counts["withdrawn"] += sum(
+            found.verdict is not None and found.verdict.epoch in gone for found in known.values()
+        )
+        counts["changed"] += sum(changes(row, known) for row in rows)
+        counts["asked"] += len(made.asked)
+    return Preview(
+        counts["rows"], counts["withdrawn"], counts["rows"] - counts["asked"], counts["changed"], counts["asked"]
+    )
+
+
+def reviser(log: EventLog, index: IndexStore) -> Reviser:
+    """The revisions of a state, by the clocks of this machine."""
+    return Reviser(log, index, loop.now, time.monotonic)
+
+
+def _decide(rules: Rules, candidate: Candidate, now: datetime) -> Decision:
+    return decide(candidate, rules, now)

@@ -1,0 +1,82 @@
+"""States of the VMP as earlier versions wrote them: their SQL, frozen here, filled from a present state."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+_NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
+_LOG = """CREATE TABLE events (
+    offset INTEGER PRIMARY KEY AUTOINCREMENT,
+    video_id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('upsert', 'delete')),
+    uri TEXT NOT NULL, title TEXT NOT NULL, stickers TEXT NOT NULL, views INTEGER, sha256 TEXT,
+    published_at TEXT, source_version INTEGER NOT NULL, digest TEXT NOT NULL,
+    UNIQUE (video_id, source_version))"""
+_INDEX = (
+    """CREATE TABLE entries (
+        video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
+        rule TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_order INTEGER NOT NULL,
+        bundle_version TEXT NOT NULL, value TEXT NOT NULL)""",
+    "CREATE TABLE offsets (consumer TEXT PRIMARY KEY, offset INTEGER NOT NULL)",
+    f"""CREATE TABLE effects (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, offset INTEGER NOT NULL,
+        video_id TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_version TEXT NOT NULL,
+        outcome TEXT NOT NULL, rule TEXT NOT NULL, written INTEGER NOT NULL, error TEXT, applied_at {_NOW})""",
+    "CREATE INDEX effects_by_video ON effects (video_id, source_version)",
+    f"""CREATE TABLE dead_letters (
+        video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
+        uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
+)
+_SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
+
+
+def as_version(state: Path, version: Literal[1, 2]) -> None:
+    """Rewrite log and index of ``state`` as that schema version would have them; views-only events are left out."""
+    later = version == 2
+    _rewrite(
+        state / "log.sqlite",
+        [_LOG, *(_SECOND[:1] if later else ())],
+        {"events": "*"} | ({"state": "id"} if later else {}),
+        version,
+    )
+    common = "consumer, offset, video_id, source_version, bundle_version, outcome, rule, written, error, applied_at"
+    _rewrite(
+        state / "index.sqlite",
+        [*_INDEX, *(_SECOND if later else ())],
+        {
+            "entries": "video_id, state, rule, source_version, bundle_order(bundle_version) AS bundle_order, "
+            "bundle_version, value",
+            "offsets": "consumer, offset" + (", digest" if later else ""),
+            "effects": f"number, {common}",
+            "dead_letters": "video_id, offset, source_version, uri, reason, failed_at",
+        }
+        | ({"state": "id"} if later else {}),
+        version,
+    )
+
+
+def bundle_order(bundles: str) -> int:
+    """What ordered bundles then: the sum of their numbers."""
+    return sum(int(number) for number in re.findall(r"=(\d+)-", bundles))
+
+
+def _rewrite(path: Path, schema: list[str], columns: dict[str, str], version: int) -> None:
+    new = path.with_suffix(".old")
+    with closing(sqlite3.connect(path)) as source:
+        source.create_function("bundle_order", 1, bundle_order)
+        with closing(sqlite3.connect(new)) as target, target:
+            for statement in schema:
+                target.execute(statement)
+            for table, wanted in columns.items():
+                where = " WHERE kind != 'views'" if table == "events" else ""
+                rows = source.execute(f"SELECT {wanted} FROM {table}{where}").fetchall()  # noqa: S608
+                names = [item[0] for item in source.execute(f"SELECT {wanted} FROM {table} LIMIT 0").description]  # noqa: S608
+                marks = ", ".join("?" * len(names))
+                target.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+            target.execute(f"PRAGMA user_version = {version}")
+    for leftover in path.parent.glob(f"{path.name}*"):
+        leftover.unlink()
+    new.rename(path)

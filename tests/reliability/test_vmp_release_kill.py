@@ -1,0 +1,124 @@
+"""kill -9 while a worker migrates, releases, rolls back and walks a campaign: the index is that of a run without."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coefvq.vmp.log import open_log
+from coefvq.vmp.records import Event
+from coefvq.vmp.state import open_state
+from tests.old_vmp_state import as_version
+from tests.reliability import vmp_release_child
+from tests.reliability.test_vmp_kill import Child, advance, go_on
+
+pytestmark = pytest.mark.long
+
+EVENTS = 150
+#: one or more kills at each, in an order that the run meets; migration first, campaign last
+STEPS = (
+    "CREATE", "ALTER", "DROP", "INSERT entries", "INSERT effects", "INSERT videos", "COMMIT",
+    "INSERT deployments", "UPDATE deployments", "INSERT dead_letters", "DELETE dead_letters",
+    "INSERT campaigns", "UPDATE campaigns", "COMMIT", "UPDATE campaigns", "INSERT entries",
+)  # fmt: skip
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A schema-1 state that the first pair read a third of; some videos change, go or come back."""
+    rng, folder = random.Random(5), tmp_path / "vmp"
+    with open_state(folder) as (log, _):
+        while log.last_offset() < EVENTS:
+            video_id = f"v{log.last_offset() // 12 + rng.randrange(5):03}"
+            if rng.random() < 0.1 and log.newest([video_id]):
+                log.publish([Event(video_id, "delete")])
+            else:
+                # schema 1 knew no events of views alone
+                log.publish([Event(video_id, title=f"title {log.last_offset()}", views=rng.randrange(900))])
+    vmp_release_child.live(folder, releases=1)
+    as_version(folder, 1)
+    return folder
+
+
+@contextmanager
+def child(state: Path, order: str) -> Iterator[Child]:
+    command = [sys.executable, "-m", vmp_release_child.__name__, str(state), order]
+    with subprocess.Popen(command, text=True, cwd=Path(__file__).parents[2],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def kill_at(state: Path, step: str, times: int, racing: bool, order: str = "one transaction") -> bool:
+    """SIGKILL at a step; False if the child ended before."""
+    with child(state, order) as process:
+        if not advance(process, step, times):
+            return False
+        if racing:
+            go_on(process)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    return True
+
+
+def finish(state: Path, order: str = "one transaction") -> None:
+    with child(state, order) as process:
+        assert not advance(process, "never")
+    assert process.returncode == 0
+
+
+def contents(state: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Everything the index holds but wall-clock times, and the log."""
+    queries = {
+        "entries": "SELECT * FROM entries ORDER BY video_id",
+        "videos": "SELECT * FROM videos ORDER BY video_id",
+        "deployments": "SELECT epoch, decision, bundles, models, withdrawn, fence FROM deployments ORDER BY epoch",
+        "dead_letters": "SELECT video_id, source_version, epoch, held FROM dead_letters ORDER BY video_id",
+        "due": "SELECT * FROM due",
+        "campaigns": "SELECT number, state, epoch, total, scored, decided, changed FROM campaigns",
+        "effects": "SELECT consumer, offset, video_id, source_version, epoch, outcome, written FROM effects "
+        "ORDER BY consumer, offset, video_id, epoch",
+        "offsets": "SELECT * FROM offsets",
+    }
+    with open_state(state, create=False) as (_, index):
+        found = {name: index.database.query(sql) for name, sql in queries.items()}
+    with open_log(state / "log.sqlite") as log:
+        return found | {"log": [(event.video_id, event.source_version) for event in log.poll(0, EVENTS)]}
+
+
+def test_kills_at_every_kind_of_step_change_nothing(state: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(state, whole)
+    vmp_release_child.live(whole)
+    rng = random.Random(11)
+    kills = [kill_at(state, step, rng.randrange(1, 4), racing) for step in STEPS for racing in (False, True)]
+    finish(state)
+    assert sum(kills) >= 25, kills
+    expected = contents(whole)
+    assert contents(state) == expected
+    # the run was worth comparing
+    states = {cells[1] for cells in expected["entries"]}
+    assert {"live", "deleted"} <= states
+    assert expected["dead_letters"]
+    assert expected["campaigns"][0][1] == "done"
+    with open_state(state) as (_, index):
+        assert "withdrawn" not in index.states()
+
+
+def test_the_harness_sees_a_campaign_that_stores_its_place_first(state: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(state, whole)
+    vmp_release_child.live(whole)
+    assert kill_at(state, "between", 1, racing=False, order="cursor first")
+    finish(state, "cursor first")
+    assert contents(state)["entries"] != contents(whole)["entries"]

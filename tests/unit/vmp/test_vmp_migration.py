@@ -1,0 +1,140 @@
+"""A state that an earlier version wrote goes on in place, wherever a crash falls into the change."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coefvq.errors import DataError
+from coefvq.vmp import loop
+from coefvq.vmp.epochs import issued
+from coefvq.vmp.records import Event, SinkRow
+from coefvq.vmp.revisions import Reviser
+from coefvq.vmp.state import open_state
+from tests.old_vmp_state import as_version
+from tests.vmp_world import NOW, Pair, deployment, promote
+
+EVENTS = [Event(name, uri=f"/{name}.mp4", sha256=name * 8, views=7) for name in "abcd"]
+
+
+def run(folder: Path, pair: Pair, epoch: int) -> None:
+    with open_state(folder) as (log, index):
+        used = loop.FixedDeployment(deployment(pair, epoch, bundle=pair.bundle))
+        loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
+                 clock=lambda: NOW, revisions=Reviser(log, index, lambda: NOW, lambda: 0.0))  # fmt: skip
+
+
+@pytest.fixture(params=[1, 2])
+def state(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Four videos of pair 1, one removed, one deleted, a dead letter; then ``d`` again by pair 2."""
+    folder, version = tmp_path / "vmp", request.param
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        first, second = promote(index, 1, "1-ab"), promote(index, 2, "2-cd")
+    run(folder, Pair(base=lambda video: 0.9 if video.video_id == "b" else 0.1), first)
+    with open_state(folder) as (log, index):
+        log.publish([Event("c", "delete"), replace(EVENTS[3], title="new")])
+    run(folder, Pair(bundle="2-cd"), second)
+    with open_state(folder) as (log, index):
+        log.publish([replace(EVENTS[0], title="broken")])
+        (event,) = log.poll(6, 9)
+        index.apply([SinkRow(event.offset, "a", 2, second, 0, "", "ignored", None, "unscored", "{}", NOW.isoformat(),
+                             "x", error="icd: undecodable")], "vmp", event.offset)  # fmt: skip
+    as_version(folder, version)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    with open_state(folder) as (log, index):
+        rows = {
+            "entries": "SELECT video_id, state, epoch, rank, views, bundle_version FROM entries ORDER BY video_id",
+            "videos": "SELECT * FROM videos ORDER BY video_id",
+            "letters": "SELECT video_id, source_version, epoch, held FROM dead_letters",
+            "bundles": "SELECT epoch, bundles, withdrawn FROM deployments ORDER BY epoch",
+        }
+        found = {name: index.database.query(sql) for name, sql in rows.items()}
+        return found | {"events": [(event.video_id, event.source_version) for event in log.poll(0, 99)]}
+
+
+EXPECTED: dict[str, list[tuple[object, ...]]] = {
+    "entries": [
+        ("a", "live", 2, 2, 7, "icd=1-ab"),
+        ("b", "removed", 2, 2, None, "icd=1-ab"),  # a tombstone held no views
+        ("c", "deleted", 1, 2, None, ""),
+        ("d", "live", 3, 2, 7, "icd=2-cd"),
+    ],
+    "videos": [("a", 2, 7), ("b", 1, None), ("c", 2, None), ("d", 2, 7)],
+    "letters": [("a", 2, 0, 0)],
+    "bundles": [(1, "", 0), (2, "icd=1-ab", 0), (3, "icd=2-cd", 0)],
+    "events": [("a", 1), ("b", 1), ("c", 1), ("d", 1), ("c", 2), ("d", 2), ("a", 2)],
+}
+
+
+def test_an_old_state_keeps_all_it_held(state: Path) -> None:
+    assert contents(state) == EXPECTED
+    assert contents(state) == EXPECTED  # opened once more
+
+
+def test_it_goes_on_with_epochs_above_its_own(state: Path) -> None:
+    with open_state(state) as (log, index):
+        head = promote(index, 3, "3-ef", "2-cd")
+        assert head == 4
+        entry = index.get("d")
+        assert entry is not None
+        assert entry.state == "withdrawn"  # although nobody knew of epochs when pair 2 decided
+        log.publish([replace(EVENTS[1], views=9)])
+        assert log.poll(7, 9)[0].kind == "views"
+    run(state, Pair(bundle="3-ef"), head)
+    with open_state(state) as (_, index):
+        assert [item.bundles for item in issued(index.database)][-1] == "icd=3-ef"
+        assert index.known(["b"])["b"].views == 9
+
+
+CHANGING = ("CREATE", "ALTER", "INSERT", "UPDATE", "DROP", "DELETE")
+
+
+@pytest.mark.parametrize("file", ["log.sqlite", "index.sqlite"])
+def test_a_crash_at_any_statement_of_the_change_loses_nothing(
+    state: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, deaths = sqlite3.connect, 0
+    for lives in range(99):
+        left = [lives]
+
+        class Dying(sqlite3.Connection):
+            def execute(self, sql: str, *rest: object, left: list[int] = left) -> sqlite3.Cursor:
+                left[0] -= sql.split()[0] in CHANGING
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+                return super().execute(sql, *rest)  # type: ignore[arg-type]
+
+        def opened(path: Path, kind: type = Dying, **options: object) -> sqlite3.Connection:
+            factory = kind if path.name == file else sqlite3.Connection
+            return connect(path, factory=factory, **options)  # type: ignore[call-overload, no-any-return]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite3, "connect", opened)
+            try:
+                open_both(state)
+                break
+            except KeyboardInterrupt:
+                deaths += 1
+    assert deaths > 5
+    assert contents(state) == EXPECTED
+
+
+def open_both(folder: Path) -> None:
+    with open_state(folder):
+        pass
+
+
+def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
+    with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
+        connection.execute("PRAGMA user_version = 9")
+    with pytest.raises(DataError, match="schema version 9, expected 3"):
+        contents(state)
