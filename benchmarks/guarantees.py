@@ -17,7 +17,8 @@ from scipy.stats import binom
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from coefvq.cascade.guarantees import Promise, certify
+from coefvq.cascade.guarantees import certify
+from coefvq.cascade.promises import Promise
 from coefvq.errors import InfeasibleError
 from tests.unit.cascade.test_guarantees import broken, truth, world
 

@@ -87,12 +87,12 @@ class IndexStore:
         )
         if not rows:
             return None
-        pinned, by, reason, at, text, views = rows[0][8:]
+        state, verdict, rule, version, epoch, rank, bundle, decided, pinned, by, reason, at, text, views = rows[0]
         override = None if pinned is None else Override(pinned, by, reason, at)
         value = self._value(text, video_id)
         if "views" in value and views is not None:
             value["views"] = views
-        return IndexEntry(video_id, *rows[0][:8], override=override, value=value)
+        return IndexEntry(video_id, state, verdict, rule, version, epoch, rank, bundle, decided, override, value)
 
     def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
         """What is stored of each video that was seen before."""
@@ -153,7 +153,10 @@ class IndexStore:
         """Videos whose newest event could not be scored, oldest failure first."""
         columns = "video_id, offset, source_version, uri, reason, failed_at, held"
         rows = self.database.query(f"SELECT {columns} FROM dead_letters ORDER BY offset, video_id")  # noqa: S608
-        return [DeadLetter(*row[:6], held=bool(row[6])) for row in rows]
+        return [
+            DeadLetter(video_id, offset, version, uri, reason, failed_at, bool(held))
+            for video_id, offset, version, uri, reason, failed_at, held in rows
+        ]
 
     def states(self) -> dict[str, int]:
         """Count entries per state, as readers see it."""

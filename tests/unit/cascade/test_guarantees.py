@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom, multivariate_normal, norm
 
-from coefvq.cascade.guarantees import (
-    Counts,
-    Promise,
-    certify,
-    labels_needed,
-    miss_rate_threshold,
-    p_values,
-)
+from coefvq.cascade.guarantees import certify, miss_rate_threshold
 from coefvq.cascade.objectives import ScoredRows, within_budget
+from coefvq.cascade.promises import Counts, Promise, labels_needed, p_values
 from coefvq.errors import DataError, InfeasibleError
 
 PREVALENCE, SHIFT, CORRELATION = 0.1, (1.6, 2.6), 0.5
