@@ -28,7 +28,7 @@ def merge_lora(classifier: Classifier, dtype: torch.dtype = torch.float32) -> Cl
         if isinstance(layer, LoraLayer):
             weight: Any = layer.get_base_layer().weight
             weight.data = weight.data.float()
-            layer.merge()  # type: ignore[operator]
+            layer.merge()
             weight.data = weight.data.to(dtype)
     language.decoder = language.decoder.unload()  # the sums stay in its layers
     return classifier
