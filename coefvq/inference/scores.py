@@ -118,8 +118,8 @@ class _Answering:
         """
         import torch
 
-        most, parts = self.most or len(examples), []
-        start = 0
+        most, start = self.most or len(examples), 0
+        parts: list[torch.Tensor] = []
         while start < len(examples):
             chosen = examples[start : start + most]
             try:

@@ -133,7 +133,7 @@ def test_losses_and_their_weights_keep_float32_where_a_training_is_cast(text: Te
     assert loss.isfinite()
 
 
-def hub_model(folder: Path, text: TextEncoder, dtype: str) -> Classifier:
+def hub_model(folder: Path, text: TextEncoder, dtype: Any) -> Classifier:
     """LLaVA-OneVision in miniature from a folder in half precision, with adapters that do something."""
     published("onevision", folder, "old")
     path = folder / "mine.yaml"
