@@ -119,7 +119,7 @@ def cascade_report(
     if isinstance(objective, CallShare):
         seen = chooses_threshold(arriving)
         found, choice = choose_for_share(issue, val, traffic_columns(arriving[seen]), objective, views_trigger)
-        choice = replace(choice, reason=choice.reason + share_caution(objective.qps, len(arriving)))
+        choice = replace(choice, reason=choice.reason + share_caution(choice.policy, objective.qps, len(arriving)))
         listed, arriving = (*candidates, *found), arriving[~seen]
     elif objective is not None:
         best, reason = choose(issue, val, objective, views_trigger)

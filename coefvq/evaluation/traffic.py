@@ -53,18 +53,21 @@ def measured_share(rows: pd.DataFrame, policy: CascadePolicy) -> dict[str, Any]:
         return {"qps_ratio": None, "qps_ratio_interval": None}
     base, views, weight = (float_column(rows, name) for name in ("base", "views", "weight"))
     ratio = qps_ratio(policy, base, views, weight)
-    if not policy.asks_mllm or policy.base_threshold == 0.0:
+    if not _depends_on_traffic(policy):
         return {"qps_ratio": ratio, "qps_ratio_interval": None}
     share = weighted_share(policy.escalates(base, views), weight)
     ends = {name: None if end is None else 100.0 * end for name, end in (("low", share.low), ("high", share.high))}
     return {"qps_ratio": ratio, "qps_ratio_interval": ends}
 
 
-def share_caution(wanted: float, rows: int) -> str:
+def share_caution(policy: CascadePolicy, wanted: float, rows: int) -> str:
     """What to say where ``rows`` videos of traffic cannot hold a share of calls in percent; empty where they can.
 
-    Each half of the traffic has half of ``rows``: one chooses the threshold, the other measures it.
+    A policy that asks the MLLM always or never needs no traffic. Each half of the traffic has half of ``rows``: one
+    chooses the threshold, the other measures it.
     """
+    if not _depends_on_traffic(policy):
+        return ""
     spread = wanted / 100.0 * (1.0 - wanted / 100.0)
     half = 100.0 * _Z * np.sqrt(spread / max(rows / 2, 1.0))
     if half <= WIDEST_HALF:
@@ -74,3 +77,8 @@ def share_caution(wanted: float, rows: int) -> str:
         f"; {rows} traffic videos hold {wanted:g} % of calls to ±{half:.0f} points only, "
         f"{needed} would to ±{WIDEST_HALF:g}: raise split.fractions.traffic"
     )
+
+
+def _depends_on_traffic(policy: CascadePolicy) -> bool:
+    """Whether some videos reach the MLLM and others do not."""
+    return policy.asks_mllm and policy.base_threshold > 0.0

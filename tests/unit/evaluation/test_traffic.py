@@ -47,9 +47,12 @@ def test_a_policy_that_never_or_always_asks_has_no_interval() -> None:
 
 @pytest.mark.parametrize(("rows", "said"), [(72, "±12 points only, 434 would"), (300, "±6 points"), (434, "")])
 def test_too_few_traffic_videos_are_named_with_the_number_that_would_do(rows: int, said: str) -> None:
-    caution = share_caution(17.0, rows)
+    caution = share_caution(policy(0.8), 17.0, rows)
     assert (caution == "") == (said == "")
     assert said in caution
+    assert (
+        share_caution(policy(0.0), 17.0, rows) == share_caution(CascadePolicy.base_alone("icd", 0.4), 17.0, rows) == ""
+    )
 
 
 def test_a_video_keeps_its_side_as_traffic_grows() -> None:
