@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -58,7 +58,8 @@ def publish(
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     folder = _folder(state, params)
-    events = [] if source is None else _read_with_progress(source, root, folder / LOG)
+    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
+    events = [] if source is None else _read_with_progress(source, root, folder / LOG, columns)
     events += [Event(video_id, "delete") for video_id in delete or []]
     with open_state(folder) as (log, _):
         appended = log.publish(events)
@@ -227,14 +228,19 @@ def _load_scorer(issues: list[str] | None, params: Path, audit: AuditSample | No
     return load_scorer(chosen or None, audit=audit)
 
 
-def _read_with_progress(source: Path, root: Path | None, log: Path) -> list[Event]:
+def _read_with_progress(source: Path, root: Path | None, log: Path, columns: Mapping[str, str]) -> list[Event]:
     from coefvq.vmp.publications import read_events
 
     with progress_bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)
         advance = partial(progress.update, task)
         return read_events(
-            source, root, lambda done, total: advance(completed=done, total=total), partial(_published, log), say
+            source,
+            root,
+            lambda done, total: advance(completed=done, total=total),
+            partial(_published, log),
+            say,
+            columns,
         )
 
 
