@@ -113,7 +113,7 @@ class Ingest(Section):
     format: Literal["auto", "videofolder", "csv", "jsonl", "parquet"]
     protocols: tuple[str, ...]
     limits: MediaLimits
-    columns: dict[ColumnWord, Annotated[str, Field(min_length=1)]] = {}
+    columns: dict[ColumnWord, Annotated[str, Field(min_length=1)]] = Field(default={})
     labels: dict[IssueName, LabelSource]
 
     @model_validator(mode="after")
