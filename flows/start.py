@@ -42,8 +42,9 @@ def start_workspace(root: Path, data: Path, issues: list[IssueSource], media: Pa
 
 def show_start(start: Start) -> None:
     """Decisions as a table, then what a person should know, a line each on stderr."""
-    table = Table(title="params.yaml, as the table suggests")
-    for name in ("key", "value", "why"):
+    table = Table(title="params.yaml, as the table suggests", box=None)
+    table.add_column("key", no_wrap=True)
+    for name in ("value", "why"):
         table.add_column(name, overflow="fold")
     for decision in start.decisions:
         table.add_row(cell(decision.key), cell(decision.value), cell(decision.why))

@@ -12,6 +12,7 @@ from typing import Any
 
 from coefvq.config import check_issue_names
 from coefvq.data.importers.look import Look, look_at, outside
+from coefvq.data.splits.checks import FEW_POSITIVES
 from coefvq.errors import ConfigError, DataError
 from coefvq.records import label_column
 
@@ -19,8 +20,6 @@ TRUE = frozenset({"1", "1.0", "t", "true", "y", "yes", "positive"})
 FALSE = frozenset({"0", "0.0", "f", "false", "n", "no", "negative"})
 _NUMBERS = frozenset({"0", "1", "0.0", "1.0"})
 _SHOWN, _SHOWN_COLUMNS = 8, 40
-# positives of an issue that a split needs before its figures say much: the interval of a recall is then +-0.2
-FEW_POSITIVES = 20
 _FRACTIONS = {"train": 0.56, "val": 0.16, "test": 0.18, "traffic": 0.1}
 _FRACTIONS_OF_FEW = {"train": 0.46, "val": 0.22, "test": 0.22, "traffic": 0.1}
 
@@ -85,8 +84,7 @@ def propose(data: Path, issues: Sequence[IssueSource], media: Path | None = None
     counts = {issue.name: _counts(look.labels[issue.column], positives[issue.name]) for issue in issues}
     settings: dict[str, Any] = {"issues": [issue.name for issue in issues], "ingest.columns": look.renames}
     decisions = [
-        Decision(f"ingest.columns.{word}", column, "its name is a common one for this")
-        for word, column in look.renames.items()
+        Decision(f"ingest.columns.{word}", column, "a common name for it") for word, column in look.renames.items()
     ]
     if media is not None:
         settings["paths.media"] = str(media.resolve())
