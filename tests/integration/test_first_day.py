@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.config import read_mapping
+from coefvq.data.manifest import read_table
 from coefvq.simulation.synthetic.generate import generate
 from tasks import workspace
 from tasks.workspace import change_params, checkout_for_run, dvc, git
@@ -79,3 +81,27 @@ def test_a_failed_and_mended_stage_leaves_the_nightly_run_intact(
     clone = checkout_for_run(root)
     nightly = repro(clone, "ingest")
     assert nightly.returncode == 0, nightly.stderr
+
+
+@pytest.mark.long  # trains two tiny pairs
+def test_from_an_export_to_registered_pairs(tmp_path: Path, repository: Path) -> None:
+    def run(*command: str, cwd: Path = tmp_path) -> str:
+        done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(str(repository / "examples" / "own_data" / "export.py"), "export", "--videos", "160")
+    issues = ("--issue", "violence=is_violent:t", "--issue", "reposts=is_repost")
+    run("-m", "coefvq", "init", "ws", "--data", "export/clips.csv", *issues, "--recipe", "tiny")
+    root = tmp_path / "ws"
+    run("-m", "dvc", "repro", cwd=root)
+    rows = read_table(root / "data" / "manifest.parquet")
+    assert rows["title"].ne("").any()
+    assert rows["views"].notna().any()
+    assert rows["creator_id"].notna().all()
+    assert rows["decode_ok"].all()
+    for issue in ("violence", "reposts"):
+        # the gate's verdict on random miniatures is not what is asked here
+        command = [sys.executable, "-m", "coefvq", "register", "--issue", issue, "--keep-refused", "--json"]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        assert json.loads(done.stdout)["pair"] is not None, done.stderr
