@@ -210,8 +210,10 @@ def _calls(share: float) -> float:
 
 
 def _floor(value: float, digits: int) -> float:
-    return math.floor(value * 10**digits) / 10**digits
+    scale = 10.0**digits
+    return math.floor(value * scale) / scale
 
 
 def _ceil(value: float, digits: int) -> float:
-    return math.ceil(value * 10**digits) / 10**digits
+    scale = 10.0**digits
+    return math.ceil(value * scale) / scale
