@@ -97,10 +97,6 @@ def init(
         list[str] | None,
         typer.Option(help="Issue(s) of the workspace; with --data NAME=COLUMN[:POSITIVE]; default: icd, ucc."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Your labelled table or folder; settings are made to fit.")] = None,
-    media: Annotated[
-        Path | None, typer.Option(help="With --data: folder of the clips, which stay there; default: copied.")
-    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +107,10 @@ def init(
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Convert a workspace made before there were recipes.")
     ] = False,
+    data: Annotated[Path | None, typer.Option(help="Your labelled table or folder; settings are made to fit.")] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="With --data: folder of the clips, which stay there; default: copied.")
+    ] = None,
 ) -> None:
     """Make an empty workspace (pipeline, settings, plot templates, deployments), or complete one that lacks some.
 
@@ -119,24 +119,28 @@ def init(
     Example: coefvq init clips --data clips.csv --issue violence=is_violent:t --issue reposts=is_repost
     Example: coefvq init --upgrade
     """
-    from coefvq.config import check_issue_names
     from flows.start import start_workspace
     from tasks import upgrade as conversion
     from tasks.start import issue_sources
-    from tasks.templates import makes_clips
-    from tasks.workspace import create, recipe_differs
 
     if upgrade:
         echo(*conversion.upgrade(workspace))
-        return
-    if data is not None:
+    elif data is not None:
         recipe, why = (recipe, None) if recipe else _default_recipe()
         start_workspace(workspace, data, issue_sources(issue or ()), media, recipe)
         if why:
             echo(why)
-        return
-    if media is not None:
+    elif media is not None:
         raise ConfigError("--media needs --data: the table that names the clips")
+    else:
+        _make_empty(workspace, issue, recipe)
+
+
+def _make_empty(workspace: Path, issue: list[str] | None, recipe: str | None) -> None:
+    from coefvq.config import check_issue_names
+    from tasks.templates import makes_clips
+    from tasks.workspace import create, recipe_differs
+
     names = check_issue_names("--issue", issue) if issue else None
     if recipe is None:
         recipe, why = ("tiny", None) if (workspace / "recipe.yaml").is_file() else _default_recipe()
