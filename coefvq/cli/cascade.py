@@ -26,6 +26,9 @@ LabelColumn = Annotated[str, typer.Option(help="Column of the label, 0 or 1; row
 WeightColumn = Annotated[str, typer.Option(help="Column of the sampling weight, if there is one.")]
 IdColumn = Annotated[str, typer.Option(help="Column of the video's id, if there is one.")]
 Prevalence = Annotated[float | None, number(help="Weigh the rows as if this share were positive, 0 to 1 (what if).")]
+ColumnsOption = Annotated[
+    Path | None, typer.Option("--params", help="Settings file whose ingest.columns count here too.")
+]
 SplitColumn = Annotated[str, typer.Option(help="Column that says which split a row is in, if there is one.")]
 
 
@@ -63,9 +66,7 @@ def fit(
     prevalence: Prevalence = None,
     out: Annotated[Path | None, typer.Option(help="Write the policy here (JSON); needs scores in [0, 1].")] = None,
     issue: Annotated[str, typer.Option(help="Name put into the policy.")] = "issue",
-    params: Annotated[
-        Path | None, typer.Option(help="Settings file whose ingest.columns name columns here too.")
-    ] = None,
+    params: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the base and the decision threshold: exact over all pairs, on your own labels.
