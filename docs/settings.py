@@ -113,7 +113,8 @@ def _kind(value: Mapping[str, Any]) -> str:
     if value.get("type") == "array":
         return f"list of: {_kind(value['items'])}"
     if value.get("type") == "object":
-        return f"for each issue: {_kind(value['additionalProperties'])}"
+        key = "word of the manifest" if "propertyNames" in value else "issue"
+        return f"for each {key}: {_kind(value['additionalProperties'])}"
     if "$ref" in value:
         return "section"
     limits = [f"{sign} {value[name]}" for name, sign in _LIMITS.items() if name in value]

@@ -9,11 +9,13 @@ import typer
 
 from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.config import PARAMS_FILE
+from coefvq.errors import ConfigError
 from coefvq.terminal import echo, echo_json
 from flows.demo_settings import OTHERS, STARTER, synthetic_demo
 
 if TYPE_CHECKING:
     from coefvq.registry.history import Decision
+    from tasks.start import IssueSource
 
 VersionOption = Annotated[str | None, typer.Option(help="Version; default: the challenger.")]
 
@@ -93,7 +95,8 @@ def _resume(issue: str, version: str, answer: dict[str, str]) -> list[str]:
 def init(
     workspace: Annotated[Path, typer.Argument(help="Folder to make into a git + DVC workspace.")] = Path(),
     issue: Annotated[
-        list[str] | None, typer.Option(help="Issue(s) of the workspace, old or new; default: icd, ucc.")
+        list[str] | None,
+        typer.Option(help="Issue(s) of the workspace; with --data NAME=COLUMN[:POSITIVE]; default: icd, ucc."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -105,21 +108,40 @@ def init(
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Convert a workspace made before there were recipes.")
     ] = False,
+    data: Annotated[Path | None, typer.Option(help="Your labelled table or folder; settings are made to fit.")] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="With --data: folder of the clips, which stay there; default: copied.")
+    ] = None,
 ) -> None:
     """Make an empty workspace (pipeline, settings, plot templates, deployments), or complete one that lacks some.
 
     Example: coefvq init fights --issue icd
     Example: coefvq init fights --issue icd --recipe tiny
+    Example: coefvq init clips --data clips.csv --issue violence=is_violent:t --issue reposts=is_repost
     Example: coefvq init --upgrade
     """
-    from coefvq.config import check_issue_names
+    from flows.start import start_workspace
     from tasks import upgrade as conversion
-    from tasks.templates import makes_clips
-    from tasks.workspace import create, recipe_differs
+    from tasks.start import issue_sources
 
     if upgrade:
         echo(*conversion.upgrade(workspace))
-        return
+    elif data is not None:
+        recipe, why = (recipe, None) if recipe else _default_recipe()
+        start_workspace(workspace, data, issue_sources(issue or ()), media, recipe)
+        if why:
+            echo(why)
+    elif media is not None:
+        raise ConfigError("--media needs --data: the table that names the clips")
+    else:
+        _make_empty(workspace, issue, recipe)
+
+
+def _make_empty(workspace: Path, issue: list[str] | None, recipe: str | None) -> None:
+    from coefvq.config import check_issue_names
+    from tasks.templates import makes_clips
+    from tasks.workspace import create, recipe_differs
+
     names = check_issue_names("--issue", issue) if issue else None
     if recipe is None:
         recipe, why = ("tiny", None) if (workspace / "recipe.yaml").is_file() else _default_recipe()
@@ -154,7 +176,10 @@ def _default_recipe() -> tuple[str, str]:
 def demo(
     workspace: Annotated[Path, typer.Option(help="Folder for the demo's git + DVC workspace.")],
     data: Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")] = None,
-    issue: Annotated[str | None, typer.Option(help="With --data: the issue its labels are about.")] = None,
+    issue: Annotated[
+        list[str] | None,
+        typer.Option(help="With --data: the issue(s) its labels are about, NAME or NAME=COLUMN[:POSITIVE]."),
+    ] = None,
     positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
     label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
     recipe: Annotated[
@@ -178,6 +203,12 @@ def demo(
     Example: coefvq demo --workspace fights --data clips/ --issue icd --positive fight
     """
     from flows.demo import DemoRequest, run_demo
+    from tasks.start import IssueSource, issue_sources
 
+    def whole(source: IssueSource, option: str) -> IssueSource:
+        return source if "=" in option else IssueSource(source.name, label_column, tuple(positive or ()))
+
+    options = issue or []
+    sources = [whole(*pair) for pair in zip(issue_sources(options), options, strict=True)] if data is not None else []
     clips = videos or synthetic_demo(recipe).videos
-    run_demo(DemoRequest(workspace, data, issue, tuple(positive or ()), label_column, recipe, clips, seed))
+    run_demo(DemoRequest(workspace, data, tuple(sources), recipe, clips, seed))

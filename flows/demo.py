@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from coefvq.config import Params, check_issue_names, load_params
+from coefvq.config import Params, load_params
 from coefvq.data.importers import import_table
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.errors import ConfigError
@@ -23,9 +23,11 @@ from coefvq.reporting.files import read_evaluation, read_thresholds
 from coefvq.terminal import cell, progress
 from flows.demo_settings import OTHERS, synthetic_demo
 from flows.labels_only import labels_only_row
+from flows.start import show_start
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
 from tasks.release import attach_report, connect, decision_on, offer
+from tasks.start import IssueSource, Start, propose
 from tasks.templates import makes_clips
 
 APPROVER = "demo"
@@ -39,9 +41,7 @@ class DemoRequest:
 
     folder: Path
     data: Path | None
-    issue: str | None
-    positive: tuple[str, ...]
-    label_column: str
+    issues: tuple[IssueSource, ...]
     recipe: str
     videos: int
     seed: int
@@ -58,7 +58,8 @@ def run_demo(request: DemoRequest) -> None:
     if makes_clips(request.folder):
         raise ConfigError(f"{request.folder}: its own pipeline makes its clips (dvc repro); choose another --workspace")
     fresh = not (request.folder / "params.yaml").is_file()
-    workspace.create(request.folder, _settings(request, fresh), request.recipe)
+    start = _start(request, request.data) if fresh and request.data is not None else None
+    workspace.create(request.folder, _settings(request, start, fresh), request.recipe)
     if workspace.recipe_differs(request.folder, request.recipe):
         console.print(f"{request.folder}/recipe.yaml is not recipe {request.recipe}; it was there already and stays")
     root = request.folder.resolve()
@@ -77,25 +78,22 @@ def run_demo(request: DemoRequest) -> None:
     console.print(_next_steps(request.folder), markup=False)
 
 
-def _settings(request: DemoRequest, fresh: bool) -> dict[str, Any]:
-    """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
+def _start(request: DemoRequest, data: Path) -> Start:
+    start = propose(data, request.issues)
+    show_start(start)
+    return start
+
+
+def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[str, Any]:
+    """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the labels, thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
     chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 8}
-    if request.data is None:
-        issues: Sequence[str] = ("icd", "ucc")
-    else:
-        if request.issue is None:
-            raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
-        issues = check_issue_names("--issue", [request.issue])
-        source = {"column": request.label_column, "positive": list(request.positive) or None}
-        chosen |= {
-            "issues": issues,
-            f"ingest.labels.{request.issue}": source,
-            # nothing is known of this data's prevalence yet
-            f"validate.prevalence.{request.issue}": [0.0, 1.0],
-        }
+    issues = [issue.name for issue in request.issues] or ["icd", "ucc"]
     if not fresh:
         return chosen
+    if start is not None:
+        # so few videos: a split may have any share of positives
+        chosen |= start.settings | {f"validate.prevalence.{issue}": [0.0, 1.0] for issue in issues}
     # so few videos: the table shows what the gate would ask, and the person judges
     chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
     # nothing is known of the prevalence of one's own data
@@ -109,7 +107,8 @@ def _provide_data(request: DemoRequest, root: Path, params: Params, console: Con
     if request.data is not None:
         if not raw.exists():
             console.print(cell(f"copying {request.data} to {raw}"))
-            for line in copy_data(request.data, raw, params.ingest.protocols):
+            settings = params.ingest
+            for line in copy_data(request.data, raw, settings.protocols, settings.columns, settings.labels):
                 console.print(cell(line))
         return
     from coefvq.simulation.synthetic.generate import generate

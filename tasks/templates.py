@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,10 @@ TEMPLATES = ("dvc.yaml", "params.yaml", "presets.yaml", "prefect.yaml")
 #: the stage of the checkout's dvc.yaml that makes synthetic clips
 CLIPS_STAGE = "clips"
 _CHECKOUT_ONLY = re.compile(rf"^  - python: .*\n|^  {CLIPS_STAGE}:.*\n(?:    .*\n)+\n", re.MULTILINE)
+
+# the issue whose settings an issue of the user's own begins with, and the lines of both that ship
+GENERIC = "ucc"
+_SECTIONS = re.compile(r"^(?P<indent> +)icd: (?P<icd>.*)\n(?P=indent)ucc: (?P<ucc>.*)\n", re.MULTILINE)
 
 
 def template(name: str) -> str:
@@ -24,6 +29,23 @@ def template(name: str) -> str:
     source = packaged if packaged.is_file() else Path(str(files("coefvq"))).parent / name
     text = source.read_text(encoding="utf-8")
     return _CHECKOUT_ONLY.sub("", text).replace("${python} ", "python ") if name == "dvc.yaml" else text
+
+
+def params_for(issues: Sequence[str]) -> str:
+    """The template of params.yaml with the sections of ``issues`` instead of those of the two that ship.
+
+    An issue of the user's own gets the settings of ``ucc``, whose models look at frames, text and sound.
+    """
+
+    def lines(shipped: re.Match[str]) -> str:
+        indent, own = shipped["indent"], {"icd": shipped["icd"], GENERIC: shipped["ucc"]}
+        made = (
+            (issue, own.get(issue) or own[GENERIC].replace(f"label_{GENERIC}", f"label_{issue}")) for issue in issues
+        )
+        return "".join(f"{indent}{issue}: {settings}\n" for issue, settings in made)
+
+    text = template("params.yaml").replace("issues: [icd, ucc]", f"issues: [{', '.join(issues)}]")
+    return _SECTIONS.sub(lines, text)
 
 
 def makes_clips(root: Path) -> bool:

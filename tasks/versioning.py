@@ -15,7 +15,7 @@ from typing import Any
 
 from coefvq.config import Params, load_params
 from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
-from coefvq.data.importers import open_table
+from coefvq.data.importers import Naming, open_table
 from coefvq.data.importers.ids import KnownIds, manifest_ids
 from coefvq.data.importers.left_out import not_taken
 from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read_chunks, to_chunks
@@ -73,6 +73,13 @@ class Run:
     def record(self) -> Path:
         """The committed file that says what the newest version is."""
         return (self.clone / self.raw).parent / "snapshot.json"
+
+    @property
+    def naming(self) -> Naming:
+        """What tables call their columns, and where absolute paths start; an old version may lack a column."""
+        media = self.params.paths.media
+        folder = None if media is None or is_url(media) else (self.root / media).resolve()
+        return Naming(self.params.ingest.columns, folder, lenient=True)
 
     @property
     def labels(self) -> Labels:
@@ -162,7 +169,9 @@ def collect(run: Run) -> Batch:
             f"{source}: is the versioned folder {raw}, or shares clips with it; put new clips in a folder of their own "
             f"(edits in {run.raw} itself are versioned by `dvc add {run.raw}` and a commit)"
         )
-    table = open_table(source)
+    store, folder = run.naming.media, source if source.is_dir() else source.parent
+    in_store = store is None or folder.is_relative_to(store)
+    table = open_table(source, naming=Naming(run.params.ingest.columns, None if in_store else store))
     if line := not_taken(table.source).line():
         say(line)
     name, store = batch_name(source, run.request.name), run.folder / "batch.sqlite"
@@ -208,10 +217,10 @@ def _commit_version(run: Run, batch: Batch, number: int) -> int:
     """Commit the version in the clone; returns how many clips are new, 0 if there is nothing to commit."""
     tracked = bring_table(run.clone, run.raw, run.remote)
     raw, ids = run.clone / run.raw, _earlier_ids(run)
-    seen = survey(read_chunks(raw, run.labels, ids), batch, run.labels, run.raw)
+    seen = survey(read_chunks(raw, run.labels, ids, run.naming), batch, run.labels, run.raw)
     if seen.known == batch.clips:
         return 0
-    old = read_chunks(raw, run.labels, ids)
+    old = read_chunks(raw, run.labels, ids, run.naming)
     table = add_batch(run.clone, run.raw, batch, seen, tracked, old, run.params.runtime.workers)
     record = _record(run, batch, seen, number, table)
     write_json(run.record, record)

@@ -19,9 +19,12 @@ from coefvq.records import label_column
 from coefvq.registry.store import DATABASE, sqlite_uri
 from coefvq.reporting.plots_template import offline_template, series_template
 from coefvq.shipped_recipes import shipped_recipe
-from tasks.templates import TEMPLATES, template
+from tasks.templates import GENERIC, TEMPLATES, params_for, template
 
+# what DVC keeps stands here from the start: the lines that it writes itself go when a stage fails, and the next
+# `git add --all` would commit an output ("already tracked by SCM")
 _IGNORED = (
+    "/data/raw\n/data/manifest.parquet\n/data/splits.parquet\n/models/\n/reports/*/scores.parquet\n"
     "/.coefvq/\n/mlflow.db*\n/mlartifacts/\n/mlruns/\n/reports/data_docs/\n/reports/*/report.html\n"
     "/unseen/\n/vmp/\n/dvc_plots/\n"
 )
@@ -92,18 +95,26 @@ def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> Non
     write_json(root / ".dvc" / "plots" / "series.json", series_template())
     if not (root / "data" / "reference.json").exists():
         write_json(root / "data" / "reference.json", {})
-    if not (root / ".gitignore").exists():
-        write_text(root / ".gitignore", _IGNORED)
+    _ignore(root / ".gitignore")
     write_pipeline(root, settings, recipe)
+
+
+def _ignore(path: Path) -> None:
+    """Add the lines that a workspace's .gitignore lacks."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    missing = [line for line in _IGNORED.splitlines() if line not in text.splitlines()]
+    if missing:
+        write_text(path, "".join([text, "\n" * bool(text and text[-1] != "\n"), *(f"{line}\n" for line in missing)]))
 
 
 def write_pipeline(root: Path, settings: Mapping[str, Any], recipe: str) -> None:
     """The pipeline's files, where they are not there yet, and ``settings`` into params.yaml."""
     shipped = shipped_recipe(recipe)
     fresh = not (root / "params.yaml").exists()
+    issues = settings.get("issues") or ("icd", "ucc")
     for name in TEMPLATES:
         if not (root / name).exists():
-            write_text(root / name, template(name))
+            write_text(root / name, params_for(issues) if name == "params.yaml" else template(name))
     if not (root / RECIPE_FILE).exists():
         write_text(root / RECIPE_FILE, shipped.text)
     if fresh:
@@ -118,9 +129,13 @@ def recipe_differs(root: Path, recipe: str) -> bool:
 
 
 def _write_overrides(path: Path, overrides: Mapping[str, Mapping[str, Any]]) -> None:
-    """A recipe's overrides into a params file that is as the template has it."""
+    """A recipe's overrides into a params file that is as the template has it; an own issue gets those of ``ucc``."""
     now = read_mapping(path)
-    wanted = {f"{section}.{issue}": keys for section, issues in overrides.items() for issue, keys in issues.items()}
+    wanted = {
+        f"{section}.{issue}": issues.get(issue, issues[GENERIC])
+        for section, issues in overrides.items()
+        for issue in now["issues"]
+    }
     change_params(path, {key: keys for key, keys in wanted.items() if _at(now, key) != keys})
 
 
@@ -154,11 +169,26 @@ def change_params(path: Path, settings: Mapping[str, Any]) -> None:
             if not is_mapping or part not in node:
                 raise ConfigError(f"{path}: no section {dotted.rpartition('.')[0]}; check the key")
             node = node[part]
-        node[last] = value
+        node[last] = _flow(value)
     if settings:
         text = io.StringIO()
         yaml.dump(document, text)
         write_text(path, text.getvalue())
+
+
+def _flow(value: Any) -> Any:
+    """A value as the template writes it: lists and mappings on one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, Mapping):
+        mapping = CommentedMap((key, _flow(item)) for key, item in value.items())
+        mapping.fa.set_flow_style()
+        return mapping
+    if isinstance(value, list | tuple):
+        sequence = CommentedSeq(map(_flow, value))
+        sequence.fa.set_flow_style()
+        return sequence
+    return value
 
 
 def _configure(document: Any, issue: str) -> None:

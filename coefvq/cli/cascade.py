@@ -10,6 +10,7 @@ import typer
 
 from coefvq.cli.numbers import number
 from coefvq.cli.options import JsonOption
+from coefvq.config import load_params
 from coefvq.errors import DataError
 from coefvq.terminal import cell, echo_json, say, show
 
@@ -25,6 +26,9 @@ LabelColumn = Annotated[str, typer.Option(help="Column of the label, 0 or 1; row
 WeightColumn = Annotated[str, typer.Option(help="Column of the sampling weight, if there is one.")]
 IdColumn = Annotated[str, typer.Option(help="Column of the video's id, if there is one.")]
 Prevalence = Annotated[float | None, number(help="Weigh the rows as if this share were positive, 0 to 1 (what if).")]
+ColumnsOption = Annotated[
+    Path | None, typer.Option("--params", help="Settings file whose ingest.columns count here too.")
+]
 SplitColumn = Annotated[str, typer.Option(help="Column that says which split a row is in, if there is one.")]
 
 
@@ -62,6 +66,7 @@ def fit(
     prevalence: Prevalence = None,
     out: Annotated[Path | None, typer.Option(help="Write the policy here (JSON); needs scores in [0, 1].")] = None,
     issue: Annotated[str, typer.Option(help="Name put into the policy.")] = "issue",
+    params: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the base and the decision threshold: exact over all pairs, on your own labels.
@@ -73,7 +78,7 @@ def fit(
     from coefvq.evaluation.score_files import Columns
 
     columns = Columns(base_col, mllm_col, label_col, weight_col, id_col, split_col)
-    table = _read(scores, mllm_scores, columns)
+    table = _read(scores, mllm_scores, columns, params)
     estimator = CascadeThresholds(
         mode=mode,
         precision=precision,
@@ -94,13 +99,14 @@ def fit(
         _show_fit(result)
 
 
-def _read(scores: Path, mllm_scores: Path | None, columns: Columns) -> ScoreTable:
+def _read(scores: Path, mllm_scores: Path | None, columns: Columns, params: Path | None = None) -> ScoreTable:
     from coefvq.evaluation.score_files import joined, read_scores
 
-    table = read_scores(scores, columns)
+    renames = None if params is None else load_params(params).ingest.columns
+    table = read_scores(scores, columns, renames)
     if mllm_scores is None:
         return table
-    other = read_scores(mllm_scores, columns)
+    other = read_scores(mllm_scores, columns, renames)
     for part in (table, other):
         if rows := part.without_id(columns):
             say(f"{part.path}: {len(rows)} rows without {columns.ids} left out, first row {rows[0]}")

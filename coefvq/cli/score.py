@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,8 +42,9 @@ def score(
     from coefvq.cli.workspace import connect_registry, given
     from coefvq.registry.champions import load_scorer
 
-    protocols = load_params(params).ingest.protocols
-    inputs = collect([given(video, params) for video in videos], title, tuple(sticker or ()), protocols)
+    settings = load_params(params).ingest
+    sources = [given(video, params) for video in videos]
+    inputs = collect(sources, title, tuple(sticker or ()), settings.protocols, settings.columns)
     connect_registry(params, create=False)
     rows = load_scorer(issue, version)(inputs)
     if as_json:
@@ -57,9 +58,15 @@ def score(
 
 
 def collect(
-    sources: Sequence[Path], title: str, stickers: tuple[str, ...], protocols: Sequence[str] = ()
+    sources: Sequence[Path],
+    title: str,
+    stickers: tuple[str, ...],
+    protocols: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
 ) -> list[VideoInput]:
     """Files as they are; folders and tables through the importer, whose rows stay below them or in ``protocols``.
+
+    ``columns`` is ``ingest.columns``: what a table calls its columns.
 
     Raises:
         DataError: a source does not exist, or is neither clip, folder nor table.
@@ -71,7 +78,7 @@ def collect(
     for source in sources:
         # os.path: where Path raises, as for a name too long, it says no
         if os.path.isdir(source) or source.suffix.lower() in TABLE_SUFFIXES:  # noqa: PTH112
-            inputs.extend(_from_table(source, protocols))
+            inputs.extend(_from_table(source, protocols, columns or {}))
         elif not os.path.lexists(source) and _ADDRESS.match(str(source)):
             raise DataError(f"{source}: no such file; to score what lies at an address, list it in a table")
         else:
@@ -81,11 +88,11 @@ def collect(
     return inputs
 
 
-def _from_table(source: Path, protocols: Sequence[str]) -> list[VideoInput]:
-    from coefvq.data.importers import import_table
+def _from_table(source: Path, protocols: Sequence[str], columns: Mapping[str, str]) -> list[VideoInput]:
+    from coefvq.data.importers import Naming, import_table
     from coefvq.data.manifest import to_inputs
 
-    table = import_table(source)
+    table = import_table(source, naming=Naming(columns, lenient=True))
     if line := table.left_out.line():
         say(line)
     return to_inputs(table.frame.assign(sha256=None), table.root, protocols)

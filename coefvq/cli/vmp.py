@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,7 @@ from coefvq.cli.numbers import number
 from coefvq.cli.options import ByOption, JsonOption, ParamsOption, ReasonOption
 from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
 from coefvq.cli.workspace import given, open_workspace
-from coefvq.config import PARAMS_FILE
+from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError, DataError
 from coefvq.terminal import cell, progress_bar, say
 from coefvq.vmp.log import open_log
@@ -54,7 +54,8 @@ def publish(
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     folder = state_folder(state, params)
-    events = [] if source is None else _read_with_progress(source, root, folder / LOG)
+    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
+    events = [] if source is None else _read_with_progress(source, root, folder / LOG, columns)
     events += [Event(video_id, "delete") for video_id in delete or []]
     with open_state(folder) as (log, _):
         appended = log.publish(events)
@@ -232,14 +233,19 @@ def _describe_audit(found: StreamAudit) -> list[str]:
     ]
 
 
-def _read_with_progress(source: Path, root: Path | None, log: Path) -> list[Event]:
+def _read_with_progress(source: Path, root: Path | None, log: Path, columns: Mapping[str, str]) -> list[Event]:
     from coefvq.vmp.publications import read_events
 
     with progress_bar(transient=True) as progress:
         task = progress.add_task("reading", total=None)
         advance = partial(progress.update, task)
         return read_events(
-            source, root, lambda done, total: advance(completed=done, total=total), partial(_published, log), say
+            source,
+            root,
+            lambda done, total: advance(completed=done, total=total),
+            partial(_published, log),
+            say,
+            columns,
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from coefvq.config.values import Count, Fraction, IssueName, KeptShare, Positive, Section
 
@@ -91,13 +92,45 @@ class MediaLimits(Section):
     wall_seconds: Positive
 
 
+#: words of the manifest that a column of a user's table may hold
+COLUMN_WORDS = (
+    *("uri", "video_id", "title", "stickers", "creator_id", "source_id"),
+    *("published_at", "split", "sha256", "views", "weight", "caption"),
+)
+
+
+def _check_word(word: str) -> str:
+    if word in COLUMN_WORDS:
+        return word
+    raise PydanticCustomError("column_word", "one of {words}", {"words": ", ".join(COLUMN_WORDS)})
+
+
+ColumnWord = Annotated[str, AfterValidator(_check_word), Field(json_schema_extra={"enum": list(COLUMN_WORDS)})]
+
+
 class Ingest(Section):
-    """Import and probing of the raw clips."""
+    """Import and probing of the raw clips.
+
+    ``columns`` says which column of the table holds which word of the manifest, where their names differ.
+    """
 
     format: Literal["auto", "videofolder", "csv", "jsonl", "parquet"]
     protocols: tuple[str, ...]
     limits: MediaLimits
+    columns: dict[ColumnWord, Annotated[str, Field(min_length=1)]] = Field(default={})
     labels: dict[IssueName, LabelSource]
+
+    @model_validator(mode="after")
+    def _one_meaning_per_column(self) -> Self:
+        meant: dict[str, str] = {source.column: f"labels.{issue}" for issue, source in self.labels.items()}
+        for word, column in self.columns.items():
+            if column in meant:
+                raise ValueError(
+                    f"columns.{word} and {meant[column]} both name column '{column}'; a column has one meaning: "
+                    "take one entry out"
+                )
+            meant[column] = f"columns.{word}"
+        return self
 
 
 class Validate(Section):

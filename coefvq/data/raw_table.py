@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coefvq.config import LabelSource
-from coefvq.data.importers import CheckedTable, open_table
+from coefvq.data.importers import CheckedTable, Naming, open_table
 from coefvq.data.importers.columns import CHAT_COLUMNS, PATH_COLUMNS
 from coefvq.data.importers.ids import IdRule, id_from_path
 from coefvq.data.importers.rows import read_rows
@@ -61,14 +61,19 @@ def canonical_rows(table: CheckedTable, labels: Labels) -> Iterator[Row]:
             value = row.raw.get(source.column)
             if isinstance(value, bool) and source.positive is None:
                 own[source.column] = str(int(value))
-        kept = {source.column for source in labels.values() if source.column in row.raw}
+        # a column that params.yaml names stays, though it be empty: ingest looks for it
+        named = [*(source.column for source in labels.values()), *table.source.renames]
+        kept = {name for name in named if name in row.raw}
         yield {name: v for name, v in {**words, **own}.items() if name in kept or not _says_nothing(name, v)}
 
 
-def read_chunks(raw: Path, labels: Labels, id_of: IdRule = id_from_path) -> Iterator[pa.Table]:
+def read_chunks(
+    raw: Path, labels: Labels, id_of: IdRule = id_from_path, naming: Naming | None = None
+) -> Iterator[pa.Table]:
     """Canonical rows of a raw folder, chunk by chunk; nothing if the folder is empty.
 
-    ``id_of`` gives rows without a ``video_id`` theirs, which is explicit from then on.
+    ``id_of`` gives rows without a ``video_id`` theirs, which is explicit from then on; ``naming`` says what columns
+    are called.
 
     Raises:
         DataError: the folder's own table is not readable.
@@ -80,7 +85,7 @@ def read_chunks(raw: Path, labels: Labels, id_of: IdRule = id_from_path) -> Iter
         with parquet_errors(parquet, _REMEDY), pq.ParquetFile(parquet) as file:
             yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(_CHUNK))
     else:
-        yield from to_chunks(canonical_rows(open_table(raw, id_of=id_of), labels))
+        yield from to_chunks(canonical_rows(open_table(raw, id_of=id_of, naming=naming or Naming()), labels))
 
 
 def to_chunks(rows: Iterable[Row]) -> Iterator[pa.Table]:

@@ -68,8 +68,10 @@ class ScoreTable:
                 raise DataError(f"{self.path}: no column '{name}'; columns are {', '.join(self.columns)}")
 
 
-def read_scores(path: Path, columns: Columns) -> ScoreTable:
+def read_scores(path: Path, columns: Columns, renames: Mapping[str, str] | None = None) -> ScoreTable:
     """A .csv, .tsv, .jsonl or .parquet table; its cells are read as ``coefvq ingest`` reads them.
+
+    ``renames`` is ``ingest.columns``: what a table calls the columns that are manifest words.
 
     Raises:
         DataError: no such file, another suffix, or a cell does not fit; the message names file, row and column.
@@ -79,7 +81,7 @@ def read_scores(path: Path, columns: Columns) -> ScoreTable:
     from coefvq.data.importers.columns import Expected
     from coefvq.data.importers.tables import read_cells
 
-    table = read_cells(path, Expected(columns.names()))
+    table = read_cells(path, Expected(columns.names()), renames)
     numbers: list[int] = []
     rows: list[dict[str, Any]] = []
     named: dict[str, None] = {}

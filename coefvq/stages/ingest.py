@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from coefvq.data import remote
-from coefvq.data.importers import CheckedTable, open_table
+from coefvq.data.importers import CheckedTable, Naming, open_table
 from coefvq.data.importers.ids import manifest_ids
 from coefvq.data.importers.left_out import LeftOut, ListedNames, not_listed, not_taken
+from coefvq.data.importers.renames import proposed
 from coefvq.data.locations import media_root, root_at, spelling
 from coefvq.data.manifest import manifest_writer, normalise
 from coefvq.data.media.clips import default_cache
@@ -45,7 +46,8 @@ def run(inputs: IngestInputs) -> None:
             tally.add(frame)
     left_out = not_taken(table.source) if table.source.is_scan else _not_listed(table, inputs, listed)
     write_json(Path(inputs.paths.reports) / "ingest.json", {**tally.metrics(), "not_taken": left_out.record()})
-    for line in (tally.line(), left_out.line()):
+    root = None if inputs.media is not None and remote.is_url(inputs.media) else media_root(inputs.paths).resolve()
+    for line in (tally.line(root), left_out.line(), table.unused_line(), tally.title_line(table.columns)):
         if line:
             say(line)
 
@@ -56,7 +58,8 @@ def _open(inputs: IngestInputs) -> CheckedTable:
     labels = {issue: settings.labels[issue] for issue in inputs.issues}
     prefix = media if media is not None and remote.is_url(media) else None
     ids = manifest_ids(Path(inputs.paths.manifest), Path(inputs.paths.splits), prefix)
-    table = open_table(Path(inputs.paths.raw), settings.format, labels, ids)
+    naming = Naming(settings.columns, Path(media) if media is not None and prefix is None else None)
+    table = open_table(Path(inputs.paths.raw), settings.format, labels, ids, naming)
     if media is not None and table.source.is_scan:
         raise ConfigError(
             f"paths.media = {media}: expected null, since {inputs.paths.raw} has no table and its clips are in it"
@@ -110,7 +113,7 @@ class _Tally:
     def __init__(self, issues: Sequence[str]) -> None:
         self._reasons: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self._first: dict[str, str] = {}
-        self._audio = self._unreadable_audio = self._hdr = 0
+        self._audio = self._unreadable_audio = self._hdr = self._titled = 0
         self._seconds = 0.0
         self._labelled: Counter[str] = Counter(dict.fromkeys(issues, 0))
         self._positive: Counter[str] = Counter(dict.fromkeys(issues, 0))
@@ -123,16 +126,30 @@ class _Tally:
         self._audio += int(frame["has_audio"].sum())
         self._unreadable_audio += int(frame["audio_ok"].eq(False).sum())
         self._hdr += int(frame["hdr"].notna().sum())
+        self._titled += int(frame["title"].ne("").sum())
         self._seconds += float(frame["duration_s"].sum())
         for issue in self._labelled:
             labels = frame[label_column(issue)]
             self._labelled[issue] += int(labels.notna().sum())
             self._positive[issue] += int(labels.fillna(0).sum())
 
-    def line(self) -> str:
-        """How many clips were rejected and why, each reason with its first clip; empty if none was."""
-        counts = [f"{self._reasons[reason]} {reason} (first: {_shown(uri)})" for reason, uri in self._first.items()]
-        return f"rejected: {', '.join(counts)}; each row's reason is in the manifest" if counts else ""
+    def line(self, root: Path | None) -> str:
+        """How many clips were rejected and why, each reason with its first clip; empty if none was.
+
+        ``root`` is the folder that clips must lie below, None for a remote store.
+        """
+        found = [f"{self._reasons[reason]} {reason} (first: {_shown(uri)})" for reason, uri in self._first.items()]
+        outside = f"; outside_root: expected below {root}, or set paths.media to the folder that holds them"
+        more = outside if root is not None and self._reasons["outside_root"] else ""
+        return f"rejected: {', '.join(found)}; each row's reason is in the manifest{more}" if found else ""
+
+    def title_line(self, columns: Sequence[str]) -> str:
+        """A line that says no video has a title, with the column that may hold it; empty if one has."""
+        if self._titled:
+            return ""
+        near = proposed(columns).get("title")
+        remedy = f"; if column '{near}' holds titles, set ingest.columns.title: {near}" if near else ""
+        return f"title is empty in all {self._reasons.total()} rows, so models learn nothing from titles{remedy}"
 
     def metrics(self) -> dict[str, object]:
         """``reasons`` counts every reason there is, ``rejected`` those that occur."""

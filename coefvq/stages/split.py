@@ -10,7 +10,7 @@ import pandas as pd
 from coefvq.config import Split
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
-from coefvq.data.splits.checks import torn_videos
+from coefvq.data.splits.checks import few_positives, torn_videos
 from coefvq.data.splits.groups import tying_columns, with_look_alikes
 from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits
@@ -64,6 +64,8 @@ def _tell(account: dict[str, Any]) -> None:
     moved, near = account["previous"]["moved_by_user"], account["near_duplicates"]["largest"]
     if moved:
         say(f"splits: {moved} video(s) moved from their earlier split by the column split of your data")
+    for line in few_positives(account):
+        say(line)
     if account["conflicts"]:
         say(f"splits: {len(account['conflicts'])} group(s) of old videos of several splits (conflicts in splits.json)")
     if near > _SUSPICIOUS_SHARE * (account["rows"] - account["excluded"]):

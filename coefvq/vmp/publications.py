@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,23 +24,25 @@ def read_events(
     progress: Callable[[int, int], None] = lambda done, total: None,
     published: Callable[[], Iterable[tuple[str, str]]] = tuple,
     note: Callable[[str], None] = lambda line: None,
+    columns: Mapping[str, str] | None = None,
 ) -> list[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
     ``root`` defaults to the folder of the table. ``progress`` gets rows done and rows in total. ``published``
     gives id and path of the videos in the log: a row without an id keeps the one that its clip has there. ``note``
-    gets a line that names other files of a folder without a table.
+    gets a line that names other files of a folder without a table. ``columns`` is ``ingest.columns``.
 
     Raises:
         DataError: a row does not fit, or no file at all is found below the root.
     """
     # pandas: half a second that `get` need not pay
-    from coefvq.data.importers import find_source, import_table
+    from coefvq.data.importers import Naming, find_source, import_table
     from coefvq.data.importers.ids import KnownIds
 
     folder = (root or find_source(source).root).resolve()
     # realpath: Path.resolve raises where a link leads to itself, and that row will have its reason
-    table = import_table(source, id_of=KnownIds(published, lambda uri: os.path.realpath(folder / uri)))
+    ids = KnownIds(published, lambda uri: os.path.realpath(folder / uri))
+    table = import_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True))
     if line := table.left_out.line():
         note(line)
     return events_from_table(table, root or table.root, progress)

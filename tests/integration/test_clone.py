@@ -60,7 +60,7 @@ def test_commands_for_own_clips_leave_the_clone_alone(clone: Clone) -> None:
     status = git(clone.root, "status", "--porcelain")
     create(clone.root, {})
     with pytest.raises(ConfigError, match=r"its own pipeline makes its clips \(dvc repro\); choose another"):
-        run_demo(DemoRequest(clone.root, None, None, (), "label", "tiny", 60, 7))
+        run_demo(DemoRequest(clone.root, None, (), "tiny", 60, 7))
     with pytest.raises(ConfigError, match="its own pipeline makes data/raw; own clips need a workspace of"):
         take(SnapshotRequest(clone.root / "docs", clone.root))
     assert git(clone.root, "status", "--porcelain") == status

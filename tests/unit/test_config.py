@@ -15,6 +15,7 @@ from coefvq.config import Recipe, check_issue_name, load_params, load_recipe, pa
 from coefvq.errors import ConfigError
 from flows.commands import init
 from flows.demo import DemoRequest, run_demo
+from tasks.start import IssueSource
 from tasks.workspace import change_params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -257,7 +258,7 @@ def test_init_and_demo_check_names_by_the_rule_of_params(tmp_path: Path, raw: di
     assert f"--issue {name!r}: {expected}" in str(caught.value)
     assert str(caught.value).endswith(f"for example {NAMES[name]}")
     check_issue_name(NAMES[name])
-    request = DemoRequest(tmp_path / "w", tmp_path, name, (), "label", "tiny", 60, 7)
+    request = DemoRequest(tmp_path / "w", tmp_path, (IssueSource(name, "label"),), "tiny", 60, 7)
     with pytest.raises(ConfigError, match=r"--issue .*: expected a small letter"):
         run_demo(request)
     assert not (tmp_path / "w").exists()

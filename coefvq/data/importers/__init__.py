@@ -6,24 +6,59 @@ touched; ``CheckedTable.rows`` then streams them. ``import_table`` is the short 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from coefvq.config import LabelSource
+from coefvq.data.importers.columns import is_family, read_names
 from coefvq.data.importers.ids import IdRule, id_from_path
 from coefvq.data.importers.labels import LabelCheck, to_label
 from coefvq.data.importers.left_out import LeftOut, not_taken
+from coefvq.data.importers.renames import absent, unused_line
 from coefvq.data.importers.rows import read_rows
 from coefvq.data.importers.sources import Part, Source, find_source, stamp
 from coefvq.data.importers.survey import Survey
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, label_column, posterior_column
+from coefvq.terminal import say
 
-__all__ = ["CheckedTable", "ImportedTable", "apply_labels", "find_source", "import_table", "open_table"]
+__all__ = ["CheckedTable", "ImportedTable", "Naming", "apply_labels", "find_source", "import_table", "open_table"]
+
+_SHOWN_COLUMNS = 40
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a user's table calls things: ``columns`` is ``ingest.columns``, absolute paths lie below ``media``.
+
+    ``media`` None is the table's folder. A column of the mapping that the table lacks is refused, or, where the
+    table may well have fewer (``lenient``: one to score), said on stderr.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    media: Path | None = None
+    lenient: bool = False
+
+    def check(self, source: Source, columns: Sequence[str]) -> None:
+        """Look for the columns of the mapping among those of a table.
+
+        Raises:
+            DataError: one is not there.
+        """
+        for word, column in () if source.is_scan else absent(columns, self.columns).items():
+            if not self.lenient:
+                raise DataError(
+                    f"{source.origin}: no column '{column}' (ingest.columns.{word}); add it, name another, or take "
+                    f"{word} out of ingest.columns; columns there: {', '.join(columns[:_SHOWN_COLUMNS])}"
+                )
+            say(f"{source.origin}: no column '{column}' (ingest.columns.{word}), so {word} is empty")
+
+
+_PLAIN = Naming()
 
 
 @dataclass(frozen=True)
@@ -36,6 +71,12 @@ class CheckedTable:
     columns: tuple[str, ...]
     id_of: IdRule
     stamps: tuple[tuple[int, int], ...]
+
+    def unused_line(self) -> str:
+        """One line that names the columns nothing reads; empty where all are read, or the clips have no table."""
+        own = {source.column for source in (self.labels or {}).values()}
+        used = [name for name in self.columns if name in own or name in read_names() or is_family(name)]
+        return "" if self.source.is_scan else unused_line(self.columns, used)
 
     @property
     def posteriors(self) -> tuple[str, ...]:
@@ -76,21 +117,24 @@ def open_table(
     format: str = "auto",
     labels: Mapping[str, LabelSource] | None = None,
     id_of: IdRule = id_from_path,
+    naming: Naming = _PLAIN,
 ) -> CheckedTable:
     """Check every row of a folder or table of clips; ``labels`` adds ``label_<issue>`` (0, 1 or None).
 
     Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``. ``id_of``
-    gives rows without a ``video_id`` theirs. What separates a table's fields is said on stderr if it is no comma.
+    gives rows without a ``video_id`` theirs, ``naming`` says what the columns are called. What separates a table's
+    fields is said on stderr if it is no comma.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
     """
-    found = find_source(source, format)
+    found = replace(find_source(source, format), renames=naming.columns, other_media=naming.media)
     stamps = tuple(stamp(part) for part in found.parts)
     survey = Survey(found, labels or {}, id_of)
     for row in read_rows(found, labels, say=True):
         survey.add(row)
     survey.finish()
+    naming.check(found, survey.columns)
     return CheckedTable(found, labels, survey.count, survey.columns, id_of, stamps)
 
 
@@ -108,15 +152,17 @@ class ImportedTable:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def import_table(source: Path, format: str = "auto", id_of: IdRule = id_from_path) -> ImportedTable:
+def import_table(
+    source: Path, format: str = "auto", id_of: IdRule = id_from_path, naming: Naming = _PLAIN
+) -> ImportedTable:
     """Read a folder or table of clips into memory; the user's own columns stay beside the manifest words.
 
-    ``id_of`` gives rows without a ``video_id`` theirs.
+    ``id_of`` gives rows without a ``video_id`` theirs, ``naming`` says what the columns are called.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
     """
-    table = open_table(source, format, id_of=id_of)
+    table = open_table(source, format, id_of=id_of, naming=naming)
     nothing = dict.fromkeys(table.columns)
     rows = [{**nothing, **raw, **words} for raw, words in table.raw_rows()]
     numbers = {"views": "Int64", "weight": "float64", **dict.fromkeys(table.posteriors, "float64")}

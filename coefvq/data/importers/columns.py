@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,9 +39,10 @@ _SHORTEST = 4  # letters of a name: one edit of a shorter one gives too many oth
 
 @dataclass(frozen=True)
 class Expected:
-    """``names`` are the columns that a reader looks for."""
+    """``names`` are the columns that a reader looks for; for those of ``settled`` another column stands."""
 
     names: frozenset[str]
+    settled: frozenset[str] = frozenset()
 
     def count(self, names: Iterable[str]) -> int:
         """How many of ``names`` are looked for, whatever their case."""
@@ -54,7 +55,7 @@ class Expected:
         Raises:
             DataError: names the column that was most likely meant.
         """
-        found = _misspelt(self.names, tuple(names))
+        found = _misspelt(self.names, self.settled, tuple(names))
         if found is not None:
             raise DataError(
                 f"{place}: column '{found[0]}': did you mean '{found[1]}'? rename it so; if it is a column of your "
@@ -62,15 +63,27 @@ class Expected:
             )
 
 
-def table_columns(labels: Iterable[str] = ()) -> Expected:
-    """What is looked for in a table of clips; ``labels`` are the label columns of params.yaml."""
-    return Expected(KNOWN | set(labels))
+def table_columns(labels: Iterable[str] = (), renames: Mapping[str, str] | None = None) -> Expected:
+    """What is looked for in a table of clips; ``labels`` are label columns, ``renames`` is ``ingest.columns``."""
+    named = renames or {}
+    settled = {*named, *(PATH_COLUMNS if "uri" in named else ())}
+    return Expected(KNOWN | set(labels) | set(named.values()), frozenset(settled))
+
+
+def read_names() -> frozenset[str]:
+    """Columns of a user's table that a reader takes without being told, or that a manifest has."""
+    return KNOWN | set(MANIFEST_COLUMNS)
+
+
+def is_family(name: str) -> bool:
+    """Whether a column is one of the labels or known posteriors, which are named after an issue."""
+    return name.startswith(_FAMILIES)
 
 
 @lru_cache(maxsize=256)
-def _misspelt(wanted: frozenset[str], names: tuple[str, ...]) -> tuple[str, str] | None:
+def _misspelt(wanted: frozenset[str], settled: frozenset[str], names: tuple[str, ...]) -> tuple[str, str] | None:
     present = set(names)
-    absent = wanted - present
+    absent = wanted - present - settled
     if present & _ALTERNATIVES:
         absent -= _ALTERNATIVES
     own = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from coefvq.data.importers import swift, values
 from coefvq.data.importers.columns import PATH_COLUMNS, table_columns
 from coefvq.data.importers.labels import Labels, to_label
+from coefvq.data.importers.renames import proposed, renamed
 from coefvq.data.importers.sources import Part, Source, clips_below, scanned_row
 from coefvq.data.importers.tables import open_table_file, say_separator
 from coefvq.data.importers.text_readers import RawTable
@@ -38,22 +41,24 @@ def read_rows(source: Source, labels: Labels | None, *, say: bool = False) -> It
     Raises:
         DataError: a row or file does not fit; the message names file, row, column and remedy.
     """
+    base = source.media.resolve()
     for part in source.parts:
         if part.kind == "scan":
             for clip in clips_below(part.path):
-                yield _row(str(clip), scanned_row(part.path, clip), part, labels or {})
+                yield _row(str(clip), scanned_row(part.path, clip), part, labels or {}, base)
             continue
-        table = _table(part, labels)
+        table = _table(part, labels, source.renames)
         if say:
             say_separator(part.path, table)
         for number, raw in table.rows:
             place = f"{part.path} row {number}"
-            row = swift.flatten(place, raw) if swift.is_swift(raw) else raw
-            yield _row(place, row, part, labels or {}, table.decimal_comma)
+            flat = swift.flatten(place, raw) if swift.is_swift(raw) else raw
+            row = renamed(place, flat, source.renames)
+            yield _row(place, row, part, labels or {}, base, table.decimal_comma)
 
 
-def _table(part: Part, labels: Labels | None) -> RawTable:
-    expected = table_columns(source.column for source in (labels or {}).values())
+def _table(part: Part, labels: Labels | None, renames: Mapping[str, str]) -> RawTable:
+    expected = table_columns((source.column for source in (labels or {}).values()), renames)
     every, used = labels is None, expected.names
     posterior = posterior_column("")
     return open_table_file(
@@ -64,12 +69,14 @@ def _table(part: Part, labels: Labels | None) -> RawTable:
     )
 
 
-def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels, decimal_comma: bool = False) -> Row:
+def _row(
+    place: str, raw: Mapping[str, Any], part: Part, labels: Labels, base: Path, decimal_comma: bool = False
+) -> Row:
     get = raw.get
     published = values.moment(place, "published_at", get("published_at"))
     words: dict[str, Any] = {
         "video_id": values.text(place, "video_id", get("video_id")),
-        "uri": _uri(place, raw, part.folder),
+        "uri": _uri(place, raw, part.folder, base),
         "sha256": values.sha256(place, "sha256", get("sha256")),
         "title": values.text(place, "title", get("title")) or "",
         "stickers": values.texts(place, "stickers", get("stickers")),
@@ -89,17 +96,33 @@ def _row(place: str, raw: Mapping[str, Any], part: Part, labels: Labels, decimal
     return Row(place, words, raw, None if published is None else published[1])
 
 
-def _uri(place: str, raw: Mapping[str, Any], folder: str) -> str:
+def _uri(place: str, raw: Mapping[str, Any], folder: str, base: Path) -> str:
     column = next((name for name in PATH_COLUMNS if name in raw), None)
     if column is None:
-        raise DataError(f"{place}: no column file_name; add one with each clip's path relative to the folder")
+        near = proposed(raw).get("uri", "COLUMN")
+        raise DataError(
+            f"{place}: no column file_name; add one with each clip's path relative to the folder, or name yours: "
+            f"ingest.columns.uri: {near}"
+        )
     uri = values.text(place, column, raw[column])
     if uri is None:
         raise DataError(f"{place}: empty file name ({column}); give the clip's path or delete the row")
     if is_url(uri):
         _check_address(place, column, uri)
-    # an absolute path stays one: probing rejects it, and a prefix would hide that
-    return uri if not folder or is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
+    if uri.startswith("/"):
+        return _below(uri, base)
+    return uri if not folder or is_url(uri) else f"{folder}/{uri}"
+
+
+def _below(path: str, base: Path) -> str:
+    """An absolute path relative to the root that it lies below; another stays as it is, and probing rejects it."""
+    # links of the folders resolve, the clip's own name stays: its id is made of it
+    folder, name = os.path.split(path)
+    try:
+        place = Path(os.path.realpath(folder), name)
+    except (OSError, ValueError):  # a circle of links, a zero byte
+        return path
+    return place.relative_to(base).as_posix() if name and place.is_relative_to(base) else path
 
 
 def _check_address(place: str, column: str, url: str) -> None:

@@ -7,8 +7,8 @@ with ``file_name`` relative to that folder; or clips in ``label/`` or ``split/la
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -45,13 +45,21 @@ class Part:
 class Source:
     """What to read, in order; ``origin`` is what messages name, ``root`` what file names are relative to.
 
-    ``is_folder`` tells a folder of clips, with or without a table, from a table given by itself.
+    ``is_folder`` tells a folder of clips, with or without a table, from a table given by itself. ``renames`` is
+    ``ingest.columns``. Absolute paths below ``media`` are taken as paths relative to it.
     """
 
     origin: Path
     root: Path
     parts: tuple[Part, ...]
     is_folder: bool = True
+    renames: Mapping[str, str] = field(default_factory=dict)
+    other_media: Path | None = None
+
+    @property
+    def media(self) -> Path:
+        """Folder that file names are relative to."""
+        return self.other_media or self.root
 
     @property
     def is_scan(self) -> bool:

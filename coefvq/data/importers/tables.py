@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from coefvq.data.importers.columns import Expected
 from coefvq.data.importers.parquet_reader import read_parquet
+from coefvq.data.importers.renames import Renames, renamed
 from coefvq.data.importers.text_readers import SEPARATORS, RawRow, RawTable, read_csv, read_jsonl
 from coefvq.errors import DataError
 from coefvq.terminal import say
@@ -17,10 +18,11 @@ TableKind = Literal["csv", "jsonl", "parquet"]
 TABLE_SUFFIXES: dict[str, TableKind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 
 
-def read_cells(path: Path, expected: Expected) -> RawTable:
+def read_cells(path: Path, expected: Expected, renames: Renames | None = None) -> RawTable:
     """Rows of a table of any kind, known by its suffix; of Parquet only columns that are ``expected`` have values.
 
-    Says on stderr when fields are not separated by a comma.
+    ``renames`` gives columns of the table a name that is expected. Says on stderr when fields are not separated by a
+    comma.
 
     Raises:
         DataError: no such file, another suffix, or a row does not fit; the message names file, row and remedy.
@@ -30,9 +32,12 @@ def read_cells(path: Path, expected: Expected) -> RawTable:
         raise DataError(f"{path}: expected a {', '.join(TABLE_SUFFIXES)} file; convert the table")
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
-    table = open_table_file(path, kind, expected, expected.names.__contains__)
+    named = {word: column for word, column in (renames or {}).items() if word in expected.names}
+    wanted = Expected(expected.names | set(named.values()), frozenset(named))
+    table = open_table_file(path, kind, wanted, wanted.names.__contains__)
     say_separator(path, table)
-    return table
+    rows = ((number, dict(renamed(f"{path} row {number}", row, named))) for number, row in table.rows)
+    return RawTable(rows, table.separator) if named else table
 
 
 def open_table_file(path: Path, kind: TableKind, expected: Expected, wanted: Callable[[str], bool]) -> RawTable:
