@@ -87,12 +87,12 @@ class IndexStore:
         )
         if not rows:
             return None
-        *given, pinned, by, reason, at, text, views = rows[0]
+        pinned, by, reason, at, text, views = rows[0][8:]
         override = None if pinned is None else Override(pinned, by, reason, at)
         value = self._value(text, video_id)
         if "views" in value and views is not None:
             value["views"] = views
-        return IndexEntry(video_id, *given, override, value)
+        return IndexEntry(*([video_id, *rows[0][:8], override, value]))
 
     def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
         """What is stored of each video that was seen before."""
@@ -153,7 +153,7 @@ class IndexStore:
         """Videos whose newest event could not be scored, oldest failure first."""
         columns = "video_id, offset, source_version, uri, reason, failed_at, held"
         rows = self.database.query(f"SELECT {columns} FROM dead_letters ORDER BY offset, video_id")  # noqa: S608
-        return [DeadLetter(*row, bool(held)) for *row, held in rows]
+        return [DeadLetter(*([*row[:6], bool(row[6])])) for row in rows]
 
     def states(self) -> dict[str, int]:
         """Count entries per state, as readers see it."""
