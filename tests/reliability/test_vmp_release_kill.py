@@ -26,7 +26,7 @@ EVENTS = 150
 #: a step, and at most how many of it pass before the kill, in the order of a run: migration first, campaign last.
 #: A step that a run meets once must not be passed: the child would run to its end
 STEPS = (
-    ("CREATE", 3), ("ALTER", 3), ("DROP", 1), ("INSERT deployments", 1), ("INSERT entries", 3), ("INSERT effects", 3),
+    ("CREATE", 1), ("DROP", 1), ("ALTER", 3), ("INSERT deployments", 1), ("INSERT entries", 3), ("INSERT effects", 3),
     ("INSERT videos", 3), ("COMMIT", 2), ("DELETE overrides", 3), ("UPDATE deployments", 1), ("INSERT offsets", 2),
     ("INSERT campaigns", 1), ("INSERT effects", 2), ("UPDATE campaigns", 1), ("COMMIT", 1), ("INSERT entries", 2),
 )  # fmt: skip
@@ -112,8 +112,10 @@ def test_kills_at_every_kind_of_step_change_nothing(state: Path, tmp_path: Path)
     assert {"live", "deleted"} <= states
     assert expected["dead_letters"]
     assert expected["campaigns"][0][1] == "done"
+    # a withdrawn verdict stays out of sight where the pair returned to cannot score the video
     with open_state(state) as (_, index):
-        assert "withdrawn" not in index.states()
+        withdrawn = {name for (name,) in index.database.query("SELECT video_id FROM served WHERE state = 'withdrawn'")}
+        assert withdrawn <= {letter.video_id for letter in index.dead_letters()}
 
 
 def test_the_harness_sees_a_campaign_that_stores_its_place_first(state: Path, tmp_path: Path) -> None:

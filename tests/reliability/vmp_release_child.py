@@ -48,7 +48,7 @@ def scorer(bundle: str) -> Callable[[Sequence[VideoInput]], list[ScoredVideo]]:
 
 def _score(video: VideoInput, bundle: str) -> ScoredVideo:
     byte = hashlib.sha256(f"{bundle} {video.video_id} {video.title}".encode()).digest()[0]
-    if byte < 8:
+    if byte < 40:
         return ScoredVideo(video.video_id, "icd", None, None, None, "none", bundle, error="undecodable")
     return ScoredVideo(video.video_id, "icd", byte / 512, None, False, "base", bundle)
 
