@@ -9,10 +9,10 @@ import pytest
 
 from coefvq.data.manifest import write_table
 from coefvq.errors import ConfigError, DataError
-from coefvq.experiments.grid import shipped_grid
+from coefvq.experiments.grid import Cell, shipped_grid
 from flows.experiments import Bench, TablesRequest, _lacks, run_tables
 from flows.forecast import forecast
-from tasks.cells import Cell, planned, workspace_files
+from tasks.cells import planned, workspace_files
 
 
 def request(folder: Path, **changes) -> TablesRequest:
