@@ -306,8 +306,9 @@ def _section(
     command = f"coefvq tables {request.tables} --recipe {request.recipe}{seeds}"
     lines = [
         f"Made by `{command}`: {len(folders)} trainings, {sum(cost['cpu_s'] for cost in costs) / 60:.0f} CPU minutes; "
-        f"the last run took {seconds / 60:.0f} minutes. {'; '.join(machines)}. Videos: {sizes}; "
+        f"the last run took {seconds / 60:.1f} minutes. {'; '.join(machines)}. Videos: {sizes}; "
         f"{drawn:,} labels were drawn for train before negatives were thinned.",
+        "",
         "",
     ]
     return "\n".join(lines) + "\n".join(table_page(r["table"], r["title"], r["issues"], 3) for r in results)
