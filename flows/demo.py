@@ -85,10 +85,14 @@ def _start(request: DemoRequest, data: Path) -> Start:
 
 
 def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[str, Any]:
-    """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the labels, thresholds and gate it has."""
+    """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
     chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 8}
     issues = [issue.name for issue in request.issues] or ["icd", "ucc"]
+    for issue in request.issues:
+        chosen[f"ingest.labels.{issue.name}"] = {"column": issue.column, "positive": list(issue.positive) or None}
+    if request.issues:
+        chosen["issues"] = issues
     if not fresh:
         return chosen
     if start is not None:

@@ -48,7 +48,7 @@ class AudioBranch(nn.Module):
         return vector
 
     def _mean_state(self, log_mel: torch.Tensor) -> torch.Tensor:
-        weight = self.encoder.conv1.weight
+        weight = next(self.encoder.parameters())
         if weight.requires_grad:
             trained: torch.Tensor = self.encoder(log_mel).mean(dim=1)
             return trained

@@ -95,7 +95,7 @@ def with_sound(deepspeed: str | None) -> dict[str, Any]:
         if name == "frozen":
             freeze_module(audio)
         before = {key: value.clone() for key, value in audio.state_dict().items()}
-        result = outcome(classifier, fit(classifier, rows(0, 32), rows(100, 116), training, 5).curve)
+        result = outcome(classifier, fit(classifier, FitData(rows(0, 32), rows(100, 116)), FitPlan(training, 5)).curve)
         unchanged = all(torch.equal(value, before[key]) for key, value in audio.state_dict().items())
         rotary = classifier.network.language.decoder.get_base_model().rotary_emb
         exact = torch.equal(rotary.inv_freq, rotary.compute_default_rope_parameters(rotary.config)[0])

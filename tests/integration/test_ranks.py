@@ -55,7 +55,7 @@ def test_a_rank_without_sound_labels_and_full_batches_holds_up_nobody(two_ranks:
     curve = two_ranks["lame"]["curve"]
     assert [row["epoch"] for row in curve] == [1.0, 2.0]
     # both heads were validated
-    assert {"val_average_precision_0", "val_average_precision_1"} <= curve[0].keys()
+    assert {"val_icd_average_precision", "val_ucc_average_precision"} <= curve[0].keys()
 
 
 def test_two_ranks_resume_in_the_middle_of_an_epoch(two_ranks: Result) -> None:

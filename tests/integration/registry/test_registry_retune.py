@@ -154,6 +154,9 @@ def test_a_proposal_for_another_champion_is_refused(run: Run, unregistered: Work
     assert "but version 2 is champion by now; run `coefvq retune icd` again" in str(error)
 
 
+NOW = "2026-11-29T00:00:00+00:00"
+
+
 def _index(root: Path, stamp: str) -> None:
     """The stream's index of the same traffic: escalated above the champion's threshold, one in four others audited."""
     rows = []
@@ -163,7 +166,7 @@ def _index(root: Path, stamp: str) -> None:
             score |= {"audit_probability": 0.25, "mllm_score": row.mllm if number % 4 == 0 else None}
         score["positive"] = score["mllm_score"] is not None and row.mllm >= OLD.decision_threshold
         value = json.dumps({"scores": {"icd": score}})
-        rows.append(SinkRow(number, str(row.video_id), 1, 1, stamp, "remained", "live", "default", value))
+        rows.append(SinkRow(number, str(row.video_id), 1, 1, 2, stamp, "remained", "live", "default", value, NOW, "c"))
     with open_state(root / "vmp") as (log, index):
         log.publish([Event(row.video_id, uri=f"{row.video_id}.mp4") for row in rows])
         index.apply(rows, "pipeline", len(rows))

@@ -66,7 +66,8 @@ def test_plan_says_all_that_a_buyer_asks() -> None:
 
 def test_more_ranks_share_and_small_memory_does_not_fit() -> None:
     one, eight = (json.loads(run("plan", "--gpus", ranks, "--rank", "512", "--json"))["memory"] for ranks in "18")
-    assert one["optimizer"] == pytest.approx(8 * eight["optimizer"])
+    # alone two fp32 moments per weight; under ZeRO-2 an fp32 copy of the weights as well, shared by the ranks
+    assert one["optimizer"] / 2 == pytest.approx(8 * eight["optimizer"] / 3)
     assert one["frozen_weights"] == eight["frozen_weights"]
     text = run("plan", "--memory", "8GiB")
     assert "does NOT fit in 8.0 GiB" in text

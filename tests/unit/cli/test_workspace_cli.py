@@ -16,8 +16,15 @@ from coefvq.cli.workspace import given, open_workspace
 from coefvq.errors import CoefVQError, ConfigError
 
 # what commands need beside --params; they stop where the workspace has no data
-REQUIRED = {"--issue": "icd", "--by": "ana", "--reason": "why", "--labels": "labels.csv"}
-ARGUMENTS = {"score": ["clip.mp4"], "vmp get": ["a"], "vmp publish": ["--delete", "a"], "vmp run": ["--once"]}
+REQUIRED = {"--issue": "icd", "--by": "ana", "--reason": "why", "--labels": "labels.csv", "--verdict": "live"}
+ARGUMENTS = {
+    "score": ["clip.mp4"],
+    "retune": ["icd"],
+    "vmp get": ["a"],
+    "vmp override": ["a"],
+    "vmp publish": ["--delete", "a"],
+    "vmp run": ["--once"],
+}
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_paper_says_what_the_paper_says(tmp_path: Path) -> None:
     for mllm in (icd, ucc):
         assert (mllm.lora.rank, mllm.lora.alpha) == (32, 64)
         assert (mllm.fusion, mllm.pooling, mllm.alignment, mllm.description_weight) == ("late", "last", None, 0.0)
-        assert (mllm.training.deepspeed, mllm.training.bf16) == ("zero2", True)
+        assert (mllm.training.deepspeed, mllm.training.bf16) == ("zero2", "auto")
         assert mllm.training.activation_checkpointing
     assert (icd.audio, ucc.audio) == (False, True)
     assert [params.base[issue].architecture for issue in ("icd", "ucc")] == ["frames", "multitower"]
