@@ -18,6 +18,7 @@ from coefvq.errors import CoefVQError, ConfigError
 # what commands need beside --params; they stop where the workspace has no data
 REQUIRED = {"--issue": "icd", "--by": "ana", "--reason": "why", "--labels": "labels.csv", "--verdict": "live"}
 ARGUMENTS = {
+    "cascade fit": ["scores.csv", "--precision", "0.3"],
     "score": ["clip.mp4"],
     "retune": ["icd"],
     "vmp get": ["a"],
