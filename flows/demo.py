@@ -21,7 +21,7 @@ from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
 from coefvq.reporting.files import read_evaluation, read_thresholds
 from coefvq.terminal import cell, progress
-from flows.demo_settings import OTHERS, synthetic_demo
+from flows.demo_settings import synthetic_demo
 from flows.labels_only import labels_only_row
 from flows.start import show_start
 from tasks import pipeline, workspace
@@ -79,7 +79,8 @@ def run_demo(request: DemoRequest) -> None:
 
 
 def _start(request: DemoRequest, data: Path) -> Start:
-    start = propose(data, request.issues)
+    # what the demo itself decides: any prevalence, and that a person judges what the gate would ask
+    start = propose(data, request.issues).without("validate.prevalence.", "gate.")
     show_start(start)
     return start
 
@@ -91,19 +92,18 @@ def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[st
     issues = [issue.name for issue in request.issues] or ["icd", "ucc"]
     for issue in request.issues:
         chosen[f"ingest.labels.{issue.name}"] = {"column": issue.column, "positive": list(issue.positive) or None}
+        # so few videos: a split may have any share of positives
+        chosen[f"validate.prevalence.{issue.name}"] = [0.0, 1.0]
     if request.issues:
         chosen["issues"] = issues
     if not fresh:
         return chosen
-    if start is not None:
-        # so few videos: a split may have any share of positives
-        chosen |= start.settings | {f"validate.prevalence.{issue}": [0.0, 1.0] for issue in issues}
-    # so few videos: the table shows what the gate would ask, and the person judges
+    # the table shows what the gate would ask
     chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
-    # nothing is known of the prevalence of one's own data
-    demo = synthetic_demo(request.recipe) if request.data is None else OTHERS
-    chosen |= {f"thresholds.{issue}.max_qps_ratio": demo.calls for issue in issues}
-    return chosen | demo.settings
+    if start is not None:
+        return chosen | start.settings
+    demo = synthetic_demo(request.recipe)
+    return chosen | {f"thresholds.{issue}.max_qps_ratio": demo.calls for issue in issues} | demo.settings
 
 
 def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:

@@ -21,7 +21,7 @@ from coefvq.errors import CoefVQError, ConfigError, DataError
 from coefvq.experiments.grid import Cell, DataSpec, Grid, TableSpec, cells_of, shipped_grid, table_issues, table_seeds
 from coefvq.experiments.measure import MeasureSettings
 from coefvq.experiments.pages import table_page, terminal_table, written
-from coefvq.experiments.result import issue_result
+from coefvq.experiments.result import FORMAT_VERSION, issue_result
 from coefvq.experiments.scores import CELL_COLUMNS, side
 from coefvq.files import read_json, read_text, sha256_json, write_json, write_text
 from coefvq.registry import tracking
@@ -155,10 +155,10 @@ def _settings(request: TablesRequest, spec: DataSpec) -> dict[str, Any]:
 
 
 def _provide_data(request: TablesRequest, root: Path, params: Params, spec: DataSpec) -> None:
-    raw = root / params.paths.raw
+    raw, ingest = root / params.paths.raw, params.ingest
     if request.data is not None:
         if not raw.exists():
-            for line in copy_data(request.data, raw, params.ingest.protocols):
+            for line in copy_data(request.data, raw, ingest.protocols, ingest.columns, ingest.labels):
                 say(line)
         return
     from coefvq.simulation.synthetic.generate import generate
@@ -216,7 +216,7 @@ def _result(
         scores = {cell: _scores(bench, cells[cell]) for cell in needed if cell not in failed}
         whole = side(issue, _facts(bench, issue), scores, bench.seeds(table))
         parts.append(issue_result(number, table, whole, settings, _groups(bench), lost))
-    result = {"format_version": 1, "table": number, "title": table.title, "issues": parts}
+    result = {"format_version": FORMAT_VERSION, "table": number, "title": table.title, "issues": parts}
     write_json(bench.root / FOLDER / f"table-{number}.json", result)
     write_text(bench.root / FOLDER / f"table-{number}.md", table_page(number, table.title, parts))
     return result

@@ -19,7 +19,7 @@ from coefvq.records import label_column
 TRUE = frozenset({"1", "1.0", "t", "true", "y", "yes", "positive"})
 FALSE = frozenset({"0", "0.0", "f", "false", "n", "no", "negative"})
 _NUMBERS = frozenset({"0", "1", "0.0", "1.0"})
-_SHOWN, _SHOWN_COLUMNS = 8, 40
+_SHOWN = 8
 _FRACTIONS = {"train": 0.56, "val": 0.16, "test": 0.18, "traffic": 0.1}
 _FRACTIONS_OF_FEW = {"train": 0.46, "val": 0.22, "test": 0.22, "traffic": 0.1}
 
@@ -49,6 +49,12 @@ class Start:
     settings: dict[str, Any]
     decisions: tuple[Decision, ...]
     warnings: tuple[str, ...]
+
+    def without(self, *sections: str) -> Start:
+        """The same, but for keys that begin with one of ``sections``."""
+        settings = {key: value for key, value in self.settings.items() if not key.startswith(sections)}
+        decisions = tuple(decision for decision in self.decisions if not decision.key.startswith(sections))
+        return Start(settings, decisions, self.warnings)
 
 
 def issue_sources(options: Sequence[str]) -> list[IssueSource]:

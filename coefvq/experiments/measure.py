@@ -28,7 +28,7 @@ _TAIL = 0.025
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """P of R@P in percent, bootstrap replicates, column whose values are drawn as wholes, seed of the draws."""
+    """P of R@P in percent, bootstrap replicates, seed of the draws."""
 
     precision_targets: Sequence[float]
     replicates: int

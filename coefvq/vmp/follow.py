@@ -11,24 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from coefvq.errors import CoefVQError
 from coefvq.vmp.deployment import Deployment
 from coefvq.vmp.epochs import FencedError, Order
+from coefvq.vmp.loop import Stop
 
 #: loading is dear: after a failure the record is looked at so many times more rarely
 _AFTER_A_FAILURE = 10
-
-
-class Waiter(Protocol):
-    """What ends a wait early."""
-
-    def is_set(self) -> bool:
-        """Whether the run is to end."""
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for at most ``timeout`` seconds."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Follower:
     def __init__(
         self,
         parts: Parts,
-        stop: Waiter,
+        stop: Stop,
         interval: float,
         patient: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
