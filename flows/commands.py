@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coefvq.cli.options import ByOption, IssueOption, JsonOption, ParamsOption, ReasonOption
+from coefvq.cli.options import (
+    ByOption,
+    DataOption,
+    IssueOption,
+    JsonOption,
+    LabelColumnOption,
+    ParamsOption,
+    PositiveOption,
+    ReasonOption,
+)
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError
 from coefvq.terminal import echo, echo_json
@@ -175,13 +184,13 @@ def _default_recipe() -> tuple[str, str]:
 
 def demo(
     workspace: Annotated[Path, typer.Option(help="Folder for the demo's git + DVC workspace.")],
-    data: Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")] = None,
+    data: DataOption = None,
     issue: Annotated[
         list[str] | None,
         typer.Option(help="With --data: the issue(s) its labels are about, NAME or NAME=COLUMN[:POSITIVE]."),
     ] = None,
-    positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
-    label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
+    positive: PositiveOption = None,
+    label_column: LabelColumnOption = "label",
     recipe: Annotated[
         str,
         typer.Option(

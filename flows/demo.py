@@ -12,6 +12,7 @@ from rich.console import Console
 
 from coefvq.config import Params, load_params
 from coefvq.data.importers import import_table
+from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.errors import ConfigError
 from coefvq.evaluation.table import Row, against_models_text, caption, markdown_table, result_rows, rich_table
@@ -196,7 +197,7 @@ def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) 
         .sort_values("video_id")
         .iloc[:: max(1, (rows["split"] == "test").sum() // _UNSEEN)]
     )
-    return to_inputs(chosen.head(_UNSEEN), root / params.paths.raw, params.ingest.protocols)
+    return to_inputs(chosen.head(_UNSEEN), media_root(params.paths), params.ingest.protocols)
 
 
 def _show_decisions(videos: Sequence[VideoInput], console: Console) -> None:

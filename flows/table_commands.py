@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coefvq.cli.options import JsonOption
+from coefvq.cli.options import DataOption, JsonOption, LabelColumnOption, PositiveOption
 from coefvq.terminal import cell, echo, echo_json, show
 
 
@@ -20,10 +20,10 @@ def tables(
         int | None, typer.Option(min=1, max=100, help="Trainings per model; default: as the grid says.")
     ] = None,
     workspace: Annotated[Path | None, typer.Option(help="Folder for the workspace; default: .tables-<recipe>.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")] = None,
+    data: DataOption = None,
     issue: Annotated[str | None, typer.Option(help="With --data: the issue its labels are about.")] = None,
-    positive: Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")] = None,
-    label_column: Annotated[str, typer.Option(help="With --data: column that holds the label.")] = "label",
+    positive: PositiveOption = None,
+    label_column: LabelColumnOption = "label",
     write: Annotated[
         Path | None, typer.Option(help="Markdown page whose part between the markers of tables is written anew.")
     ] = None,

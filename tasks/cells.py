@@ -125,9 +125,12 @@ def planned(files: Files, grid: Grid, cell: Cell) -> PlannedCell:
     if changes.get("distil") and not files.params["split"]["fractions"].get("unlabelled"):
         changes = merged(changes, {"distil": {"unlabelled": None}})  # train alone
     section[cell.issue] = merged(section.get(cell.issue) or {}, changes)
+    sections: dict[str, Any] = {"mllm": dict(files.params.get("mllm") or {}), spec.kind: section}
+    # a cell has one issue, and so an MLLM of its own
+    sections["mllm"][cell.issue] = merged(sections["mllm"].get(cell.issue) or {}, {"shared": None})
     params = {
         **files.params,
-        spec.kind: section,
+        **sections,
         "seed": cell.seed,
         "issues": [cell.issue],
         "paths": _paths(files.params["paths"], spec.train_share),

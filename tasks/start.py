@@ -167,7 +167,7 @@ def _of_issue(
             "needed: check the column and its values"
         )
     share = found / labelled
-    bounds = [_floor(share / 3, 3), min(0.95, _ceil(share * 3, 2))]
+    bounds = [_floor(share / 3, 3), min(1.0, _ceil(share * 3, 2))]
     calls = _calls(share)
     meaning = "0 and 1" if positive is None else f"{', '.join(positive)} = positive"
     settings = {

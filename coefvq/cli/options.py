@@ -14,3 +14,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
 OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if missing.")]
+DataOption = Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")]
+PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")]
+LabelColumnOption = Annotated[str, typer.Option(help="With --data: column that holds the label.")]

@@ -61,12 +61,12 @@ def head(issues: Sequence[str] | None = None) -> Head:
     past = history.decisions()
     bundles: dict[str, str] = {}
     withdrawn: set[str] = set()
-    counted: list[int] = []
     for issue in _wanted(issues, CHAMPION):
         own = _carried_out(issue, past)
         bundles[issue] = bundle_version(*history.champion_stack(own)[-1])
         withdrawn |= {f"{issue}={bundle_version(*pair)}" for pair in history.withdrawn(own)}
-        counted += [item.sequence for item in own if item.action != "reject"]
+    # of all issues: a worker of one of them then never seems older than the index that all share
+    counted = [item.sequence for item in past if item.action != "reject"]
     return Head(max(counted), bundles, frozenset(withdrawn))
 
 

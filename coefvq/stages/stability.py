@@ -40,7 +40,6 @@ def run(inputs: StabilityInputs) -> None:
     """Score the band again and count who changes sides."""
     issue, paths = inputs.issue, inputs.paths
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    scores = scores.dropna(subset="mllm")  # some traffic is scored by the base model alone
     path = paths.report(issue, "policy.json")
     policy = CascadePolicy.from_dict(read_json(path), str(path))
     folders = {kind: paths.model_dir(kind, issue) for kind in PART_KINDS}
@@ -65,9 +64,12 @@ def measure(
         ModelError: a folder holds no model.
     """
     issue, paths, predict = inputs.issue, inputs.paths, inputs.predict
+    manifest = split_manifest(paths).set_index("video_id", drop=False)
+    # some traffic is scored by the base model alone, and a video may have left the splits since
+    scores = scores.dropna(subset="mllm")
+    scores = scores[scores["video_id"].isin(manifest.index)]
     known = scores[["base", "mllm"]].to_numpy(dtype=np.float64)
     band = near_thresholds(policy, known[:, 0], known[:, 1], inputs.stability.videos_per_threshold)
-    manifest = split_manifest(paths).set_index("video_id", drop=False)
     rows = manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True)
     videos = to_inputs(rows, media_root(paths), inputs.protocols)
     models = _pair(folders, predict)

@@ -133,7 +133,10 @@ class IndexStore:
     def provisional(self, limit: int) -> list[str]:
         """Videos that were judged, or held, while the MLLM was down."""
         sql = (
-            "SELECT video_id FROM entries WHERE rank = 1 UNION SELECT video_id FROM dead_letters WHERE held "
+            "SELECT video_id FROM entries WHERE rank = 1 "
+            # a clip that cannot be read by now is no longer the MLLM's matter, and would be tried for ever
+            "AND video_id NOT IN (SELECT video_id FROM dead_letters WHERE NOT held) "
+            "UNION SELECT video_id FROM dead_letters WHERE held "
             "ORDER BY video_id LIMIT ?"
         )
         return [name for (name,) in self.database.query(sql, (limit,))]

@@ -17,9 +17,10 @@ from coefvq.vmp import epochs, loop
 from coefvq.vmp.campaigns import Campaigns
 from coefvq.vmp.deployment import Deployment
 from coefvq.vmp.epochs import Order
-from coefvq.vmp.follow import Follower, Parts, Waiter
+from coefvq.vmp.follow import Follower, Parts
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.log import EventLog
+from coefvq.vmp.loop import Stop
 from coefvq.vmp.records import Candidate, Decision
 from coefvq.vmp.redecide import redecider
 from coefvq.vmp.revisions import Reviser, changes, plan, rows_of
@@ -52,7 +53,7 @@ def follower(
     issues: Sequence[str] | None,
     audit: AuditSample | None,
     *,
-    stop: Waiter,
+    stop: Stop,
     say: Callable[[str], None],
     interval: float,
     patient: bool,
