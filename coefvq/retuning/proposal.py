@@ -127,7 +127,7 @@ def _of_its_models(traffic: ScoredTraffic, bundle: LoadedBundle) -> ScoredTraffi
         raise DataError(
             f"{traffic.source}: none of the {len(traffic.frame)} videos was scored by the models of the champion "
             f"{bundle.bundle_version} (but by {', '.join(sorted(map(str, stamps))[:3])}); score them again: "
-            "coefvq vmp run --once --consumer again"
+            "coefvq vmp rescore start, then coefvq vmp run"
         )
     return mine
 
@@ -188,8 +188,7 @@ def _notes(traffic: ScoredTraffic, old: CascadePolicy, new: CascadePolicy, flips
     unknown = int((flips["after"] == "unknown").sum())
     if unknown:
         notes.append(
-            f"{unknown} videos that the new policy escalates have no MLLM score yet: their decision is unknown; "
-            "`coefvq vmp run --once --consumer again --audit-rate 1` would log it"
+            f"{unknown} videos that the new policy escalates have no MLLM score yet: their decision is unknown"
         )
     triggers = [policy.views_trigger for policy in (old, new)]
     if any(trigger is not None for trigger in triggers) and traffic.frame["views"].isna().all():

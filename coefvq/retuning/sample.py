@@ -153,8 +153,8 @@ def _refuse_unscored(traffic: ScoredTraffic, rows: pd.DataFrame) -> None:
     if len(unscored):
         raise DataError(
             f"{traffic.source}: {len(unscored)} of {len(rows)} labelled videos have no MLLM score, first "
-            f"{unscored.iloc[0]}; let the stream escalate them (`coefvq vmp run --consumer again --audit-rate 1`), "
-            "give a table with both scores (--scores), or delete their labels if they were drawn for another reason"
+            f"{unscored.iloc[0]}; give a table with both scores (--scores), or delete their labels if they were drawn "
+            "for another reason"
         )
 
 
