@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,20 @@ def stage_levels(root: Path, issues: Sequence[str] | None = None) -> list[list[s
         levels = [sorted(node.name for node in level) for level in networkx.topological_generations(graph)]
     kept = [[name for name in level if _concerns(name, issues)] for level in levels]
     return [level for level in kept if level]
+
+
+def side_by_side(level: Sequence[str], most: int, apart: Collection[frozenset[str]]) -> list[list[str]]:
+    """``level`` in groups of at most ``most`` stages that run together; a group has one name of a set in ``apart``."""
+    groups: list[list[str]] = []
+    for name in level:
+        rivals = {rival for names in apart if name in names for rival in names}
+        free = (group for group in groups if len(group) < most and not rivals & set(group))
+        group = next(free, None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return groups
 
 
 def _concerns(name: str, issues: Sequence[str] | None) -> bool:
