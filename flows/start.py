@@ -17,12 +17,14 @@ from tasks.start import IssueSource, Start, propose
 def start_workspace(root: Path, data: Path, issues: list[IssueSource], media: Path | None, recipe: str) -> None:
     """Make a workspace whose settings fit a table, and commit its clips; nothing is made if the table does not fit.
 
+    A start that was broken off before the clips were there is taken up again.
+
     Raises:
-        ConfigError: the workspace has settings already.
+        ConfigError: the workspace has clips already.
         DataError: a label, a column or a clip's place does not fit.
     """
-    if (root / "params.yaml").exists():
-        raise ConfigError(f"{root}: has a params.yaml already; --data is for a new workspace: choose another folder")
+    if _has_clips(root):
+        raise ConfigError(f"{root}: has clips already; --data is for a new workspace: choose another folder")
     start = propose(data, issues, media)
     show_start(start)
     workspace.create(root, start.settings, recipe)
@@ -38,6 +40,13 @@ def start_workspace(root: Path, data: Path, issues: list[IssueSource], media: Pa
     workspace.commit(root, f"Data {version}", tag=f"data-{version[:12]}")
     register = " && ".join(f"coefvq register --issue {issue.name}" for issue in issues)
     echo(f"{root}: ready, recipe {recipe}, data {version[:12]}; next:", f"  cd {root} && dvc repro && {register}")
+
+
+def _has_clips(root: Path) -> bool:
+    if not (root / "params.yaml").exists():
+        return False
+    raw = root / load_params(root / "params.yaml").paths.raw
+    return raw.exists() or raw.with_name(f"{raw.name}.dvc").exists()
 
 
 def show_start(start: Start) -> None:

@@ -147,3 +147,18 @@ def test_clips_may_stay_where_they_are(tmp_path: Path) -> None:
     link_table(path, tmp_path / "raw", tmp_path / "videos", start.settings["ingest.columns"], {})
     assert pd.read_parquet(tmp_path / "raw" / "metadata.parquet")["uri"].tolist()[:2] == ["0.mp4", "1.mp4"]
     assert [item.name for item in (tmp_path / "raw").iterdir()] == ["metadata.parquet"]
+
+
+def test_a_start_that_was_broken_off_is_taken_up_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, root = export(tmp_path), tmp_path / "w"
+    for clip in (tmp_path / "videos").iterdir():
+        clip.rename(tmp_path / clip.name)
+    with pytest.raises(DataError, match="none of its 40 clips"):
+        start_workspace(root, path, [VIOLENCE], None, "tiny")
+    assert (root / "params.yaml").is_file()
+    for clip in tmp_path.glob("*.mp4"):
+        clip.rename(tmp_path / "videos" / clip.name)
+    start_workspace(root, path, [VIOLENCE], None, "tiny")
+    assert "ready, recipe tiny" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="has clips already"):
+        start_workspace(root, path, [VIOLENCE], None, "tiny")
