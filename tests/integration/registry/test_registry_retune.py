@@ -195,7 +195,7 @@ def test_scores_of_other_models_are_no_scores_of_the_champion(run: Run, unregist
     error = _error(run("retune", "icd", "--labels", "audited.csv"))
     assert error.exit_code == 3
     assert f"none of the {N} videos was scored by the models of the champion 1-" in str(error)
-    assert "(but by 7-0123456789ab); score them again: coefvq vmp run" in str(error)
+    assert "(but by 7-0123456789ab); score them again: coefvq vmp rescore start" in str(error)
 
 
 @pytest.mark.parametrize(
