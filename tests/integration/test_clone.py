@@ -66,6 +66,7 @@ def test_commands_for_own_clips_leave_the_clone_alone(clone: Clone) -> None:
     assert git(clone.root, "status", "--porcelain") == status
 
 
+@pytest.mark.long  # five minutes on a processor without AVX-512
 def test_repro_ends_at_a_candidate_and_again_does_nothing(clone: Clone) -> None:
     assert "dvc.lock" not in git(clone.root, "ls-files").splitlines()
     first = clone.dvc("repro")
