@@ -206,7 +206,7 @@ def score_clips(
 ) -> Scores:
     """As ``score_batches`` for clips that may not be decoded yet; ``failed`` is called before the model runs.
 
-    With ``memo``, what the model said of a video in the same group, for whichever issue, is not computed again.
+    ``memo`` keeps the model's answers, so that a second issue of the same group does not compute them again.
 
     Raises:
         ModelError: no head answers for ``issue``.

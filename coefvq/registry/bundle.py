@@ -80,7 +80,7 @@ class Candidate(_Part):
     """A pair with its policy, preprocessing, data hashes, parameters and metrics.
 
     ``calibration`` maps "base" and "mllm" to a ``cascade.calibration.Calibrator`` as a dict, or null: what a score
-    means as a probability. No decision depends on it, so the content hash leaves it out. ``retuned`` is set where the
+    means as a probability. It changes no decision, so it is no part of the content hash. ``retuned`` is set where the
     models are those of an earlier pair and only the policy is new.
     """
 

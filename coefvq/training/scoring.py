@@ -34,8 +34,8 @@ def score_videos(
 ) -> Scored:
     """P(positive) by the model in ``folder``, [n], NaN where a clip could not be read, and why, by video.
 
-    What a model of several issues says of the same videos is kept in the cache, so that the stages of the other issues
-    need not run it again.
+    The cache keeps the answers of a model that serves several issues, so that the stages of the others do not run it
+    again.
 
     Raises:
         DataError: more clips than ``loading.max_bad_share`` cannot be read.

@@ -43,6 +43,15 @@ class Order:
         """``icd=3-ab,ucc=9-cd``: the pairs in one text."""
         return ",".join(f"{issue}={version}" for issue, version in sorted(self.bundles.items()))
 
+    @property
+    def identity(self) -> tuple[int, str, str]:
+        """What tells this order from another: decision, pairs and rules."""
+        return self.decision, self.bundle_text, self.rules
+
+    def withdraws(self, bundle_text: str) -> bool:
+        """Whether a pair of that text was rolled back."""
+        return not self.withdrawn.isdisjoint(bundle_text.split(","))
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -75,7 +84,7 @@ def issue(database: Database, order: Order) -> int:
                 f"is {order.decision}; restore the store, or move {database.path.name}* away and run again"
             )
         epoch = 1 if head is None else head.epoch + 1
-        fence = _withdraw(connection, order.withdrawn)
+        fence = _withdraw(connection, order)
         connection.execute(
             "INSERT INTO deployments (epoch, decision, bundles, models, rules, fence) VALUES (?, ?, ?, ?, ?, ?)",
             (epoch, order.decision, order.bundle_text, json.dumps(dict(order.models), sort_keys=True), order.rules,
@@ -89,13 +98,13 @@ def issue(database: Database, order: Order) -> int:
 
 def asks_for(order: Order, head: Issued) -> bool:
     """Whether ``order`` is what is deployed."""
-    return (head.decision, head.bundles, head.rules) == (order.decision, order.bundle_text, order.rules)
+    return (head.decision, head.bundles, head.rules) == order.identity
 
 
-def _withdraw(connection: sqlite3.Connection, withdrawn: frozenset[str]) -> bool:
+def _withdraw(connection: sqlite3.Connection, order: Order) -> bool:
     """Mark the deployments that hold a withdrawn pair; True if one was not marked before."""
     rows = connection.execute("SELECT epoch, bundles FROM deployments WHERE NOT withdrawn").fetchall()
-    epochs = [epoch for epoch, bundles in rows if withdrawn & set(bundles.split(","))]
+    epochs = [epoch for epoch, bundles in rows if order.withdraws(bundles)]
     connection.executemany("UPDATE deployments SET withdrawn = 1 WHERE epoch = ?", [(epoch,) for epoch in epochs])
     return bool(epochs)
 

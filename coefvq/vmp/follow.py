@@ -8,7 +8,7 @@ the other way round: its epoch and fence come first, since verdicts of a withdra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -117,9 +117,9 @@ class Follower:
             return
         try:
             order = self._parts.order()
-            if _same(order, self._order):
+            if order.identity == self._order.identity:
                 return
-            if _withdraws(order, self._order.bundles):
+            if order.withdraws(self._order.bundle_text):
                 self._parts.issue(order)
         except CoefVQError as error:
             self._tell(f"cannot follow the decision record ({error}); {self._order.bundle_text} goes on")
@@ -146,12 +146,3 @@ class Follower:
         if line != self._said:
             self._said = line
             self._parts.say(line)
-
-
-def _same(order: Order, running: Order) -> bool:
-    return (order.decision, order.bundle_text, order.rules) == (running.decision, running.bundle_text, running.rules)
-
-
-def _withdraws(order: Order, bundles: Mapping[str, str]) -> bool:
-    """Whether a pair that is running was rolled back."""
-    return any(f"{issue}={version}" in order.withdrawn for issue, version in bundles.items())

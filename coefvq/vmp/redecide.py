@@ -27,7 +27,7 @@ def redecider(policies: Mapping[str, CascadePolicy], bundles: Mapping[str, str])
 def redecide(
     policy: CascadePolicy, bundle_version: str, stored: Mapping[str, Any], views: int | None
 ) -> ScoredVideo | None:
-    """What ``policy`` says of the stored base and MLLM scores of its issue at ``views``; the video id is left empty.
+    """Decide by ``policy`` on the stored scores of its issue, at ``views``; the video id stays empty.
 
     Returns:
         None where a model has to be asked: the score failed, or the MLLM is needed and never answered.
