@@ -73,7 +73,7 @@ class Retuning(_Part):
     @property
     def version(self) -> str:
         """Version of the pair that it came from."""
-        return self.bundle_version.partition("-")[0]
+        return version_of(self.bundle_version)
 
 
 class Candidate(_Part):
@@ -116,6 +116,11 @@ class Candidate(_Part):
         """The base model or the MLLM."""
         return self.base if kind == "base" else self.mllm
 
+    @property
+    def models_sha256(self) -> str:
+        """Hex SHA-256 of what scores are made with: both models and the preprocessing, not the policy."""
+        return sha256_json([self.base.sha256, self.mllm.sha256, dict(self.preprocessing)])
+
     def to_json(self) -> dict[str, Any]:
         """The value as candidate.json holds it."""
         return self.model_dump(mode="json")
@@ -134,6 +139,11 @@ def score_columns(issues: Sequence[str]) -> tuple[str, ...]:
 def bundle_version(version: str, content_hash: str) -> str:
     """What a served score is stamped with: ``<cascade version>-<first 12 of the content hash>``."""
     return f"{version}-{content_hash[:12]}"
+
+
+def version_of(bundle_version: str) -> str:
+    """The cascade version in such a stamp."""
+    return bundle_version.partition("-")[0]
 
 
 def content_hash(

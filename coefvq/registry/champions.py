@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import RegistryError
-from coefvq.files import sha256_json
 from coefvq.inference import MultiIssueScorer, PairScorer, recorded
 from coefvq.registry import history, pairs
-from coefvq.registry.bundle import bundle_version
+from coefvq.registry.bundle import bundle_version, version_of
 from coefvq.registry.history import Decision
 from coefvq.registry.pairs import CHAMPION
 
@@ -113,7 +112,7 @@ def policies_of(head: Head) -> dict[str, CascadePolicy]:
         RegistryError: a pair's record is gone or was changed.
     """
     return {
-        issue: CascadePolicy.from_dict(pairs.candidate_of(issue, _number(version)).policy)
+        issue: CascadePolicy.from_dict(pairs.candidate_of(issue, version_of(version)).policy)
         for issue, version in head.bundles.items()
     }
 
@@ -128,17 +127,12 @@ def load_head(head: Head, audit: AuditSample | None = None) -> MultiIssueScorer:
     from coefvq.models.shared import TowerPool
 
     towers = TowerPool()
-    loaded = [_load(issue, _number(version), towers) for issue, version in head.bundles.items()]
+    loaded = [_load(issue, version_of(version), towers) for issue, version in head.bundles.items()]
     return MultiIssueScorer(tuple(replace(pair, audit=audit) for pair in loaded))
 
 
 def _models(issue: str, version: str) -> str:
-    candidate = pairs.candidate_of(issue, _number(version))
-    return sha256_json([candidate.base.sha256, candidate.mllm.sha256, dict(candidate.preprocessing)])
-
-
-def _number(bundle: str) -> str:
-    return bundle.split("-", 1)[0]
+    return pairs.candidate_of(issue, version_of(version)).models_sha256
 
 
 def champion_profile(issues: Sequence[str]) -> tuple[str, dict[str, Any]] | None:

@@ -17,7 +17,7 @@ from coefvq.evaluation.detail import DetailSettings, against_models
 from coefvq.evaluation.report import evaluation_report
 from coefvq.files import sha256_file, sha256_json, write_json, write_text
 from coefvq.registry import gates, pairs
-from coefvq.registry.bundle import Candidate, Retuning, build_candidate, bundle_version
+from coefvq.registry.bundle import Candidate, Retuning, build_candidate, bundle_version, version_of
 from coefvq.registry.gates import GateReport
 from coefvq.registry.pairs import LoadedBundle
 from coefvq.retuning.comparison import compare_calls, compare_quality, flip_counts, flipped
@@ -133,18 +133,15 @@ def _of_its_models(traffic: ScoredTraffic, bundle: LoadedBundle) -> ScoredTraffi
 
 
 def _same_models(stamp: str, bundle: LoadedBundle) -> bool:
-    number = stamp.partition("-")[0]
+    number = version_of(stamp)
     if stamp == bundle.bundle_version or not number.isdecimal():
         return stamp == bundle.bundle_version
     try:
         other = pairs.candidate_of(bundle.issue, number)
     except RegistryError:  # deleted: nobody knows its models any more
         return False
-    mine = bundle.candidate
-    return stamp == bundle_version(number, other.content_hash) and (
-        (other.base.sha256, other.mllm.sha256, other.preprocessing)
-        == (mine.base.sha256, mine.mllm.sha256, mine.preprocessing)
-    )
+    same = other.models_sha256 == bundle.candidate.models_sha256
+    return same and stamp == bundle_version(number, other.content_hash)
 
 
 def _rule(settings: RetuneSettings, qps: float | None) -> Thresholds:

@@ -27,7 +27,6 @@ split with most of the old (on a tie a held-out one: there a video can flatter n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +36,7 @@ from numpy.typing import NDArray
 
 from coefvq.config import Split
 from coefvq.data.splits.checks import check_splits, earlier_splits, summarize
+from coefvq.data.splits.draws import uniform
 from coefvq.data.splits.groups import Group, Places, components, decodable, make_groups, with_look_alikes
 from coefvq.data.splits.search import cover_classes, free_groups
 from coefvq.data.splits.time_order import Borders, borders_by_share, check_times, earlier_borders, up_to_the_borders
@@ -102,14 +102,9 @@ def enrichment_weights(
     share = splits.map(params.negatives.model_dump()).where(negative).fillna(1.0).astype(float)
     thinned = share < 1.0
     weights = pd.Series(1.0, index=manifest.index, name="weight")
-    draws = manifest.loc[thinned, "video_id"].map(lambda name: _number(f"{seed}:keep:{name}")).astype(float)
+    draws = manifest.loc[thinned, "video_id"].map(lambda name: uniform(f"{seed}:keep:{name}")).astype(float)
     weights[thinned] = (draws < share[thinned]) / share[thinned]
     return weights
-
-
-def _number(text: str) -> float:
-    """A number in [0, 1) that depends on the text only."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
 
 
 def _pins(rows: pd.DataFrame, numbers: NDArray[np.int64], earlier: pd.Series[Any]) -> pd.Series[Any]:

@@ -6,12 +6,12 @@ few positives cost more than that, so a small validation split serves both as a 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import pandas as pd
 
 from coefvq.config import Split
+from coefvq.data.splits.draws import uniform
 from coefvq.data.splits.groups import components
 from coefvq.records import label_column
 
@@ -30,7 +30,7 @@ def validation_halves(manifest: pd.DataFrame, splits: pd.Series[Any], params: Sp
     rows = manifest[splits.eq("val").fillna(False).astype(bool)]
     numbers = components(rows, params)
     names = rows["video_id"].astype("str").groupby(numbers).transform("min")
-    halves = names.map(lambda name: EPOCHS if _first_bit(f"{seed}:half:{name}") else THRESHOLDS)
+    halves = names.map(lambda name: EPOCHS if uniform(f"{seed}:half:{name}") < 0.5 else THRESHOLDS)
     return halves.reindex(manifest.index).astype("str").where(halves.notna().reindex(manifest.index, fill_value=False))
 
 
@@ -53,7 +53,3 @@ def smaller_half(rows: pd.DataFrame, issue: str) -> int:
         for half in (EPOCHS, THRESHOLDS)
         for value in (0, 1)
     )
-
-
-def _first_bit(text: str) -> bool:
-    return hashlib.sha256(text.encode()).digest()[0] < 128
