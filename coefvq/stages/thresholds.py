@@ -15,7 +15,8 @@ from coefvq.config import Thresholds
 from coefvq.data.manifest import read_table
 from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
-from coefvq.evaluation.report import cascade_report, labelled_split
+from coefvq.evaluation.labelled import labelled_split
+from coefvq.evaluation.report import cascade_report
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.reporting.plots import frontier_rows, pr_curve_rows, write_result_figure
