@@ -64,7 +64,7 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
     Raises:
         ModelError: a file is missing or does not fit, or an approximation does not fit this model.
     """
-    from coefvq.models.classifier import read_config
+    from coefvq.models.model_config import read_config
 
     if towers is None or len(read_config(folder).issues) == 1:
         return _loaded(folder, scoring, towers)

@@ -43,7 +43,8 @@ def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
 def _random_models(root: Path) -> dict[str, ModelRef]:
     import torch
 
-    from coefvq.models.classifier import base_config, build
+    from coefvq.models.classifier import build
+    from coefvq.models.model_config import base_config
 
     torch.manual_seed(0)
     settings = BaseModelParams(
@@ -111,7 +112,8 @@ def test_a_single_model_decodes_under_the_limits_it_was_trained_under(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coefvq.data.media.decode import DEFAULT_LIMITS
-    from coefvq.models.classifier import base_config, build
+    from coefvq.models.classifier import build
+    from coefvq.models.model_config import base_config
     from coefvq.registry.serving import open_model
 
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))

@@ -17,11 +17,12 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import CoefVQError, ModelError
 from coefvq.inference import EXACT, Scores, load_for_scoring, score_batches, score_clips
-from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import Example
 from coefvq.models.heads import MISSING_LABEL, head_of, probabilities_of
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, register
 from coefvq.models.memo import Memo
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.shared import TowerPool
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput

@@ -19,8 +19,9 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import MLLMUnavailableError, TrainingError
 from coefvq.inference import PairScorer, recorded, score_batches
-from coefvq.models.classifier import Classifier, base_config, build, load
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import Example, VideoDataset
+from coefvq.models.model_config import base_config
 from coefvq.records import VideoInput
 from coefvq.training.arguments import use_bf16
 from coefvq.training.checkpoints import CheckpointFolder
