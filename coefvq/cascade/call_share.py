@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy, engagement_mask
+from coefvq.cascade.escalation import BoolArray, engagement_mask
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import CascadeCandidate, ScoredSplit, Selection, escalate_all, qps_ratio
 from coefvq.errors import DataError
 

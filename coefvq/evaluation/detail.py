@@ -10,7 +10,8 @@ import numpy as np
 
 from coefvq.cascade.calibration import KINDS, Calibrator, fit_calibrator, log_loss
 from coefvq.cascade.curves import FloatArray, PRCurve, best_f1_threshold, curve_at_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import DataError
 from coefvq.evaluation.intervals import Interval, bootstrap_difference, bootstrap_ratio
 from coefvq.evaluation.labelled import LabelledSplit, labelled_split
