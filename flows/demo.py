@@ -32,6 +32,15 @@ from tasks.start import IssueSource, Start, propose
 from tasks.templates import makes_clips
 
 APPROVER = "demo"
+#: limits of the gate that any pair meets, so that so few clips lead to a decision
+ANY_PAIR = {
+    "gate.max_qps_ratio": 100.0,
+    "gate.min_kept_f1": 0.0,
+    "gate.min_f1_over_base": -1.0,
+    "gate.min_base_auc": 0.0,
+    "gate.min_f1_over_guess": -1.0,
+    "gate.min_f1_over_shortcut": -1.0,
+}
 _UNSEEN = 3
 _PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
 
@@ -100,7 +109,7 @@ def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[st
     if not fresh:
         return chosen
     # the table shows what the gate would ask
-    chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
+    chosen |= ANY_PAIR
     if start is not None:
         return chosen | start.settings
     demo = synthetic_demo(request.recipe)
