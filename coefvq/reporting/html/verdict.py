@@ -85,7 +85,8 @@ def audit_plan(now: Per1000, positive: str) -> str:
         f"In production nobody labels what the base model lets go. Escalating {100 * AUDIT_RATE:g} % of it anyway "
         f"(vmp run --audit-rate {AUDIT_RATE:g}) adds {extra:.1f} % to the videos that reach the MLLM; after "
         f"{AUDITED_VIDEOS:,} videos the share of {positive} videos that pass the base filter, "
-        f"{100 * passed.value:.0f} %, would be known to lie between {100 * passed.low:.0f} and {100 * passed.high:.0f} %."
+        f"{100 * passed.value:.0f} %, would be known to lie between {100 * passed.low:.0f} and "
+        f"{100 * passed.high:.0f} %."
     )
 
 
