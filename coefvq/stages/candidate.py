@@ -41,7 +41,7 @@ def run(inputs: CandidateInputs) -> None:
         calibration=_calibration(read_calibration(paths.report(issue, "calibration.json"))),
     )
     write_json(paths.report(issue, "candidate.json"), candidate.to_json())
-    write_json(paths.report(issue, "metrics.json"), _headline(candidate.metrics))
+    write_json(paths.report(issue, "metrics.json"), {issue: _headline(candidate.metrics)})
 
 
 def _preprocessing(inputs: CandidateInputs) -> dict[str, Any]:
