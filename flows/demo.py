@@ -15,12 +15,12 @@ from coefvq.data.importers import import_table
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
 from coefvq.errors import ConfigError
-from coefvq.evaluation.table import Row, against_models_text, caption, markdown_table, result_rows, rich_table
+from coefvq.evaluation.table import Row, markdown_table, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
 from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
-from coefvq.reporting.files import read_evaluation, read_thresholds
+from coefvq.reporting.results import read_result
 from coefvq.terminal import cell, progress
 from flows.demo_settings import synthetic_demo
 from flows.labels_only import labels_only_row
@@ -32,6 +32,15 @@ from tasks.start import IssueSource, Start, propose
 from tasks.templates import makes_clips
 
 APPROVER = "demo"
+#: limits of the gate that any pair meets, so that so few clips lead to a decision
+ANY_PAIR = {
+    "gate.max_qps_ratio": 100.0,
+    "gate.min_kept_f1": 0.0,
+    "gate.min_f1_over_base": -1.0,
+    "gate.min_base_auc": 0.0,
+    "gate.min_f1_over_guess": -1.0,
+    "gate.min_f1_over_shortcut": -1.0,
+}
 _UNSEEN = 3
 _PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
 
@@ -100,7 +109,7 @@ def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[st
     if not fresh:
         return chosen
     # the table shows what the gate would ask
-    chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
+    chosen |= ANY_PAIR
     if start is not None:
         return chosen | start.settings
     demo = synthetic_demo(request.recipe)
@@ -144,13 +153,11 @@ def _run_pipeline(root: Path, console: Console) -> None:
 
 def _show_results(params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
-        thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
-        rows = _with_control(result_rows(evaluation, thresholds), labels_only_row(params, issue))
-        notes = f"{caption(evaluation)}\n{against_models_text(thresholds)}".strip()
-        console.print(rich_table(rows, issue, notes))
-        console.print(cell(f"{issue}: {thresholds['reason']}"))
-        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, notes))
+        result = read_result(params.paths, issue)
+        rows = _with_control(list(result.rows), labels_only_row(params, issue))
+        console.print(rich_table(rows, issue, result.notes))
+        console.print(cell(f"{issue}: {result.reason}"))
+        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, result.notes))
 
 
 def _with_control(rows: list[Row], control: Row | None) -> list[Row]:

@@ -104,13 +104,19 @@ class Stability(Section):
     videos_per_threshold: Annotated[int, Field(ge=1)]
 
 
+Difference = Annotated[float, Field(ge=-1.0, le=1.0)]
+
+
 class Gate(Section):
     """Conditions before a person is asked to approve."""
 
     min_average_precision_gain: float
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)]
     min_kept_f1: Fraction = 0.97  # share of the MLLM's F1 on test that the policy keeps
-    min_f1_over_base: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0  # the policy's F1 minus the base model's, on test
+    min_f1_over_base: Difference = 0.0  # the policy's F1 minus the base model's, on test
+    min_base_auc: Fraction = 0.5  # ROC-AUC of the base model on test, above; 0: not asked
+    min_f1_over_guess: Difference = 0.0  # the policy's F1 minus that of flagging every video, more than
+    min_f1_over_shortcut: Difference = 0.0  # and minus that of the metadata shortcut, more than
     max_f1_drop: Fraction
     max_flip_rate: Fraction
 
