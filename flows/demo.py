@@ -18,31 +18,20 @@ from coefvq.errors import ConfigError
 from coefvq.evaluation.table import Row, markdown_table, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
-from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
 from coefvq.reporting.results import read_result
 from coefvq.terminal import cell, progress
+from flows.demo_release import LOOSE_GATE, release_pair
 from flows.demo_settings import synthetic_demo
 from flows.labels_only import labels_only_row
 from flows.start import show_start
 from tasks import pipeline, workspace
 from tasks.data_copy import copy_data
-from tasks.release import attach_report, connect, decision_on, offer
+from tasks.release import connect
 from tasks.start import IssueSource, Start, propose
 from tasks.templates import makes_clips
 
-APPROVER = "demo"
-#: limits of the gate that any pair meets, so that so few clips lead to a decision
-ANY_PAIR = {
-    "gate.max_qps_ratio": 100.0,
-    "gate.min_kept_f1": 0.0,
-    "gate.min_f1_over_base": -1.0,
-    "gate.min_base_auc": 0.0,
-    "gate.min_f1_over_guess": -1.0,
-    "gate.min_f1_over_shortcut": -1.0,
-}
 _UNSEEN = 3
-_PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ def run_demo(request: DemoRequest) -> None:
     connect(root, workspace.run_environment(root))
     _show_results(params, console)
     for issue in params.issues:
-        console.print(_release(issue, root))
+        release_pair(issue, root, console)
     _show_decisions(_unseen(request, root, params, console), console)
     console.print(_next_steps(request.folder), markup=False)
 
@@ -108,8 +97,7 @@ def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[st
         chosen["issues"] = issues
     if not fresh:
         return chosen
-    # the table shows what the gate would ask
-    chosen |= ANY_PAIR
+    chosen |= LOOSE_GATE
     if start is not None:
         return chosen | start.settings
     demo = synthetic_demo(request.recipe)
@@ -166,18 +154,6 @@ def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
         return rows
     at = next(number for number, row in enumerate(rows) if row.name == "base")
     return [*rows[:at], control, *rows[at:]]
-
-
-def _release(issue: str, root: Path) -> str:
-    pair = offer(issue, root, workspace.run_environment(root))
-    taken = decision_on(pair)
-    if taken is None:
-        attach_report(pair, root, workspace.run_environment(root))
-        taken = release.approve(issue, APPROVER, "demo; a real release waits for a person", pair.version)
-    return (
-        f"[bold]models:/coefvq-{issue}-cascade@champion[/bold] = version {pair.version} "
-        f"(bundle {pair.bundle_version}), {_PAST[taken.action]} by {taken.by}"
-    )
 
 
 def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) -> list[VideoInput]:
