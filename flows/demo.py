@@ -14,24 +14,22 @@ from coefvq.config import Params, load_params
 from coefvq.data.importers import import_table
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
-from coefvq.evaluation.table import Row, against_models_text, caption, markdown_table, result_rows, rich_table
+from coefvq.evaluation.table import Row, markdown_table, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
-from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
-from coefvq.reporting.files import read_evaluation, read_thresholds
+from coefvq.reporting.results import read_result
 from coefvq.terminal import cell
+from flows.demo_release import LOOSE_GATE, release_pair
 from flows.demo_settings import synthetic_demo
 from flows.labels_only import labels_only_row
 from flows.own_workspace import ToyClips, is_new, label_settings, provide_clips, version_clips
 from flows.start import show_start
 from tasks import pipeline, workspace
-from tasks.release import attach_report, connect, decision_on, offer
+from tasks.release import connect
 from tasks.start import IssueSource, Start, propose
 
-APPROVER = "demo"
 _UNSEEN = 3
-_PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def run_demo(request: DemoRequest) -> None:
     connect(root, workspace.run_environment(root))
     _show_results(params, console)
     for issue in params.issues:
-        console.print(_release(issue, root))
+        release_pair(issue, root, console)
     _show_decisions(_unseen(request, root, params, console), console)
     console.print(_next_steps(request.folder), markup=False)
 
@@ -89,8 +87,7 @@ def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[st
     chosen |= label_settings(request.issues)
     if not fresh:
         return chosen
-    # the table shows what the gate would ask
-    chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
+    chosen |= LOOSE_GATE
     if start is not None:
         return chosen | start.settings
     demo = synthetic_demo(request.recipe)
@@ -115,13 +112,11 @@ def _run_pipeline(root: Path, console: Console) -> None:
 
 def _show_results(params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
-        thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
-        rows = _with_control(result_rows(evaluation, thresholds), labels_only_row(params, issue))
-        notes = f"{caption(evaluation)}\n{against_models_text(thresholds)}".strip()
-        console.print(rich_table(rows, issue, notes))
-        console.print(cell(f"{issue}: {thresholds['reason']}"))
-        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, notes))
+        result = read_result(params.paths, issue)
+        rows = _with_control(list(result.rows), labels_only_row(params, issue))
+        console.print(rich_table(rows, issue, result.notes))
+        console.print(cell(f"{issue}: {result.reason}"))
+        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, result.notes))
 
 
 def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
@@ -130,18 +125,6 @@ def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
         return rows
     at = next(number for number, row in enumerate(rows) if row.name == "base")
     return [*rows[:at], control, *rows[at:]]
-
-
-def _release(issue: str, root: Path) -> str:
-    pair = offer(issue, root, workspace.run_environment(root))
-    taken = decision_on(pair)
-    if taken is None:
-        attach_report(pair, root, workspace.run_environment(root))
-        taken = release.approve(issue, APPROVER, "demo; a real release waits for a person", pair.version)
-    return (
-        f"[bold]models:/coefvq-{issue}-cascade@champion[/bold] = version {pair.version} "
-        f"(bundle {pair.bundle_version}), {_PAST[taken.action]} by {taken.by}"
-    )
 
 
 def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) -> list[VideoInput]:

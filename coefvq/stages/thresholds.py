@@ -73,7 +73,7 @@ def _objective(settings: Thresholds) -> Objective | CallShare | None:
     if settings.mode == "paper":
         return None
     if settings.mode == "qps":
-        return CallShare(settings.max_qps_ratio or 100.0, settings.min_kept_f1 or 0.0)
+        return CallShare(settings.max_qps_ratio or 100.0, settings.min_kept_f1 or 0.0, settings.policy)
     prices = settings.prices
     return Objective(
         mode=settings.mode,

@@ -267,6 +267,9 @@ def test_after_a_rollback_a_campaign_decides_again(cli: Cli, clips: Path, regist
     ok(cli("run", "--once", "--json"))
     assert ok(cli("status", "--json"))["index"] == {"withdrawn": 3}
     assert "was removed by rule 'positive'" in cli("get", "b").stdout
+    refused = cli("rescore", "start", "--issue", "ICD")  # would be of no effect
+    assert refused.exit_code == 2
+    assert ok(cli("rescore", "status", "--json")) == {"campaign": None}
     assert ok(cli("rescore", "start", "--json"))["campaign"]["total"] == 3
     assert ok(cli("rescore", "pause", "--json"))["campaign"]["state"] == "paused"
     assert ok(cli("rescore", "resume", "--json"))["remaining"] == 3
