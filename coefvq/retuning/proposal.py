@@ -64,7 +64,7 @@ def propose(settings: RetuneSettings, request: RetuneRequest) -> Proposal:
     old = CascadePolicy.from_dict(bundle.policy, f"policy of {bundle.bundle_version}")
     traffic = _of_its_models(_read_traffic(issue, request), bundle)
     labels = read_drawn_labels(request.labels, issue)
-    sample = fresh_sample(traffic, labels, old, request.min_labels)
+    sample = fresh_sample(traffic, labels, old, request.min_labels, str(request.labels))
     rule = _rule(settings, request.qps)
     found = search_policies(sample.scores, issue, rule, settings.evaluate.precision_targets)
     new = CascadePolicy.from_dict(found["policy"], f"thresholds.{issue}")
