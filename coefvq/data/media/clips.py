@@ -24,7 +24,8 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from coefvq.compute.engines import limited_map
-from coefvq.compute.workers import LimitedPool, shared_pool
+from coefvq.compute.pools import shared_pool
+from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits, MediaSpec
 from coefvq.data import remote
 from coefvq.data.media.decode import SAMPLE_RATE, Clip, decode_clip
