@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from coefvq.compute.workers import shared_pool
+from coefvq.compute.pools import shared_pool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import CoefVQError, MediaError, MLLMUnavailableError, ModelError
 from coefvq.records import VideoInput
