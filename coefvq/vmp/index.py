@@ -1,4 +1,4 @@
-"""Sink: the index of video candidates in SQLite, the embedded stand-in for the Index Service.
+"""Sink: the index of video candidates in SQLite or PostgreSQL, the stand-in for the Index Service.
 
 Delivery is at least once; the effect is exactly once, for two reasons. The entries of a batch, its audit
 rows, its dead letters and the consumer's offset are one transaction, so a crash leaves all or none of
@@ -8,10 +8,9 @@ Removed and deleted videos stay as tombstones; without them an old event would b
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from coefvq.documents import parse_json
 from coefvq.errors import DataError
 from coefvq.vmp import schema
-from coefvq.vmp.database import Database, open_database
+from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.epochs import check_fence, issued
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, Override, SinkRow, Verdict
 
@@ -57,7 +56,7 @@ class IndexStore:
         rows: Sequence[SinkRow],
         reason: str,
         passed: Iterable[tuple[str, int | None]] = (),
-        also: Callable[[sqlite3.Connection, list[bool]], None] = lambda connection, written: None,
+        also: Callable[[Connection, list[bool]], None] = lambda connection, written: None,
     ) -> BatchReport:
         """Store verdicts that no new event asked for; ``reason`` stands in the audit rows as their consumer.
 
@@ -114,7 +113,7 @@ class IndexStore:
         try:
             when = None if decided_at is None else datetime.fromisoformat(decided_at)
         except (TypeError, ValueError) as error:
-            place = f"{self.database.path} entry {video_id}: decided_at is {decided_at!r:.60}"
+            place = f"{self.database.place} entry {video_id}: decided_at is {decided_at!r:.60}"
             raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
         return Verdict(state, source_version, epoch, rank, views, when, self._value(text, video_id))
 
@@ -135,8 +134,8 @@ class IndexStore:
         sql = (
             "SELECT video_id FROM entries WHERE rank = 1 "
             # a clip that cannot be read by now is no longer the MLLM's matter, and would be tried for ever
-            "AND video_id NOT IN (SELECT video_id FROM dead_letters WHERE NOT held) "
-            "UNION SELECT video_id FROM dead_letters WHERE held "
+            "AND video_id NOT IN (SELECT video_id FROM dead_letters WHERE held = 0) "
+            "UNION SELECT video_id FROM dead_letters WHERE held = 1 "
             "ORDER BY video_id LIMIT ?"
         )
         return [name for (name,) in self.database.query(sql, (limit,))]
@@ -150,7 +149,7 @@ class IndexStore:
                 yield str(video_id), found
 
     def _value(self, text: str, video_id: str) -> Any:
-        return parse_json(text, f"{self.database.path} entry {video_id}", "restore the index from a copy")
+        return parse_json(text, f"{self.database.place} entry {video_id}", "restore the index from a copy")
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""
@@ -188,24 +187,31 @@ class IndexStore:
 
 
 @contextmanager
-def open_index(path: Path, create: bool = True) -> Iterator[IndexStore]:
-    """Open the index at ``path``.
+def open_index(place: Path | str, create: bool = True) -> Iterator[IndexStore]:
+    """Open the index in a SQLite file, or in PostgreSQL where ``place`` is a URL.
 
     Raises:
-        DataError: see ``open_database``.
+        DataError: see ``open_database`` and ``open_postgres``.
     """
-    with open_database(path, schema.SCHEMA, create) as database:
+    opened = open_database(place, schema.SCHEMA, create) if isinstance(place, Path) else _postgres(place)
+    with opened as database:
         yield IndexStore(database)
 
 
-def _apply_rows(connection: sqlite3.Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
+def _postgres(url: str) -> AbstractContextManager[Database]:
+    from coefvq.vmp.postgres import open_postgres
+
+    return open_postgres(url, schema.SCHEMA)
+
+
+def _apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
     """Write all rows; which of them changed their entry."""
     if rows:
         check_fence(connection, min(row.epoch for row in rows))
     return [_apply_row(connection, row, consumer) for row in rows]
 
 
-def _apply_row(connection: sqlite3.Connection, row: SinkRow, consumer: str) -> bool:
+def _apply_row(connection: Connection, row: SinkRow, consumer: str) -> bool:
     """Write entry, audit row and dead letter of one event; True if the entry changed."""
     version = (row.video_id, row.source_version, row.epoch)
     connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
@@ -227,7 +233,7 @@ def _apply_row(connection: sqlite3.Connection, row: SinkRow, consumer: str) -> b
     return changed
 
 
-def _write_entry(connection: sqlite3.Connection, row: SinkRow) -> bool:
+def _write_entry(connection: Connection, row: SinkRow) -> bool:
     cursor = connection.execute(
         schema.WRITE_ENTRY,
         (row.video_id, row.state, row.rule, row.source_version, row.epoch, row.rank, row.views, row.bundle_version,

@@ -159,6 +159,7 @@ class Reviser:
                 also=lambda connection, written: self._campaigns.advance(
                     connection,
                     step,
+                    self._now(),
                     scored=len(made.asked),
                     decided=len(made.stored),
                     changed=sum(new and other for new, other in zip(written, changed, strict=True)),

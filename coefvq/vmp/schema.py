@@ -75,7 +75,7 @@ _THIRD = (
             e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
             CASE WHEN e.state = 'deleted' THEN 'deleted'
                 WHEN o.state IS NOT NULL THEN o.state
-                WHEN d.withdrawn THEN 'withdrawn'
+                WHEN d.withdrawn = 1 THEN 'withdrawn'
                 ELSE e.state END AS state
         FROM entries e
         LEFT JOIN videos v ON v.video_id = e.video_id
@@ -94,24 +94,28 @@ WRITE_ENTRY = """
         bundle_version = excluded.bundle_version, value = excluded.value, decided_at = excluded.decided_at
     WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1), excluded.rank)
         > (entries.source_version, entries.epoch, coalesce(entries.views, -1), entries.rank)"""
-#: max() of two arguments is NULL if one is
 SEE_VIDEO = """
     INSERT INTO videos (video_id, seen_version, views) VALUES (?, ?, ?)
     ON CONFLICT (video_id) DO UPDATE SET
-        seen_version = max(seen_version, excluded.seen_version),
-        views = max(coalesce(views, excluded.views), coalesce(excluded.views, views))"""
+        seen_version = CASE WHEN excluded.seen_version > videos.seen_version
+            THEN excluded.seen_version ELSE videos.seen_version END,
+        views = CASE WHEN coalesce(excluded.views, -1) > coalesce(videos.views, -1)
+            THEN excluded.views ELSE videos.views END"""
 WRITE_EFFECT = """
     INSERT INTO effects (consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule,
         written, error)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """
-    INSERT OR REPLACE INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
+    INSERT INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
     WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?3)
         AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1 AND rank = 2
             AND (source_version, epoch, coalesce(views, -1)) >= (?3, ?4, coalesce(?8, -1)))
-        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE video_id = ?1 AND (source_version, epoch) > (?3, ?4))"""
+    ON CONFLICT (video_id) DO UPDATE SET
+        offset = excluded.offset, source_version = excluded.source_version, epoch = excluded.epoch,
+        uri = excluded.uri, reason = excluded.reason, held = excluded.held, failed_at = excluded.failed_at
+    WHERE (excluded.source_version, excluded.epoch) >= (dead_letters.source_version, dead_letters.epoch)"""
 SETTLE_DEAD_LETTER = "DELETE FROM dead_letters WHERE video_id = ? AND (source_version, epoch) <= (?, ?)"
 WRITE_OFFSET = """
     INSERT INTO offsets (consumer, offset, digest) VALUES (?, ?, ?)
@@ -119,9 +123,10 @@ WRITE_OFFSET = """
     WHERE excluded.offset > offsets.offset"""
 #: a verdict made at fewer views than are known has to be made again
 SET_DUE = """
-    INSERT OR IGNORE INTO due (video_id)
+    INSERT INTO due (video_id)
     SELECT e.video_id FROM entries e JOIN videos v USING (video_id)
-    WHERE e.video_id = ? AND e.state != 'deleted' AND v.views > coalesce(e.views, -1)"""
+    WHERE e.video_id = ? AND e.state != 'deleted' AND v.views > coalesce(e.views, -1)
+    ON CONFLICT (video_id) DO NOTHING"""
 END_DUE = """
     DELETE FROM due WHERE video_id = ?1 AND NOT EXISTS (
         SELECT 1 FROM entries e JOIN videos v USING (video_id)

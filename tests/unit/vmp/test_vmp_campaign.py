@@ -45,15 +45,15 @@ class State:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[State]:
-    with open_log(folder / "log.sqlite") as log, open_index(folder / "index.sqlite") as index:
+def opened(folder: Path, index_place: Path | str | None = None) -> Iterator[State]:
+    with open_log(folder / "log.sqlite") as log, open_index(index_place or folder / "index.sqlite") as index:
         yield State(log, index)
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
+def state(tmp_path: Path, index_place: Path | str) -> Iterator[State]:
     """Ten videos, judged by pair 1; every second one is positive."""
-    with opened(tmp_path) as made:
+    with opened(tmp_path, index_place) as made:
         made.log.publish([Event(f"v{number}", uri=f"/{number}.mp4", sha256=f"{number}") for number in range(10)])
         made.run(pair_1(), promote(made.index, 1, "1-ab"))
         yield made

@@ -1,4 +1,4 @@
-"""The six holes of the guard before epochs: each is open in the old one and closed in the present one."""
+"""The six holes of the guard before epochs: each is open in the old one and closed in the present one, on any store."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.vmp_world import NOW, POLICY, Pair, deployment, promote
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[IndexStore]:
-    with open_index(tmp_path / "index.sqlite") as opened:
+def index(index_place: Path | str) -> Iterator[IndexStore]:
+    with open_index(index_place) as opened:
         yield opened
 
 
@@ -163,10 +163,10 @@ def publish(log: EventLog, index: IndexStore, event: Event, pair: Pair, epoch: i
              revisions=Reviser(log, index, lambda: NOW, lambda: 0.0))  # fmt: skip
 
 
-def test_a_person_s_word_holds_until_the_content_changes(tmp_path: Path) -> None:
+def test_a_person_s_word_holds_until_the_content_changes(tmp_path: Path, index_place: Path | str) -> None:
     bad = Pair(base=lambda video: 0.9)
     event = Event("a", uri="/a.mp4", sha256="aa", title="x", views=1)
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         with pytest.raises(DataError, match="'a': not in the index"):
             override(log, index, "a", "live", "ana", "fine", NOW)
         publish(log, index, event, bad, promote(index, 1, "1-ab"))
@@ -219,10 +219,10 @@ def test_after_an_outage_the_index_is_that_of_a_run_without_one(tmp_path: Path, 
     assert {json.loads(cells[-1])["scores"]["icd"]["decided_by"] for cells in indexes[0]} == {"base", "mllm"}
 
 
-def test_while_the_mllm_is_down_it_is_tried_more_and_more_rarely(tmp_path: Path) -> None:
+def test_while_the_mllm_is_down_it_is_tried_more_and_more_rarely(tmp_path: Path, index_place: Path | str) -> None:
     pair, seconds = Pair(base=lambda video: 0.9), [0.0]
     pair.down = True
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         epoch = promote(index, 1, "1-ab")
         publish(log, index, Event("a", uri="/a.mp4"), pair, epoch)
         revisions, used = Reviser(log, index, lambda: NOW, lambda: seconds[0]), deployment(pair, epoch)
@@ -236,7 +236,7 @@ def test_while_the_mllm_is_down_it_is_tried_more_and_more_rarely(tmp_path: Path)
         assert revisions.spare(used, 8) == 1
 
 
-def test_a_replay_decides_at_the_same_time(tmp_path: Path) -> None:
+def test_a_replay_decides_at_the_same_time(tmp_path: Path, index_place: Path | str) -> None:
     from datetime import timedelta
 
     from coefvq.vmp.rules import parse_rules
@@ -246,7 +246,7 @@ def test_a_replay_decides_at_the_same_time(tmp_path: Path) -> None:
         'rules: [{name: old, when: [{field: age_hours, op: ">", value: 1}], then: removed}]\ndefault: remained', "r"
     )
     pair, later = Pair(), NOW + timedelta(hours=2)
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         log.publish([Event("a", published_at=NOW.isoformat())])
         for consumer, clock in (("vmp", NOW), ("replay", later), ("clock set back", NOW - timedelta(hours=1))):
             used = loop.FixedDeployment(deployment(pair, 1, by_rules(rules)))
