@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,17 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli import vmp_rescore
+from coefvq.cli import vmp_data, vmp_rescore
 from coefvq.cli.numbers import number
 from coefvq.cli.options import ByOption, JsonOption, ParamsOption, ReasonOption
+from coefvq.cli.vmp_data import describe
 from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE, load_params
-from coefvq.errors import ConfigError, DataError
+from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
-from coefvq.vmp.records import BatchReport, Event, IndexEntry
+from coefvq.vmp.records import BatchReport, Event
 from coefvq.vmp.state import LOG, open_state
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(vmp_rescore.app, name="rescore")
+app.add_typer(vmp_data.app)
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -129,21 +130,6 @@ def run(
     print_result(summary, as_json, [_counts(summary)])
 
 
-@app.command(epilog="Example: coefvq vmp get clip_0001 --json")
-def get(
-    video_id: Annotated[str, typer.Argument(help="Key in the index.")],
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what the index holds of one video; exit code 3 if it never held it."""
-    with open_state(state_folder(state, params), create=False) as (_, index):
-        entry = index.get(video_id)
-    if entry is None:
-        raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
-    print_result(asdict(entry), as_json, _describe(entry))
-
-
 @app.command(epilog="Example: coefvq vmp override clip_0001 --verdict removed --by ana --reason 'court order'")
 def override(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
@@ -164,7 +150,7 @@ def override(
     name, why = checked_person(by, reason)
     with open_state(state_folder(state, params), create=False) as (log, index):
         entry = pin(log, index, video_id, verdict, name, why, now())
-    print_result(asdict(entry), as_json, _describe(entry))
+    print_result(asdict(entry), as_json, describe(entry))
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
@@ -287,18 +273,3 @@ def _counts(report: dict[str, Any]) -> str:
         f"{report['removed']} removed, {report['ignored']} ignored; "
         f"{report['dead']} dead letters, {report['stale']} stale"
     )
-
-
-def _describe(entry: IndexEntry) -> list[str]:
-    version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}, epoch {entry.epoch}"
-    if entry.state == "deleted":
-        return [f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"]
-    if entry.override is not None:
-        word = entry.override
-        head = f"{entry.video_id}: {entry.state} by {word.by} at {word.at}: {word.reason} ({version})"
-    elif entry.state == "withdrawn":
-        head = f"{entry.video_id}: withdrawn with its pair, was {entry.verdict} by rule '{entry.rule}' ({version})"
-    else:
-        head = f"{entry.video_id}: {entry.state} by rule '{entry.rule}' ({version})"
-    # split at line feeds only: a title may hold other characters that end a line
-    return [head, *json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False).split("\n")]

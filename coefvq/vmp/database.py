@@ -57,7 +57,8 @@ class Database:
     """An open database; every error of its driver leaves as a DataError that names the place.
 
     ``name`` is what messages call it, ``discard`` how a person throws its contents away. ``begin`` are the statements
-    that begin a writing transaction and take the writers' lock.
+    that begin a writing transaction and take the writers' lock. ``rewrite`` stores what is there anew: the
+    files shrink, and what was deleted is in none of them.
     """
 
     place: str
@@ -66,6 +67,7 @@ class Database:
     connection: Connection
     begin: tuple[str, ...]
     named_errors: Callable[[], AbstractContextManager[None]]
+    rewrite: Callable[[], None]
 
     def query(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of one reading statement."""
@@ -124,7 +126,7 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     # IMMEDIATE: what the block reads cannot change before it writes
     database = Database(str(path), path.name, f"move {path.name}* away", connection, ("BEGIN IMMEDIATE",),
-                        partial(_named_errors, path))  # fmt: skip
+                        partial(_named_errors, path), partial(_rewrite, path, connection))  # fmt: skip
     try:
         _refuse_foreign(database)
         with _named_errors(path):
@@ -172,6 +174,14 @@ def _ensure_schema(database: Database, schema: Schema) -> None:
 
 def _schema_version(database: Database) -> int:
     return int(database.query("PRAGMA user_version")[0][0])
+
+
+def _rewrite(path: Path, connection: sqlite3.Connection) -> None:
+    with _named_errors(path):
+        connection.execute("VACUUM")
+        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if busy:
+        raise DataError(f"{path}: another process is reading it, so old pages stay in {path.name}-wal; run it again")
 
 
 @contextmanager

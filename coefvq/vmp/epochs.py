@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from coefvq.documents import parse_json
 from coefvq.errors import DataError
+from coefvq.vmp import feed
 from coefvq.vmp.database import Connection, Database
 
 
@@ -105,6 +106,7 @@ def _withdraw(connection: Connection, order: Order) -> bool:
     rows = connection.execute("SELECT epoch, bundles FROM deployments WHERE withdrawn = 0").fetchall()
     epochs = [epoch for epoch, bundles in rows if order.withdraws(bundles)]
     connection.executemany("UPDATE deployments SET withdrawn = 1 WHERE epoch = ?", [(epoch,) for epoch in epochs])
+    feed.mark_epochs(connection, epochs)  # their rows read as withdrawn from now on
     return bool(epochs)
 
 

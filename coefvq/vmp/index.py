@@ -16,12 +16,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from coefvq.documents import parse_json
 from coefvq.errors import DataError
-from coefvq.vmp import schema
+from coefvq.vmp import feed, schema, served
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.epochs import check_fence, issued
-from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, Override, SinkRow, Verdict
+from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,7 @@ class IndexStore:
 
     def get(self, video_id: str) -> IndexEntry | None:
         """Return the entry or tombstone of a video as a reader sees it, None if the index never had one."""
-        rows = self.database.query(
-            "SELECT state, verdict, rule, source_version, epoch, rank, bundle_version, decided_at, pinned, by, reason, "
-            "at, value, views FROM served WHERE video_id = ?",
-            (video_id,),
-        )
-        if not rows:
-            return None
-        state, verdict, rule, version, epoch, rank, bundle, decided, pinned, by, reason, at, text, views = rows[0]
-        override = None if pinned is None else Override(pinned, by, reason, at)
-        value = self._value(text, video_id)
-        if "views" in value and views is not None:
-            value["views"] = views
-        return IndexEntry(video_id, state, verdict, rule, version, epoch, rank, bundle, decided, override, value)
+        return served.get(self.database, video_id)
 
     def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
         """What is stored of each video that was seen before."""
@@ -115,7 +102,7 @@ class IndexStore:
         except (TypeError, ValueError) as error:
             place = f"{self.database.place} entry {video_id}: decided_at is {decided_at!r:.60}"
             raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
-        return Verdict(state, source_version, epoch, rank, views, when, self._value(text, video_id))
+        return Verdict(state, source_version, epoch, rank, views, when, served.value_of(self.database, text, video_id))
 
     def models(self) -> dict[int, dict[str, str]]:
         """Per epoch and issue the hash of what scores were made with; empty where an older schema did not say."""
@@ -144,12 +131,9 @@ class IndexStore:
         """Video id and scores of one issue, per video that is live or was removed by a rule."""
         rows = self.database.query("SELECT video_id, value FROM entries WHERE state != 'deleted' ORDER BY video_id")
         for video_id, value in rows:
-            found = self._value(value, video_id).get("scores", {}).get(issue)
+            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
             if found is not None:
                 yield str(video_id), found
-
-    def _value(self, text: str, video_id: str) -> Any:
-        return parse_json(text, f"{self.database.place} entry {video_id}", "restore the index from a copy")
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""
@@ -215,7 +199,7 @@ def _apply_row(connection: Connection, row: SinkRow, consumer: str) -> bool:
     """Write entry, audit row and dead letter of one event; True if the entry changed."""
     version = (row.video_id, row.source_version, row.epoch)
     connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
-    connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version))
+    ended = connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount
     changed = row.state is not None and _write_entry(connection, row)
     connection.execute(
         schema.WRITE_EFFECT,
@@ -230,6 +214,8 @@ def _apply_row(connection: Connection, row: SinkRow, consumer: str) -> bool:
         connection.execute(schema.SETTLE_DEAD_LETTER, version)
     connection.execute(schema.END_DUE, (row.video_id,))
     connection.execute(schema.SET_DUE, (row.video_id,))
+    if changed or ended:
+        feed.mark(connection, [row.video_id])
     return changed
 
 

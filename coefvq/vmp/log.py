@@ -50,6 +50,8 @@ _SCHEMA = (
         "CREATE UNIQUE INDEX versions ON events (video_id, source_version) WHERE kind != 'views'",
         "CREATE INDEX watched ON events (video_id, views)",
     ),
+    # where events may be missing because they were compacted or forgotten
+    ("CREATE TABLE cut (first INTEGER NOT NULL, last INTEGER NOT NULL)",),
 )
 
 
@@ -118,10 +120,13 @@ class EventLog:
         return [(str(video_id), str(uri)) for video_id, uri in self.database.query(query)]
 
     def last_offset(self) -> int:
-        """Offset of the newest event, 0 for an empty log."""
-        return self.database.whole(
-            self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0], "an offset"
-        )
+        """Offset of the newest event, also if it was forgotten since; 0 for an empty log."""
+        sql = "SELECT max(coalesce((SELECT max(offset) FROM events), 0), coalesce((SELECT max(last) FROM cut), 0))"
+        return self.database.whole(self.database.query(sql)[0][0], "an offset")
+
+    def was_cut(self, offset: int) -> bool:
+        """Whether the event at ``offset`` may be missing because it was compacted or forgotten."""
+        return bool(self.database.query("SELECT 1 FROM cut WHERE ? BETWEEN first AND last LIMIT 1", (offset,)))
 
     def state_id(self) -> str:
         """Id of the state this log belongs to, drawn when the log was made.

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from coefvq.errors import DataError
-from coefvq.vmp import schema
+from coefvq.vmp import feed, schema
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.log import EventLog, content_digest
@@ -45,6 +45,7 @@ def override(
             _end(connection, entry)
         else:
             _pin(connection, entry, _content(log, index, entry), (word, by, reason, now.isoformat()))
+        feed.mark(connection, [video_id])
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "remained"
         connection.execute(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,8 @@ def open_postgres(url: str, schema: Schema) -> Iterator[Database]:
     with errors():
         raw = psycopg.connect(url, autocommit=True, connect_timeout=int(BUSY_SECONDS))
     with closing(raw):
-        database = Database(redact(url), "the index", "empty its schema", _Translated(raw), ("BEGIN", _LOCK), errors)
+        database = Database(redact(url), "the index", "empty its schema", _Translated(raw), ("BEGIN", _LOCK), errors,
+                            partial(_rewrite, raw, schema, errors))  # fmt: skip
         with database.reading() as connection:
             connection.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
             connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
@@ -113,7 +114,7 @@ def _ensure_schema(database: Database, schema: Schema) -> None:
         with database.transaction() as connection:
             # read again: another process may have made the tables while this one waited for the lock
             found = _schema_version(database)
-            for statement in _tables(schema) if found == 0 else [one for step in schema[found:] for one in step]:
+            for statement in _made(schema) if found == 0 else [one for step in schema[found:] for one in step]:
                 connection.execute(_in_its_types(statement))
             if found == 0:
                 connection.execute(f"CREATE TABLE {_VERSION} (version BIGINT NOT NULL)")
@@ -130,13 +131,25 @@ def _schema_version(database: Database) -> int:
     return int(database.query(f"SELECT version FROM {_VERSION}")[0][0])  # noqa: S608
 
 
-def _tables(schema: Schema) -> list[str]:
-    """The tables, indexes and views that all steps end in: SQLite keeps the statements that make them."""
+def _made(schema: Schema) -> list[str]:
+    return [sql for _, _, sql in _objects(schema)]
+
+
+def _objects(schema: Schema) -> list[tuple[str, str, str]]:
+    """Kind, name and SQL of the tables, indexes and views that all steps end in: SQLite keeps what makes them."""
     with closing(sqlite3.connect(":memory:")) as connection:
         for statement in (one for step in schema for one in step):
             connection.execute(statement)
-        rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%'")
-        return [sql for (sql,) in rows]
+        sql = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%'"
+        return connection.execute(sql).fetchall()
+
+
+def _rewrite(raw: psycopg.Connection, schema: Schema, errors: Callable[[], AbstractContextManager[None]]) -> None:
+    """New files for our tables; the server's own log of changes and its backups are the operator's."""
+    with errors():
+        for kind, name, _ in _objects(schema):
+            if kind == "table":
+                raw.execute(f"VACUUM (FULL) {name}")
 
 
 def _in_its_types(statement: str) -> str:

@@ -7,6 +7,8 @@ check and a write.
 
 from __future__ import annotations
 
+from coefvq.vmp import feed
+
 _NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
 _FIRST = (
     """CREATE TABLE entries (
@@ -82,7 +84,7 @@ _THIRD = (
         LEFT JOIN overrides o ON o.video_id = e.video_id
         LEFT JOIN deployments d ON d.epoch = e.epoch""",
 )
-SCHEMA = (_FIRST, _SECOND, _THIRD)
+SCHEMA = (_FIRST, _SECOND, _THIRD, feed.TABLES)
 
 WRITE_ENTRY = """
     INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at)
@@ -101,10 +103,12 @@ SEE_VIDEO = """
             THEN excluded.seen_version ELSE videos.seen_version END,
         views = CASE WHEN coalesce(excluded.views, -1) > coalesce(videos.views, -1)
             THEN excluded.views ELSE videos.views END"""
+#: why an overtaken event failed is not kept: its video may have been forgotten meanwhile
 WRITE_EFFECT = """
     INSERT INTO effects (consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule,
         written, error)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+        CASE WHEN NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?3 AND seen_version > ?4) THEN ?11 END"""
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """
     INSERT INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)

@@ -70,6 +70,8 @@ def _check_positions(folder: Path, log: EventLog, index: IndexStore) -> None:
     name, discard = index.database.name, index.database.discard
     for consumer, offset, digest in index.positions():
         event = log.event_at(offset)
+        if event is None and log.was_cut(offset):
+            continue
         if event is None:
             raise _refusal(
                 folder,
