@@ -123,7 +123,7 @@ def run(
             once=once,
             poll_interval=poll_interval,
             consumer=consumer,
-            revisions=worker.reviser(log, index),
+            work=worker.work(log, index, mllm=True),
         )
         summary = {**totals, "offset": index.committed(consumer)}
     print_result(summary, as_json, [_counts(summary)])

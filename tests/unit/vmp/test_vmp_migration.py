@@ -14,19 +14,18 @@ from coefvq.errors import DataError
 from coefvq.vmp import loop
 from coefvq.vmp.epochs import issued
 from coefvq.vmp.records import Event, SinkRow
-from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.state import open_state
 from tests.old_vmp_state import as_version
-from tests.vmp_world import NOW, Pair, deployment, promote
+from tests.vmp_world import NOW, FixedDeployment, Pair, deployment, promote, work
 
 EVENTS = [Event(name, uri=f"/{name}.mp4", sha256=name * 8, views=7) for name in "abcd"]
 
 
 def run(folder: Path, pair: Pair, epoch: int) -> None:
     with open_state(folder) as (log, index):
-        used = loop.FixedDeployment(deployment(pair, epoch, bundle=pair.bundle))
+        used = FixedDeployment(deployment(pair, epoch, bundle=pair.bundle))
         loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
-                 clock=lambda: NOW, revisions=Reviser(log, index, lambda: NOW, lambda: 0.0))  # fmt: skip
+                 clock=lambda: NOW, work=work(log, index))  # fmt: skip
 
 
 @pytest.fixture(params=[1, 2])
@@ -136,5 +135,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 3"):
+    with pytest.raises(DataError, match="schema version 9, expected 4"):
         contents(state)
