@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from coefvq.vmp.records import Candidate, Decision, Undecided
 from coefvq.vmp.redecide import redecider
 from coefvq.vmp.retriever import Scorer
 from coefvq.vmp.revisions import Contents, Reviser
-from coefvq.vmp.rules import Rules, decide, load_rules
+from coefvq.vmp.rules import Rules, changes_at, decide, load_rules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHIPPED = load_rules()
@@ -42,6 +43,7 @@ def deployment(
     bundle: str = "1-ab",
     models: Mapping[str, str] | None = None,
     pending: Undecided = "hold",
+    rules: Rules = SHIPPED,
 ) -> Deployment:
     """One deployment over a scorer; a ``Pair`` brings its second stage, policy and bundle version."""
     if isinstance(scorer, Pair):
@@ -51,7 +53,8 @@ def deployment(
     parts = (decide or by_rules(), models or dict.fromkeys(known, "models"), redecider(known, bundles))
     if not isinstance(scorer, Pair):
         return Deployment(epoch, scorer, *parts)
-    return Deployment(epoch, scorer, *parts, SecondStage(known, bundles, scorer.ask), pending)
+    return Deployment(epoch, scorer, *parts, SecondStage(known, bundles, scorer.ask), pending,
+                      partial(changes_at, rules))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from coefvq.vmp.database import Database
 
 #: a longer time between two looks is no service
 LONGEST_STEP = 60.0
+_IDLE_STEP = 10.0
 _UNITS = {"s": 1.0, "second": 1.0, "h": 3600.0, "hour": 3600.0, "day": 86_400.0}
 
 
@@ -78,6 +79,12 @@ def set_limits(database: Database, limits: Limits) -> None:
 def get(database: Database) -> Budget:
     """The budget as of the last look."""
     return _read(database.connection)[0]
+
+
+def is_stale(database: Database, now: float) -> bool:
+    """Whether the clock of waiting has to move on although no task is there, so that the next one loses no time."""
+    known, at = _read(database.connection)
+    return known.limits.rate is not None and not 0.0 <= now - at < _IDLE_STEP
 
 
 def look(connection: sqlite3.Connection, now: float) -> Budget:

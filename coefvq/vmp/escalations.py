@@ -30,7 +30,7 @@ FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0
 
 
 class Escalations:
-    """Serves the queue of an index, in batches."""
+    """Serves the queue of an index, in batches; ``counts`` says how many videos were answered, or given up."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Escalations:
     ) -> None:
         self._contents, self._index, self._now, self._monotonic = contents, index, now, monotonic
         self._pending = Pending(index.database, owner())
+        self.counts = {"answered": 0, "expired": 0, "stand_ins": 0}
         self._silence, self._delay, self._not_before = "", FIRST_RETRY_SECONDS, float("-inf")
 
     def urgent(self, deployment: Deployment, limit: int) -> int:
@@ -89,6 +90,7 @@ class Escalations:
 
         if rows or cases.void or mute:
             self._index.revise(rows, MLLM, also=also)
+        self.counts["answered"] += len(cases.ready) - len(mute)
         if replies:
             self._note(next((reply.silence for reply in replies.values() if reply.silence), ""))
         return len(cases.void) + len(cases.ready) - len(mute)
@@ -119,6 +121,7 @@ class Escalations:
             pending.silence(connection, [case.task for case in cases.ready])
 
         self._index.revise([row for row in rows if row is not None], OUTAGE, also=also)
+        self.counts["stand_ins"] += len(rows)
         return len(tasks)
 
     def _expire(self, deployment: Deployment, limit: int) -> int:
@@ -136,6 +139,7 @@ class Escalations:
             pending.shed_to_audit(connection, [case.task for case in drawn])
 
         self._index.revise([row for row in rows if row is not None], EXPIRED, also=also)
+        self.counts["expired"] += len(rows)
         return len(tasks)
 
     def _sort(self, tasks: Sequence[Task], deployment: Deployment) -> Cases:

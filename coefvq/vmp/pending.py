@@ -50,6 +50,8 @@ class Pending:
 
     def lease(self, epoch: int, limit: int, now: float) -> list[Task]:
         """The next tasks that a worker of ``epoch`` may ask the MLLM about, as many as the budget gives; now taken."""
+        if not self.database.query("SELECT 1 FROM pending LIMIT 1") and not budget.is_stale(self.database, now):
+            return []  # an idle worker writes next to nothing
         with self.database.transaction() as connection:
             self._free_the_dead(connection)
             lanes = {lane: self._next(connection, lane, epoch, limit, now) for lane in (AUDIT, LIVE, CAMPAIGN)}
