@@ -63,57 +63,64 @@ def parse_rate(text: str) -> float:
 def set_limits(database: Database, limits: Limits) -> None:
     """Make these the limits of the index; they hold for all its workers and for the tasks that wait."""
     with database.transaction() as connection:
-        connection.execute(
-            "UPDATE budget SET rate = ?, burst = ?, max_wait = ?, tokens = min(tokens, ?)",
-            (limits.rate, limits.burst, limits.max_wait, limits.burst),
-        )
+        known, at = read(connection)
+        _write(connection, Budget(limits, min(known.tokens, limits.burst), known.clock, known.served), at)
         if limits.max_wait is None:
             connection.execute("UPDATE pending SET deadline = NULL")
         else:
             connection.execute(
-                "UPDATE pending SET deadline = (SELECT clock FROM budget) + ? WHERE deadline IS NULL",
-                (limits.max_wait,),
+                "UPDATE pending SET deadline = ? WHERE deadline IS NULL", (known.clock + limits.max_wait,)
             )
 
 
 def get(database: Database) -> Budget:
     """The budget as of the last look."""
-    return _read(database.connection)[0]
+    return read(database.connection)[0]
 
 
 def is_stale(database: Database, now: float) -> bool:
     """Whether the clock of waiting has to move on although no task is there, so that the next one loses no time."""
-    known, at = _read(database.connection)
+    known, at = read(database.connection)
     return known.limits.rate is not None and not 0.0 <= now - at < _IDLE_STEP
 
 
 def look(connection: sqlite3.Connection, now: float) -> Budget:
     """Fill the bucket up to ``now`` (unix time) and move the clock of waiting; call inside a transaction."""
-    known, at = _read(connection)
+    known, at = read(connection)
     step = max(0.0, now - at)  # a clock that was set back fills nothing
     tokens = min(known.limits.burst, known.tokens + step * (known.limits.rate or 0.0))
-    clock = known.clock + min(step, LONGEST_STEP)
-    connection.execute("UPDATE budget SET tokens = ?, clock = ?, at = ?", (tokens, clock, now))
-    return Budget(known.limits, tokens, clock, known.served)
+    found = Budget(known.limits, tokens, known.clock + min(step, LONGEST_STEP), known.served)
+    _write(connection, found, now)
+    return found
 
 
 def spend(connection: sqlite3.Connection, calls: int) -> None:
-    """Take calls from the bucket."""
-    if calls:
-        connection.execute(
-            "UPDATE budget SET served = served + ?, tokens = CASE WHEN rate IS NULL THEN tokens ELSE tokens - ? END",
-            (calls, calls),
-        )
+    """Take calls from the bucket; below 0 they are put back."""
+    known, at = read(connection)
+    tokens = known.tokens if known.limits.rate is None else known.tokens - calls
+    _write(connection, Budget(known.limits, tokens, known.clock, known.served + calls), at)
 
 
 def stop_the_clock(database: Database, now: float) -> None:
     """The MLLM is down: what passes until ``now`` makes no task wait too long."""
     with database.transaction() as connection:
-        connection.execute("UPDATE budget SET at = ?", (now,))
+        _write(connection, read(connection)[0], now)
 
 
-def _read(connection: sqlite3.Connection) -> tuple[Budget, float]:
-    rate, burst, max_wait, tokens, clock, served, at = connection.execute(
-        "SELECT rate, burst, max_wait, tokens, clock, served, at FROM budget"
-    ).fetchone()
+def read(connection: sqlite3.Connection) -> tuple[Budget, float]:
+    """The budget and the time of the last look; an index that never had one is free."""
+    row = connection.execute("SELECT rate, burst, max_wait, tokens, clock, served, at FROM budget").fetchone()
+    if row is None:
+        return Budget(Limits(), 0.0, 0.0, 0), 0.0
+    rate, burst, max_wait, tokens, clock, served, at = row
     return Budget(Limits(rate, burst, max_wait), tokens, clock, served), at
+
+
+def _write(connection: sqlite3.Connection, found: Budget, at: float) -> None:
+    limits = found.limits
+    connection.execute(
+        "INSERT INTO budget (one, rate, burst, max_wait, tokens, clock, served, at) VALUES (1, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (one) DO UPDATE SET rate = excluded.rate, burst = excluded.burst, max_wait = excluded.max_wait, "
+        "tokens = excluded.tokens, clock = excluded.clock, served = excluded.served, at = excluded.at",
+        (limits.rate, limits.burst, limits.max_wait, found.tokens, found.clock, found.served, at),
+    )

@@ -91,7 +91,8 @@ class Pending:
     def waiting(self) -> Waiting:
         """How much there is to do."""
         sql = (
-            "SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(lane = 0), 0), coalesce(sum(silent), 0), "
+            "SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(CASE WHEN lane = 0 THEN 1 ELSE 0 END), 0), "
+            "coalesce(sum(silent), 0), "
             "min(CASE WHEN enqueued > 0 THEN enqueued END) FROM pending"
         )
         return Waiting(*self.database.query(sql)[0])
@@ -171,10 +172,11 @@ def effective_threshold(connection: sqlite3.Connection) -> float | None:
 
     It is the score at that place in the queue that the budget reaches within its limit of waiting.
     """
-    rate, max_wait = connection.execute("SELECT rate, max_wait FROM budget").fetchone()
-    if rate is None or max_wait is None:
+    limits = budget.read(connection)[0].limits
+    if limits.rate is None or limits.max_wait is None:
         return None
     found = connection.execute(
-        "SELECT priority FROM pending WHERE lane = 1 ORDER BY priority DESC LIMIT 1 OFFSET ?", (int(rate * max_wait),)
+        "SELECT priority FROM pending WHERE lane = 1 ORDER BY priority DESC LIMIT 1 OFFSET ?",
+        (int(limits.rate * limits.max_wait),),
     ).fetchone()
     return None if found is None else float(found[0])

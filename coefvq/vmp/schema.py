@@ -8,6 +8,8 @@ check and a write.
 from __future__ import annotations
 
 _NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
+#: SQLite takes any name; elsewhere REAL has four bytes
+_FLOAT = "DOUBLE PRECISION"
 _FIRST = (
     """CREATE TABLE entries (
         video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
@@ -84,26 +86,25 @@ _THIRD = (
 )
 _FOURTH = (
     # one MLLM task per video; scores: what the base model said, '' where it has to be asked first
-    """CREATE TABLE pending (
+    f"""CREATE TABLE pending (
         video_id TEXT PRIMARY KEY, source_version INTEGER NOT NULL, epoch INTEGER NOT NULL, views INTEGER,
-        lane INTEGER NOT NULL CHECK (lane IN (0, 1, 2)), priority REAL NOT NULL, calls INTEGER NOT NULL,
+        lane INTEGER NOT NULL CHECK (lane IN (0, 1, 2)), priority {_FLOAT} NOT NULL, calls INTEGER NOT NULL,
         drawn INTEGER NOT NULL DEFAULT 0, shed INTEGER NOT NULL DEFAULT 0, silent INTEGER NOT NULL DEFAULT 0,
-        scores TEXT NOT NULL, enqueued REAL NOT NULL, deadline REAL, owner TEXT, leased_until REAL)""",
+        scores TEXT NOT NULL, enqueued {_FLOAT} NOT NULL, deadline {_FLOAT}, owner TEXT, leased_until {_FLOAT})""",
     "CREATE INDEX pending_by_priority ON pending (lane, priority DESC, enqueued)",
     "CREATE INDEX pending_by_deadline ON pending (deadline) WHERE deadline IS NOT NULL",
     "CREATE INDEX pending_by_owner ON pending (owner) WHERE owner IS NOT NULL",
-    # one row: what the MLLM may cost; clock: seconds in which tasks were served, at: unix time of the last look
-    """CREATE TABLE budget (
-        one INTEGER PRIMARY KEY CHECK (one = 1), rate REAL, burst REAL NOT NULL DEFAULT 1, max_wait REAL,
-        tokens REAL NOT NULL DEFAULT 0, at REAL NOT NULL DEFAULT 0, clock REAL NOT NULL DEFAULT 0,
+    # one row at most: what the MLLM may cost; clock: seconds in which tasks were served, at: unix time of the last look
+    f"""CREATE TABLE budget (
+        one INTEGER PRIMARY KEY CHECK (one = 1), rate {_FLOAT}, burst {_FLOAT} NOT NULL DEFAULT 1, max_wait {_FLOAT},
+        tokens {_FLOAT} NOT NULL DEFAULT 0, at {_FLOAT} NOT NULL DEFAULT 0, clock {_FLOAT} NOT NULL DEFAULT 0,
         served INTEGER NOT NULL DEFAULT 0)""",
-    "INSERT INTO budget (one) VALUES (1)",
     "ALTER TABLE entries ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE effects ADD COLUMN routes TEXT",
-    "ALTER TABLE effects ADD COLUMN effective REAL",
-    "ALTER TABLE effects ADD COLUMN waited REAL",
+    f"ALTER TABLE effects ADD COLUMN effective {_FLOAT}",
+    f"ALTER TABLE effects ADD COLUMN waited {_FLOAT}",
     # when a rule on the age of a video may decide otherwise; unix time
-    "CREATE TABLE recheck (video_id TEXT PRIMARY KEY, at REAL NOT NULL)",
+    f"CREATE TABLE recheck (video_id TEXT PRIMARY KEY, at {_FLOAT} NOT NULL)",
     "CREATE INDEX recheck_by_time ON recheck (at)",
     # what waited for an MLLM that was down waits in the queue from now on
     "INSERT INTO pending (video_id, source_version, epoch, views, lane, priority, calls, silent, scores, enqueued) "
@@ -196,8 +197,8 @@ WRITE_TASK = """
             ELSE excluded.enqueued END,
         deadline = CASE WHEN pending.source_version = excluded.source_version THEN pending.deadline
             ELSE excluded.deadline END,
-        lane = CASE WHEN pending.source_version = excluded.source_version THEN min(pending.lane, excluded.lane)
-            ELSE excluded.lane END,
+        lane = CASE WHEN pending.source_version = excluded.source_version AND pending.lane < excluded.lane
+            THEN pending.lane ELSE excluded.lane END,
         priority = excluded.priority, calls = excluded.calls, drawn = excluded.drawn, shed = excluded.shed,
         silent = 0, scores = excluded.scores, owner = NULL, leased_until = NULL
     WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1))
