@@ -185,6 +185,8 @@ def describe(entry: IndexEntry) -> list[str]:
     if entry.override is not None:
         word = entry.override
         head = f"{entry.video_id}: {entry.state} by {word.by} at {word.at}: {word.reason} ({version})"
+    elif entry.state == "held":
+        head = f"{entry.video_id}: held until the MLLM answers, by the base model so far ({version})"
     elif entry.state == "withdrawn":
         head = f"{entry.video_id}: withdrawn with its pair, was {entry.verdict} by rule '{entry.rule}' ({version})"
     else:

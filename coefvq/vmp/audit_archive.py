@@ -22,7 +22,7 @@ FOLDER, _UNFINISHED = "audit", ".unfinished"
 _ROWS_PER_FILE = 200_000
 _COLUMNS = (
     "number, consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule, written, error, "
-    "applied_at"
+    "applied_at, routes, effective, waited"
 )
 _REMEDY = "restore it from a copy, or delete it: its audit rows are lost then"
 

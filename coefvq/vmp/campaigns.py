@@ -18,7 +18,7 @@ _COLUMNS = "number, state, epoch, phase, cursor, total, scored, decided, changed
 #: rows of older epochs, and verdicts of an outage; phase 0 are those of withdrawn pairs, phase 1 the others
 _OLD = """
     FROM entries e LEFT JOIN deployments d ON d.epoch = e.epoch
-    WHERE e.state != 'deleted' AND (e.epoch < :epoch OR e.rank < 2)"""
+    WHERE e.state != 'deleted' AND (e.epoch < :epoch OR e.rank IN (0, 1))"""
 
 
 class OvertakenError(Exception):

@@ -20,6 +20,7 @@ from coefvq.errors import DataError
 from coefvq.vmp import feed, schema, served
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.epochs import check_fence, issued
+from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
 
 
@@ -112,20 +113,18 @@ class IndexStore:
         """Videos that were watched more often than at their verdict; dead letters are retried as such."""
         sql = (
             "SELECT video_id FROM due WHERE video_id NOT IN (SELECT video_id FROM dead_letters) "
-            "ORDER BY video_id LIMIT ?"
+            # its task will be answered at the views of then
+            "AND video_id NOT IN (SELECT video_id FROM pending) ORDER BY video_id LIMIT ?"
         )
         return [name for (name,) in self.database.query(sql, (limit,))]
 
-    def provisional(self, limit: int) -> list[str]:
-        """Videos that were judged, or held, while the MLLM was down."""
+    def aged(self, now: float, limit: int) -> list[str]:
+        """Videos whose verdict a rule on their age may change by ``now`` (unix time), longest due first."""
         sql = (
-            "SELECT video_id FROM entries WHERE rank = 1 "
-            # a clip that cannot be read by now is no longer the MLLM's matter, and would be tried for ever
-            "AND video_id NOT IN (SELECT video_id FROM dead_letters WHERE held = 0) "
-            "UNION SELECT video_id FROM dead_letters WHERE held = 1 "
-            "ORDER BY video_id LIMIT ?"
+            "SELECT video_id FROM recheck WHERE at <= ? AND video_id NOT IN (SELECT video_id FROM pending) "
+            "ORDER BY at, video_id LIMIT ?"
         )
-        return [name for (name,) in self.database.query(sql, (limit,))]
+        return [name for (name,) in self.database.query(sql, (now, limit))]
 
     def scores(self, issue: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Video id and scores of one issue, per video that is live or was removed by a rule."""
@@ -190,28 +189,34 @@ def _postgres(url: str) -> AbstractContextManager[Database]:
 
 def _apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
     """Write all rows; which of them changed their entry."""
-    if rows:
-        check_fence(connection, min(row.epoch for row in rows))
-    return [_apply_row(connection, row, consumer) for row in rows]
+    if not rows:
+        return []
+    check_fence(connection, min(row.epoch for row in rows))
+    effective = effective_threshold(connection)
+    return [_apply_row(connection, row, consumer, effective) for row in rows]
 
 
-def _apply_row(connection: Connection, row: SinkRow, consumer: str) -> bool:
-    """Write entry, audit row and dead letter of one event; True if the entry changed."""
+def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: float | None) -> bool:
+    """Write entry, audit row, MLLM task and dead letter of one event; True if the entry changed."""
     version = (row.video_id, row.source_version, row.epoch)
     connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
     ended = connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount
     changed = row.state is not None and _write_entry(connection, row)
     connection.execute(
         schema.WRITE_EFFECT,
-        (consumer, row.offset, *version, row.rank, row.bundle_version, row.outcome, row.rule, changed, row.error),
-    )
+        (consumer, row.offset, *version, row.rank, row.bundle_version, row.outcome, row.rule, changed, row.error,
+         row.routes, effective, row.waited),
+    )  # fmt: skip
     if row.error is not None:
         connection.execute(
             schema.WRITE_DEAD_LETTER,
             (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
         )
-    elif row.judged:
+    elif row.judged and row.task is None:
         connection.execute(schema.SETTLE_DEAD_LETTER, version)
+    if row.judged:
+        _write_task(connection, row)
+        _write_recheck(connection, row)
     connection.execute(schema.END_DUE, (row.video_id,))
     connection.execute(schema.SET_DUE, (row.video_id,))
     if changed or ended:
@@ -223,9 +228,25 @@ def _write_entry(connection: Connection, row: SinkRow) -> bool:
     cursor = connection.execute(
         schema.WRITE_ENTRY,
         (row.video_id, row.state, row.rule, row.source_version, row.epoch, row.rank, row.views, row.bundle_version,
-         row.value, row.decided_at),
+         row.value, row.decided_at, row.held),
     )  # fmt: skip
     return cursor.rowcount == 1
+
+
+def _write_task(connection: Connection, row: SinkRow) -> None:
+    """The MLLM's task of a base verdict, in the same transaction; what is decided needs none."""
+    connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
+    if row.task is not None:
+        write_task(connection, row.task)
+    elif row.final:
+        connection.execute(schema.END_TASK, (row.video_id, row.source_version, row.epoch, row.views))
+
+
+def _write_recheck(connection: Connection, row: SinkRow) -> None:
+    if row.recheck_at is None:
+        connection.execute(schema.END_RECHECK, (row.video_id, row.source_version))
+    else:
+        connection.execute(schema.WRITE_RECHECK, (row.video_id, row.recheck_at, row.source_version))
 
 
 def _report(rows: Sequence[SinkRow], written: Sequence[bool], offset: int) -> BatchReport:

@@ -51,7 +51,7 @@ def override(
         connection.execute(
             schema.WRITE_EFFECT,
             (OVERRIDE, 0, video_id, entry.source_version, entry.epoch, entry.rank, entry.bundle_version, outcome, said,
-             True, None),
+             True, None, None, None, None),
         )  # fmt: skip
     found = index.get(video_id)
     return entry if found is None else found

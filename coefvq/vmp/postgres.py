@@ -52,6 +52,7 @@ def open_postgres(url: str, schema: Schema) -> Iterator[Database]:
     errors = partial(_named_errors, redact(url))
     with errors():
         raw = psycopg.connect(url, autocommit=True, connect_timeout=int(BUSY_SECONDS))
+    raw.adapters.register_loader("numeric", _number_loader())
     with closing(raw):
         database = Database(redact(url), "the index", "empty its schema", _Translated(raw), ("BEGIN", _LOCK), errors,
                             partial(_rewrite, raw, schema, errors))  # fmt: skip
@@ -60,6 +61,19 @@ def open_postgres(url: str, schema: Schema) -> Iterator[Database]:
             connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
         _ensure_schema(database, schema)
         yield database
+
+
+def _number_loader() -> type[psycopg.adapt.Loader]:
+    from psycopg.adapt import Loader
+
+    class Number(Loader):
+        """Sums of whole numbers arrive as ``numeric``."""
+
+        def load(self, data: bytes | bytearray | memoryview) -> int | float:
+            text = bytes(data).decode("ascii")
+            return float(text) if "." in text else int(text)
+
+    return Number
 
 
 class _Translated:

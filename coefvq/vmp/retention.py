@@ -20,10 +20,10 @@ from coefvq.vmp import audit_archive, feed, schema
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.log import EventLog
-from coefvq.vmp.records import Event
+from coefvq.vmp.records import FULL, Event
 
 #: tables with rows of a video beside ``entries`` and ``videos``
-_OF_A_VIDEO = ("overrides", "due", "dead_letters")
+_OF_A_VIDEO = ("overrides", "due", "dead_letters", "pending", "recheck")
 _EVENTS_PER_STEP = 100_000
 
 
@@ -212,7 +212,8 @@ def _forget_entry(connection: Connection, video_id: str, version: int, now: date
     version = version or (0 if seen is None else seen[0])
     connection.execute(schema.SEE_VIDEO, (video_id, version, None))
     connection.execute(
-        schema.WRITE_ENTRY, (video_id, "deleted", "deleted", version, epoch, 2, None, "", "{}", now.isoformat())
+        schema.WRITE_ENTRY,
+        (video_id, "deleted", "deleted", version, epoch, FULL, None, "", "{}", now.isoformat(), False),
     )
     feed.mark(connection, [video_id])
     return rows

@@ -115,6 +115,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp override": ("clip0",),
     "vmp publish": ("near.csv",),
     "vmp run": ("--once",),
+    "vmp mllm": ("--once",),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "vmp override": ["a"],
     "vmp publish": ["--delete", "a"],
     "vmp run": ["--once"],
+    "vmp mllm": ["--once"],
 }
 
 
