@@ -17,8 +17,9 @@ from coefvq.config import MediaLimits
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import CoefVQError, MLLMUnavailableError
 from coefvq.inference.decisions import Answers, Decisions, decide, route
-from coefvq.inference.scores import Scores, score_clips
-from coefvq.inference.settings import Recorded, load_for_scoring
+from coefvq.inference.score_cache import ScoreCache, score_key
+from coefvq.inference.scores import Failed, Scores, head_scores
+from coefvq.inference.settings import Recorded, load_for_scoring, model_key
 from coefvq.inference.stages import decided_row, first_stage
 from coefvq.models.memo import Memo
 from coefvq.records import ScoredVideo, VideoInput
@@ -29,6 +30,22 @@ if TYPE_CHECKING:
 
 #: videos that are scored together: outputs of towers that several models share are kept for so many (2 MB each)
 GROUP = 128
+
+
+@dataclass(frozen=True)
+class KnownScores:
+    """What a pair's models said before; ``base`` and ``mllm`` name their files and settings."""
+
+    cache: ScoreCache
+    base: str
+    mllm: str
+
+    def keys(self, videos: Sequence[VideoInput], *, mllm: bool) -> list[str | None]:
+        """A key per video; None where the clip's hash is not known."""
+        from coefvq.models.dataset import text_of
+
+        model = self.mllm if mllm else self.base
+        return [None if video.sha256 is None else score_key(model, video.sha256, text_of(video)) for video in videos]
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class PairScorer:
     batch_size: int = 32
     audit: AuditSample | None = None
     memo: Memo = field(default_factory=Memo)
+    known: KnownScores | None = None
 
     @classmethod
     def from_folders(
@@ -69,15 +87,17 @@ class PairScorer:
         from coefvq.models.shared import TowerPool
 
         shared = TowerPool() if towers is None else towers
+        place = cache or default_cache()
         return cls(
             issue=issue,
             bundle_version=bundle_version,
             base=load_for_scoring(base_dir, how.scoring, shared),
             mllm=load_for_scoring(mllm_dir, how.scoring, shared),
             policy=CascadePolicy.from_dict(policy),
-            cache=cache or default_cache(),
+            cache=place,
             limits=how.limits,
             memo=shared.memo,
+            known=KnownScores(ScoreCache(place), model_key(base_dir, how.scoring), model_key(mllm_dir, how.scoring)),
         )
 
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
@@ -110,7 +130,7 @@ class PairScorer:
         store = self._store()
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
-        base = score_clips(self.base, videos, store, errors.__setitem__, self.batch_size)
+        base = self._scored(self.base, videos, store, errors.__setitem__)
         rows = {index: self._undecided(videos[index], None, str(error)) for index, error in errors.items()}
         good = [index for index in range(len(videos)) if index not in rows]
         rows.update(zip(good, rows_of([videos[index] for index in good], base[good], store), strict=True))
@@ -137,19 +157,35 @@ class PairScorer:
         """Show the videos at ``indices`` to the MLLM."""
         scores, errors = np.full(len(videos), np.nan), dict[int, CoefVQError]()
         try:
-            scores[indices] = score_clips(
+            scores[indices] = self._scored(
                 self.mllm,
                 [videos[index] for index in indices],
                 # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
                 replace(store, spec=self.mllm.config.media),
                 lambda at, error: errors.update({indices[at]: error}),
-                self.batch_size,
-                self.issue,
-                self.memo if len(self.mllm.config.issues) > 1 else None,
             )
         except MLLMUnavailableError as error:
             return Answers(scores, errors, str(error) or "no reason given")
         return Answers(scores, errors)
+
+    def _scored(self, model: Classifier, videos: Sequence[VideoInput], store: ClipStore, failed: Failed) -> Scores:
+        """Scores [n] of the pair's issue; what is known of a clip is not computed again."""
+        from coefvq.models.heads import head_of
+
+        issues, memo = model.config.issues, self.memo if len(model.config.issues) > 1 else None
+
+        def compute(missing: list[int]) -> Scores:
+            chosen = [videos[index] for index in missing]
+            return head_scores(
+                model, chosen, store, lambda at, error: failed(missing[at], error), self.batch_size, memo
+            )
+
+        # a base model has one head, whatever its issue is called here
+        head = head_of(issues, self.issue if model is self.mllm else None)
+        if self.known is None:
+            return compute(list(range(len(videos))))[:, head]
+        keys = self.known.keys(videos, mllm=model is self.mllm)
+        return self.known.cache.fill(keys, len(issues), compute)[:, head]
 
     def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:
         if index in decisions.errors:
