@@ -34,6 +34,8 @@ _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COL
 
 
 _AFTER_THIRD = (
+    "DROP TABLE changes", "DROP TABLE feed", "DROP TABLE audit_draws", "DROP TABLE audit_strata",
+    "DROP TABLE audit_labels",
     "DROP VIEW served", "DROP TABLE pending", "DROP TABLE budget", "DROP INDEX recheck_by_time", "DROP TABLE recheck",
     "ALTER TABLE entries DROP COLUMN held", "ALTER TABLE effects DROP COLUMN routes",
     "ALTER TABLE effects DROP COLUMN effective", "ALTER TABLE effects DROP COLUMN waited",

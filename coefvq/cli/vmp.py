@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli import vmp_data, vmp_mllm, vmp_rescore
+from coefvq.cli import vmp_audit, vmp_data, vmp_mllm, vmp_rescore
 from coefvq.cli.numbers import number
 from coefvq.cli.options import (
     BudgetOption,
@@ -46,9 +46,6 @@ from coefvq.vmp.pending import Pending
 from coefvq.vmp.records import BatchReport, Event
 from coefvq.vmp.state import LOG, open_state
 
-if TYPE_CHECKING:
-    from coefvq.vmp.audit import StreamAudit
-
 app = typer.Typer(
     help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
     no_args_is_help=True,
@@ -56,6 +53,7 @@ app = typer.Typer(
 
 app.add_typer(vmp_rescore.app, name="rescore")
 app.add_typer(vmp_data.app)
+app.add_typer(vmp_audit.app, name="audit")
 app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
 
 
@@ -221,39 +219,6 @@ def dead_letters(
     for letter in letters:
         table.add_row(*map(cell, (letter.video_id, letter.source_version, letter.failed_at, letter.reason)))
     print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
-
-
-@app.command(epilog="Example: coefvq vmp audit --issue icd --labels reviewed.csv --json")
-def audit(
-    issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
-    labels: Annotated[Path, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")],
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Estimate recall in production from audited videos: rows of the index plus labels people gave.
-
-    Needs `vmp run --audit-rate`. Label all audited videos, and all (or a random part of) the escalated ones.
-    """
-    from coefvq.vmp.audit import audit_stream, read_labels
-
-    known = read_labels(labels, issue)
-    with open_state(state_folder(state, params), create=False) as (_, index):
-        found = audit_stream(issue, index.scores(issue), known)
-    print_result(asdict(found), as_json, _describe_audit(found))
-
-
-def _describe_audit(found: StreamAudit) -> list[str]:
-    result = found.estimate
-    rows = ", ".join(f"{found.rows[kind]} {kind} ({found.labels.get(kind, 0)} labelled)" for kind in found.rows)
-    left_out = f"; {found.unlogged} filtered out before the audit began are left out" if found.unlogged else ""
-    return [
-        f"{found.issue}: recall {100 * result.recall.value:.1f} %, 95 % interval {100 * result.recall.low:.1f} to "
-        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})",
-        f"positives found {result.found.value:.0f}, missed {result.missed.value:.0f} "
-        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen",
-        f"{rows}{left_out}",
-    ]
 
 
 def _read_with_progress(source: Path, root: Path | None, log: Path, columns: Mapping[str, str]) -> list[Event]:

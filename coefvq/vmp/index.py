@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,20 @@ class IndexStore:
         )
         return [name for (name,) in self.database.query(sql, (now, limit))]
 
-    def scores(self, issue: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Video id and scores of one issue, per video that is live or was removed by a rule."""
-        rows = self.database.query("SELECT video_id, value FROM entries WHERE state != 'deleted' ORDER BY video_id")
+    def scores(
+        self, issue: str, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Video id and scores of one issue, per video that is live or was removed by a rule.
+
+        ``since`` and ``until`` (not included) bound the time of the verdict.
+        """
+        low = "" if since is None else since.astimezone(UTC).isoformat()
+        high = "9999" if until is None else until.astimezone(UTC).isoformat()
+        rows = self.database.query(
+            "SELECT video_id, value FROM entries WHERE state != 'deleted' AND coalesce(decided_at, '') >= ? "
+            "AND coalesce(decided_at, '') < ? ORDER BY video_id",
+            (low, high),
+        )
         for video_id, value in rows:
             found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
             if found is not None:

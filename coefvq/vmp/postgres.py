@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -87,35 +87,41 @@ class _Translated:
         return not self._raw.closed and self._raw.info.transaction_status != 0
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> psycopg.Cursor[Any]:
-        return self._raw.execute(translate(sql), _bound(sql, parameters))
+        theirs, order = translate(sql)
+        return self._raw.execute(theirs, _bound(parameters, order))
 
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> psycopg.Cursor[Any]:
         cursor = self._raw.cursor()
-        cursor.executemany(translate(sql), [_bound(sql, one) for one in parameters])
+        theirs, order = translate(sql)
+        cursor.executemany(theirs, [_bound(one, order) for one in parameters])
         return cursor
 
 
 @lru_cache(maxsize=256)
-def translate(sql: str) -> str:
-    """One statement of the stores in the words of PostgreSQL and psycopg."""
+def translate(sql: str) -> tuple[str, tuple[int, ...]]:
+    """One statement of the stores in the words of PostgreSQL and psycopg, and the places of its numbered parameters.
+
+    ``?1`` becomes a parameter of its own wherever it stands: PostgreSQL gives each one type.
+    """
+    order: list[int] = []
 
     def word(match: re.Match[str]) -> str:
         literal, number, name, offset = match.groups()
         if literal is not None:
             return literal.replace("%", "%%")
-        if number is not None:
-            return f"%(p{number})s" if number else "%s"
-        return f"%({name})s" if name else '"offset"' if offset else "%%"
+        if number:
+            order.append(int(number) - 1)
+        return "%s" if number is not None else f"%({name})s" if name else '"offset"' if offset else "%%"
 
-    return _TOKEN.sub(word, sql)
+    return _TOKEN.sub(word, sql), tuple(order)
 
 
-def _bound(sql: str, parameters: Parameters) -> Parameters:
-    """Truth values as numbers, as SQLite stores them; values of ``?1`` by name."""
+def _bound(parameters: Parameters, order: Sequence[int]) -> Parameters:
+    """Truth values as numbers, as SQLite stores them; values of numbered parameters as often as they are used."""
     if isinstance(parameters, Mapping):
         return {name: _number(value) for name, value in parameters.items()}
     values = [_number(value) for value in parameters]
-    return {f"p{number}": value for number, value in enumerate(values, start=1)} if "?1" in sql else values
+    return [values[place] for place in order] if order else values
 
 
 def _number(value: Any) -> Any:

@@ -205,7 +205,7 @@ def _forget_entry(connection: Connection, video_id: str, version: int, now: date
     seen = connection.execute("SELECT seen_version FROM videos WHERE video_id = ?", (video_id,)).fetchone()
     if version and seen is not None and seen[0] > version:
         raise DataError(f"video '{video_id}': published again meanwhile; if that shall go too, run `vmp forget` again")
-    for table in ("entries", "videos", *_OF_A_VIDEO):
+    for table in ("entries", "videos", "audit_labels", *_OF_A_VIDEO):
         connection.execute(f"DELETE FROM {table} WHERE video_id = ?", (video_id,))  # noqa: S608
     rows = connection.execute("DELETE FROM effects WHERE video_id = ?", (video_id,)).rowcount
     epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments").fetchone()[0]

@@ -130,7 +130,19 @@ _FOURTH = (
         LEFT JOIN overrides o ON o.video_id = e.video_id
         LEFT JOIN deployments d ON d.epoch = e.epoch""",
 )
-SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES))
+_AUDIT = (
+    # which videos people were asked to label (coefvq/vmp/audit_draws.py)
+    """CREATE TABLE audit_draws (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, issue TEXT NOT NULL, since TEXT, until TEXT, seed INTEGER NOT NULL,
+        drawn_at TEXT NOT NULL, imported_at TEXT)""",
+    """CREATE TABLE audit_strata (
+        draw INTEGER NOT NULL, bundle TEXT NOT NULL, kind TEXT NOT NULL, videos INTEGER NOT NULL,
+        labels INTEGER NOT NULL, PRIMARY KEY (draw, bundle, kind))""",
+    f"""CREATE TABLE audit_labels (
+        draw INTEGER NOT NULL, video_id TEXT NOT NULL, bundle TEXT NOT NULL, kind TEXT NOT NULL,
+        probability {_FLOAT} NOT NULL, audit {_FLOAT} NOT NULL, label INTEGER, PRIMARY KEY (draw, video_id))""",
+)
+SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT))
 
 WRITE_ENTRY = """
     INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at,
