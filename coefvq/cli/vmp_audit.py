@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import secrets
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,13 +14,12 @@ from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
 from coefvq.cli.vmp_state import StateOption, print_result, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError
-from coefvq.files import ROOM, atomic_path, storage_errors
+from coefvq.files import write_csv
 from coefvq.vmp.state import open_state
 
 if TYPE_CHECKING:
     from coefvq.cascade.audit_sample import AuditEstimate
     from coefvq.vmp.audit import StreamAudit
-    from coefvq.vmp.audit_draws import Drawn
     from coefvq.vmp.audit_store import Draw
 
 app = typer.Typer(invoke_without_command=True)
@@ -79,7 +77,15 @@ def draw(
         chosen = secrets.randbits(32) if seed is None else seed
         made, sample = audit_store.make(index, issue, labels, chosen, window, now())
         events = log.newest(row.video_id for row in made.drawn)
-        _write(out, made.drawn, {video_id: (event.uri, event.title) for video_id, event in events.items()})
+        contents = {video_id: (event.uri, event.title) for video_id, event in events.items()}
+        write_csv(
+            out,
+            ("video_id", "label", "probability", "kind", "bundle", "uri", "title"),
+            (
+                (row.video_id, "", row.probability, row.kind, row.bundle, *contents.get(row.video_id, ("", "")))
+                for row in made.drawn
+            ),
+        )
     left_out = f"; {sample.unlogged} filtered out before the audit began are left out" if sample.unlogged else ""
     lines = [
         f"draw {made.number}: {len(made.drawn)} videos to label in {out}{left_out}",
@@ -136,18 +142,6 @@ def _moment(option: str, text: str | None) -> datetime | None:
     except ValueError as error:
         raise ConfigError(f"{option} {text!r:.40}: expected ISO 8601 such as 2026-01-31T08:00+01:00") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _write(out: Path, drawn: list[Drawn], contents: dict[str, tuple[str, str]]) -> None:
-    with (
-        storage_errors(out, ROOM),
-        atomic_path(out, private=True) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(["video_id", "label", "probability", "kind", "bundle", "uri", "title"])
-        for row in drawn:
-            writer.writerow([row.video_id, "", row.probability, row.kind, row.bundle, *contents.get(row.video_id, ())])
 
 
 def _summary(made: Draw) -> dict[str, Any]:

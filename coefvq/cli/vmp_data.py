@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from coefvq.cli.options import JsonOption, ParamsOption
 from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
-from coefvq.files import ROOM, atomic_path, storage_errors
+from coefvq.files import ROOM, atomic_path, storage_errors, write_csv
 from coefvq.terminal import cell, echo
 from coefvq.vmp import feed, served
 from coefvq.vmp.records import IndexEntry, Served
@@ -25,8 +25,7 @@ from coefvq.vmp.state import open_state
 
 app = typer.Typer()
 
-_FIELDS = ("video_id", "state", "verdict", "rule", "source_version", "epoch", "rank", "bundle_version", "decided_at",
-           "override", "value")  # fmt: skip
+_FIELDS = tuple(field.name for field in fields(IndexEntry))
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV; override and value are JSON texts.")]
 OneStateOption = Annotated[Served | None, typer.Option("--in", help="Only videos that readers see in this state.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many rows.")]
@@ -61,9 +60,10 @@ def scan(
     with open_state(state_folder(state, params), create=False) as (_, index):
         entries = served.page(index.database, after, limit, only)
     if as_csv:
-        text = io.StringIO()
-        _write_csv(text, entries)
-        echo(*text.getvalue().splitlines())
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([_FIELDS, *map(_cells, entries)])
+        # split at line feeds only: a rule's name may hold other characters that end a line
+        echo(*text.getvalue().removesuffix("\r\n").split("\r\n"))
         return
     table = result_table("video", "state", "rule", "version", "epoch")
     for entry in entries:
@@ -81,18 +81,13 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the whole index to a file and print the cursor from which `changes` goes on."""
-    writers: dict[str, Callable[[IO[str], Iterable[IndexEntry]], int]] = {".csv": _write_csv, ".jsonl": _write_jsonl}
+    writers = {".csv": _csv_file, ".jsonl": _jsonl_file}
     if target.suffix not in writers:
         raise ConfigError(f"{target}: expected a name that ends in {' or '.join(writers)}; name the file so")
     with open_state(state_folder(state, params), create=False) as (_, index):
         # the cursor first: what changes while the file is written comes again in the feed
         cursor = feed.newest(index.database)
-        with (
-            storage_errors(target, ROOM),
-            atomic_path(target, private=True) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as stream,
-        ):
-            rows = writers[target.suffix](stream, served.scan(index.database, only))
+        rows = writers[target.suffix](target, served.scan(index.database, only))
     summary = {"file": str(target), "rows": rows, "cursor": cursor}
     print_result(summary, as_json, [f"{rows} rows in {target}; go on with: coefvq vmp changes --since {cursor}"])
 
@@ -158,23 +153,26 @@ def forget(
     print_result(asdict(made), as_json, [line])
 
 
-def _cells(entry: IndexEntry) -> dict[str, Any]:
-    return {name: _text(value) for name, value in asdict(entry).items()}
+def _cells(entry: IndexEntry) -> list[Any]:
+    """The values of ``_FIELDS``; objects as JSON texts."""
+    return [
+        json.dumps(value, sort_keys=True, ensure_ascii=False) if isinstance(value, dict) else value
+        for value in asdict(entry).values()
+    ]
 
 
-def _text(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False) if isinstance(value, dict) else value
+def _csv_file(target: Path, entries: Iterable[IndexEntry]) -> int:
+    return write_csv(target, _FIELDS, map(_cells, entries))
 
 
-def _write_csv(stream: IO[str], entries: Iterable[IndexEntry]) -> int:
-    writer = csv.DictWriter(stream, _FIELDS)
-    writer.writeheader()
-    return sum(writer.writerow(_cells(entry)) > 0 for entry in entries)
-
-
-def _write_jsonl(stream: IO[str], entries: Iterable[IndexEntry]) -> int:
-    lines = (json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False) for entry in entries)
-    return sum(stream.write(f"{line}\n") > 0 for line in lines)
+def _jsonl_file(target: Path, entries: Iterable[IndexEntry]) -> int:
+    with (
+        storage_errors(target, ROOM),
+        atomic_path(target, private=True) as temporary,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
+        lines = (json.dumps(asdict(entry), sort_keys=True, ensure_ascii=False) for entry in entries)
+        return sum(stream.write(f"{line}\n") > 0 for line in lines)
 
 
 def describe(entry: IndexEntry) -> list[str]:

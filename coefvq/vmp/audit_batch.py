@@ -5,15 +5,17 @@ Each video has the weight 1 / inclusion probability, so that the batch stands fo
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
+from typing import Any
 
 from coefvq.errors import DataError
-from coefvq.files import ROOM, atomic_path, storage_errors
+from coefvq.files import write_csv
 from coefvq.records import label_column
+from coefvq.vmp.audit_draws import Drawn
 from coefvq.vmp.audit_store import Draw
 from coefvq.vmp.log import EventLog
+from coefvq.vmp.records import Event
 
 
 def write_batch(log: EventLog, draw: Draw, target: Path) -> tuple[int, int]:
@@ -28,18 +30,14 @@ def write_batch(log: EventLog, draw: Draw, target: Path) -> tuple[int, int]:
     rows = [row for row in draw.drawn if row.video_id in draw.labels and row.video_id in there]
     if not rows:
         raise DataError(f"audit draw {draw.number}: none of its labelled videos is left; draw again")
-    fields = ["file_name", "video_id", label_column(draw.issue), "weight", "title", "stickers", "views", "sha256",
-              "published_at"]  # fmt: skip
-    with (
-        storage_errors(target, ROOM),
-        atomic_path(target, private=True) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(fields)
-        for row in rows:
-            event = events[row.video_id]
-            stickers = json.dumps(event.stickers, ensure_ascii=False)
-            writer.writerow([event.uri, row.video_id, draw.labels[row.video_id], repr(1.0 / row.probability),
-                             event.title, stickers, event.views, event.sha256, event.published_at])  # fmt: skip
+    fields = ("file_name", "video_id", label_column(draw.issue), "weight", "title", "stickers", "views", "sha256",
+              "published_at")  # fmt: skip
+    write_csv(target, fields, (_cells(draw, row, events[row.video_id]) for row in rows))
     return len(rows), len(draw.labels) - len(rows)
+
+
+def _cells(draw: Draw, row: Drawn, event: Event) -> tuple[Any, ...]:
+    stickers = json.dumps(event.stickers, ensure_ascii=False)
+    weight = repr(1.0 / row.probability)
+    return (event.uri, row.video_id, draw.labels[row.video_id], weight, event.title, stickers, event.views,
+            event.sha256, event.published_at)  # fmt: skip
