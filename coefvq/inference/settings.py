@@ -74,6 +74,14 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
     return towers.models[key]
 
 
+def model_key(folder: Path, scoring: Scoring) -> str:
+    """What a score of the model in ``folder`` depends on beside the clip: its files, and how it is computed here."""
+    from coefvq.models.fast.conditions import has_bfloat16
+
+    dtype = "bfloat16" if scoring.dtype == "auto" and has_bfloat16() else scoring.dtype
+    return sha256_json([sha256_tree(folder), scoring.model_copy(update={"dtype": dtype}).model_dump(mode="json")])
+
+
 def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classifier:
     from coefvq.models.classifier import load
     from coefvq.models.fast.conditions import has_bfloat16

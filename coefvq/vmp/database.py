@@ -1,32 +1,77 @@
-"""SQLite opened for durability: WAL, an fsync at each commit, explicit transactions, one-line errors."""
+"""A database with explicit writing transactions and one-line errors, and SQLite opened for durability.
+
+The stores write one SQL for SQLite and PostgreSQL (``postgres.py``): ``?``, ``?1`` or ``:name`` for parameters, numbers
+for truth values, ``ON CONFLICT`` for upserts. A writing transaction holds the one lock of all writers from its start to
+its end, so what it reads cannot change before it writes, and numbers drawn within are in the order of commits.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from coefvq.errors import DataError
 from coefvq.files import private_file
 
-#: statements of each schema version, oldest first; a file of an older version runs those it lacks
+#: statements of each schema version, oldest first; a database of an older version runs those it lacks
 Schema = Sequence[Sequence[str]]
-_BUSY_SECONDS = 20.0
+Parameters = Sequence[Any] | Mapping[str, Any]
+BUSY_SECONDS = 20.0
+
+
+class Result(Protocol):
+    """What a statement gives back."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that a writing statement changed."""
+
+    def fetchone(self) -> Any:
+        """The next row, None at the end."""
+
+    def fetchall(self) -> list[Any]:
+        """The rest of the rows."""
+
+
+class Connection(Protocol):
+    """What the stores need of a connection; ``sqlite3.Connection`` is one."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    def execute(self, sql: str, parameters: Parameters = ..., /) -> Result:
+        """Run one statement."""
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Result:
+        """Run one statement per set of parameters."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """An open database file; every sqlite3 error leaves as a DataError that names the file."""
+    """An open database; every error of its driver leaves as a DataError that names the place.
 
-    path: Path
-    connection: sqlite3.Connection
+    ``name`` is what messages call it, ``discard`` how a person throws its contents away. ``begin`` are the statements
+    that begin a writing transaction and take the writers' lock. ``rewrite`` stores what is there anew: the
+    files shrink, and what was deleted is in none of them.
+    """
 
-    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+    place: str
+    name: str
+    discard: str
+    connection: Connection
+    begin: tuple[str, ...]
+    named_errors: Callable[[], AbstractContextManager[None]]
+    rewrite: Callable[[], None]
+
+    def query(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of one reading statement."""
-        with _named_errors(self.path):
+        with self.named_errors():
             return self.connection.execute(sql, parameters).fetchall()
 
     def whole(self, value: Any, name: str) -> int:
@@ -36,22 +81,22 @@ class Database:
             DataError: it is none.
         """
         if not isinstance(value, int):
-            raise DataError(f"{self.path}: {name} is {value!r:.60}: expected a whole number; restore it from a copy")
+            raise DataError(f"{self.place}: {name} is {value!r:.60}: expected a whole number; restore it from a copy")
         return value
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[Connection]:
         """Several reading statements, with one-line errors."""
-        with _named_errors(self.path):
+        with self.named_errors():
             yield self.connection
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the write lock; all statements of the block take effect together or not at all."""
-        with _named_errors(self.path):
-            # IMMEDIATE: what the block reads cannot change before it writes
-            self.connection.execute("BEGIN IMMEDIATE")
+    def transaction(self) -> Iterator[Connection]:
+        """Hold the writers' lock; all statements of the block take effect together or not at all."""
+        with self.named_errors():
             try:
+                for statement in self.begin:
+                    self.connection.execute(statement)
                 yield self.connection
                 self.connection.execute("COMMIT")
             except BaseException:
@@ -62,7 +107,7 @@ class Database:
 
 @contextmanager
 def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[Database]:
-    """Open ``path``; make its tables if it is new and bring an older schema version up to date.
+    """Open the SQLite file ``path``; make its tables if it is new and bring an older schema version up to date.
 
     A new file is its owner's only: titles and paths of videos are private.
 
@@ -78,8 +123,10 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
         what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
         raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
     with _named_errors(path):
-        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-    database = Database(path, connection)
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    # IMMEDIATE: what the block reads cannot change before it writes
+    database = Database(str(path), path.name, f"move {path.name}* away", connection, ("BEGIN IMMEDIATE",),
+                        partial(_named_errors, path), partial(_rewrite, path, connection))  # fmt: skip
     try:
         _refuse_foreign(database)
         with _named_errors(path):
@@ -92,13 +139,26 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
         connection.close()
 
 
+def check_version(database: Database, found: int, schema: Schema) -> None:
+    """Refuse a schema version that this program does not write.
+
+    Raises:
+        DataError: it is another one.
+    """
+    if found != len(schema):
+        raise DataError(
+            f"{database.place}: schema version {found}, expected {len(schema)}; use the coefvq version that "
+            "wrote it, or pass a new --state DIR and publish again"
+        )
+
+
 def _refuse_foreign(database: Database) -> None:
     """Refuse tables that are not ours before anything is written."""
     # one statement, so that another process cannot make the tables between two looks
     sql = "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
     version, tables = database.query(sql)[0]
     if version == 0 and tables:
-        raise DataError(f"{database.path}: a database of another application; pass another --state DIR")
+        raise DataError(f"{database.place}: a database of another application; pass another --state DIR")
 
 
 def _ensure_schema(database: Database, schema: Schema) -> None:
@@ -109,16 +169,19 @@ def _ensure_schema(database: Database, schema: Schema) -> None:
                 for statement in statements:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {len(schema)}")
-    found = _schema_version(database)
-    if found != len(schema):
-        raise DataError(
-            f"{database.path}: schema version {found}, expected {len(schema)}; use the coefvq version that "
-            "wrote it, or pass a new --state DIR and publish again"
-        )
+    check_version(database, _schema_version(database), schema)
 
 
 def _schema_version(database: Database) -> int:
     return int(database.query("PRAGMA user_version")[0][0])
+
+
+def _rewrite(path: Path, connection: sqlite3.Connection) -> None:
+    with _named_errors(path):
+        connection.execute("VACUUM")
+        busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    if busy:
+        raise DataError(f"{path}: another process is reading it, so old pages stay in {path.name}-wal; run it again")
 
 
 @contextmanager
