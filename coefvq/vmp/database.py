@@ -7,21 +7,25 @@ its end, so what it reads cannot change before it writes, and numbers drawn with
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Protocol
 
 from coefvq.errors import DataError
-from coefvq.files import private_file
+from coefvq.files import private_file, storage_errors
 
 #: statements of each schema version, oldest first; a database of an older version runs those it lacks
 Schema = Sequence[Sequence[str]]
 Parameters = Sequence[Any] | Mapping[str, Any]
 BUSY_SECONDS = 20.0
+#: the smallest page of an SQLite file
+_PAGE = 512
 
 
 class Result(Protocol):
@@ -112,21 +116,17 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
     A new file is its owner's only: titles and paths of videos are private.
 
     Raises:
-        DataError: the file is missing and ``create`` is off, is not SQLite, is another application's, or has a newer
-            schema version.
+        DataError: the file is missing and ``create`` is off, is cut off, is not SQLite, is another application's, or
+            has a newer schema version.
     """
-    if not create and not path.is_file():
-        raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
-    try:
-        private_file(path)
-    except OSError as error:
-        what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
-        raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
+    if not path.is_file():
+        if not create:
+            raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
+        _make(path, schema)
+    _refuse_cut(path)
     with _named_errors(path):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    # IMMEDIATE: what the block reads cannot change before it writes
-    database = Database(str(path), path.name, f"move {path.name}* away", connection, ("BEGIN IMMEDIATE",),
-                        partial(_named_errors, path), partial(_rewrite, path, connection))  # fmt: skip
+    database = _sqlite(path, connection)
     try:
         _refuse_foreign(database)
         with _named_errors(path):
@@ -137,6 +137,56 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
         yield database
     finally:
         connection.close()
+
+
+def _sqlite(path: Path, connection: sqlite3.Connection) -> Database:
+    # IMMEDIATE: what the block reads cannot change before it writes
+    return Database(str(path), path.name, f"move {path.name}* away", connection, ("BEGIN IMMEDIATE",),
+                    partial(_named_errors, path), partial(_rewrite, path, connection))  # fmt: skip
+
+
+def _make(path: Path, schema: Schema) -> None:
+    """A new database under its name with its tables in it, so that an empty file is always a damaged one."""
+    # a name of its own: of two that make the same state at once, the first one is kept
+    new = path.with_name(f".{path.name}.{token_hex(8)}.new")
+    try:
+        private_file(new)
+    except OSError as error:
+        what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
+        raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
+    try:
+        with _named_errors(path), closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _ensure_schema(_sqlite(path, connection), schema)
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: no file; pass another --state DIR")
+        with storage_errors(path.parent, "pass another --state DIR"), suppress(FileExistsError):
+            _link(new, path)
+    finally:
+        for name in (new, *(new.with_name(new.name + end) for end in ("-wal", "-shm"))):
+            name.unlink(missing_ok=True)
+
+
+def _link(new: Path, path: Path) -> None:
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            new.rename(path)
+
+
+def _refuse_cut(path: Path) -> None:
+    """SQLite takes a file without a whole page for a new database; what was in it would be lost without a word."""
+    size, wal = path.stat().st_size, path.with_name(f"{path.name}-wal")
+    # a first version made the file before its tables: those may be in the -wal file still
+    if size < _PAGE and not (wal.is_file() and wal.stat().st_size):
+        raise DataError(
+            f"{path}: {size} bytes are no database; restore it from a copy, or move {path.name}* away and the next "
+            "`coefvq vmp run` makes a new one"
+        )
 
 
 def check_version(database: Database, found: int, schema: Schema) -> None:
