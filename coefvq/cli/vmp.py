@@ -71,7 +71,7 @@ def publish(
 def run(
     once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Events per batch and transaction.")] = 32,
-    rules: Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="Filter rules (YAML), kept for later runs, or: shipped.")] = None,
     issue: Annotated[
         list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
     ] = None,
@@ -97,10 +97,10 @@ def run(
     from coefvq.cascade.audit_sample import AuditSample
     from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
-    from coefvq.vmp.rules import load_rules
+    from coefvq.vmp.kept_rules import SHIPPED, kept_rules
 
-    filter_rules = load_rules(rules)
     folder = given(state_folder(state, params), params)
+    filter_rules = kept_rules(folder, rules if rules in (None, SHIPPED) else given(rules, params), say)
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issue or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)

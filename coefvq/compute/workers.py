@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -30,7 +31,7 @@ from itertools import islice
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter
@@ -162,10 +163,9 @@ class LimitedPool:
         return self._start(order) if len(self._team) < self.workers else None
 
     def _start(self, order: bytes) -> _Worker:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = multiprocessing.get_context("spawn").Pipe()
         arguments = (theirs, self.limits.worker_mib, self.limits.cpu_seconds)
-        process = context.Process(target=serve, args=arguments, daemon=True)
+        process = _WithoutMain(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()  # the process has its own: when that one closes, we see the end
         worker = _Worker(process, ParentEnd(ours), time.monotonic() + _START_SECONDS)
@@ -241,6 +241,26 @@ class LimitedPool:
         self._team.remove(worker)
 
 
+class _WithoutMain(SpawnProcess):
+    """A spawned process that does not import the caller's script: a worker needs nothing of it.
+
+    Otherwise a plain script without ``if __name__ == "__main__"`` would begin again in each worker.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - multiprocessing's own name
+        from multiprocessing.popen_spawn_posix import Popen
+
+        with _starting:
+            main = sys.modules["__main__"]
+            # what spawn looks at to learn which script to import
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return Popen(process_obj)
+            finally:
+                sys.modules["__main__"] = main
+
+
 def pickled(value: object) -> bytes:
     """What a worker is sent: it trusts the process that started it."""
     return bytes(ForkingPickler.dumps(value))
@@ -256,6 +276,7 @@ def result(outcome: Outcome, item: T, failed: Callable[[T, str], R]) -> R:
 
 
 _sharing = threading.Lock()
+_starting = threading.Lock()
 
 
 @contextmanager

@@ -33,14 +33,18 @@ FIELDS: dict[str, type] = {
     "mllm_score": float,
     "decided_by": str,
     "views": float,
+    "title": str,
+    "tags": tuple,
     "title_length": float,
     "age_hours": float,
 }
 DELETED = Decision("removed", "deleted")
+#: the platform's own word about a video that no rule speaks of; the shipped rule of that name says the same
+UNSCORED = Decision("ignored", "unscored")
 _RESERVED = {"default", "deleted"}
 
-Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "missing"]
-Facts = Mapping[str, bool | float | str | None]
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "matches", "contains", "missing"]
+Facts = Mapping[str, bool | float | str | tuple[str, ...] | None]
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": lambda fact, value: fact == value,
@@ -50,6 +54,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda fact, value: fact > value,
     ">=": lambda fact, value: fact >= value,
     "in": lambda fact, value: fact in value,
+    "matches": lambda fact, value: re.search(value, fact) is not None,
+    "contains": lambda fact, value: value in fact,
 }
 
 
@@ -82,6 +88,11 @@ class Condition(_Section):
         if self.op == "missing":
             if not isinstance(self.value, bool):
                 raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
+        elif self.op == "matches":
+            _check_pattern(self.field, kind, self.value)
+        elif kind is tuple or self.op == "contains":
+            if kind is not tuple or self.op != "contains" or not isinstance(self.value, str):
+                raise ValueError(f"op '{self.op}': tags takes op 'contains' with a text, other fields do not")
         elif self.op == "in":
             if not isinstance(self.value, tuple) or not all(_is_a(kind, item) for item in self.value):
                 raise ValueError(f"value: op 'in' on {self.field} takes a list of {_PLURALS[kind]}")
@@ -90,7 +101,8 @@ class Condition(_Section):
                 f"value = {json.dumps(self.value)}: {self.field} takes {_WORDS[kind]}{_exponent_hint(self.value)}"
             )
         elif kind is not float and self.op not in ("==", "!="):
-            raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in")
+            also = " or matches" if self.field == "title" else ""
+            raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in{also}")
         return self
 
 
@@ -101,6 +113,11 @@ class Rule(_Section):
     issue: IssueName | None = None
     when: Annotated[tuple[Condition, ...], Field(min_length=1)]
     then: Outcome
+
+    @property
+    def takes_unscored(self) -> bool:
+        """Whether it says in so many words that it is about videos that could not be scored."""
+        return any(one.field == "error" and one.op == "==" and one.value is True for one in self.when)
 
     @field_validator("name")
     @classmethod
@@ -128,6 +145,8 @@ class Rules(_Section):
 def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     """Return the first rule's outcome that holds, or the default; a deletion is always ``removed``.
 
+    A video that an issue could not score remains only by a rule with ``error == true``; else it is ``ignored``.
+
     Raises:
         ConfigError: a rule names an issue that is not scored; it could never hold.
     """
@@ -140,10 +159,15 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
                 f"rule '{rule.name}': issue '{rule.issue}' is not scored; expected one of "
                 f"{', '.join(facts)}: correct the rule or add --issue {rule.issue}"
             )
+    unscored = any(one.get("error") is True for one in facts.values())
     for rule in rules.rules:
+        if unscored and rule.then == "remained" and not rule.takes_unscored:
+            continue
         seen = facts.values() if rule.issue is None or not candidate.scores else [facts[rule.issue]]
         if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
             return Decision(rule.then, rule.name)
+    if unscored and rules.default == "remained":
+        return UNSCORED
     return Decision(rules.default, "default")
 
 
@@ -181,8 +205,10 @@ def parse_rules(text: str, source: str) -> Rules:
 
 def _facts_by_issue(candidate: Candidate, now: datetime) -> dict[str, Facts]:
     event = candidate.event
-    common: dict[str, float | None] = {
+    common: dict[str, float | str | tuple[str, ...] | None] = {
         "views": event.views,
+        "title": event.title,
+        "tags": event.stickers,
         "title_length": len(event.title),
         "age_hours": _age_hours(event.published_at, now),
     }
@@ -223,6 +249,15 @@ def _is_a(kind: type, value: Any) -> bool:
         # bool is an int in Python, and NaN would make a rule that silently never holds
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind)
+
+
+def _check_pattern(field: str, kind: type, value: Any) -> None:
+    if kind is not str or not isinstance(value, str):
+        raise ValueError(f"op 'matches': {field} is not a text; use it on title")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"value = {json.dumps(value)}: no regular expression ({error}); correct it") from error
 
 
 def _exponent_hint(value: Any) -> str:
