@@ -73,6 +73,7 @@ class ModelConfig(BaseModel):
     teacher: str | None = None  # SHA-256 of the MLLM's folder that a distilled base learned from
     lora_rank: int = 0
     lora_alpha: int = 0
+    lora_target_modules: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # None: every linear layer
     merged: bool = False
     aligned: str | None = None
     dtype: Dtype = "float32"
@@ -220,6 +221,7 @@ def mllm_config(
         motion=params.motion,
         lora_rank=params.lora.rank,
         lora_alpha=params.lora.alpha,
+        lora_target_modules=params.lora.target_modules,
     )
     if not params.aligned:
         return config
@@ -268,7 +270,8 @@ def _built(
         return Classifier(config, attending, text)
     if config.architecture == "siglip":
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
-    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)
+    targets = config.lora_target_modules
+    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout, target_modules=targets)
     heads = len(config.issues)
     network = make.mllm(ids, lora=lora, fusion=config.fusion, pooling=config.pooling, motion=config.motion, heads=heads)
     return Classifier(config, network, text)

@@ -214,7 +214,7 @@ def merge(classifier: Classifier) -> Classifier:
     language = getattr(network.float(), "language", None)
     if language is not None and hasattr(language.decoder, "merge_and_unload"):
         language.decoder = language.decoder.merge_and_unload()
-    changes = {"merged": True, "lora_rank": 0, "lora_alpha": 0, "dtype": "float32"}
+    changes = {"merged": True, "lora_rank": 0, "lora_alpha": 0, "lora_target_modules": None, "dtype": "float32"}
     config = classifier.config.model_copy(update=changes)
     return replace(classifier, config=config, network=network)
 

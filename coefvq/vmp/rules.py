@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -21,9 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from coefvq.config import IssueName
 from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
+from coefvq.extensions import RULE_FIELDS, extension, registered
 from coefvq.files import read_text
 from coefvq.records import ScoredVideo
-from coefvq.vmp.records import Candidate, Decision, Outcome
+from coefvq.vmp.records import Candidate, Decision, Event, Outcome
 
 #: what a condition may look at, with the type of its value
 FIELDS: dict[str, type] = {
@@ -73,8 +74,8 @@ class Condition(_Section):
     @field_validator("field")
     @classmethod
     def _known_field(cls, field: str) -> str:
-        if field not in FIELDS:
-            raise ValueError(f"{field!r}: unknown field{_near(field, list(FIELDS))}")
+        if field not in FIELDS and field not in registered(RULE_FIELDS):
+            raise ValueError(f"{field!r}: unknown field{_near(field, [*FIELDS, *registered(RULE_FIELDS)])}")
         return field
 
     @field_validator("value")
@@ -84,7 +85,7 @@ class Condition(_Section):
 
     @model_validator(mode="after")
     def _value_fits(self) -> Self:
-        kind = FIELDS[self.field]
+        kind = FIELDS.get(self.field) or _own_kind(self.field)
         if self.op == "missing":
             if not isinstance(self.value, bool):
                 raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
@@ -133,6 +134,12 @@ class Rules(_Section):
     rules: tuple[Rule, ...]
     default: Outcome
 
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """Fields of packages that a rule looks at."""
+        named = (condition.field for rule in self.rules for condition in rule.when)
+        return tuple(dict.fromkeys(field for field in named if field not in FIELDS))
+
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
         names = [rule.name for rule in self.rules]
@@ -152,7 +159,7 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     """
     if candidate.event.kind == "delete":
         return DELETED
-    facts = _facts_by_issue(candidate, now)
+    facts = _facts_by_issue(candidate, now, rules.own_fields)
     for rule in rules.rules:
         if rule.issue is not None and candidate.scores and rule.issue not in facts:
             raise ConfigError(
@@ -203,7 +210,7 @@ def parse_rules(text: str, source: str) -> Rules:
         raise ConfigError(f"{source}: {_explain(items[0], raw)}") from error
 
 
-def _facts_by_issue(candidate: Candidate, now: datetime) -> dict[str, Facts]:
+def _facts_by_issue(candidate: Candidate, now: datetime, own_fields: Iterable[str]) -> dict[str, Facts]:
     event = candidate.event
     common: dict[str, float | str | tuple[str, ...] | None] = {
         "views": event.views,
@@ -211,10 +218,32 @@ def _facts_by_issue(candidate: Candidate, now: datetime) -> dict[str, Facts]:
         "tags": event.stickers,
         "title_length": len(event.title),
         "age_hours": _age_hours(event.published_at, now),
+        **_own_facts(event, own_fields),
     }
     if not candidate.scores:
         return {"": {**common, "error": True}}
     return {score.issue: {**common, **_score_facts(score)} for score in candidate.scores}
+
+
+def _own_kind(field: str) -> type:
+    """Type of the value of a package's field: its attribute ``kind``."""
+    kind: type | None = getattr(extension(RULE_FIELDS, field), "kind", None)
+    if kind not in (bool, float, str):
+        raise ValueError(f"{field!r}: its attribute kind is {kind!r}; expected bool, float or str")
+    return kind
+
+
+def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | str | None]:
+    """Facts of packages about an event, of those fields that rules name; None is a missing fact."""
+    facts = {}
+    for field in fields:
+        value = extension(RULE_FIELDS, field)(event)
+        if value is not None and not _is_a(_own_kind(field), value):
+            raise ConfigError(
+                f"rule field {field!r}: returned {value!r:.60}; expected {_WORDS[_own_kind(field)]} or None"
+            )
+        facts[field] = value
+    return facts
 
 
 def _score_facts(score: ScoredVideo) -> dict[str, bool | float | str | None]:
