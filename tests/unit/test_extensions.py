@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from coefvq import extensions
 from coefvq.config import Gate, Lora, MediaSpec, parse_params, read_mapping
@@ -142,7 +143,7 @@ def test_an_own_metric_reaches_evaluation_table_and_gate(blocks: dict[str, list[
     from tests.unit.report_world import scored
 
     raw = read_mapping(repository / "params.yaml")
-    asked: dict[str, Any] = __import__("yaml").safe_load(blocks["yaml"][2])
+    asked: dict[str, Any] = yaml.safe_load(blocks["yaml"][2])
     raw = raw | {section: raw[section] | asked[section] for section in asked}
     params = parse_params(raw, load_recipe(repository / "recipe.yaml"))
     names, scores = params.evaluate.metrics, scored(600)
@@ -208,7 +209,7 @@ def test_what_fails_is_one_line_with_the_remedy(install: Install) -> None:
         ConfigError, match=r"'bad' of coefvq\.metrics failed: ValueError: no; correct broken:bad in package"
     ):
         extension(METRICS, "bad")(column)
-    with pytest.raises(ConfigError, match="'gone' of coefvq.metrics does not import: AttributeError"):
+    with pytest.raises(ConfigError, match=r"'gone' of coefvq\.metrics does not import: AttributeError"):
         extension(METRICS, "gone")
     with pytest.raises(ConfigError, match="is not callable"):
         extension(METRICS, "thing")
