@@ -30,6 +30,6 @@ def load(issue: str, version: str = "champion", workspace: str | Path = ".") -> 
         ConfigError: the workspace's settings do not fit, or the issue is none of them.
         RegistryError: no pair stands behind the version, or its files were changed.
     """
-    from coefvq.registry.loaded import load_pair
+    from coefvq.cli.python import load_pair
 
     return load_pair(issue, version, workspace)

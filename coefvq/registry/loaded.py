@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import DataError
 from coefvq.inference import PairScorer
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.registry import tracking
 from coefvq.registry.champions import load_scorer
 
 
@@ -58,13 +56,12 @@ class LoadedPair:
         return self.scorer.score(videos)
 
 
-def load_pair(issue: str, version: str, workspace: str | Path) -> LoadedPair:
-    """As :func:`coefvq.load`."""
-    root = Path(workspace).resolve()
-    params = load_params(root / PARAMS_FILE)
-    params.check_issue(issue)
-    tracking.configure(params.tracking.uri, params.tracking.experiment, root=root, create=False)
+def loaded_pair(issue: str, version: str, root: Path) -> LoadedPair:
+    """The pair, its decoded clips kept in the workspace ``root`` wherever the script was started.
+
+    Raises:
+        RegistryError: no pair stands behind the version, or its files were changed.
+    """
     (scorer,) = load_scorer([issue], version).pairs
-    # decoded clips are kept in the workspace, wherever the script was started
     cache = scorer.cache if "COEFVQ_CACHE" in os.environ else root / scorer.cache
     return LoadedPair(issue, replace(scorer, cache=cache))

@@ -92,10 +92,10 @@ def recall_table(given: ReportInputs, videos: TestVideos) -> Table:
             _with_interval(value, known.get(f"r_at_p{target:g}"))
             for value, target in zip(row.recalls.values(), targets, strict=True)
         ]
-        own = map(plain_figure, row.own.values())
-        body.append((*cells, percent(row.roc_auc), *own, _plain(row.qps_ratio)))
+        figures = map(plain_figure, row.own.values())
+        body.append((*cells, percent(row.roc_auc), *figures, _plain(row.qps_ratio)))
         strong = number if row.chosen else strong
-    recalls, own = (rows[0].recalls, rows[0].own) if rows else ((), ())
+    recalls, own = (tuple(rows[0].recalls), tuple(rows[0].own)) if rows else ((), ())
     header = ("approach", "F1", *recalls, "AUC", *own, "QPS ratio")
     return Table(header, tuple(body), strong, tuple(footnotes(rows)))
 
