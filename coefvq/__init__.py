@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coefvq.version import __version__
+
+__all__ = ["__version__", "load"]
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from coefvq.registry.loaded import LoadedPair
-
-__version__ = "0.1.0"
 
 
 def load(issue: str, version: str = "champion", workspace: str | Path = ".") -> LoadedPair:
