@@ -60,7 +60,7 @@ def environment(tmp_path: Path, wait_until: Wait) -> Iterator[dict[str, str]]:
     with (tmp_path / "log.txt").open("w") as log:
         child = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        wait_until(lambda: healthy(env["PREFECT_API_URL"]), 240)
+        wait_until(lambda: healthy(env["PREFECT_API_URL"]), 600)
         yield env
     finally:
         for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
@@ -84,7 +84,7 @@ def test_a_webhook_is_told_once_when_a_run_waits(
         assert address not in done.stdout + done.stderr
     run = subprocess.run([sys.executable, "-c", SUSPEND], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    wait_until(lambda: bool(texts), 120)
+    wait_until(lambda: bool(texts), 240)
     assert len(texts) == 1
     assert "A pair waits for approval" in texts[0]
     assert "awaiting-icd-3" in texts[0]
