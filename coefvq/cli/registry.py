@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from coefvq.registry.gates import GateReport
     from coefvq.registry.history import Decision
+    from coefvq.registry.overview import IssueStatus
     from coefvq.registry.pairs import RegisteredPair
-    from coefvq.registry.release import IssueStatus, Registration
+    from coefvq.registry.release import Registration
 
 
 def register(
@@ -103,10 +104,10 @@ def status(
 
     Example: coefvq status --json
     """
-    from coefvq.registry import release, tracking
+    from coefvq.registry import overview, tracking
 
     connect_registry(params, create=False)
-    rows = release.status() if tracking.store().exists else []
+    rows = overview.status() if tracking.store().exists else []
     if waiting:
         rows = [row for row in rows if row.challenger is not None]
     if as_json:

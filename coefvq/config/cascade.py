@@ -66,7 +66,8 @@ class Thresholds(Section):
     """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation.
 
     Mode ``qps``: at most ``max_qps_ratio`` percent of the traffic reach the MLLM, and the cheapest of base alone,
-    cascade and MLLM on all is taken that keeps ``min_kept_f1`` (a share) of the MLLM's F1. ``budget``,
+    cascade and MLLM on all is taken that keeps ``min_kept_f1`` (a share) of the MLLM's F1, unless ``policy`` names
+    one of the models, which then decides alone. ``budget``,
     ``recall_floor`` and ``cost`` search all pairs of thresholds for what they name: ``precision`` and
     ``max_qps_ratio`` in percent, ``max_recall_loss`` a share, ``prices`` for ``cost``. ``mllm_down`` says what an
     escalated video is while the MLLM does not answer (``CascadePolicy``); it changes no figure.
@@ -77,6 +78,7 @@ class Thresholds(Section):
     views_trigger: Annotated[int, Field(ge=0)] | None
     mode: Literal["paper", "qps", "budget", "cost", "recall_floor"] = "paper"
     min_kept_f1: KeptShare | None = None
+    policy: Literal["cheapest", "base", "mllm"] = "cheapest"
     precision: Percent | None = None
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
     max_recall_loss: Fraction | None = None
@@ -104,6 +106,8 @@ class Thresholds(Section):
                 raise ValueError(f"mode {self.mode} needs {name}")
             if given and name not in allowed:
                 raise ValueError(f"{name} plays no part in mode {self.mode}; remove it")
+        if self.policy != "cheapest" and self.mode != "qps":
+            raise ValueError(f"policy: {self.policy} plays no part in mode {self.mode}; set mode: qps, or remove it")
         return self
 
 

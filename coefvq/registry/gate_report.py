@@ -32,6 +32,11 @@ class GateReport(BaseModel):
     checks: tuple[GateCheck, ...]
 
     @property
+    def failed(self) -> frozenset[str]:
+        """Names of the failed checks."""
+        return frozenset(check.name for check in self.checks if not check.passed)
+
+    @property
     def failures(self) -> str:
         """The failed checks in one line."""
         return "; ".join(f"{check.name}: {check.explanation}" for check in self.checks if not check.passed)

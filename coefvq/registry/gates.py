@@ -78,7 +78,8 @@ def _kept_f1(candidate: Candidate, params: Gate) -> GateCheck:
     if mine is None or mllm is None:
         return undefined("kept_f1", limit, "an F1 has no value")
     kept = mine / mllm if mllm else 1.0
-    remedy = "" if kept >= limit - SLACK else "; allow more MLLM calls, improve the base model, or release it alone"
+    alone = f"; allow more MLLM calls, improve the base model, or release it alone ({_alone(candidate)})"
+    remedy = "" if kept >= limit - SLACK else alone
     return GateCheck(
         name="kept_f1",
         passed=kept >= limit - SLACK,
@@ -97,7 +98,7 @@ def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
     if mine is None or base is None:
         return undefined("f1_over_base", limit, "an F1 has no value")
     passed = mine - base >= limit - SLACK
-    remedy = "" if passed else "; release the base model alone (thresholds mode qps) or train again"
+    remedy = "" if passed else f"; release the base model alone ({_alone(candidate)}) or train again"
     return GateCheck(
         name="f1_over_base",
         passed=passed,
@@ -108,6 +109,11 @@ def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
             f"{_interval(candidate, 'f1_over_base')}; at least {100 * limit:+g} wanted{remedy}"
         ),
     )
+
+
+def _alone(candidate: Candidate) -> str:
+    """The setting that releases the base model without its MLLM."""
+    return f"thresholds.{candidate.issue}.policy: base, in mode qps"
 
 
 def _interval(candidate: Candidate, key: str) -> str:

@@ -13,7 +13,8 @@ from coefvq.config import read_mapping
 from coefvq.data.manifest import read_table
 from coefvq.simulation.synthetic.generate import generate
 from tasks import workspace
-from tasks.workspace import change_params, checkout_for_run, dvc, git
+from tasks.run_clone import checkout_for_run
+from tasks.workspace import change_params, dvc, git
 from tests.integration.conftest import Workspace
 
 ISSUES = {"icd": 0.4, "ucc": 0.4}

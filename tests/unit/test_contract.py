@@ -146,7 +146,12 @@ def test_a_stranger_s_clip_is_opened_in_limited_workers_only(repository: Path) -
                     if isinstance(call, ast.Call) and name in decoders:
                         assert len(call.args) == decoders[name], f"{path.name}: {node.name} gives no limits to {name}"
                         calls.add(f"{path.name}: {node.name}")
-    assert calls == {"clips.py: _decoded", "footage.py: _prepared", "probe.py: _decoded", "thumbnails.py: _thumbnail"}
+    assert calls == {
+        "clips.py: _decoded",
+        "footage.py: _prepared",
+        "probe_worker.py: _decoded",
+        "thumbnails.py: _thumbnail",
+    }
     assert defaults == []
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coefvq.cascade.curves import FloatArray, PRCurve, curve_at_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.evaluation.intervals import bootstrap_difference
 
 if TYPE_CHECKING:
