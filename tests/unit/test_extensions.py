@@ -1,4 +1,4 @@
-"""Parts from another package: the files of docs/extend.md, written outside the repository and run part by part."""
+"""Parts from another package: examples/extend, written outside the repository and run as docs/extend.md names them."""
 
 from __future__ import annotations
 
@@ -63,8 +63,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 @pytest.fixture
-def package(install: Install, blocks: dict[str, list[str]]) -> None:
-    install("my_coefvq", blocks["toml"][0], blocks["python"][0])
+def source(repository: Path) -> tuple[str, str]:
+    """pyproject.toml and code of the example."""
+    folder = repository / "examples" / "extend"
+    return (folder / "pyproject.toml").read_text(), (folder / "my_coefvq.py").read_text()
+
+
+@pytest.fixture
+def package(install: Install, source: tuple[str, str]) -> None:
+    install("my_coefvq", *source)
 
 
 def points(group: str, **named: str) -> str:
@@ -221,8 +228,8 @@ def test_what_fails_is_one_line_with_the_remedy(install: Install) -> None:
         own_metrics(["text"], column, column, column)
 
 
-def test_two_packages_with_one_name_are_refused(install: Install, blocks: dict[str, list[str]]) -> None:
-    install("my_coefvq", blocks["toml"][0], blocks["python"][0])
+def test_two_packages_with_one_name_are_refused(install: Install, source: tuple[str, str]) -> None:
+    install("my_coefvq", *source)
     install("broken", points(LOSSES, smoothed="broken:other"), "def other(*a): ...\n")
     with pytest.raises(ConfigError, match=r"registered twice in coefvq\.losses, by package .*; uninstall one"):
         extension(LOSSES, "smoothed")
