@@ -48,7 +48,6 @@ R = TypeVar("R")
 _AHEAD = 16
 _START_SECONDS = 120.0  # for a process to start and import; generous, as a shared disk may be slow
 _GRACE_SECONDS = 10.0  # for a killed process to go, or a live one to take a request; one stuck is left to the kernel
-_SHARED = 4  # workers of the pool that occasional callers share, at most
 
 
 @dataclass
@@ -162,6 +161,10 @@ class LimitedPool:
         return self._start(order) if len(self._team) < self.workers else None
 
     def _start(self, order: bytes) -> _Worker:
+        # torch starts its loader processes as daemons, which multiprocessing forbids to have children; ours end with
+        # the process that started them, however that ends
+        if (this := multiprocessing.current_process()).daemon:
+            this.daemon = False
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         arguments = (theirs, self.limits.worker_mib, self.limits.cpu_seconds)
@@ -268,7 +271,7 @@ def shared_pool(limits: MediaLimits) -> Iterator[LimitedPool]:
 @cache
 def _shared(limits: MediaLimits, _owner: int) -> LimitedPool:
     # a forked process needs its own
-    return LimitedPool(limits, min(_SHARED, os.cpu_count() or 1))
+    return LimitedPool(limits, os.cpu_count() or 1)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class _Scorer:
             good = [at for at in range(len(videos)) if at not in failed]
             scores = np.full((len(videos), len(model.config.issues)), np.nan)
             dataset = VideoDataset([videos[at] for at in good], self._store)
-            scores[good] = score_dataset(model, dataset, model.collator, len(videos))
+            scores[good] = score_dataset(model, dataset, replace(model.collator, raw=True), len(videos))
             answer |= {"scores": scores.ravel(), "failed": json.dumps({at: str(error) for at, error in failed.items()})}
         except CoefVQError as error:
             answer |= {"kind": type(error).__name__, "error": str(error)}

@@ -15,8 +15,11 @@ from coefvq.config import Training
 from coefvq.training.ranks import launched
 
 
-def training_arguments(params: Training, seed: int, scratch: Path) -> TrainingArguments:
-    """Arguments of the Trainer; it saves nothing itself, because it would pickle."""
+def training_arguments(params: Training, seed: int, scratch: Path, loaders: int = 0) -> TrainingArguments:
+    """Arguments of the Trainer, with ``loaders`` processes that make batches.
+
+    It saves nothing itself, because it would pickle.
+    """
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(scratch),
@@ -41,6 +44,9 @@ def training_arguments(params: Training, seed: int, scratch: Path) -> TrainingAr
         seed=seed,
         data_seed=seed,
         dataloader_pin_memory=on_gpu,
+        dataloader_num_workers=loaders,
+        dataloader_persistent_workers=loaders > 0,
+        dataloader_prefetch_factor=2 if loaders else None,
         bf16=use_bf16(params.bf16),
         # what is left in fp32 (heads, a trained tower) may multiply in TF32 where the card has it
         tf32=True if on_gpu and torch.cuda.get_device_capability() >= (8, 0) else None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from coefvq.config import MediaLimits, Runtime
+from coefvq.data.media.claims import fill_together
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import DataError
 from coefvq.files import storage_errors
@@ -29,17 +30,26 @@ _NAMED = 5  # bad clips spelled out in a message
 
 @dataclass(frozen=True)
 class ReadableVideos:
-    """Datasets of the videos that could be read, and the collator they need; ``skipped`` says why others could not."""
+    """Datasets of the videos that could be read, and the collator they need; ``skipped`` says why others could not.
+
+    The collator leaves normalisation and log-mel to ``models.dataset.ready``. Clips of ``later`` are decoded when they
+    are first read.
+    """
 
     clips: ClipStore
     collator: Collator
     features: FeatureReader | None = None
     reads_clips: bool = True
     skipped: Mapping[str, str] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
 
     def readable(self, videos: Sequence[VideoInput]) -> list[int]:
         """Indices of the videos that can be read."""
         return [at for at, video in enumerate(videos) if video.video_id not in self.skipped]
+
+    def unread(self, videos: Sequence[VideoInput]) -> int:
+        """How many of those that were left for later the store has no clip of, after all of them were read."""
+        return sum(video.video_id in self.later and not self.clips.holds(self.clips.hashed(video)) for video in videos)
 
     def dataset(self, videos: Sequence[VideoInput], labels: Sequence[Label] | None = None) -> VideoDataset:
         """The readable ones of ``videos`` with their labels."""
@@ -65,10 +75,16 @@ def clip_store(limits: MediaLimits, classifier: Classifier) -> ClipStore:
 
 @contextmanager
 def opened(
-    reading: ReadingSettings, classifier: Classifier, videos: Sequence[VideoInput], passes: float, title: str
+    reading: ReadingSettings,
+    classifier: Classifier,
+    videos: Sequence[VideoInput],
+    passes: float,
+    title: str,
+    later: Sequence[VideoInput] = (),
 ) -> Iterator[ReadableVideos]:
     """Decode, and compute features where ``runtime.features`` says so; ``passes`` is how often each video is read.
 
+    Clips of ``later`` are left to whoever reads them first, where no features are computed.
     What is used of the cache is safe from eviction until the block ends.
 
     Raises:
@@ -81,7 +97,7 @@ def opened(
     if not model.parts or runtime.features == "off":
         reason = "off by runtime.features" if model.parts else "off, nothing in this model is frozen"
         say(f"features [{title}]: {reason}")
-        yield _from_clips(reading, clips, model.collator, videos, title)
+        yield _from_clips(reading, clips, model.collator, videos, title, later)
         return
     store = feature_store(runtime)
     with store.lease() as lease:
@@ -91,7 +107,7 @@ def opened(
         if use:
             yield _from_features(reading, builder, videos, title)
         else:
-            yield _from_clips(reading, clips, model.collator, videos, title)
+            yield _from_clips(reading, clips, model.collator, videos, title, later)
 
 
 def decide(
@@ -125,12 +141,20 @@ def decoded(
 
 
 def _from_clips(
-    reading: ReadingSettings, clips: ClipStore, collator: Collator, videos: Sequence[VideoInput], title: str
+    reading: ReadingSettings,
+    clips: ClipStore,
+    collator: Collator,
+    videos: Sequence[VideoInput],
+    title: str,
+    later: Sequence[VideoInput] = (),
 ) -> ReadableVideos:
-    with progress(f"decoding [{title}]", len(videos)) as advance:
-        failed = clips.try_fill(videos, reading.runtime.workers, advance)
-    skipped = {videos[at].video_id: str(error) for at, error in failed.items()}
-    return ReadableVideos(clips, collator, skipped=checked(skipped, len(videos), reading.loading.max_bad_share, title))
+    left = frozenset(video.video_id for video in later)
+    now = [video for video in videos if video.video_id not in left]
+    with progress(f"decoding [{title}]", len(now)) as advance:
+        failed = fill_together(clips, now, reading.runtime.workers, advance)
+    skipped = {now[at].video_id: str(error) for at, error in failed.items()}
+    checked(skipped, len(videos), reading.loading.max_bad_share, title)
+    return ReadableVideos(clips, replace(collator, raw=True), skipped=skipped, later=left)
 
 
 def _from_features(
@@ -144,7 +168,7 @@ def _from_features(
     skipped = {name: failed.get(name, f"{name}: its clip does not decode") for name in missing}
     return ReadableVideos(
         builder.clips,
-        feature_collator(builder.model),
+        replace(feature_collator(builder.model), raw=True),
         features,
         builder.model.reads_clips,
         checked(skipped, len(videos), reading.loading.max_bad_share, title),

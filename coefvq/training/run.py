@@ -16,6 +16,7 @@ from coefvq.flat import flat_params
 from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.heads import MISSING_LABEL
+from coefvq.models.loader import loader_processes
 from coefvq.records import VideoInput
 from coefvq.terminal import say
 from coefvq.training.alignment import align
@@ -134,7 +135,11 @@ class _Fitting:
         videos = [*fit_videos, *val.videos]
         title = f"{job.config.issue} {job.config.kind}"
         passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
-        with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
+        reading = self.settings.reading
+        loaders = loader_processes(reading.runtime.loader_workers)
+        # attention scales its towers' vectors before the first epoch, and so reads clips by then
+        later = fit_videos if loaders and job.config.architecture != "attention" else []
+        with noise, opened(reading, classifier, videos, passes, title, later) as source:
             train_set, val_set = source.dataset(fit_videos, labels), source.dataset(val.videos, val.labels)
             rows = FitData(
                 train_set,
@@ -145,15 +150,19 @@ class _Fitting:
                 descriptions=self._descriptions(classifier, source.readable(self.data.train.videos)),
                 lesson=self._lesson([fit_videos[at] for at in source.readable(fit_videos)]),
             )
-            plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints)
+            share = reading.loading.max_bad_share if source.later else None
+            plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints, loaders, share)
             result = fit(classifier, rows, plan)
+            unread = source.unread(fit_videos)
             extra = len(source.readable(unlabelled))
             counts = {
-                "train_videos": len(train_set) - extra,
+                "train_videos": len(train_set) - extra - unread,
                 **({} if teaching is None else {"unlabelled_videos": extra}),
                 "val_videos": len(val_set),
-                "skipped_videos": len(source.skipped),
+                "skipped_videos": len(source.skipped) + unread,
             }
+            if unread and rank() == 0:
+                say(f"skipped [{title}]: {unread} of {len(fit_videos)} clips were not decoded while training")
         return result, counts
 
     def _descriptions(self, classifier: Classifier, rows: Sequence[int]) -> tuple[Words, float] | None:

@@ -19,6 +19,7 @@ from coefvq.inference.bulk import score_on_ray
 from coefvq.models.classifier import load, read_config
 from coefvq.models.dataset import text_of
 from coefvq.models.heads import head_of
+from coefvq.models.loader import loader_processes
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
 from coefvq.training.loading import checked, decoded, opened
@@ -65,19 +66,22 @@ def _scored(
             named = {videos[index].video_id: error for index, error in failed.items()}
             return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
         scores = np.full((len(videos), len(read_config(folder).issues)), np.nan)
+        loaders = loader_processes(reading.runtime.loader_workers)
         if predict.approximate != NOTHING:
             # what an approximation sees is not what the cache was filled for
             ready = load_for_scoring(folder, predict)
             source = decoded(reading, ready, videos, title)
             rows = source.readable(videos)
-            scores[rows] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
+            data = source.dataset(videos)
+            scores[rows] = score_dataset(ready, data, source.collator, predict.batch_size, advance, loaders=loaders)
             return scores, dict(source.skipped)
         classifier = load(folder)
         # features are those of the trained towers, so that training and scoring share them
         with opened(reading, classifier, videos, 1, title) as source:
             ready = ready_for_scoring(classifier, predict)
             rows = source.readable(videos)
-            scores[rows] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
+            data = source.dataset(videos)
+            scores[rows] = score_dataset(ready, data, source.collator, predict.batch_size, advance, loaders=loaders)
         return scores, dict(source.skipped)
 
 

@@ -36,7 +36,8 @@ from coefvq.redaction import redact
 #: raise it when decoding gives other values
 FORMAT_VERSION = 2
 _SHA256 = re.compile("[0-9a-f]{64}")
-_REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
+#: what to do where the store cannot be written
+REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
 _STORY = 10_000  # characters of a message, at most
 _HEADER = 4096  # bytes that the header of an entry may take, at most
 
@@ -154,6 +155,10 @@ class ClipStore:
             raise MediaError("changed", f"{_name(video)}: {problem}")
         return path, digest
 
+    def holds(self, video: VideoInput) -> bool:
+        """Whether the decoded clip is there."""
+        return self._holds(video.sha256)
+
     def path(self, sha256: str) -> Path:
         """Where the entry of these bytes lies."""
         return self._folder / sha256[:2] / f"{sha256}.safetensors"
@@ -236,7 +241,7 @@ def _stopped(video: VideoInput, reason: str) -> _Filled:
 def _write(path: Path, clip: Clip, root: Path) -> None:
     from safetensors.numpy import save
 
-    with storage_errors(path.parent, _REMEDY):
+    with storage_errors(path.parent, REMEDY):
         private_folder(root / "clips")
         if path.exists() and not path.is_file():  # a pipe or device: whoever put it there, it holds no clip
             path.unlink()

@@ -22,7 +22,7 @@ from coefvq.compute.workers import LimitedPool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
 from coefvq.files import sha256_json, storage_errors
-from coefvq.models.dataset import Example, text_of
+from coefvq.models.dataset import Example, ready, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
 from coefvq.training.features.keys import CachedModel
@@ -204,9 +204,10 @@ def model_inputs(
     needed = {name for part in parts for name in part.reads}
     clip = clips.get(video) if needed - set(READS) else None
     unused = frozenset({"pixel_values", "input_ids", "log_mel"} - needed)
-    collate = replace(model.collator, replaced=unused)
+    collate = replace(model.collator, replaced=unused, raw=True)
     batch = collate([Example(clip, text_of(video), None)])
-    return {name: tensor.to(model.device) for name, tensor in batch.items() if name in needed}
+    inputs = ready({name: tensor.to(model.device) for name, tensor in batch.items()})
+    return {name: tensor for name, tensor in inputs.items() if name in needed}
 
 
 def _ahead(
