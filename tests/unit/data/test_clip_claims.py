@@ -27,7 +27,8 @@ def filled_by_two(tmp_path: Path, repository: Path, together: str) -> tuple[Coun
         for _ in range(2)
     ]  # fmt: skip
     for child in children:
-        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
     for child in children:
         assert child.stdin is not None
         child.stdin.write("go\n")
