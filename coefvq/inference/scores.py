@@ -62,11 +62,12 @@ def score_dataset(
     progress: Callable[[int], None] = lambda _: None,
     failed: Failed | None = None,
     loaders: int = 0,
+    plan: Sequence[Sequence[int]] | None = None,
 ) -> Scores:
     """P(positive) of each video and issue, float64 [n,K], of examples that may carry cached features.
 
     ``collate`` makes batches of them, in ``loaders`` processes ahead of the model; ``failed`` and errors as of
-    ``score_batches``.
+    ``score_batches``. ``plan`` are the rows of each batch; default: of ``plan_batches``.
     """
     import torch
 
@@ -76,7 +77,8 @@ def score_dataset(
     scores = np.full((len(dataset), len(classifier.config.issues)), np.nan)
     classifier.network.eval()
     answer = _Answering(classifier)
-    plan = plan_batches(collate.lengths(dataset.texts), batch_size)
+    if plan is None:
+        plan = plan_batches(collate.lengths(dataset.texts), batch_size)
     with torch.inference_mode():
         for chosen, inputs, unread in load_batches(dataset, plan, collate, loaders):
             for index, reason, message in unread:

@@ -31,14 +31,14 @@ class LoadedBatch(NamedTuple):
     unread: list[tuple[int, str, str]]
 
 
-def loader_processes(setting: int | Literal["auto"]) -> int:
-    """How many for each model that computes; ``auto`` is none without a GPU, else this rank's share of the cores."""
+def loader_processes(setting: int | Literal["auto"], models: int = 1) -> int:
+    """How many for each of ``models`` that compute; ``auto`` is none without a GPU, else a share of the cores."""
     if setting != "auto":
         return setting
     if not torch.cuda.is_available():
         return 0
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST, len(os.sched_getaffinity(0)) // ranks - 1))
+    models *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST, (os.cpu_count() or 1) // models - 1))
 
 
 def load_batches(

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from coefvq.config import Training
-from coefvq.training.ranks import launched
+from coefvq.training.ranks import PATIENCE, launched
 
 
 def training_arguments(params: Training, seed: int, scratch: Path, loaders: int = 0) -> TrainingArguments:
@@ -53,6 +53,7 @@ def training_arguments(params: Training, seed: int, scratch: Path, loaders: int 
         deepspeed=None if params.deepspeed is None else deepspeed_config(params.deepspeed),
         # set explicitly: transformers accepts bf16 on a CPU only with use_cpu
         use_cpu=not on_gpu and (launched() or not torch.accelerator.is_available()),
+        ddp_timeout=round(PATIENCE.total_seconds()),
         ddp_backend="gloo" if launched() and not on_gpu else None,
         disable_tqdm=not sys.stderr.isatty(),
     )

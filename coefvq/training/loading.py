@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from coefvq.config import MediaLimits, Runtime
 from coefvq.data.media.claims import fill_together
@@ -16,13 +15,15 @@ from coefvq.errors import DataError
 from coefvq.files import storage_errors
 from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, Label, VideoDataset, text_of
+from coefvq.models.frozen import FrozenPart
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
 from coefvq.training.features.build import FeatureBuilder
-from coefvq.training.features.cost import CachePlan, free_bytes, measure
+from coefvq.training.features.cost import CachePlan, Mode, choose, free_bytes, measure
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import FeatureReader, feature_collator, reader
 from coefvq.training.features.store import FeatureStore
+from coefvq.training.ranks import from_first, rank
 from coefvq.training.settings import ReadingSettings
 
 _NAMED = 5  # bad clips spelled out in a message
@@ -102,30 +103,50 @@ def opened(
     store = feature_store(runtime)
     with store.lease() as lease:
         builder = FeatureBuilder(model, store, clips, lease, runtime.workers)
-        use, reason = decide(builder, videos, passes, runtime.features)
-        say(f"features [{title}]: {reason}")
-        if use:
-            yield _from_features(reading, builder, videos, title)
+        if parts := _decided(builder, videos, passes, runtime.features, title):
+            yield _from_features(reading, replace(builder, model=replace(model, parts=parts)), videos, title)
         else:
             yield _from_clips(reading, clips, model.collator, videos, title, later)
 
 
+def _decided(
+    builder: FeatureBuilder,
+    videos: Sequence[VideoInput],
+    passes: float,
+    features: Mode,
+    title: str,
+) -> tuple[FrozenPart, ...]:
+    """The parts that are kept, as rank 0 decides for all: ranks that measured for themselves could differ."""
+    parts, mask = builder.model.parts, 0
+    if rank() == 0:
+        chosen, reason = decide(builder, videos, passes, features)
+        say(f"features [{title}]: {reason}")
+        mask = sum(1 << at for at, part in enumerate(parts) if part.name in chosen)
+    mask = from_first(mask, builder.model.device)
+    return tuple(part for at, part in enumerate(parts) if mask >> at & 1)
+
+
 def decide(
-    builder: FeatureBuilder, videos: Sequence[VideoInput], passes: float, features: Literal["auto", "on", "off"]
-) -> tuple[bool, str]:
-    """Whether the cache pays, measured on a few videos, and why in one line; ``on`` and ``off`` are obeyed."""
-    store, model = builder.store, builder.model
-    missing = [video for video, _ in builder.missing(videos, builder.lookup(videos))]
+    builder: FeatureBuilder, videos: Sequence[VideoInput], passes: float, features: Mode
+) -> tuple[frozenset[str], str]:
+    """The parts whose cache pays, measured on a few videos, and why in one line; ``on`` and ``off`` are obeyed."""
+    store, model, index = builder.store, builder.model, builder.lookup(videos)
+    missing = [video for video, _ in builder.missing(videos, index)]
+    every = frozenset(part.name for part in model.parts)
     if not missing:
-        return features != "off", f"on: all {len(videos)} videos are there"
+        return (every if features != "off" else frozenset()), f"on: all {len(videos)} videos are there"
     with storage_errors(store.root, "free some space or set runtime.features: off"):
         store.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".measure-", dir=store.root) as scratch:
-            cost = measure(model, missing, builder.clips, Path(scratch))
-    if cost is None:
-        return False, "off, the first clips do not decode"
-    plan = CachePlan(len(videos), len(missing), passes, cost, free_bytes(store.root, store.max_bytes, store.size()))
-    return plan.decide(features)
+            costs = measure(model, missing, builder.clips, Path(scratch))
+    if costs is None:
+        return frozenset(), "off, the first clips do not decode"
+    free = free_bytes(store.root, store.max_bytes, store.size())
+    plans = {}
+    for part in model.parts:
+        lacking = len({entry for video in videos if (entry := model.entry(part, video)) not in index[part.name]})
+        plans[part.name] = CachePlan(len(videos), lacking, passes, costs[part.name], free)
+    return choose(plans, features)
 
 
 def decoded(

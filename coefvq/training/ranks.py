@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 from torch import distributed
+
+#: for the others to compute features or to fetch weights; a rank that dies is noticed by torchrun at once
+PATIENCE = timedelta(hours=6)
 
 
 def launched() -> bool:
@@ -23,10 +27,18 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def use_own_device() -> None:
-    """Give every rank of a machine a GPU of its own, where there are any."""
-    if launched() and torch.cuda.is_available():
+def connect() -> None:
+    """Give every rank of a machine a GPU of its own, where there are any, and let the ranks find each other.
+
+    First of all, so that rank 0 can decide for all; the time limit is that of the longest work that others wait for.
+    """
+    if not launched():
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not connected():
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:
@@ -46,6 +58,11 @@ def from_first(value: int, device: torch.device) -> int:
     return int(tensor.item())
 
 
+def everywhere(here: bool, device: torch.device) -> bool:
+    """Whether something holds on every rank."""
+    return int(summed(torch.tensor(int(here), device=device)).item()) == (world_size() if connected() else 1)
+
+
 def wait_for_all() -> None:
     """Go on when every rank is here."""
     if connected():
@@ -53,5 +70,5 @@ def wait_for_all() -> None:
 
 
 def connected() -> bool:
-    """Whether the ranks have found each other; the Trainer sees to it."""
+    """Whether the ranks have found each other: by ``connect``, or later by the Trainer."""
     return distributed.is_available() and distributed.is_initialized()

@@ -27,7 +27,7 @@ from coefvq.training.job import TrainingJob, fresh_classifier, training_job
 from coefvq.training.loading import opened
 from coefvq.training.loop import EpochListener, FitData, FitPlan, FitResult, fit
 from coefvq.training.noise import noisy_features
-from coefvq.training.ranks import rank, use_own_device, world_size
+from coefvq.training.ranks import connect, rank, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import TrainingSettings
@@ -50,7 +50,7 @@ def train_and_record(
     when everything is written. An MLLM that another issue's stage has trained is taken over, if the
     tracking store still has it.
     """
-    use_own_device()
+    connect()
     planned_job = training_job(settings, model)
     data = read_training_data(settings, planned_job)
     job = with_teacher(without_missing_descriptions(planned_job, data.descriptions), data.teaching)

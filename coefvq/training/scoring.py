@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from coefvq.compute.cards import visible_cards
 from coefvq.config import Predict
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.media.clips import default_cache
@@ -16,6 +17,7 @@ from coefvq.errors import DataError
 from coefvq.files import sha256_json, sha256_tree
 from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_dataset
 from coefvq.inference.bulk import score_on_ray
+from coefvq.inference.cards import score_on_cards
 from coefvq.models.classifier import load, read_config
 from coefvq.models.dataset import text_of
 from coefvq.models.heads import head_of
@@ -63,6 +65,11 @@ def _scored(
     with progress(f"scoring [{title}]", len(videos)) as advance:
         if reading.runtime.engine == "ray":
             scores, failed = score_on_ray(folder, videos, predict, reading.limits, reading.runtime.workers, advance)
+            named = {videos[index].video_id: error for index, error in failed.items()}
+            return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
+        if len(cards := visible_cards()) > 1:
+            loaders = loader_processes(reading.runtime.loader_workers, len(cards))
+            scores, failed = score_on_cards(cards, folder, videos, predict, reading.limits, loaders, advance)
             named = {videos[index].video_id: error for index, error in failed.items()}
             return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
         scores = np.full((len(videos), len(read_config(folder).issues)), np.nan)
