@@ -7,6 +7,7 @@ pickled to disk.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from coefvq.files import sha256_json
 from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.loader import plain_errors
 from coefvq.models.packed import packed_frozen
-from coefvq.training.arguments import training_arguments
+from coefvq.training.arguments import DdpNeeds, training_arguments
 from coefvq.training.averaging import AverageWeights
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
@@ -44,6 +45,7 @@ from coefvq.training.objective import (
 from coefvq.training.parameters import optimizer_class
 from coefvq.training.ranks import from_first, rank
 from coefvq.training.resume import ResumableTrainer, Resume
+from coefvq.training.room import card_errors
 from coefvq.training.validation import ValidationMetrics
 from coefvq.training.word_alignment import Words
 
@@ -71,6 +73,8 @@ class FitResult:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch and ask torch for repeatable kernels."""
+    # cuBLAS reads it when its first product is computed
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     set_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # it would also fill every new tensor, which repeatability does not need
@@ -152,7 +156,7 @@ def _optimize(
     dtypes = [parameter.dtype for parameter in model.parameters()]
     resume = None if plan.checkpoints is None else Resume(plan.checkpoints, model, keeper, average)
     with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
-        arguments = training_arguments(training, plan.seed, Path(scratch), plan.loaders)
+        arguments = training_arguments(training, plan.seed, Path(scratch), plan.loaders, DdpNeeds.of(model))
         train_rows = Indexed(data.train, plan.max_bad_share)
         trainer = _trainer(model, collator, metrics, data, train_rows, plan, arguments, [keeper, average, resume])
         for rows in (data.train, data.val):
@@ -163,7 +167,7 @@ def _optimize(
         # autocast and DeepSpeed look after precision and layout themselves
         fixed = () if arguments.bf16 or arguments.deepspeed else (model,)
         if resume is None or not resume.is_finished():
-            with packed_frozen(fixed), plain_errors(plan.loaders):
+            with packed_frozen(fixed), plain_errors(plan.loaders), card_errors():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
         parameter.data = parameter.data.to(dtype)  # DeepSpeed leaves a bf16 module behind

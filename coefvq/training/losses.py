@@ -76,7 +76,8 @@ class ClassificationLoss(nn.Module):
         return (weight * missed**self.spec.focal_gamma * loss).sum()
 
     def _weight(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.class_weight[labels[labels != MISSING_LABEL]].sum()
+        known = labels != MISSING_LABEL  # a selection through a mask would make the host wait for the GPU
+        return torch.where(known, self.class_weight[labels.where(known, 0)], 0.0).sum()
 
 
 def class_prior(labels: Labels) -> torch.Tensor:

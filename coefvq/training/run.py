@@ -29,6 +29,7 @@ from coefvq.training.loop import EpochListener, FitData, FitPlan, FitResult, fit
 from coefvq.training.noise import noisy_features
 from coefvq.training.ranks import connect, rank, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
+from coefvq.training.room import check_card
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import TrainingSettings
 from coefvq.training.shared_mllm import IsRecorded, SharedTraining, TrainingOutputs, curve_of, metrics_of, take_over
@@ -62,6 +63,7 @@ def train_and_record(
             say(f"[{outputs.issue} {outputs.kind}] copied: the stage of {other.issue} trained {job.config.issue}")
             take_over(other, outputs)
         return
+    check_card(job)
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
     if job.aligns:
         align(classifier, job, data, settings, open_record)
@@ -202,6 +204,8 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         "description_weight": job.description_weight,
         **({} if job.distil is None else flat_params({"distil": job.distil.model_dump()})),
         **flat_params({"noise": asdict(job.noise)}),
+        # another revision of frozen weights is another model
+        "weights": sorted(source.name for source in config.parts.weights.values()),
         # what a clip may cost does not change what is learnt from it
         **flat_params({"model": config.model_dump(exclude={"limits"})}),
     }
