@@ -31,9 +31,7 @@ def job(batch: int, checkpointing: bool) -> TrainingJob:
 
 def test_a_card_that_is_too_small_is_refused_before_anything_is_loaded() -> None:
     check_room(job(4, True), 24.0, 1)
-    with pytest.raises(
-        ModelError, match=r"^mllm of ucc: preset onevision-0\.5b with 64 videos per rank needs \d+"
-    ):
+    with pytest.raises(ModelError, match=r"^mllm of ucc: preset onevision-0\.5b with 64 videos per rank needs \d+"):
         check_room(job(64, True), 24.0, 1)
     with pytest.raises(ModelError, match=r"per_device_train_batch_size lower or activation_checkpointing: true$"):
         check_room(job(8, False), 12.0, 1)
