@@ -28,6 +28,7 @@ from coefvq.models.loader import plain_errors
 from coefvq.models.packed import packed_frozen
 from coefvq.training.arguments import DdpNeeds, training_arguments
 from coefvq.training.averaging import AverageWeights
+from coefvq.training.card_errors import card_errors
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
 from coefvq.training.distilling import Lesson, WithTeacher, standardise
@@ -45,7 +46,6 @@ from coefvq.training.objective import (
 from coefvq.training.parameters import optimizer_class
 from coefvq.training.ranks import from_first, rank
 from coefvq.training.resume import ResumableTrainer, Resume
-from coefvq.training.room import card_errors
 from coefvq.training.validation import ValidationMetrics
 from coefvq.training.word_alignment import Words
 

@@ -90,7 +90,7 @@ def check_versions(mine: Mapping[str, str], device: torch.device) -> None:
     first = _text_of_first(text, device)
     pairs = zip(text.split(), first.split(), strict=False)
     differing = [f"{ours} (rank 0: {theirs})" for ours, theirs in pairs if ours != theirs]
-    if not everywhere(not differing, device) and differing:
+    if differing:
         raise TrainingError(
             f"rank {rank()} on {socket.gethostname()} has {', '.join(differing[:3])}; install the same set everywhere"
         )

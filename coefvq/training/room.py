@@ -1,17 +1,14 @@
-"""Whether a card has room for a training, said before anything is loaded, and what it means if it fails later."""
+"""Whether a card has room for a training, said before anything is loaded."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
 from coefvq.config import Lora
-from coefvq.errors import ModelError, TrainingError
+from coefvq.errors import ModelError
 from coefvq.models.planning import plan
 from coefvq.training.job import TrainingJob
-from coefvq.training.ranks import rank, world_size
+from coefvq.training.ranks import world_size
 
 _GIB = 1024**3
 
@@ -57,24 +54,3 @@ def check_room(job: TrainingJob, card_gib: float, ranks: int) -> None:
         f"needs {needed.total:.1f} GiB ({needed.activations:.1f} of them for the videos), this card has "
         f"{card_gib:.1f}, of which a tenth stays free; {remedy}"
     )
-
-
-@contextmanager
-def card_errors() -> Iterator[None]:
-    """A card that is full or lost ends the training in one line.
-
-    Raises:
-        TrainingError: either.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"rank {rank()}: the card is full ({str(error).splitlines()[0]}); halve per_device_train_batch_size and "
-            "double gradient_accumulation_steps, or set activation_checkpointing: true"
-        ) from error
-    except torch.AcceleratorError as error:
-        raise TrainingError(
-            f"rank {rank()}: the card failed ({str(error).splitlines()[0]}); run the same command again, on a machine "
-            "whose cards work: it goes on from the newest checkpoint"
-        ) from error

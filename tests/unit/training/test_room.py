@@ -12,9 +12,10 @@ from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.errors import ModelError, TrainingError
 from coefvq.models.classifier import mllm_config
 from coefvq.training import ranks
+from coefvq.training.card_errors import card_errors
 from coefvq.training.job import TrainingJob
 from coefvq.training.loop import seed_everything
-from coefvq.training.room import card_errors, check_room
+from coefvq.training.room import check_room
 from tests.settings import training_settings
 
 MEDIA = MediaSpec(frames=8, frame_size=384, audio_seconds=30.0)
@@ -67,7 +68,6 @@ def test_a_machine_that_lost_a_card_is_named(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.usefixtures("_second_of_two")
 def test_ranks_with_other_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "_text_of_first", lambda *_: "python=3.11.7 torch=2.12.0")
-    monkeypatch.setattr(ranks, "everywhere", lambda here, _: here)
     ranks.check_versions({"python": "3.11.7", "torch": "2.12.0"}, torch.device("cpu"))
     with pytest.raises(TrainingError, match=r"^rank 1 on \S+ has torch=2\.13\.0 \(rank 0: torch=2\.12\.0\); install"):
         ranks.check_versions({"python": "3.11.7", "torch": "2.13.0"}, torch.device("cpu"))

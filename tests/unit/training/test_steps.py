@@ -15,7 +15,7 @@ from coefvq.training.arguments import DdpNeeds
 from coefvq.training.losses import ClassificationLoss, LossSpec
 from tests.unit.frozen_models import frozen_model, stored_clips
 
-TRAINED = ("frames", "multitower", "siglip", "mllm", "cnn-mllm")
+TRAINED = ("frames", "multitower", "siglip", "attention", "mllm", "cnn-mllm")
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::masked_select"}
 
 
