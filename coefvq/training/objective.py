@@ -63,8 +63,14 @@ class WithLoss(nn.Module):
         self, labels: torch.Tensor, index: torch.Tensor | None = None, **inputs: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The network's inputs and ``labels`` [B] or [B,K] -> loss and logits; ``index`` is for other objectives."""
-        logits = self.network(**ready(inputs))
+        logits = self.network(**_in_trained_type(ready(inputs), self.network))
         return {"loss": self.loss(logits, labels), "logits": logits}
+
+
+def _in_trained_type(inputs: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Pixels and spectrograms in the type of what trains: DeepSpeed casts the floats that a module is given itself."""
+    dtype = next((p.dtype for p in network.parameters() if p.requires_grad), torch.float32)
+    return {name: value.to(dtype) if name in ("pixel_values", "log_mel") else value for name, value in inputs.items()}
 
 
 class WithDescriptions(nn.Module):
