@@ -193,7 +193,7 @@ class Check:
         data, scores = self._rows(20_000, 4 * self.batch), {}
         unlabelled = VideoDataset(data._videos, data._store)
         for dtype in ("float32", "bfloat16"):
-            ready = load_for_scoring(folder, Scoring(dtype=dtype, savings="exact", approximate=NOTHING))  # type: ignore[arg-type]
+            ready = load_for_scoring(folder, Scoring(dtype=dtype, savings="exact", approximate=NOTHING))
             collator = replace(ready.collator, raw=True)
             score_dataset(ready, VideoDataset(data._videos[:1], data._store), collator, 1)  # warms up
             start = time.perf_counter()
