@@ -87,6 +87,7 @@ def ranks(root: Path, stop: int) -> int:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)  # four processes beside other work
 @pytest.mark.parametrize("recipe", ["paper", "onevision-0.5b"])
 def test_a_hub_recipe_goes_from_clips_to_a_decision(
     recipe: str, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
