@@ -18,8 +18,9 @@ def test_the_check_runs_where_there_is_no_card(preset: str, repository: Path) ->
         cwd=repository, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout + finished.stderr[-2000:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in finished.stdout.splitlines()[2:]]
-    assert {"loaded", "trained, then stopped", "resumed", "training speed", "scoring, bfloat16"} <= {
+    table = [line for line in finished.stdout.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert {"loaded", "trained, then stopped", "resumed", "training speed, with validation", "scoring, bfloat16"} <= {
         row[0] for row in rows
     }
     assert [row[2] for row in rows if row[0] in ("trained, then stopped", "resumed")] == ["ok", "ok"]
