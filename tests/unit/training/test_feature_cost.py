@@ -74,9 +74,9 @@ def test_each_part_is_decided_for_itself_and_the_cheapest_seconds_have_the_disk_
     assert chosen == {"audio_features"}
     assert why.startswith("vision_features off, ")
     assert "; audio_features on: " in why
-    both = {"large": replace(PLAN, free_bytes=150_000), "small": replace(sound, free_bytes=150_000, missing=40)}
-    assert choose(both, "auto")[0] == {"large"}  # no room for the second, which saves less per byte
-    assert choose(both, "on")[0] == {"large", "small"}
+    both = {"whole": replace(PLAN, free_bytes=150_000), "rest": replace(sound, free_bytes=150_000, missing=40)}
+    assert choose(both, "auto")[0] == {"rest"}  # no room for the other, which saves fewer seconds per byte
+    assert choose(both, "on")[0] == {"whole", "rest"}
     assert choose(both, "off")[0] == frozenset()
 
 
