@@ -169,10 +169,15 @@ class Negatives(Section):
 
 
 class Split(Section):
-    """Grouped, stratified splitting."""
+    """Grouped, stratified splitting.
+
+    ``creator``: ``hard`` never puts a creator of ``group_by`` into two splits; ``soft`` does so where sources and
+    creators would tie too many videos together, and reports it.
+    """
 
     fractions: Fractions
     order: Literal["random", "time"]
     near_duplicates: Annotated[int, Field(ge=0, le=128)] | None
     negatives: Negatives
     group_by: tuple[Literal["source_id", "creator_id", "sha256"], ...]
+    creator: Literal["hard", "soft"] = "hard"
