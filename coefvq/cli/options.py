@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from coefvq.cli.numbers import number
+
 IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
 IssuesOption = Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")]
 ParamsOption = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
@@ -17,3 +19,5 @@ OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if mi
 DataOption = Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")]
 PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")]
 LabelColumnOption = Annotated[str, typer.Option(help="With --data: column that holds the label.")]
+MaxGibOption = Annotated[float | None, number(min=0.0, help="Keep at most so much; the oldest use goes.")]
+UnusedDaysOption = Annotated[float | None, number(min=0.0, help="Remove what no run used for so long.")]

@@ -52,7 +52,7 @@ class Runtime(Section):
     Checkpoints of a training: ``save_steps`` are those between the ends of epochs, ``resume_from`` is a folder of
     them in another place than the cache.
     ``features`` says whether outputs of frozen towers are kept (``auto``: where it pays), ``features_gib`` how
-    much disk they may take.
+    much disk they may take, ``clips_gib`` how much decoded clips may.
     """
 
     workers: Count
@@ -62,6 +62,7 @@ class Runtime(Section):
     resume_from: str | None
     features: Literal["auto", "on", "off"]
     features_gib: Positive
+    clips_gib: Positive = 50.0
 
 
 class Loading(Section):

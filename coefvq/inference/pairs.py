@@ -79,6 +79,12 @@ class PairScorer:
             memo=shared.memo,
         )
 
+    @property
+    def stores(self) -> tuple[ClipStore, ClipStore]:
+        """Clips as the base model and as the MLLM sees them, which may be other frames or more sound."""
+        store = ClipStore(self.cache, self.base.config.media, self.limits)
+        return store, replace(store, spec=self.mllm.config.media)
+
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         """Base score for all, MLLM score for those the policy lets through; a bad clip gets an error row.
 
@@ -90,7 +96,7 @@ class PairScorer:
 
     def score_group(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         """``score`` for so few videos that what shared towers give for them fits into memory."""
-        store = ClipStore(self.cache, self.base.config.media, self.limits)
+        store, _ = self.stores
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
         base = score_clips(self.base, videos, store, errors.__setitem__, self.batch_size)
@@ -113,7 +119,6 @@ class PairScorer:
             scores[indices] = score_clips(
                 self.mllm,
                 [videos[index] for index in indices],
-                # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
                 replace(store, spec=self.mllm.config.media),
                 lambda at, error: errors.update({indices[at]: error}),
                 self.batch_size,
@@ -179,8 +184,10 @@ def _in_groups(pairs: Sequence[PairScorer], inputs: Sequence[VideoInput]) -> lis
     """Rows pair by pair. A group of videos goes through all pairs before the next group: shared towers run once."""
     rows: list[list[ScoredVideo]] = [[] for _ in pairs]
     for start in range(0, len(inputs), GROUP):
-        group = inputs[start : start + GROUP]
+        group = [pairs[0].stores[0].hashed(video) for video in inputs[start : start + GROUP]]
         with ExitStack() as stack:
+            for store in {store.spec: store for pair in pairs for store in pair.stores}.values():
+                stack.enter_context(store.passing(group))
             for memo in {id(pair.memo): pair.memo for pair in pairs}.values():
                 stack.enter_context(memo.group())
             for pair, own_rows in zip(pairs, rows, strict=True):

@@ -7,7 +7,6 @@ A bad clip gives a row with its reason, never an exception. What a clip's bytes 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache, partial
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from coefvq.compute.engines import limited_map
 from coefvq.config import MediaLimits
 from coefvq.data import remote
-from coefvq.data.locations import Root, locate
+from coefvq.data.locations import Root, file_stamp, locate
 from coefvq.data.media.decode import decode_audio, decode_frames, stream_info
 from coefvq.data.media.probe_cache import Facts, ProbeCache, open_cache, peek
 from coefvq.data.splits.near_duplicates import video_hash
@@ -187,13 +186,9 @@ def _plan(
     place, facts = str(found.path), found.facts
     if facts.st_size > limits.megabytes * 2**20:
         return rejected("too_large", size=facts.st_size)
-    stamp = _stamp(facts)
+    stamp = file_stamp(facts)
     known = _recall(cache, place)
     return known[1] if known is not None and known[0] == stamp else _Task(place, stamp)
-
-
-def _stamp(facts: os.stat_result) -> str:
-    return f"{facts.st_size} {facts.st_mtime_ns}"
 
 
 def _recall(cache: ProbeCache | None, place: str) -> tuple[str, Probe] | None:
@@ -242,7 +237,7 @@ def _inspect(task: _Task, settings: _Settings) -> _Answer:
     try:
         probe = _look(path, task.place, settings)
         # written to meanwhile: the answer holds, but for which state of the file nobody knows
-        unchanged = _stamp(path.stat()) == task.stamp
+        unchanged = file_stamp(path.stat()) == task.stamp
     except OSError:
         return _Answer(rejected("missing"), "")  # gone meanwhile, or not readable
     return _Answer(probe, task.stamp if unchanged else "")
