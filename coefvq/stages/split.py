@@ -22,13 +22,16 @@ from coefvq.stages.common import write_validation
 from coefvq.stages.inputs import SplitInputs
 from coefvq.terminal import say
 
+# columns that no step of splitting looks at
+_UNREAD = frozenset({"uri", "title", "stickers", "reason", "size_bytes", "duration_s", "fps", "width", "height"})
 # a near-duplicate group larger than this share of the videos is no set of copies
 _SUSPICIOUS_SHARE = 0.05
 
 
 def run(inputs: SplitInputs) -> None:
     """Assign splits and refuse unusable ones before anything is written; videos of the last run stay where they are."""
-    manifest = with_look_alikes(read_table(Path(inputs.paths.manifest), MANIFEST_COLUMNS), inputs.split)
+    manifest = with_look_alikes(read_table(Path(inputs.paths.manifest), MANIFEST_COLUMNS, _UNREAD), inputs.split)
+    manifest = manifest.drop(columns="phash")  # the look-alikes are known; a quarter of a kilobyte each
     target = Path(inputs.paths.splits)
     settings = settings_digest(inputs.split, inputs.seed)
     previous = earlier(target, settings)
