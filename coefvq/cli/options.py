@@ -21,3 +21,13 @@ PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: lab
 LabelColumnOption = Annotated[str, typer.Option(help="With --data: column that holds the label.")]
 MaxGibOption = Annotated[float | None, number(min=0.0, help="Keep at most so much; the oldest use goes.")]
 UnusedDaysOption = Annotated[float | None, number(min=0.0, help="Remove what no run used for so long.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--mllm-budget", help="MLLM calls, such as 0.5/s or 5000/day; none: any. Kept in the index."),
+]
+BurstOption = Annotated[
+    int, typer.Option("--mllm-burst", min=1, max=1_000_000, help="With --mllm-budget: calls at once after a pause.")
+]
+MaxWaitOption = Annotated[
+    float, number("--mllm-max-wait", min=1.0, help="With --mllm-budget: seconds until a task is given up.")
+]

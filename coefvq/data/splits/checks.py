@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from coefvq.config import Split
+from coefvq.config import Split, Thresholds
 from coefvq.data.splits.groups import (
     LOOK_ALIKE,
     components,
@@ -120,6 +120,19 @@ def large_groups(account: Mapping[str, Any], rows: pd.DataFrame, params: Split) 
         f"splits: the largest group holds {account['largest_group']} of {used} videos, more than {name} should; "
         f"shares and prevalence may be off: {looser(rows, params)}"
     ]
+
+
+def few_calls(account: Mapping[str, Any], thresholds: Mapping[str, Thresholds]) -> list[str]:
+    """A line per issue whose share of positives is larger than its share of MLLM calls, from ``summarize``."""
+    found = []
+    for issue, facts in account["splits"]["train"]["issues"].items():
+        calls, share = thresholds[issue].max_qps_ratio, facts["prevalence"]
+        if calls is not None and share is not None and 100.0 * share > calls:
+            found.append(
+                f"thresholds.{issue}.max_qps_ratio = {calls:g}: {100 * share:.1f} % of the videos are positive, so the "
+                "MLLM cannot see them all; allow about twice that share, or label videos as they arrive"
+            )
+    return found
 
 
 def _near_duplicates(rows: pd.DataFrame, params: Split) -> dict[str, int]:
