@@ -31,7 +31,9 @@ from coefvq.training.features.keys import CachedModel
 from coefvq.training.features.store import FeatureStore, Lease
 
 CHUNK = 32  # videos that one process takes at a time
-_SHARD_BYTES = 64 * 2**20  # a shard is written at the latest when it is so large
+_SHARD_BYTES = 64 * 2**20  # a shard is written at the latest when it is so large,
+FLUSH_SECONDS = 10.0  # or when its first features wait so long: what a kill costs at most
+_MOST_CLAIMS = 128  # chunks whose locks are held, one open file each
 _AHEAD = 2  # chunks decoded before their turn; their clips wait on disk, not in memory
 Index = dict[str, dict[str, Path]]
 _Task = tuple[VideoInput, tuple[FrozenPart, ...]]
@@ -58,6 +60,7 @@ class FeatureBuilder:
     clips: ClipStore
     lease: Lease
     workers: int
+    flush_seconds: float = FLUSH_SECONDS
 
     def lookup(self, videos: Sequence[VideoInput]) -> Index:
         """What is there already."""
@@ -112,16 +115,22 @@ class FeatureBuilder:
         def prepare(chunk: list[_Task]) -> _Claim | None:
             return self._claim(chunk, pool, wait)
 
-        for chunk, claim in _ahead(prepare, chunks):
-            if claim is None:
-                yield chunk
-                continue
-            try:
+        pending = _Pending({part.name: {} for part in self.model.parts})
+        try:
+            for chunk, claim in _ahead(prepare, chunks):
+                if claim is None:
+                    yield chunk
+                    continue
+                pending.claims.append(claim)
                 built.skipped |= claim.failed
-                self._compute(claim, built)
-            finally:
-                claim.lock.release()
-            progress(len(chunk))
+                self._compute(claim, pending, built)
+                # who waits for a chunk must not make others wait for its own: two builders would wait for each other
+                if wait or pending.due(self.flush_seconds):
+                    self._flush(pending, built)
+                progress(len(chunk))
+            self._flush(pending, built)
+        finally:
+            pending.release()
 
     def _claim(self, chunk: list[_Task], pool: LimitedPool, wait: bool) -> _Claim | None:
         """Lock a chunk, see what others did of it meanwhile, decode the rest; None if another process has it."""
@@ -151,22 +160,20 @@ class FeatureBuilder:
         failed = {seen[at].video_id: error for at, error in bad.items()}
         return _Claim(lock, [task for task in todo if task[0].video_id not in failed], index, failed)
 
-    def _compute(self, claim: _Claim, built: Built) -> None:
+    def _compute(self, claim: _Claim, pending: _Pending, built: Built) -> None:
         for name, found in claim.index.items():
             built.index[name] |= found
-        pending: dict[str, dict[str, torch.Tensor]] = {part.name: {} for part in self.model.parts}
         for parts, videos in _alike(claim.tasks, self.model.at_once):
             examples = self._examples(parts, videos, built)
             inputs = model_inputs(self.model, parts, list(examples.values()))
             for video, features in zip(examples, self.model.compute(parts, inputs), strict=True):
                 built.computed += 1
                 for part in parts:
-                    pending[part.name][self.model.entry(part, video)] = features[part.name]
-                    built.tensor_bytes += features[part.name].nbytes
-                    if sum(tensor.nbytes for tensor in pending[part.name].values()) >= _SHARD_BYTES:
-                        self._flush(part.name, pending, built)
-        for name in pending:
-            self._flush(name, pending, built)
+                    tensor = features[part.name]
+                    pending.add(part.name, self.model.entry(part, video), tensor)
+                    built.tensor_bytes += tensor.nbytes
+                if pending.full:
+                    self._write(pending, built)
 
     def _examples(
         self, parts: Sequence[FrozenPart], videos: Sequence[VideoInput], built: Built
@@ -179,11 +186,53 @@ class FeatureBuilder:
                 built.skipped[video.video_id] = error
         return examples
 
-    def _flush(self, name: str, pending: dict[str, dict[str, torch.Tensor]], built: Built) -> None:
-        tensors, pending[name] = pending[name], {}
-        if tensors:
-            shard = self.store.write(self.model.keys[name], tensors, self.lease)
-            built.index[name] |= dict.fromkeys(tensors, shard)
+    def _flush(self, pending: _Pending, built: Built) -> None:
+        """Write what waits, then let others have its chunks."""
+        self._write(pending, built)
+        pending.release()
+
+    def _write(self, pending: _Pending, built: Built) -> None:
+        for name, tensors in pending.take().items():
+            if tensors:
+                shard = self.store.write(self.model.keys[name], tensors, self.lease)
+                built.index[name] |= dict.fromkeys(tensors, shard)
+
+
+@dataclass
+class _Pending:
+    """Features that are on no disk yet, by part and entry; their chunks stay ours until they are."""
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    claims: list[_Claim] = field(default_factory=list)
+    _bytes: dict[str, int] = field(default_factory=dict)
+    _since: float | None = None
+
+    def add(self, part: str, entry: str, tensor: torch.Tensor) -> None:
+        """Put one aside."""
+        self.tensors[part][entry] = tensor
+        self._bytes[part] = self._bytes.get(part, 0) + tensor.nbytes
+        self._since = self._since or time.monotonic()
+
+    @property
+    def full(self) -> bool:
+        """Whether a part has a whole shard."""
+        return max(self._bytes.values(), default=0) >= _SHARD_BYTES
+
+    def due(self, seconds: float) -> bool:
+        """Whether the first waits long enough, or so many chunks do that their locks are a burden."""
+        waited = self._since is not None and time.monotonic() - self._since >= seconds
+        return waited or len(self.claims) >= _MOST_CLAIMS
+
+    def take(self) -> dict[str, dict[str, torch.Tensor]]:
+        """All of them, to be written."""
+        taken = self.tensors
+        self.tensors, self._bytes, self._since = {name: {} for name in taken}, {}, None
+        return taken
+
+    def release(self) -> None:
+        """Let other processes have the chunks."""
+        while self.claims:
+            self.claims.pop().lock.release()
 
 
 @dataclass
