@@ -17,27 +17,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coefvq import __version__
-from coefvq.cli import (
-    audit,
-    cascade,
-    clips,
-    data,
-    features,
-    models,
-    registry,
-    report,
-    retune,
-    score,
-    show,
-    stages,
-    vmp,
-)
+from coefvq.cli import audit, cascade, clips, data, features, models, registry, report, retune, score, show, stages, vmp
 from coefvq.compute.collection import collect_rarely
 from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.faults import report as report_fault
 from coefvq.stages import STAGES
 from coefvq.terminal import clean, protect, say
+from coefvq.version import __version__
 
 # telemetry of every library is off unless the user has said otherwise
 QUIET = {

@@ -45,9 +45,11 @@ def build(
     Example: coefvq features build --issue ucc --engine ray
     """
     from coefvq.cli.workspace import open_workspace
+    from coefvq.compute.cards import visible_cards
     from coefvq.stages.inputs import TrainBaseInputs, TrainMLLMInputs
     from coefvq.training.features.fill import build_features
     from coefvq.training.features.ray_fill import build_features_on_ray
+    from coefvq.training.features.side_by_side import build_on_cards
 
     loaded = open_workspace(params)
     loaded.check_issue(issue)
@@ -55,6 +57,8 @@ def build(
     inputs = stage.of(loaded, issue)
     if (engine or loaded.runtime.engine) == "ray" and not dry_run:
         facts = build_features_on_ray(inputs.settings, inputs.model, split or [], runs)
+    elif len(cards := visible_cards()) > 1 and not dry_run:
+        facts = build_on_cards(cards, inputs.settings, inputs.model, split or [], runs)
     else:
         facts = build_features(inputs.settings, inputs.model, split or [], runs, dry_run)
     if as_json:

@@ -61,12 +61,15 @@ class Runtime(Section):
 
     Checkpoints of a training: ``save_steps`` are those between the ends of epochs, ``resume_from`` is a folder of
     them in another place than the cache.
+    ``loader_workers`` processes make batches for a model that trains or scores; with any, the clips of a training are
+    decoded when they are first read. ``auto``: none without a GPU.
     ``features`` says whether outputs of frozen towers are kept (``auto``: where it pays), ``features_gib`` how
     much disk they may take, ``clips_gib`` how much decoded clips may.
     """
 
     workers: Count
     engine: Literal["local", "ray"]
+    loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     save_steps: Count | None
     save_total_limit: Count
     resume_from: str | None

@@ -17,7 +17,7 @@ from coefvq.config import MediaLimits
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import CoefVQError, MLLMUnavailableError
 from coefvq.inference.decisions import Answers, Decisions, decide, route
-from coefvq.inference.score_cache import ScoreCache, score_key
+from coefvq.inference.score_cache import ScoreCache, score_keys
 from coefvq.inference.scores import Failed, Scores, head_scores
 from coefvq.inference.settings import Recorded, load_for_scoring, model_key
 from coefvq.inference.stages import decided_row, first_stage
@@ -39,13 +39,6 @@ class KnownScores:
     cache: ScoreCache
     base: str
     mllm: str
-
-    def keys(self, videos: Sequence[VideoInput], *, mllm: bool) -> list[str | None]:
-        """A key per video; None where the clip's hash is not known."""
-        from coefvq.models.dataset import text_of
-
-        model = self.mllm if mllm else self.base
-        return [None if video.sha256 is None else score_key(model, video.sha256, text_of(video)) for video in videos]
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,7 @@ class PairScorer:
         head = head_of(issues, self.issue if model is self.mllm else None)
         if self.known is None:
             return compute(list(range(len(videos))))[:, head]
-        keys = self.known.keys(videos, mllm=model is self.mllm)
+        keys = score_keys(self.known.mllm if model is self.mllm else self.known.base, videos)
         return self.known.cache.fill(keys, len(issues), compute)[:, head]
 
     def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:

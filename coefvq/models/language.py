@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from coefvq.config import Lora
+from coefvq.errors import ModelError
 from coefvq.models.last_position import ASK, teach_last_layer
 from coefvq.models.parts import LanguagePart
 
@@ -44,9 +45,7 @@ class LanguageBranch(nn.Module):
         ``last`` is appended as the final input token (early fusion, paper Table 3).
         """
         embedded = self.decoder.get_input_embeddings()(input_ids)
-        slots = input_ids == self.video_token
-        # index assignment, not masked_scatter: the latter fails under autocast with mixed dtypes
-        embedded = embedded.index_put((slots,), visual.reshape(-1, visual.shape[-1]).to(embedded.dtype))
+        embedded = _filled(embedded, input_ids == self.video_token, visual)
         if last is not None:
             embedded = torch.cat([embedded, last.to(embedded.dtype)], dim=1)
             attention_mask = nn.functional.pad(attention_mask, (0, 1), value=1)
@@ -62,6 +61,16 @@ class LanguageBranch(nn.Module):
             return states[:, -1]
         there = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * there).sum(dim=1) / there.sum(dim=1)
+
+
+def _filled(embedded: torch.Tensor, slots: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    """embedded [B,L,D] with the rows of visual [B,T,D] where slots [B,L] says; each row has T slots.
+
+    A write through a mask would make the host wait for the GPU at each batch, to learn how many there are.
+    """
+    number = slots.flatten().cumsum(0).sub(1).clamp(min=0).view(slots.shape)
+    rows = visual.reshape(-1, visual.shape[-1]).to(embedded.dtype)[number]
+    return torch.where(slots.unsqueeze(-1), rows, embedded)
 
 
 def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -93,7 +102,7 @@ def decoder_config(part: LanguagePart) -> Any:
 
 
 def with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
-    """LoRA on every linear layer; rank 0 freezes the decoder (only the head trains, paper Table 4).
+    """LoRA on every linear layer or those named; rank 0 freezes the decoder (only the head trains, paper Table 4).
 
     peft's ``modules_to_save`` is not needed: head and projector lie outside the decoder that is wrapped here, and
     ``Classifier.save`` writes every tensor that trains.
@@ -103,9 +112,21 @@ def with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
         return decoder
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_LINEAR_LAYERS)
+    targets = _LINEAR_LAYERS if lora.target_modules is None else _checked_targets(decoder, lora.target_modules)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for an attribute by its old name
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         adapted: nn.Module = get_peft_model(decoder, config)
     return adapted
+
+
+def _checked_targets(decoder: nn.Module, names: tuple[str, ...]) -> list[str]:
+    linear = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    for name in names:
+        if name not in linear:
+            raise ModelError(
+                f"mllm.lora.target_modules: {name!r} is no linear layer of the language model; it has "
+                f"{', '.join(sorted(linear))}"
+            )
+    return list(names)

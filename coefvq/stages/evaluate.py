@@ -21,7 +21,7 @@ def run(inputs: EvaluateInputs) -> None:
     """
     issue, paths, evaluate = inputs.issue, inputs.paths, inputs.evaluate
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    report = evaluation_report(scores, issue, evaluate.precision_targets)
+    report = evaluation_report(scores, issue, evaluate.precision_targets, evaluate.metrics)
     thresholds = {name: report["test"][name]["decision_threshold"] for name in ("base", "mllm")}
     test = labelled_split(scores, "test")
     models = {"base": (test.base, thresholds["base"]), "mllm": (test.mllm, thresholds["mllm"])}

@@ -29,7 +29,7 @@ def run(inputs: ThresholdsInputs) -> None:
     """Search P_base, choose one and write its policy."""
     settings, issue, paths = inputs.thresholds, inputs.issue, inputs.paths
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    report = search_policies(scores, issue, settings, inputs.evaluate.precision_targets)
+    report = search_policies(scores, issue, settings, inputs.evaluate.precision_targets, inputs.evaluate.metrics)
     policy = CascadePolicy.from_dict(report["policy"])
     manifest = split_manifest(paths, CLIP_COLUMNS - {*inputs.evaluate.slices, inputs.evaluate.group_by})
     wanted = detail_settings(inputs.evaluate, inputs.seed)
@@ -46,7 +46,11 @@ def run(inputs: ThresholdsInputs) -> None:
 
 
 def search_policies(
-    scores: pd.DataFrame, issue: str, settings: Thresholds, precision_targets: Sequence[float]
+    scores: pd.DataFrame,
+    issue: str,
+    settings: Thresholds,
+    precision_targets: Sequence[float],
+    own: Sequence[str] = (),
 ) -> dict[str, Any]:
     """``cascade_report`` by the rule of the settings.
 
@@ -63,6 +67,7 @@ def search_policies(
         settings.views_trigger,
         precision_targets,
         _objective(settings),
+        own,
     )
     for entry in (report, *report["policies"]):
         if entry["policy"] is not None:

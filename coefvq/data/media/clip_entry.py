@@ -10,7 +10,8 @@ from coefvq.config import MediaSpec
 from coefvq.data.media.decode import SAMPLE_RATE, Clip
 from coefvq.files import atomic_path, private_folder, storage_errors
 
-_REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
+#: what to do where the store cannot be written
+REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
 
 
 _HEADER = 4096  # bytes that the header of an entry may take, at most
@@ -33,7 +34,7 @@ def write_entry(path: Path, clip: Clip, root: Path) -> None:
     """
     from safetensors.numpy import save
 
-    with storage_errors(path.parent, _REMEDY):
+    with storage_errors(path.parent, REMEDY):
         private_folder(root / "clips")
         if path.exists() and not path.is_file():  # a pipe or device: whoever put it there, it holds no clip
             path.unlink()

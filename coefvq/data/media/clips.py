@@ -173,6 +173,10 @@ class ClipStore:
             raise MediaError("changed", f"{_name(video)}: {problem}")
         return path, digest
 
+    def holds(self, video: VideoInput) -> bool:
+        """Whether the decoded clip is there."""
+        return self._holds(video.sha256)
+
     def path(self, sha256: str) -> Path:
         """Where the entry of these bytes lies."""
         return self._folder / sha256[:2] / f"{sha256}.safetensors"

@@ -1,9 +1,9 @@
 """Fill the store: clips are decoded by limited processes ahead of the towers, through a bounded queue.
 
 Any number of processes may build the same videos: each takes chunks that no other has taken, and at the end
-waits for those of the others (or takes over where one died). Every video is computed alone, so that its
-features do not depend on its neighbours or on who computed them. A clip that does not decode in its time is
-skipped and named.
+waits for those of the others (or takes over where one died). On a CPU every video is computed alone, so that its
+features do not depend on its neighbours or on who computed them; a GPU gets some at once. A clip that does not
+decode in its time is skipped and named.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from coefvq.compute.workers import LimitedPool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
 from coefvq.files import sha256_json, storage_errors
-from coefvq.models.dataset import Example, text_of
+from coefvq.models.dataset import Example, ready, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
 from coefvq.training.features.keys import CachedModel
@@ -161,19 +163,28 @@ class FeatureBuilder:
     def _compute(self, claim: _Claim, pending: _Pending, built: Built) -> None:
         for name, found in claim.index.items():
             built.index[name] |= found
-        for video, parts in claim.tasks:
+        for parts, videos in _alike(claim.tasks, self.model.at_once):
+            examples = self._examples(parts, videos, built)
+            inputs = model_inputs(self.model, parts, list(examples.values()))
+            for video, features in zip(examples, self.model.compute(parts, inputs), strict=True):
+                built.computed += 1
+                for part in parts:
+                    tensor = features[part.name]
+                    pending.add(part.name, self.model.entry(part, video), tensor)
+                    built.tensor_bytes += tensor.nbytes
+                if pending.full:
+                    self._write(pending, built)
+
+    def _examples(
+        self, parts: Sequence[FrozenPart], videos: Sequence[VideoInput], built: Built
+    ) -> dict[VideoInput, Example]:
+        examples = {}
+        for video in videos:
             try:
-                features = compute(self.model, parts, video, self.clips)
+                examples[video] = example(parts, video, self.clips)
             except MediaError as error:
                 built.skipped[video.video_id] = error
-                continue
-            built.computed += 1
-            for part in parts:
-                tensor = features[part.name]
-                pending.add(part.name, self.model.entry(part, video), tensor)
-                built.tensor_bytes += tensor.nbytes
-            if pending.full:
-                self._write(pending, built)
+        return examples
 
     def _flush(self, pending: _Pending, built: Built) -> None:
         """Write what waits, then let others have its chunks."""
@@ -234,28 +245,35 @@ class _Claim:
     failed: dict[str, MediaError]
 
 
-def compute(
-    model: CachedModel, parts: Sequence[FrozenPart], video: VideoInput, clips: ClipStore
-) -> dict[str, torch.Tensor]:
-    """Features of one video on the CPU, without the batch dimension.
+def _alike(tasks: Sequence[_Task], size: int) -> Iterator[tuple[tuple[FrozenPart, ...], list[VideoInput]]]:
+    """Videos that lack the same parts, at most ``size`` at a time, in order."""
+    for parts, group in groupby(tasks, key=itemgetter(1)):
+        videos = [video for video, _ in group]
+        for at in range(0, len(videos), size):
+            yield parts, videos[at : at + size]
+
+
+def example(parts: Sequence[FrozenPart], video: VideoInput, clips: ClipStore) -> Example:
+    """A video with its clip, if a part needs one.
 
     Raises:
         MediaError: the clip does not decode.
     """
-    batch = model_inputs(model, parts, video, clips)
-    return model.compute(parts, batch)
+    seen = any(part.reads != READS for part in parts)
+    return Example(clips.get(video) if seen else None, text_of(video), None)
 
 
 def model_inputs(
-    model: CachedModel, parts: Sequence[FrozenPart], video: VideoInput, clips: ClipStore
+    model: CachedModel, parts: Sequence[FrozenPart], examples: Sequence[Example]
 ) -> dict[str, torch.Tensor]:
-    """What ``parts`` read of one video, as a batch of one on the model's device."""
+    """What ``parts`` read of some videos, as a batch on the model's device; empty without videos."""
+    if not examples:
+        return {}
     needed = {name for part in parts for name in part.reads}
-    clip = clips.get(video) if needed - set(READS) else None
     unused = frozenset({"pixel_values", "input_ids", "log_mel"} - needed)
-    collate = replace(model.collator, replaced=unused)
-    batch = collate([Example(clip, text_of(video), None)])
-    return {name: tensor.to(model.device) for name, tensor in batch.items() if name in needed}
+    batch = replace(model.collator, replaced=unused, raw=True)(examples)
+    inputs = ready({name: tensor.to(model.device) for name, tensor in batch.items()})
+    return {name: tensor for name, tensor in inputs.items() if name in needed}
 
 
 def _ahead(
