@@ -14,7 +14,7 @@ INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL_uv = $(BIN)/uv pip install --quiet --python $(BIN)/python
 INSTALL = $(or $(INSTALL_$(INSTALLER)),$(error INSTALLER=$(INSTALLER) is not known; use pip or uv))
 
-.PHONY: help demo test lint unit integration test-long docs fuzz fuzz-cli setup clean
+.PHONY: help demo test lint unit integration test-long docs fuzz fuzz-cli gpu-check setup clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ fuzz: setup  ## Hostile media files; FUZZ_FILES= and FUZZ_SEED= for more or othe
 
 fuzz-cli: setup  ## Damaged files and odd arguments through every command; FUZZ_CASES= and FUZZ_SEED= likewise
 	$(BIN)/python -m tests.fuzz_cli --cases $(or $(FUZZ_CASES),1200) --seed $(or $(FUZZ_SEED),7)
+
+gpu-check: setup  ## Whether a hub recipe works on this machine's card: a table for an issue; GPU_CHECK="--device cpu"
+	$(BIN)/python benchmarks/gpu_check.py $(GPU_CHECK)
 
 clean:  ## Remove the demo workspace and caches (not .venv)
 	rm -rf $(DEMO_DIR) build/api .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,18 +71,24 @@ def publish(
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
-    """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
+    """Append new, changed and deleted videos to the event log; what is unchanged makes no event.
+
+    The log takes 10,000 videos at a time, so that others may publish too. If a later row does not fit, what came
+    before it stays published: correct the row and publish again.
+    """
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     folder = state_folder(state, params)
-    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
-    events = [] if source is None else _read_with_progress(source, root, folder / LOG, columns)
-    events += [Event(video_id, "delete") for video_id in delete or []]
-    with open_state(folder) as (log, _):
-        appended = log.publish(events)
+    deletions = [Event(video_id, "delete") for video_id in delete or []]
+    with ExitStack() as stack:
+        read = iter(()) if source is None else _read_with_progress(stack, source, root, folder / LOG, params)
+        # what is wrong with the table or its first rows is said before a state is made
+        first = list(islice(read, 1))
+        log, _ = stack.enter_context(open_state(folder))
+        published = log.publish_all(chain(first, read, deletions))
         counts = {
-            "events": len(appended),
-            "unchanged": len(events) - len(appended),
+            "events": published.appended,
+            "unchanged": published.events - published.appended,
             "last_offset": log.last_offset(),
         }
     print_result(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
@@ -222,28 +229,34 @@ def dead_letters(
     print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
-def _read_with_progress(source: Path, root: Path | None, log: Path, columns: Mapping[str, str]) -> list[Event]:
-    from coefvq.vmp.publications import read_events
+def _read_with_progress(stack: ExitStack, source: Path, root: Path | None, log: Path, params: Path) -> Iterator[Event]:
+    """Events of a table while ``stack`` is open, and a bar."""
+    from coefvq.data.media.clips import default_cache
+    from coefvq.data.media.probe_cache import open_cache
+    from coefvq.vmp.publications import HASHES, read_events
 
-    with progress_bar(transient=True) as progress:
-        task = progress.add_task("reading", total=None)
-        advance = partial(progress.update, task)
-        return read_events(
-            source,
-            root,
-            lambda done, total: advance(completed=done, total=total),
-            partial(_published, log),
-            say,
-            columns,
-        )
+    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
+    # the cache of the workspace, wherever the command is called
+    hashes = stack.enter_context(open_cache(params.parent / default_cache(), HASHES))
+    progress = stack.enter_context(progress_bar(transient=True))
+    task = progress.add_task("reading", total=None)
+    advance = partial(progress.update, task)
+    return read_events(
+        source,
+        root,
+        lambda done, total: advance(completed=done, total=total),
+        partial(_published, log),
+        say,
+        columns,
+        hashes,
+    )
 
 
-def _published(log: Path) -> list[tuple[str, str]]:
+def _published(log: Path) -> Iterator[tuple[str, str]]:
     """Id and path of what the log holds; a log that is not there yet is not made."""
-    if not log.is_file():
-        return []
-    with open_log(log, create=False) as source:
-        return source.places()
+    if log.is_file():
+        with open_log(log, create=False) as source:
+            yield from source.places()
 
 
 @contextmanager

@@ -14,9 +14,6 @@ from coefvq.compute.limited_worker import end_with_parent
 from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits
 
-_SHARED = 4  # workers of the pool that occasional callers share, at most
-
-
 _sharing = threading.Lock()
 
 
@@ -30,7 +27,7 @@ def shared_pool(limits: MediaLimits) -> Iterator[LimitedPool]:
 @cache
 def _shared(limits: MediaLimits, _owner: int) -> LimitedPool:
     # a forked process needs its own
-    return LimitedPool(limits, min(_SHARED, os.cpu_count() or 1))
+    return LimitedPool(limits, os.cpu_count() or 1)
 
 
 @contextmanager

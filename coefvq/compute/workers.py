@@ -160,6 +160,10 @@ class LimitedPool:
         return self._start(order) if len(self._team) < self.workers else None
 
     def _start(self, order: bytes) -> _Worker:
+        # torch starts its loader processes as daemons, which multiprocessing forbids to have children; ours end with
+        # the process that started them, however that ends
+        if (this := multiprocessing.current_process()).daemon:
+            this.daemon = False
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
         arguments = (theirs, self.limits.worker_mib, self.limits.cpu_seconds)
         process = _WithoutMain(target=serve, args=arguments, daemon=True)

@@ -61,17 +61,21 @@ class Runtime(Section):
 
     Checkpoints of a training: ``save_steps`` are those between the ends of epochs, ``resume_from`` is a folder of
     them in another place than the cache.
+    ``loader_workers`` processes make batches for a model that trains or scores; with any, the clips of a training are
+    decoded when they are first read. ``auto``: none without a GPU.
     ``features`` says whether outputs of frozen towers are kept (``auto``: where it pays), ``features_gib`` how
-    much disk they may take.
+    much disk they may take, ``clips_gib`` how much decoded clips may.
     """
 
     workers: Count
     engine: Literal["local", "ray"]
+    loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     save_steps: Count | None
     save_total_limit: Count
     resume_from: str | None
     features: Literal["auto", "on", "off"]
     features_gib: Positive
+    clips_gib: Positive = 50.0
 
 
 class Loading(Section):
@@ -179,10 +183,15 @@ class Negatives(Section):
 
 
 class Split(Section):
-    """Grouped, stratified splitting."""
+    """Grouped, stratified splitting.
+
+    ``creator``: ``hard`` never puts a creator of ``group_by`` into two splits; ``soft`` does so where sources and
+    creators would tie too many videos together, and reports it.
+    """
 
     fractions: Fractions
     order: Literal["random", "time"]
     near_duplicates: Annotated[int, Field(ge=0, le=128)] | None
     negatives: Negatives
     group_by: tuple[Literal["source_id", "creator_id", "sha256"], ...]
+    creator: Literal["hard", "soft"] = "hard"

@@ -1,16 +1,16 @@
 """Bulk scoring with the engine ``ray``: batches go to actors that each hold the model.
 
 The batches are those of the local engine and go through the same ``score_dataset``, so that the scores are the same.
-Each actor takes one CPU and computes on one thread; on a cluster the model's folder, the clips and the settings must
-be found at the same paths on every machine. An actor decodes in a limited worker of its own (``clips``); what it sends
-back is numbers and text.
+Each actor takes one CPU and computes on one thread, and a GPU where the cluster has any; on a cluster the model's
+folder, the clips and the settings must be found at the same paths on every machine. An actor decodes in a limited
+worker of its own (``clips``); what it sends back is numbers and text.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,11 @@ def score_on_ray(
     """
     from coefvq.compute.ray_engine import join_ray
     from coefvq.data.media.clips import default_cache
-    from coefvq.models.classifier import read_description
-    from coefvq.models.dataset import Collator, text_of
 
-    config, text = read_description(folder)
-    scores, failed = np.full((len(videos), len(config.issues)), np.nan), dict[int, str]()
+    issues, plan = batch_plan(folder, videos, predict.batch_size)
+    scores, failed = np.full((len(videos), issues), np.nan), dict[int, str]()
     if not videos:
         return scores, failed
-    lengths = Collator(text, 0, None, config.text).lengths([text_of(video) for video in videos])
-    plan = plan_batches(lengths, predict.batch_size)
     join_ray(workers)
     import ray
     import ray.data
@@ -61,6 +57,8 @@ def score_on_ray(
     rows = [{"batch": number, "videos": to_json([videos[i] for i in chosen])} for number, chosen in enumerate(plan)]
     # one CPU has to stay free, or Ray Data waits for ever
     team = max(1, min(workers, len(rows), int(ray.cluster_resources().get("CPU", 1)) - 1))
+    if gpus := int(ray.cluster_resources().get("GPU", 0)):  # then an actor has one, whatever runtime.workers says
+        team = min(gpus, len(rows))
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     data.context.enable_progress_bars = False
     done = data.map(
@@ -73,6 +71,7 @@ def score_on_ray(
         ),
         compute=ray.data.ActorPoolStrategy(size=team),
         num_cpus=_ACTOR_CPUS,
+        num_gpus=1.0 if gpus else None,
     )
     for row in done.iter_rows():
         if row["error"]:
@@ -82,6 +81,20 @@ def score_on_ray(
         failed |= {chosen[int(at)]: why for at, why in json.loads(row["failed"]).items()}
         progress(len(chosen))
     return scores, failed
+
+
+def batch_plan(folder: Path, videos: Sequence[VideoInput], batch_size: int) -> tuple[int, list[list[int]]]:
+    """How many issues a model has, and the rows of each batch, without its weights.
+
+    Raises:
+        ModelError: the folder does not fit.
+    """
+    from coefvq.models.classifier import read_description
+    from coefvq.models.dataset import Collator, text_of
+
+    config, text = read_description(folder)
+    lengths = Collator(text, 0, None, config.text).lengths([text_of(video) for video in videos])
+    return len(config.issues), plan_batches(lengths, batch_size)
 
 
 def to_json(videos: Sequence[VideoInput]) -> str:
@@ -120,7 +133,7 @@ class _Scorer:
             good = [at for at in range(len(videos)) if at not in failed]
             scores = np.full((len(videos), len(model.config.issues)), np.nan)
             dataset = VideoDataset([videos[at] for at in good], self._store)
-            scores[good] = score_dataset(model, dataset, model.collator, len(videos))
+            scores[good] = score_dataset(model, dataset, replace(model.collator, raw=True), len(videos))
             answer |= {"scores": scores.ravel(), "failed": json.dumps({at: str(error) for at, error in failed.items()})}
         except CoefVQError as error:
             answer |= {"kind": type(error).__name__, "error": str(error)}

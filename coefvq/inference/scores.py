@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from coefvq.models.classifier import Classifier
-    from coefvq.models.dataset import Collator, Example, VideoDataset
+    from coefvq.models.dataset import Collator, VideoDataset
     from coefvq.models.memo import Memo
 
 #: P(positive) per video
@@ -49,7 +49,9 @@ def score_batches(
     from coefvq.models.heads import head_of
 
     head, dataset = head_of(classifier.config.issues, issue), VideoDataset(videos, store)
-    return score_dataset(classifier, dataset, classifier.collator, batch_size, progress, failed)[:, head]
+    return score_dataset(classifier, dataset, replace(classifier.collator, raw=True), batch_size, progress, failed)[
+        :, head
+    ]
 
 
 def score_dataset(
@@ -59,38 +61,45 @@ def score_dataset(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda _: None,
     failed: Failed | None = None,
+    loaders: int = 0,
+    plan: Sequence[Sequence[int]] | None = None,
 ) -> Scores:
     """P(positive) of each video and issue, float64 [n,K], of examples that may carry cached features.
 
-    ``collate`` makes batches of them; ``failed`` and errors as of ``score_batches``.
+    ``collate`` makes batches of them, in ``loaders`` processes ahead of the model; ``failed`` and errors as of
+    ``score_batches``. ``plan`` are the rows of each batch; default: of ``plan_batches``.
     """
     import torch
+
+    from coefvq.models.loader import load_batches
 
     video_ids = dataset.video_ids
     scores = np.full((len(dataset), len(classifier.config.issues)), np.nan)
     classifier.network.eval()
-    answer = _Answering(classifier, collate)
+    answer = _Answering(classifier)
+    if plan is None:
+        plan = plan_batches(collate.lengths(dataset.texts), batch_size)
     with torch.inference_mode():
-        for planned in plan_batches(collate.lengths(dataset.texts), batch_size):
-            chosen, examples = _readable(dataset, planned, failed)
-            if chosen:
-                logits = _logits(answer, examples, chosen, failed)
-                if logits is None:
-                    progress(len(planned))
-                    continue
+        for chosen, inputs, unread in load_batches(dataset, plan, collate, loaders):
+            for index, reason, message in unread:
+                if failed is None:
+                    raise MediaError(reason, message)
+                failed(index, MediaError(reason, message))
+            logits = _logits(answer, inputs, chosen, failed) if chosen else None
+            if logits is not None:
                 finite = _finite(logits, [video_ids[i] for i in chosen], chosen, classifier, failed)
                 probabilities = classifier.probabilities(logits).numpy()
                 scores[chosen] = np.where(finite[:, None], probabilities, np.nan)
-            progress(len(planned))
+            progress(len(chosen) + len(unread))
     return scores
 
 
 def _logits(
-    answer: _Answering, examples: Sequence[Example], chosen: Sequence[int], failed: Failed | None
+    answer: _Answering, inputs: Mapping[str, torch.Tensor], chosen: Sequence[int], failed: Failed | None
 ) -> torch.Tensor | None:
     """None where a base model has no memory for them: each then goes to ``failed``, to be scored again later."""
     try:
-        return answer(examples)
+        return answer(inputs)
     except MLLMUnavailableError:
         raise  # the policy says what becomes of these videos
     except ModelError as error:
@@ -103,13 +112,12 @@ def _logits(
 
 @dataclass
 class _Answering:
-    """Logits of examples, in batches that the card has room for: one that does not fit is halved, and so are later."""
+    """Logits of a batch, in parts that the card has room for: one that does not fit is halved, and so are later."""
 
     classifier: Classifier
-    collate: Collator
     most: int | None = None
 
-    def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
+    def __call__(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits [B,2] or [B,K,2] on the CPU.
 
         Raises:
@@ -118,27 +126,31 @@ class _Answering:
         """
         import torch
 
-        most, start = self.most or len(examples), 0
+        count = len(next(iter(inputs.values())))
+        most, start = self.most or count, 0
         parts: list[torch.Tensor] = []
-        while start < len(examples):
-            chosen = examples[start : start + most]
+        while start < count:
+            chosen = {name: tensor[start : start + most] for name, tensor in inputs.items()}
+            size = min(most, count - start)
             try:
                 parts.append(self._once(chosen))
             except torch.OutOfMemoryError as error:
-                if len(chosen) == 1:
+                if size == 1:
                     raise self._unavailable("one video needs more memory than the card has") from error
-                most = self.most = len(chosen) // 2
+                most = self.most = size // 2
             except torch.AcceleratorError as error:
                 raise self._unavailable(f"the card failed ({str(error).splitlines()[0]})") from error
             else:
-                start += len(chosen)
+                start += size
                 continue
             torch.cuda.empty_cache()  # after the error is let go, which holds the tensors that filled the card
         return torch.cat(parts)
 
-    def _once(self, examples: Sequence[Example]) -> torch.Tensor:
+    def _once(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        from coefvq.models.dataset import ready
+
         device = next(self.classifier.network.parameters()).device
-        batch = {name: tensor.to(device) for name, tensor in self.collate(examples).items()}
+        batch = ready({name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()})
         logits: torch.Tensor = self.classifier.network(**batch).cpu()
         return logits
 
@@ -146,19 +158,6 @@ class _Answering:
         config = self.classifier.config
         kind = MLLMUnavailableError if config.kind == "mllm" else ModelError
         return kind(f"{config.kind} model of {config.issue}: {reason}; free the card or take a larger one")
-
-
-def _readable(dataset: VideoDataset, planned: Sequence[int], failed: Failed | None) -> tuple[list[int], list[Example]]:
-    """Those of a batch whose clips can be read."""
-    examples: dict[int, Example] = {}
-    for index in planned:
-        try:
-            examples[index] = dataset[index]
-        except MediaError as error:
-            if failed is None:
-                raise
-            failed(index, error)
-    return list(examples), list(examples.values())
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -224,7 +223,7 @@ def head_scores(
     scores[missing] = score_dataset(
         classifier,
         VideoDataset([videos[index] for index in missing], store),
-        classifier.collator,
+        replace(classifier.collator, raw=True),
         batch_size,
         failed=lambda at, error: failed(missing[at], error),
     )

@@ -52,7 +52,7 @@ class AudioBranch(nn.Module):
         if weight.requires_grad:
             trained: torch.Tensor = self.encoder(log_mel).mean(dim=1)
             return trained
-        with _without_autocast(log_mel.device.type):
+        with without_autocast(log_mel.device.type):
             frozen: torch.Tensor = self.encoder(log_mel.to(weight.dtype)).mean(dim=1)
         return frozen.to(log_mel.dtype)
 
@@ -63,7 +63,8 @@ class AudioBranch(nn.Module):
         return FrozenPart("audio_features", HEARS, self, (self,), {"kind": "whisper", **asdict(self._part)})
 
 
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Within it operations compute in the types that they are given."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 

@@ -2,6 +2,9 @@
 
 Shapes: frames uint8 [F,3,S,S] -> pixel_values float32 [B,F,3,S,S] in [-1,1] · waveform int16 [N] ->
 log_mel float32 [B,80,T] · text -> input_ids [B,L] left-padded (paper, section 3.1.2).
+
+Frames and sound may travel to the model's device as they were decoded (``Collator.raw``); ``ready`` then computes
+there what the networks read: a quarter of the bytes on the way, and no floats made by loader processes.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch.utils.data import Dataset
 
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import SAMPLE_RATE, Clip
+from coefvq.models.audio import without_autocast
 from coefvq.models.text import STICKER, TextEncoder
 from coefvq.records import VideoInput
 
@@ -96,7 +100,8 @@ class VideoDataset(Dataset[Example]):
 class Collator:
     """Examples -> one batch of tensors, with only the inputs that the model uses.
 
-    ``replaced`` names the inputs in whose place the examples carry features.
+    ``replaced`` names the inputs in whose place the examples carry features. With ``raw`` frames and sound stay
+    integers (``frames`` uint8 [B,F,3,S,S], ``waveform`` int16 [B,N]), for ``ready`` on the model's device.
     """
 
     text: TextEncoder | None
@@ -104,11 +109,12 @@ class Collator:
     audio_seconds: float | None
     use_text: bool = True
     replaced: frozenset[str] = frozenset()
+    raw: bool = False
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
         if "pixel_values" not in self.replaced:
-            batch["pixel_values"] = _pixels(examples)
+            batch["frames"] = torch.from_numpy(np.stack([clip.frames for clip in _clips(examples)]))
         if self.text is not None and "input_ids" not in self.replaced:
             batch |= self.text.batch([self._text(example.text) for example in examples], self.visual_tokens)
         if self.audio_seconds is not None and "log_mel" not in self.replaced:
@@ -117,7 +123,7 @@ class Collator:
             batch[name] = torch.stack([example.features[name] for example in examples])
         if examples and examples[0].label is not None:
             batch["labels"] = torch.tensor([example.label for example in examples])
-        return batch
+        return batch if self.raw else ready(batch)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text's row in a batch, for samplers that put rows of like length together."""
@@ -137,19 +143,35 @@ def _clips(examples: Sequence[Example]) -> list[Clip]:
     return clips
 
 
-def _pixels(examples: Sequence[Example]) -> torch.Tensor:
-    # SigLIP's normalisation: mean 0.5, std 0.5
-    stacked = torch.from_numpy(np.stack([clip.frames for clip in _clips(examples)]))
-    return stacked.float().div_(127.5).sub_(1.0)
-
-
 def _audio(examples: Sequence[Example], seconds: float) -> dict[str, torch.Tensor]:
-    from whisper.audio import log_mel_spectrogram, pad_or_trim
+    from whisper.audio import pad_or_trim
 
     samples = round(seconds * SAMPLE_RATE)
-    waves = [torch.from_numpy(clip.waveform).float() / 32768.0 for clip in _clips(examples)]
-    padded = torch.stack([pad_or_trim(wave, samples) for wave in waves])
+    waves = [torch.from_numpy(clip.waveform) for clip in _clips(examples)]
     present = torch.tensor([bool(wave.numel()) for wave in waves])
+    return {"waveform": torch.stack([pad_or_trim(wave, samples) for wave in waves]), "has_audio": present}
+
+
+def ready(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What networks read of a batch: decoded frames and sound become pixel_values and log_mel, on their device.
+
+    The rest, and a batch that is ready, stays as it is.
+    """
+    inputs = dict(batch)
+    with torch.no_grad():
+        if (frames := inputs.pop("frames", None)) is not None:
+            # SigLIP's normalisation: mean 0.5, std 0.5
+            inputs["pixel_values"] = frames.float().div_(127.5).sub_(1.0)
+        if (waveform := inputs.pop("waveform", None)) is not None:
+            inputs["log_mel"] = _log_mel(waveform)
+    return inputs
+
+
+def _log_mel(waveform: torch.Tensor) -> torch.Tensor:
+    """int16 [B,N] -> Whisper's log-mel spectrogram [B,80,T], float32."""
+    from whisper.audio import log_mel_spectrogram
+
     # one by one: the function cuts 80 dB below the loudest value of all it is given, and a clip's features
     # must not depend on its neighbours in the batch
-    return {"log_mel": torch.stack([log_mel_spectrogram(wave) for wave in padded]), "has_audio": present}
+    with without_autocast(waveform.device.type):
+        return torch.stack([log_mel_spectrogram(wave) for wave in waveform.float() / 32768.0])

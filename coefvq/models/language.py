@@ -45,9 +45,7 @@ class LanguageBranch(nn.Module):
         ``last`` is appended as the final input token (early fusion, paper Table 3).
         """
         embedded = self.decoder.get_input_embeddings()(input_ids)
-        slots = input_ids == self.video_token
-        # index assignment, not masked_scatter: the latter fails under autocast with mixed dtypes
-        embedded = embedded.index_put((slots,), visual.reshape(-1, visual.shape[-1]).to(embedded.dtype))
+        embedded = _filled(embedded, input_ids == self.video_token, visual)
         if last is not None:
             embedded = torch.cat([embedded, last.to(embedded.dtype)], dim=1)
             attention_mask = nn.functional.pad(attention_mask, (0, 1), value=1)
@@ -63,6 +61,16 @@ class LanguageBranch(nn.Module):
             return states[:, -1]
         there = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * there).sum(dim=1) / there.sum(dim=1)
+
+
+def _filled(embedded: torch.Tensor, slots: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    """embedded [B,L,D] with the rows of visual [B,T,D] where slots [B,L] says; each row has T slots.
+
+    A write through a mask would make the host wait for the GPU at each batch, to learn how many there are.
+    """
+    number = slots.flatten().cumsum(0).sub(1).clamp(min=0).view(slots.shape)
+    rows = visual.reshape(-1, visual.shape[-1]).to(embedded.dtype)[number]
+    return torch.where(slots.unsqueeze(-1), rows, embedded)
 
 
 def positions_of(attention_mask: torch.Tensor) -> torch.Tensor:

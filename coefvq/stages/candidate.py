@@ -8,7 +8,7 @@ from typing import Any
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Paths
-from coefvq.data.splits.rows import data_hashes, split_manifest
+from coefvq.data.splits.rows import CLIP_COLUMNS, data_hashes, split_manifest
 from coefvq.data.validation.profile import profile
 from coefvq.files import read_json, write_json
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
@@ -60,7 +60,7 @@ def _policy(path: Path) -> dict[str, Any]:
 
 
 def _profile(paths: Paths, issue: str) -> dict[str, Any]:
-    rows = split_manifest(paths)
+    rows = split_manifest(paths, CLIP_COLUMNS - {"stickers"})
     return profile(rows[rows["split"] == "train"], [issue])
 
 

@@ -22,7 +22,7 @@ from coefvq.training.job import TrainingJob
 from coefvq.training.loading import opened
 from coefvq.training.noise import FeatureNoise
 from coefvq.training.objective import CollatedRows
-from coefvq.training.ranks import rank
+from coefvq.training.ranks import everywhere, rank
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.settings import TrainingSettings
 from coefvq.training.warmup import WarmUpFolder
@@ -46,7 +46,8 @@ def align(
     videos, bf16 = data.train.videos, use_bf16(job.training.bf16)
     facts = warm_up_facts(classifier, alignment, settings.seed, bf16, job.noise, videos, descriptions)
     folder = WarmUpFolder(default_cache() / "warmup", facts)
-    if folder.exists:
+    # by all or by none, since the ranks go on together
+    if everywhere(folder.exists, network.norm.weight.device):
         folder.restore(network)
         say(f"[{issue} warm-up] from {folder.path}")
         return

@@ -55,7 +55,7 @@ class Meter:
 
 
 def read_energy(root: Path = _RAPL) -> dict[str, int]:
-    """Counters in microjoules by name: RAPL packages and NVIDIA devices, those that may be read."""
+    """Counters in microjoules by name: RAPL packages and this process's GPU, those that may be read."""
     energy = {}
     for package in sorted(root.glob("intel-rapl:[0-9]*")):
         if package.name.count(":") > 1:
@@ -84,14 +84,18 @@ def spent_joules(before: Mapping[str, int], after: Mapping[str, int]) -> float |
 
 
 def _nvidia_energy() -> dict[str, int]:
+    """Of this process's own card."""
+    if not torch.cuda.is_available():
+        return {}
     try:
         import pynvml
     except ImportError:
         return {}
     try:
         pynvml.nvmlInit()
-        devices = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return {f"nvidia{i}": 1000 * pynvml.nvmlDeviceGetTotalEnergyConsumption(d) for i, d in enumerate(devices)}
+        # by name: NVML counts the machine's cards, CUDA those that this process may use
+        name = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+        return {name: 1000 * pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByUUID(name))}
     except pynvml.NVMLError:
         return {}
 

@@ -7,6 +7,7 @@ pickled to disk.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from coefvq.config import Training
 from coefvq.errors import TrainingError
 from coefvq.files import sha256_json
 from coefvq.models.attention_base import AttentionClassifier
+from coefvq.models.loader import plain_errors
 from coefvq.models.packed import packed_frozen
-from coefvq.training.arguments import training_arguments
+from coefvq.training.arguments import DdpNeeds, training_arguments
 from coefvq.training.averaging import AverageWeights
+from coefvq.training.card_errors import card_errors
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
 from coefvq.training.distilling import Lesson, WithTeacher, standardise
@@ -70,6 +73,8 @@ class FitResult:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch and ask torch for repeatable kernels."""
+    # cuBLAS reads it when its first product is computed
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     set_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # it would also fill every new tensor, which repeatability does not need
@@ -100,13 +105,16 @@ class FitPlan:
     """How a fit proceeds; ``seed`` seeds the order of rows and dropout.
 
     With ``checkpoints`` a killed training resumes from the newest one, and ``on_epoch`` is called again for the epochs
-    before it. The caller removes the checkpoints once the result is safe.
+    before it. The caller removes the checkpoints once the result is safe. ``loaders`` processes make batches ahead.
+    Of training clips that are read for the first time a share up to ``max_bad_share`` may fail: the next row stands in.
     """
 
     training: Training
     seed: int
     on_epoch: EpochListener = lambda _: None
     checkpoints: CheckpointFolder | None = None
+    loaders: int = 0
+    max_bad_share: float | None = None
 
 
 def fit(classifier: Classifier, data: FitData, plan: FitPlan) -> FitResult:
@@ -148,8 +156,9 @@ def _optimize(
     dtypes = [parameter.dtype for parameter in model.parameters()]
     resume = None if plan.checkpoints is None else Resume(plan.checkpoints, model, keeper, average)
     with tempfile.TemporaryDirectory(prefix="coefvq-train-") as scratch:
-        arguments = training_arguments(training, plan.seed, Path(scratch))
-        trainer = _trainer(model, collator, metrics, data, training, arguments, [keeper, average, resume])
+        arguments = training_arguments(training, plan.seed, Path(scratch), plan.loaders, DdpNeeds.of(model))
+        train_rows = Indexed(data.train, plan.max_bad_share)
+        trainer = _trainer(model, collator, metrics, data, train_rows, plan, arguments, [keeper, average, resume])
         for rows in (data.train, data.val):
             _check_same_rows(rows, arguments.device)
         checkpoint = None if resume is None else resume.find(arguments.device)
@@ -158,7 +167,7 @@ def _optimize(
         # autocast and DeepSpeed look after precision and layout themselves
         fixed = () if arguments.bf16 or arguments.deepspeed else (model,)
         if resume is None or not resume.is_finished():
-            with packed_frozen(fixed):
+            with packed_frozen(fixed), plain_errors(plan.loaders), card_errors():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
         parameter.data = parameter.data.to(dtype)  # DeepSpeed leaves a bf16 module behind
@@ -172,7 +181,8 @@ def _trainer(
     collator: Collate,
     metrics: ValidationMetrics,
     data: FitData,
-    training: Training,
+    train_rows: Indexed,
+    plan: FitPlan,
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback | None],
 ) -> ResumableTrainer:
@@ -180,10 +190,10 @@ def _trainer(
         model=model,
         args=arguments,
         data_collator=IndexedCollate(collator),
-        train_dataset=Indexed(data.train),
+        train_dataset=train_rows,
         eval_dataset=Indexed(data.val),
         compute_metrics=metrics,
-        optimizer_cls_and_kwargs=optimizer_class(model, training, arguments),
+        optimizer_cls_and_kwargs=optimizer_class(model, plan.training, arguments),
         callbacks=[callback for callback in callbacks if callback is not None],
     )
     trainer.sampler = data.sampler

@@ -93,7 +93,8 @@ class ClassificationLoss(nn.Module):
         return (self.class_weight[labels[known]] * losses).sum()
 
     def _weight(self, labels: torch.Tensor) -> torch.Tensor:
-        return self.class_weight[labels[labels != MISSING_LABEL]].sum()
+        known = labels != MISSING_LABEL  # a selection through a mask would make the host wait for the GPU
+        return torch.where(known, self.class_weight[labels.where(known, 0)], 0.0).sum()
 
 
 def class_prior(labels: Labels) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
-from coefvq.errors import TrainingError
+from coefvq.errors import DataError, MediaError, TrainingError
+from coefvq.models.dataset import ready
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.training.cost import Meter
 from coefvq.training.losses import ClassificationLoss
@@ -48,7 +49,7 @@ class CollatedRows:
 
     def __call__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         batch = self.collator([self.dataset[row] for row in rows])
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return ready({name: tensor.to(self.device) for name, tensor in batch.items()})
 
 
 class WithLoss(nn.Module):
@@ -62,8 +63,14 @@ class WithLoss(nn.Module):
         self, labels: torch.Tensor, index: torch.Tensor | None = None, **inputs: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The network's inputs and ``labels`` [B] or [B,K] -> loss and logits; ``index`` is for other objectives."""
-        logits = self.network(**inputs)
+        logits = self.network(**_in_trained_type(ready(inputs), self.network))
         return {"loss": self.loss(logits, labels), "logits": logits}
+
+
+def _in_trained_type(inputs: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Pixels and spectrograms in the type of what trains: DeepSpeed casts the floats that a module is given itself."""
+    dtype = next((p.dtype for p in network.parameters() if p.requires_grad), torch.float32)
+    return {name: value.to(dtype) if name in ("pixel_values", "log_mel") else value for name, value in inputs.items()}
 
 
 class WithDescriptions(nn.Module):
@@ -164,15 +171,33 @@ class Monitored(nn.Module):
 
 @dataclass(frozen=True)
 class Indexed(Dataset[tuple[int, Any]]):
-    """A dataset whose examples carry their row number."""
+    """A dataset whose examples carry their row number.
+
+    With ``max_bad_share`` the next row that can be read stands in for one whose clip does not decode: the same one in
+    every epoch and process, so that the order of batches stays as the seed has it.
+    """
 
     rows: TrainingSet
+    max_bad_share: float | None = None
+    _bad: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.rows[index]
+        if self.max_bad_share is None:
+            return index, self.rows[index]
+        for at in (*range(index, len(self.rows)), *range(index)):
+            try:
+                return at, self.rows[at]
+            except MediaError as error:
+                self._bad.add(at)
+                if len(self._bad) > self.max_bad_share * len(self.rows):
+                    raise DataError(
+                        f"{len(self._bad)} of {len(self.rows)} clips cannot be read, the last: {error}; more than "
+                        f"loading.max_bad_share ({self.max_bad_share:g}): run ingest again or raise it"
+                    ) from error
+        raise DataError("no clip of the training can be read; run ingest again")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from coefvq.flat import flat_params
 from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.heads import MISSING_LABEL
+from coefvq.models.loader import loader_processes
 from coefvq.records import VideoInput
 from coefvq.terminal import say
 from coefvq.training.alignment import align
@@ -27,8 +28,9 @@ from coefvq.training.job import TrainingJob, fresh_classifier, training_job
 from coefvq.training.loading import opened
 from coefvq.training.loop import EpochListener, FitData, FitPlan, FitResult, fit
 from coefvq.training.noise import noisy_features
-from coefvq.training.ranks import rank, use_own_device, world_size
+from coefvq.training.ranks import connect, rank, world_size
 from coefvq.training.record import OpenRecord, TrainingRecord
+from coefvq.training.room import check_card
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import TrainingSettings
 from coefvq.training.shared_mllm import IsRecorded, SharedTraining, TrainingOutputs, curve_of, metrics_of, take_over
@@ -50,7 +52,7 @@ def train_and_record(
     when everything is written. An MLLM that another issue's stage has trained is taken over, if the
     tracking store still has it.
     """
-    use_own_device()
+    connect()
     planned_job = training_job(settings, model)
     data = read_training_data(settings, planned_job)
     job = with_teacher(without_missing_descriptions(planned_job, data.descriptions), data.teaching)
@@ -62,6 +64,7 @@ def train_and_record(
             say(f"[{outputs.issue} {outputs.kind}] copied: the stage of {other.issue} trained {job.config.issue}")
             take_over(other, outputs)
         return
+    check_card(job)
     if rank() == 0:
         for line in concerns(job.config, data.train.labels):
             say(line)
@@ -141,7 +144,11 @@ class _Fitting:
         videos = [*fit_videos, *val.videos]
         title = f"{job.config.issue} {job.config.kind}"
         passes, noise = job.training.num_train_epochs, noisy_features(classifier.network, job.noise)
-        with noise, opened(self.settings.reading, classifier, videos, passes, title) as source:
+        reading = self.settings.reading
+        loaders = loader_processes(reading.runtime.loader_workers)
+        # attention scales its towers' vectors before the first epoch, and so reads clips by then
+        later = fit_videos if loaders and job.config.architecture != "attention" else []
+        with noise, opened(reading, classifier, videos, passes, title, later) as source:
             train_set, val_set = source.dataset(fit_videos, labels), source.dataset(val.videos, val.labels)
             rows = FitData(
                 train_set,
@@ -152,15 +159,19 @@ class _Fitting:
                 descriptions=self._descriptions(classifier, source.readable(self.data.train.videos)),
                 lesson=self._lesson([fit_videos[at] for at in source.readable(fit_videos)]),
             )
-            plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints)
+            share = reading.loading.max_bad_share if source.later else None
+            plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints, loaders, share)
             result = fit(classifier, rows, plan)
+            unread = source.unread(fit_videos)
             extra = len(source.readable(unlabelled))
             counts = {
-                "train_videos": len(train_set) - extra,
+                "train_videos": len(train_set) - extra - unread,
                 **({} if teaching is None else {"unlabelled_videos": extra}),
                 "val_videos": len(val_set),
-                "skipped_videos": len(source.skipped),
+                "skipped_videos": len(source.skipped) + unread,
             }
+            if unread and rank() == 0:
+                say(f"skipped [{title}]: {unread} of {len(fit_videos)} clips were not decoded while training")
         return result, counts
 
     def _descriptions(self, classifier: Classifier, rows: Sequence[int]) -> tuple[Words, float] | None:
@@ -200,6 +211,8 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         "description_weight": job.description_weight,
         **({} if job.distil is None else flat_params({"distil": job.distil.model_dump()})),
         **flat_params({"noise": asdict(job.noise)}),
+        # another revision of frozen weights is another model
+        "weights": sorted(source.name for source in config.parts.weights.values()),
         # what a clip may cost does not change what is learnt from it
         **flat_params({"model": config.model_dump(exclude={"limits"})}),
     }

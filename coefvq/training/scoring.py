@@ -9,16 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from coefvq.config import Predict
+from coefvq.compute.cards import visible_cards
+from coefvq.config import Predict, Scoring
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import DataError
 from coefvq.files import sha256_json, sha256_tree
 from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_dataset
 from coefvq.inference.bulk import score_on_ray
+from coefvq.inference.cards import score_on_cards
+from coefvq.inference.score_cache import ScoreCache, score_keys
+from coefvq.inference.settings import model_key
 from coefvq.models.classifier import load
 from coefvq.models.dataset import text_of
 from coefvq.models.heads import head_of
+from coefvq.models.loader import loader_processes
 from coefvq.models.model_config import read_config
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
@@ -46,15 +51,23 @@ def score_videos(
     head, title = head_of(issues, issue), f"{issue} {kind}"
     if len(issues) == 1:
         scores, skipped = _scored(folder, videos, predict, reading, title)
+        _share(folder, videos, predict, scores)
         return scores[:, head], skipped
     kept = _KeptScores.of(folder, issues, videos, predict, reading)
     if (found := kept.read()) is None:
         found = _scored(folder, videos, predict, reading, title)
         kept.write(*found)
+        _share(folder, videos, predict, found[0])
     else:
         say(f"scores [{title}]: the model of {'+'.join(issues)} has scored these {len(videos)} videos before")
         checked(found[1], len(videos), reading.loading.max_bad_share, title)
     return found[0][:, head], found[1]
+
+
+def _share(folder: Path, videos: Sequence[VideoInput], predict: Predict, scores: Scores) -> None:
+    """Keep the scores where the stream and `coefvq score` look for them; they take the very ones of evaluation."""
+    scoring = Scoring.model_validate(predict.model_dump(include=set(Scoring.model_fields)))
+    ScoreCache(default_cache()).keep(score_keys(model_key(folder, scoring), videos), scores)
 
 
 def _scored(
@@ -65,20 +78,28 @@ def _scored(
             scores, failed = score_on_ray(folder, videos, predict, reading.limits, reading.runtime.workers, advance)
             named = {videos[index].video_id: error for index, error in failed.items()}
             return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
+        if len(cards := visible_cards()) > 1:
+            loaders = loader_processes(reading.runtime.loader_workers, len(cards))
+            scores, failed = score_on_cards(cards, folder, videos, predict, reading.limits, loaders, advance)
+            named = {videos[index].video_id: error for index, error in failed.items()}
+            return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
         scores = np.full((len(videos), len(read_config(folder).issues)), np.nan)
+        loaders = loader_processes(reading.runtime.loader_workers)
         if predict.approximate != NOTHING:
             # what an approximation sees is not what the cache was filled for
             ready = load_for_scoring(folder, predict)
             source = decoded(reading, ready, videos, title)
             rows = source.readable(videos)
-            scores[rows] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
+            data = source.dataset(videos)
+            scores[rows] = score_dataset(ready, data, source.collator, predict.batch_size, advance, loaders=loaders)
             return scores, dict(source.skipped)
         classifier = load(folder)
         # features are those of the trained towers, so that training and scoring share them
         with opened(reading, classifier, videos, 1, title) as source:
             ready = ready_for_scoring(classifier, predict)
             rows = source.readable(videos)
-            scores[rows] = score_dataset(ready, source.dataset(videos), source.collator, predict.batch_size, advance)
+            data = source.dataset(videos)
+            scores[rows] = score_dataset(ready, data, source.collator, predict.batch_size, advance, loaders=loaders)
         return scores, dict(source.skipped)
 
 

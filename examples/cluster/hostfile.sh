@@ -11,7 +11,7 @@ pids=()
 for index in "${!lines[@]}"; do
   host=${lines[$index]%% *}
   slots=${lines[$index]##*slots=}
-  ssh "$host" "cd '$workspace' && COEFVQ_CACHE='$workspace/.coefvq/cache' torchrun \
+  ssh "$host" "cd '$workspace' && OMP_NUM_THREADS=${OMP_NUM_THREADS:-8} COEFVQ_CACHE='$workspace/.coefvq/cache' torchrun \
     --nnodes ${#lines[@]} --node-rank $index --nproc-per-node $slots \
     --master-addr $first --master-port 29500 \
     -m coefvq $stage --issue $issue" &

@@ -1,9 +1,9 @@
 """Fill the store: clips are decoded by limited processes ahead of the towers, through a bounded queue.
 
 Any number of processes may build the same videos: each takes chunks that no other has taken, and at the end
-waits for those of the others (or takes over where one died). Every video is computed alone, so that its
-features do not depend on its neighbours or on who computed them. A clip that does not decode in its time is
-skipped and named.
+waits for those of the others (or takes over where one died). On a CPU every video is computed alone, so that its
+features do not depend on its neighbours or on who computed them; a GPU gets some at once. A clip that does not
+decode in its time is skipped and named.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,16 @@ from coefvq.compute.workers import LimitedPool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
 from coefvq.files import sha256_json, storage_errors
-from coefvq.models.dataset import Example, text_of
+from coefvq.models.dataset import Example, ready, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
 from coefvq.training.features.keys import CachedModel
 from coefvq.training.features.store import FeatureStore, Lease
 
 CHUNK = 32  # videos that one process takes at a time
-_SHARD_BYTES = 64 * 2**20  # a shard is written at the latest when it is so large
+_SHARD_BYTES = 64 * 2**20  # a shard is written at the latest when it is so large,
+FLUSH_SECONDS = 10.0  # or when its first features wait so long: what a kill costs at most
+_MOST_CLAIMS = 128  # chunks whose locks are held, one open file each
 _AHEAD = 2  # chunks decoded before their turn; their clips wait on disk, not in memory
 Index = dict[str, dict[str, Path]]
 _Task = tuple[VideoInput, tuple[FrozenPart, ...]]
@@ -56,6 +60,7 @@ class FeatureBuilder:
     clips: ClipStore
     lease: Lease
     workers: int
+    flush_seconds: float = FLUSH_SECONDS
 
     def lookup(self, videos: Sequence[VideoInput]) -> Index:
         """What is there already."""
@@ -110,16 +115,22 @@ class FeatureBuilder:
         def prepare(chunk: list[_Task]) -> _Claim | None:
             return self._claim(chunk, pool, wait)
 
-        for chunk, claim in _ahead(prepare, chunks):
-            if claim is None:
-                yield chunk
-                continue
-            try:
+        pending = _Pending({part.name: {} for part in self.model.parts})
+        try:
+            for chunk, claim in _ahead(prepare, chunks):
+                if claim is None:
+                    yield chunk
+                    continue
+                pending.claims.append(claim)
                 built.skipped |= claim.failed
-                self._compute(claim, built)
-            finally:
-                claim.lock.release()
-            progress(len(chunk))
+                self._compute(claim, pending, built)
+                # who waits for a chunk must not make others wait for its own: two builders would wait for each other
+                if wait or pending.due(self.flush_seconds):
+                    self._flush(pending, built)
+                progress(len(chunk))
+            self._flush(pending, built)
+        finally:
+            pending.release()
 
     def _claim(self, chunk: list[_Task], pool: LimitedPool, wait: bool) -> _Claim | None:
         """Lock a chunk, see what others did of it meanwhile, decode the rest; None if another process has it."""
@@ -149,30 +160,79 @@ class FeatureBuilder:
         failed = {seen[at].video_id: error for at, error in bad.items()}
         return _Claim(lock, [task for task in todo if task[0].video_id not in failed], index, failed)
 
-    def _compute(self, claim: _Claim, built: Built) -> None:
+    def _compute(self, claim: _Claim, pending: _Pending, built: Built) -> None:
         for name, found in claim.index.items():
             built.index[name] |= found
-        pending: dict[str, dict[str, torch.Tensor]] = {part.name: {} for part in self.model.parts}
-        for video, parts in claim.tasks:
+        for parts, videos in _alike(claim.tasks, self.model.at_once):
+            examples = self._examples(parts, videos, built)
+            inputs = model_inputs(self.model, parts, list(examples.values()))
+            for video, features in zip(examples, self.model.compute(parts, inputs), strict=True):
+                built.computed += 1
+                for part in parts:
+                    tensor = features[part.name]
+                    pending.add(part.name, self.model.entry(part, video), tensor)
+                    built.tensor_bytes += tensor.nbytes
+                if pending.full:
+                    self._write(pending, built)
+
+    def _examples(
+        self, parts: Sequence[FrozenPart], videos: Sequence[VideoInput], built: Built
+    ) -> dict[VideoInput, Example]:
+        examples = {}
+        for video in videos:
             try:
-                features = compute(self.model, parts, video, self.clips)
+                examples[video] = example(parts, video, self.clips)
             except MediaError as error:
                 built.skipped[video.video_id] = error
-                continue
-            built.computed += 1
-            for part in parts:
-                pending[part.name][self.model.entry(part, video)] = features[part.name]
-                built.tensor_bytes += features[part.name].nbytes
-                if sum(tensor.nbytes for tensor in pending[part.name].values()) >= _SHARD_BYTES:
-                    self._flush(part.name, pending, built)
-        for name in pending:
-            self._flush(name, pending, built)
+        return examples
 
-    def _flush(self, name: str, pending: dict[str, dict[str, torch.Tensor]], built: Built) -> None:
-        tensors, pending[name] = pending[name], {}
-        if tensors:
-            shard = self.store.write(self.model.keys[name], tensors, self.lease)
-            built.index[name] |= dict.fromkeys(tensors, shard)
+    def _flush(self, pending: _Pending, built: Built) -> None:
+        """Write what waits, then let others have its chunks."""
+        self._write(pending, built)
+        pending.release()
+
+    def _write(self, pending: _Pending, built: Built) -> None:
+        for name, tensors in pending.take().items():
+            if tensors:
+                shard = self.store.write(self.model.keys[name], tensors, self.lease)
+                built.index[name] |= dict.fromkeys(tensors, shard)
+
+
+@dataclass
+class _Pending:
+    """Features that are on no disk yet, by part and entry; their chunks stay ours until they are."""
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    claims: list[_Claim] = field(default_factory=list)
+    _bytes: dict[str, int] = field(default_factory=dict)
+    _since: float | None = None
+
+    def add(self, part: str, entry: str, tensor: torch.Tensor) -> None:
+        """Put one aside."""
+        self.tensors[part][entry] = tensor
+        self._bytes[part] = self._bytes.get(part, 0) + tensor.nbytes
+        self._since = self._since or time.monotonic()
+
+    @property
+    def full(self) -> bool:
+        """Whether a part has a whole shard."""
+        return max(self._bytes.values(), default=0) >= _SHARD_BYTES
+
+    def due(self, seconds: float) -> bool:
+        """Whether the first waits long enough, or so many chunks do that their locks are a burden."""
+        waited = self._since is not None and time.monotonic() - self._since >= seconds
+        return waited or len(self.claims) >= _MOST_CLAIMS
+
+    def take(self) -> dict[str, dict[str, torch.Tensor]]:
+        """All of them, to be written."""
+        taken = self.tensors
+        self.tensors, self._bytes, self._since = {name: {} for name in taken}, {}, None
+        return taken
+
+    def release(self) -> None:
+        """Let other processes have the chunks."""
+        while self.claims:
+            self.claims.pop().lock.release()
 
 
 @dataclass
@@ -185,28 +245,35 @@ class _Claim:
     failed: dict[str, MediaError]
 
 
-def compute(
-    model: CachedModel, parts: Sequence[FrozenPart], video: VideoInput, clips: ClipStore
-) -> dict[str, torch.Tensor]:
-    """Features of one video on the CPU, without the batch dimension.
+def _alike(tasks: Sequence[_Task], size: int) -> Iterator[tuple[tuple[FrozenPart, ...], list[VideoInput]]]:
+    """Videos that lack the same parts, at most ``size`` at a time, in order."""
+    for parts, group in groupby(tasks, key=itemgetter(1)):
+        videos = [video for video, _ in group]
+        for at in range(0, len(videos), size):
+            yield parts, videos[at : at + size]
+
+
+def example(parts: Sequence[FrozenPart], video: VideoInput, clips: ClipStore) -> Example:
+    """A video with its clip, if a part needs one.
 
     Raises:
         MediaError: the clip does not decode.
     """
-    batch = model_inputs(model, parts, video, clips)
-    return model.compute(parts, batch)
+    seen = any(part.reads != READS for part in parts)
+    return Example(clips.get(video) if seen else None, text_of(video), None)
 
 
 def model_inputs(
-    model: CachedModel, parts: Sequence[FrozenPart], video: VideoInput, clips: ClipStore
+    model: CachedModel, parts: Sequence[FrozenPart], examples: Sequence[Example]
 ) -> dict[str, torch.Tensor]:
-    """What ``parts`` read of one video, as a batch of one on the model's device."""
+    """What ``parts`` read of some videos, as a batch on the model's device; empty without videos."""
+    if not examples:
+        return {}
     needed = {name for part in parts for name in part.reads}
-    clip = clips.get(video) if needed - set(READS) else None
     unused = frozenset({"pixel_values", "input_ids", "log_mel"} - needed)
-    collate = replace(model.collator, replaced=unused)
-    batch = collate([Example(clip, text_of(video), None)])
-    return {name: tensor.to(model.device) for name, tensor in batch.items() if name in needed}
+    batch = replace(model.collator, replaced=unused, raw=True)(examples)
+    inputs = ready({name: tensor.to(model.device) for name, tensor in batch.items()})
+    return {name: tensor for name, tensor in inputs.items() if name in needed}
 
 
 def _ahead(

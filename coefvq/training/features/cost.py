@@ -1,10 +1,10 @@
-"""Whether a cache pays, said before the run: seconds it saves against seconds and bytes it costs."""
+"""Whether a cache pays, by part and said before the run: seconds it saves against seconds and bytes it costs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -12,8 +12,9 @@ from typing import Literal
 
 from coefvq.data.media.clips import ClipStore
 from coefvq.files import atomic_path, storage_errors
+from coefvq.models.frozen import FrozenPart
 from coefvq.records import VideoInput
-from coefvq.training.features.build import model_inputs
+from coefvq.training.features.build import example, model_inputs
 from coefvq.training.features.keys import CachedModel
 
 Mode = Literal["auto", "on", "off"]
@@ -23,7 +24,7 @@ _SPARE_BYTES = 256 * 2**20  # of the disk's free space, left to others
 
 @dataclass(frozen=True)
 class VideoCost:
-    """Seconds and bytes of one video: making the towers' input, the towers, storing and reading the result."""
+    """Seconds and bytes of a video in one part: making the tower's input, the tower, storing and reading its result."""
 
     prepare: float
     compute: float
@@ -34,7 +35,7 @@ class VideoCost:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What a run will do with its cache: ``passes`` counts how often each video is read, over all runs."""
+    """What a run will do with the cache of a part: ``passes`` counts how often each video is read, over all runs."""
 
     videos: int
     missing: int
@@ -91,29 +92,55 @@ def free_bytes(root: Path, max_bytes: int, reclaimable: int) -> int:
     return max(0, min(disk, max_bytes))
 
 
-def measure(model: CachedModel, videos: Sequence[VideoInput], clips: ClipStore, scratch: Path) -> VideoCost | None:
-    """Median cost of a few videos; None if none of them decodes. Decoding is needed either way and not counted."""
+def choose(plans: Mapping[str, CachePlan], mode: Mode) -> tuple[frozenset[str], str]:
+    """Which parts to keep, and why in one line; what saves most seconds per byte has the disk first."""
+    chosen, lines, used = set[str](), {}, 0
+
+    def gain(name: str) -> float:
+        return plans[name].saved_seconds / max(plans[name].needed_bytes, 1)
+
+    for name in sorted(plans, key=gain, reverse=True):
+        plan = plans[name]
+        use, lines[name] = replace(plan, free_bytes=max(plan.free_bytes - used, 0)).decide(mode)
+        if use:
+            chosen.add(name)
+            used += plan.needed_bytes
+    if len(plans) == 1:
+        return frozenset(chosen), next(iter(lines.values()))
+    return frozenset(chosen), "; ".join(f"{name} {lines[name]}" for name in plans)
+
+
+def measure(
+    model: CachedModel, videos: Sequence[VideoInput], clips: ClipStore, scratch: Path
+) -> dict[str, VideoCost] | None:
+    """Median cost of a few videos by part; None if none of them decodes. Decoding is needed either way, not counted."""
     sample = videos[: _SAMPLE + 1]
     bad = clips.try_fill(sample, 1) if model.reads_media else {}
-    with model.packed():
-        rows = [_timed(model, video, clips, scratch) for at, video in enumerate(sample) if at not in bad]
-    if not rows:
+    good = [video for at, video in enumerate(sample) if at not in bad]
+    if not good:
         return None
-    rows = rows[1:] or rows
+    with model.packed():
+        return {
+            part.name: _median([_timed(model, part, video, clips, scratch) for video in good]) for part in model.parts
+        }
+
+
+def _median(rows: list[tuple[float, ...]]) -> VideoCost:
+    rows = rows[1:] or rows  # the first one warms up
     seconds = [median(row[column] for row in rows) for column in range(4)]
     return VideoCost(seconds[0], seconds[1], seconds[2], seconds[3], round(median(row[4] for row in rows)))
 
 
 def _timed(
-    model: CachedModel, video: VideoInput, clips: ClipStore, scratch: Path
+    model: CachedModel, part: FrozenPart, video: VideoInput, clips: ClipStore, scratch: Path
 ) -> tuple[float, float, float, float, int]:
     from safetensors import safe_open
     from safetensors.torch import save
 
     times = [time.perf_counter()]
-    batch = model_inputs(model, model.parts, video, clips)
+    batch = model_inputs(model, [part], [example([part], video, clips)])
     times.append(time.perf_counter())
-    features = model.compute(model.parts, batch)
+    [features] = model.compute([part], batch)
     times.append(time.perf_counter())
     # the bytes of one video as a file of their own: dearer than a shard's share, so the answer is on the safe side
     path = scratch / "measured.safetensors"

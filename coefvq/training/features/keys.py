@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: raise it when the code between a clip and its features changes their values
 CODE_VERSION = 3
+_AT_ONCE = 8  # 64 frames of 384 px: a card is busy, and the towers' own memory stays near 2 GB
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,22 @@ class CachedModel:
     collator: Collator
     device: torch.device
 
-    def compute(self, parts: Sequence[FrozenPart], batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Features of the one video in ``batch``, on the CPU, without the batch dimension."""
+    @property
+    def at_once(self) -> int:
+        """Videos that the towers compute together: one on a CPU, where more gain nothing and may round otherwise."""
+        return 1 if self.device.type == "cpu" else _AT_ONCE
+
+    def compute(self, parts: Sequence[FrozenPart], batch: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """Features of each video in ``batch``, on the CPU, without the batch dimension."""
+        if not batch:
+            return []
         with torch.no_grad():
-            return {part.name: part.compute(*(batch[name] for name in part.reads))[0].cpu() for part in parts}
+            outputs = {part.name: part.compute(*(batch[name] for name in part.reads)).cpu() for part in parts}
+        count = len(next(iter(outputs.values())))
+        if count == 1:
+            return [{name: rows[0] for name, rows in outputs.items()}]
+        # copies: a row must not keep the whole batch in memory
+        return [{name: rows[at].clone() for name, rows in outputs.items()} for at in range(count)]
 
     def packed(self) -> AbstractContextManager[int]:
         """Within this the towers compute with packed weights, where their arithmetic stays the same."""

@@ -11,10 +11,12 @@ import torch
 from coefvq.config import load_params
 from coefvq.errors import DataError
 from coefvq.files import sha256_file
+from coefvq.models.dataset import VideoDataset, ready
 from coefvq.records import VideoInput
-from coefvq.training.features.cost import CachePlan, VideoCost, free_bytes, measure
+from coefvq.training import loading
+from coefvq.training.features.cost import CachePlan, VideoCost, choose, free_bytes, measure
 from coefvq.training.features.keys import cached_model
-from coefvq.training.loading import opened
+from coefvq.training.loading import clip_store, opened
 from coefvq.training.sampling import LengthGrouped
 from coefvq.training.settings import ReadingSettings
 from tests.unit.frozen_models import frozen_model, stored_clips
@@ -55,11 +57,43 @@ def test_free_bytes_is_the_smaller_of_disk_and_limit(tmp_path: Path) -> None:
 def test_measured_costs_are_those_of_this_model(tmp_path: Path) -> None:
     model = cached_model(frozen_model("mllm"))
     videos, clips = stored_clips(tmp_path, 4)
-    cost = measure(model, videos, clips, tmp_path)
-    assert cost is not None
+    costs = measure(model, videos, clips, tmp_path)
+    assert costs is not None
     tokens = 4 * 2 * 2 + 1  # four frames of 2 x 2 and the newline
-    assert cost.bytes == 4 * (tokens * 64 + 48)
-    assert cost.compute > 0
+    assert {name: cost.bytes for name, cost in costs.items()} == {
+        "projected_features": 4 * tokens * 64,
+        "audio_features": 4 * 48,
+    }
+    assert all(cost.compute > 0 for cost in costs.values())
+
+
+def test_each_part_is_decided_for_itself_and_the_cheapest_seconds_have_the_disk_first() -> None:
+    sound = replace(PLAN, cost=replace(COST, bytes=3_000), free_bytes=400_000)
+    sight = replace(PLAN, cost=replace(COST, compute=0.5, bytes=11_000_000), free_bytes=400_000)
+    chosen, why = choose({"vision_features": sight, "audio_features": sound}, "auto")
+    assert chosen == {"audio_features"}
+    assert why.startswith("vision_features off, ")
+    assert "; audio_features on: " in why
+    both = {"whole": replace(PLAN, free_bytes=150_000), "rest": replace(sound, free_bytes=150_000, missing=40)}
+    assert choose(both, "auto")[0] == {"rest"}  # no room for the other, which saves fewer seconds per byte
+    assert choose(both, "on")[0] == {"whole", "rest"}
+    assert choose(both, "off")[0] == frozenset()
+
+
+def test_only_the_parts_that_pay_are_taken_from_the_cache(
+    settings: ReadingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, _ = stored_clips(tmp_path / "cache", 3)
+    model = frozen_model("mllm")
+    monkeypatch.setattr(loading, "decide", lambda *_: (frozenset({"audio_features"}), "sound alone"))
+    with opened(settings, model, videos, 2, "icd mllm") as inputs:
+        batch = ready(inputs.collator([inputs.dataset(videos)[at] for at in range(3)]))
+    assert {"audio_features", "pixel_values"} <= batch.keys()
+    assert not {"log_mel", "projected_features"} & batch.keys()
+    plain = model.collator([VideoDataset(videos, clip_store(settings.limits, model))[at] for at in range(3)])
+    with torch.inference_mode():
+        expected = model.network.eval()(**plain)
+        assert torch.allclose(model.network(**batch), expected, atol=1e-6)
 
 
 @pytest.fixture

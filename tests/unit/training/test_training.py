@@ -173,7 +173,7 @@ def test_the_mllm_may_be_down(
 ) -> None:
     scorer = pair(store, 0.0, tmp_path)
     changes = {"mllm_down": rule, "decision_threshold": 1e-9}
-    scorer = replace(scorer, mllm=load(tmp_path / "m"), policy=scorer.policy.model_copy(update=changes))
+    scorer = replace(scorer, mllm=load(tmp_path / "m"), policy=scorer.policy.model_copy(update=changes), known=None)
 
     def silent(*_: object) -> None:
         raise MLLMUnavailableError("connection refused")
@@ -192,7 +192,7 @@ def test_an_audit_escalates_what_it_draws_and_logs_the_probability(
     audit = AuditSample(rate=0.5, seed=3)
     drawn = audit.selected(ids)
     assert 0 < drawn.sum() < 8
-    scorer = replace(pair(store, 1.0, tmp_path), audit=audit, mllm=load(tmp_path / "m"))
+    scorer = replace(pair(store, 1.0, tmp_path), audit=audit, mllm=load(tmp_path / "m"), known=None)
     rows = scorer.score([VideoInput(name, path) for name in ids] + [VideoInput("viral", path, views=5000)])
     assert [row.mllm_score is not None for row in rows] == [*drawn, True]
     assert [row.decided_by for row in rows] == [*("mllm" if one else "base" for one in drawn), "mllm"]
