@@ -151,7 +151,7 @@ def run(
     ):
         if limits is not None:
             set_limits(index.database, limits)
-        pace = {"batch_size": batch_size, "once": once, "poll_interval": poll_interval}
+        pace: dict[str, Any] = {"batch_size": batch_size, "once": once, "poll_interval": poll_interval}
         work = worker.work(log, index, mllm=mllm == "inline")
         loop.run(log, deployments, index, stop=stop, on_batch=on_batch, consumer=consumer, work=work, **pace)
         waiting = Pending(index.database).waiting().tasks
