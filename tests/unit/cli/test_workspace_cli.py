@@ -23,7 +23,7 @@ ARGUMENTS = {
     "retune": ["icd"],
     "vmp audit draw": ["--labels", "5", "--out", "label.csv"],
     "vmp audit import": ["--draw", "1"],
-    "vmp export": ["index.csv"],
+    "vmp export": ["../index.csv"],
     "vmp forget": ["a"],
     "vmp get": ["a"],
     "vmp override": ["a"],
