@@ -170,7 +170,7 @@ def gate_table(issue: str, report: GateReport) -> Table:
     table = Table(title=f"gate of {issue}: {'passed' if report.passed else 'refused'}")
     for name in ("check", "result", "value", "limit", "explanation"):
         table.add_column(name, justify="right" if name in ("value", "limit") else "left")
-    for item in report.checks:
+    for item in sorted(report.checks, key=lambda item: item.passed):  # what failed comes first
         value = "–" if item.value is None else f"{item.value:.4g}"
         _add(table, item.name, "passed" if item.passed else "FAILED", value, f"{item.limit:.4g}", item.explanation)
     return table

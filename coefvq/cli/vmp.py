@@ -94,6 +94,16 @@ def publish(
     print_result(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
 
 
+_AuditRate = Annotated[
+    float, number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id.")
+]
+_AuditSeed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")]
+_Asker = Annotated[
+    Literal["inline", "workers"], typer.Option(help="Who asks the MLLM: this run, or `coefvq vmp mllm`.")
+]
+_Consumer = Annotated[str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")]
+
+
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
 def run(
     once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
@@ -102,20 +112,13 @@ def run(
     issue: ScoredIssuesOption = None,
     poll_interval: PollOption = 1.0,
     follow_interval: FollowOption = 5.0,
-    audit_rate: Annotated[
-        float,
-        number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id."),
-    ] = 0.0,
-    audit_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")] = 0,
-    mllm: Annotated[
-        Literal["inline", "workers"], typer.Option(help="Who asks the MLLM: this run, or `coefvq vmp mllm`.")
-    ] = "inline",
+    audit_rate: _AuditRate = 0.0,
+    audit_seed: _AuditSeed = 0,
+    mllm: _Asker = "inline",
     budget: BudgetOption = None,
     burst: BurstOption = 8,
     max_wait: MaxWaitOption = 1800.0,
-    consumer: Annotated[
-        str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
-    ] = CONSUMER,
+    consumer: _Consumer = CONSUMER,
     params: ParamsOption = PARAMS_FILE,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -148,18 +151,9 @@ def run(
     ):
         if limits is not None:
             set_limits(index.database, limits)
-        loop.run(
-            log,
-            deployments,
-            index,
-            stop=stop,
-            on_batch=on_batch,
-            batch_size=batch_size,
-            once=once,
-            poll_interval=poll_interval,
-            consumer=consumer,
-            work=worker.work(log, index, mllm=mllm == "inline"),
-        )
+        pace: dict[str, Any] = {"batch_size": batch_size, "once": once, "poll_interval": poll_interval}
+        work = worker.work(log, index, mllm=mllm == "inline")
+        loop.run(log, deployments, index, stop=stop, on_batch=on_batch, consumer=consumer, work=work, **pace)
         waiting = Pending(index.database).waiting().tasks
         summary = {**totals, "offset": index.committed(consumer), "pending": waiting}
     lines = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.data.splits.checks import FEW_POSITIVES
-from coefvq.models.classifier import ModelConfig
+from coefvq.models.model_config import ModelConfig
 
 #: published picture towers have seen pictures of 224 pixels and more; below this they recognise little
 LEAST_PIXELS = 128

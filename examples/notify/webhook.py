@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import cast
 
 from prefect.automations import Automation
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -27,7 +28,7 @@ def main(address: str) -> None:
         name=NAME,
         url="{{address}}",
         json_data={"text": "{{subject}}: {{body}}"},
-        secrets={"address": SecretStr(address)},  # type: ignore[arg-type]
+        secrets={"address": SecretStr(address)},
     )
     block_id = block.save(NAME, overwrite=True)
     for automation in _saved():
@@ -57,7 +58,7 @@ def _saved() -> list[Automation]:
 
     with get_client(sync_client=True) as client:
         found = client.request("POST", "/automations/filter", json={"automations": {"name": {"any_": [NAME]}}}).json()
-    return [Automation.read(id=row["id"]) for row in found]
+    return [cast(Automation, Automation.read(id=row["id"])) for row in found]
 
 
 if __name__ == "__main__":

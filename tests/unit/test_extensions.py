@@ -93,7 +93,8 @@ def test_an_own_tower_learns_is_saved_and_is_loaded_again(tmp_path: Path, blocks
     import torch
 
     from coefvq.config import BaseModelParams
-    from coefvq.models.classifier import base_config, build, load
+    from coefvq.models.classifier import build, load
+    from coefvq.models.model_config import base_config
     from coefvq.models.presets import get_preset
     from tests.settings import training_settings
 

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from coefvq.cli.clips import app
 from coefvq.config import MediaSpec
+from coefvq.data.media.clip_entry import entry_bytes
 from coefvq.data.media.clip_room import ClipRoom, entries, prune
-from coefvq.data.media.clips import ClipStore, entry_bytes
+from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import MediaError
 from coefvq.files import sha256_file
