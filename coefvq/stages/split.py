@@ -12,7 +12,7 @@ from coefvq.config import Split, Thresholds
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
 from coefvq.data.splits.checks import few_calls, few_positives, large_groups, torn_videos
-from coefvq.data.splits.groups import undivided_columns, with_look_alikes
+from coefvq.data.splits.groups import undivided_columns, with_codes, with_look_alikes
 from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits
 from coefvq.data.validation.report import first_error
@@ -32,7 +32,8 @@ _SUSPICIOUS_SHARE = 0.05
 def run(inputs: SplitInputs) -> None:
     """Assign splits and refuse unusable ones before anything is written; videos of the last run stay where they are."""
     manifest = with_look_alikes(read_table(Path(inputs.paths.manifest), MANIFEST_COLUMNS, _UNREAD), inputs.split)
-    manifest = manifest.drop(columns="phash")  # the look-alikes are known; a quarter of a kilobyte each
+    # the look-alikes are known; a quarter of a kilobyte each
+    manifest = with_codes(manifest.drop(columns="phash"), inputs.split)
     target = Path(inputs.paths.splits)
     settings = settings_digest(inputs.split, inputs.seed)
     previous = earlier(target, settings)

@@ -81,6 +81,17 @@ def with_look_alikes(manifest: pd.DataFrame, params: Split) -> pd.DataFrame:
     return manifest.assign(**{LOOK_ALIKE: codes.astype("Int64").mask(codes < 0)})
 
 
+def with_codes(rows: pd.DataFrame, params: Split) -> pd.DataFrame:
+    """``rows`` with numbers in the grouping columns, NA where empty: the steps of splitting then compare no texts.
+
+    Creators are numbered in the order of their names, which does not depend on the rows' order.
+    """
+    codes = {name: pd.factorize(_values(rows, name), sort=name == _CREATOR)[0] for name in grouping_columns(params)}
+    return rows.assign(
+        **{name: pd.Series(found, rows.index, dtype="Int64").mask(found < 0) for name, found in codes.items()}
+    )
+
+
 def undivided_columns(rows: pd.DataFrame, params: Split) -> list[str]:
     """``tying_columns`` whose values are in one split each: all, or all but the creator where that one is soft."""
     return [name for name in tying_columns(rows, params) if name != _CREATOR or params.creator == "hard"]

@@ -28,14 +28,13 @@ def giants(groups: Sequence[Group], places: Places, fractions: Mapping[str, floa
 
 def cover_classes(groups: Sequence[Group], places: Places, names: Sequence[str]) -> Places:
     """A small group for each class that a split lacks; nothing where no choice covers them all."""
+    classes = [group.classes for group in groups]  # once: there may be a million groups
     stock: dict[int, list[int]] = {}
     for number in sorted(free_groups(groups, places), key=lambda n: groups[n].size):
-        if groups[number].classes:
-            stock.setdefault(groups[number].classes, []).append(number)
-    everything = _union(groups[n].classes for n in range(len(groups)) if places.get(n, "train") in LABELLED_SPLITS)
-    lacking = tuple(
-        everything & ~_union(groups[n].classes for n, place in places.items() if place == name) for name in names
-    )
+        if classes[number]:
+            stock.setdefault(classes[number], []).append(number)
+    everything = _union(classes[n] for n in range(len(groups)) if places.get(n, "train") in LABELLED_SPLITS)
+    lacking = tuple(everything & ~_union(classes[n] for n, place in places.items() if place == name) for name in names)
     kinds = tuple(sorted(stock))
     # more of a kind than there are cells to cover cannot help
     cells = sum(bits.bit_count() for bits in lacking)
