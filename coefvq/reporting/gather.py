@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.reporting.html import ReportInputs
 
-_UNREAD = frozenset({"uri", "sha256", "phash", "stickers", "reason", "published_at"})
+_UNREAD = frozenset({"phash", "reason", "published_at"})
 _REPORTS = ("evaluation", "thresholds", "stability", "calibration")
 
 
