@@ -34,7 +34,8 @@ from sklearn.preprocessing import StandardScaler
 from coefvq.config import PARAMS_FILE, BaseModelParams, MediaSpec, load_params
 from coefvq.data.media.decode import decode_frames, stream_info
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, container_facts, shortcut_scores
-from coefvq.models.classifier import base_config, build
+from coefvq.models.classifier import build
+from coefvq.models.model_config import base_config
 from coefvq.models.towers import FrameTower
 from coefvq.models.vision import lite_input, motion_images
 

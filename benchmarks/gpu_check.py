@@ -35,10 +35,12 @@ from coefvq.data.media.limits import kept_limits
 from coefvq.documents import parse_yaml
 from coefvq.inference import NOTHING, load_for_scoring, score_dataset
 from coefvq.models.assembly import device
-from coefvq.models.classifier import Classifier, ModelConfig, build, mllm_config, text_encoder
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import VideoDataset
 from coefvq.models.loader import loader_processes
+from coefvq.models.model_config import ModelConfig, mllm_config
 from coefvq.models.planning import MemoryPlan, plan
+from coefvq.models.vocabulary import text_encoder
 from coefvq.records import VideoInput
 from coefvq.shipped_recipes import shipped_recipe
 from coefvq.training.arguments import use_bf16

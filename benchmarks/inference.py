@@ -32,10 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from coefvq.config import Approximate, Lora, MediaSpec
-from coefvq.models.classifier import Classifier, ModelConfig
+from coefvq.models.classifier import Classifier
 from coefvq.models.fast.switches import Outcome, approximate_switches, choose, exact_switches, prepare
 from coefvq.models.language import LanguageBranch
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.parts import SiglipPart
 from coefvq.models.presets import get_preset
 from coefvq.models.vision import onevision_config, split_onevision, visual_tokens

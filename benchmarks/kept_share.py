@@ -31,7 +31,7 @@ from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold, r
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.data.manifest import read_table
 from coefvq.evaluation.intervals import group_codes
-from coefvq.evaluation.report import LabelledSplit, labelled_split
+from coefvq.evaluation.labelled import LabelledSplit, labelled_split
 from coefvq.evaluation.traffic import chooses_threshold, measured_share, traffic_columns
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 

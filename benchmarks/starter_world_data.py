@@ -19,9 +19,11 @@ import torch
 from coefvq.config import PARAMS_FILE, BaseModelParams, MediaSpec, load_params
 from coefvq.data.media.decode import decode_clip
 from coefvq.files import atomic_path
-from coefvq.models.classifier import Classifier, base_config, build, text_encoder
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import Example, text_of
+from coefvq.models.model_config import base_config
 from coefvq.models.vision import lite_input, motion_images
+from coefvq.models.vocabulary import text_encoder
 from coefvq.records import VideoInput
 from coefvq.simulation.synthetic.clips import Clip, describe
 from coefvq.simulation.synthetic.generate import write_clip

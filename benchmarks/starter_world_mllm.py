@@ -21,10 +21,11 @@ from coefvq.config import Alignment, Lora, MLLMParams, Training
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.limits import kept_limits
 from coefvq.inference.scores import score_dataset
-from coefvq.models.classifier import Classifier, mllm_config
+from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.language import Pooling
 from coefvq.models.mllm import Fusion, MultimodalLLM
+from coefvq.models.model_config import mllm_config
 from coefvq.records import VideoInput
 from coefvq.simulation.synthetic.captions import short_captions
 from coefvq.simulation.synthetic.clips import Clip

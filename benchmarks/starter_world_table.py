@@ -13,7 +13,7 @@ import numpy as np
 from starter_world_data import ISSUES, World, load
 
 from coefvq.cascade.curves import curve_recall_at_precision, precision_recall_points
-from coefvq.cascade.policy import escalation_mask, withhold_zeros, zero_filtered
+from coefvq.cascade.escalation import escalation_mask, withhold_zeros, zero_filtered
 from coefvq.cascade.search import ScoredSplit, escalate_all, qps_ratio, search, select
 from coefvq.evaluation.metrics import roc_auc
 from coefvq.files import read_json

@@ -52,10 +52,11 @@ from coefvq.config import Lora, MediaSpec
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.models.assembly import freeze_module
-from coefvq.models.classifier import Classifier, ModelConfig
+from coefvq.models.classifier import Classifier
 from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.language import LanguageBranch
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.packed import packed_frozen
 from coefvq.models.parts import LanguagePart, SiglipPart
 from coefvq.models.presets import get_preset

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,22 @@ def write_text(path: Path, text: str) -> None:
     """
     with storage_errors(path, ROOM), atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write a CSV table atomically, for its owner only; return the number of rows.
+
+    Raises:
+        StorageError: the disk is full, or the folder may not be written.
+    """
+    with (
+        storage_errors(path, ROOM),
+        atomic_path(path, private=True) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        return sum(writer.writerow(row) > 0 for row in rows)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -113,7 +113,9 @@ class ScoredVideo:
     answer counted. ``error`` is set, and both scores are None, where the clip could not be scored.
     ``audit_probability`` is set where the policy filtered the video out while an audit ran: the probability with
     which it was to be escalated anyway. If ``mllm_score`` is there too, it was.
-    ``degraded`` is set where the MLLM was down and the policy's ``mllm_down`` stood in for its answer.
+    ``degraded`` is set where the MLLM was down, or had no time, and a rule of the policy stood in for its answer.
+    ``awaits`` is set where only the base model was asked so far: ``mllm`` for the decision, ``audit`` for the audit
+    alone. ``drawn`` says that the audit drew the video.
     """
 
     video_id: str
@@ -127,3 +129,5 @@ class ScoredVideo:
     audit_probability: float | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     degraded: bool = False
+    awaits: Literal["mllm", "audit"] | None = None
+    drawn: bool = False

@@ -32,7 +32,8 @@ def snapshot(
 
     Example: coefvq data snapshot --from new.parquet --layout reference --json
     """
-    from tasks.versioning import SnapshotRequest, take
+    from tasks.snapshot_run import SnapshotRequest
+    from tasks.versioning import take
 
     made = take(SnapshotRequest(batch, workspace, layout, name, message, tag, remote, branch, push))
     if as_json:

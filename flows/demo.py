@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,22 @@ from coefvq.config import Params, load_params
 from coefvq.data.importers import import_table
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
-from coefvq.errors import ConfigError
-from coefvq.evaluation.table import Row, against_models_text, caption, markdown_table, result_rows, rich_table
+from coefvq.evaluation.table import Row, markdown_table, rich_table
 from coefvq.files import read_json, write_text
 from coefvq.records import VideoInput
-from coefvq.registry import release
 from coefvq.registry.champions import load_scorer
-from coefvq.reporting.files import read_evaluation, read_thresholds
-from coefvq.terminal import cell, progress
+from coefvq.reporting.results import read_result
+from coefvq.terminal import cell
+from flows.demo_release import LOOSE_GATE, release_pair
 from flows.demo_settings import synthetic_demo
 from flows.labels_only import labels_only_row
+from flows.own_workspace import ToyClips, is_new, label_settings, provide_clips, version_clips
 from flows.start import show_start
 from tasks import pipeline, workspace
-from tasks.data_copy import copy_data
-from tasks.release import attach_report, connect, decision_on, offer
+from tasks.release import connect
 from tasks.start import IssueSource, Start, propose
-from tasks.templates import makes_clips
 
-APPROVER = "demo"
 _UNSEEN = 3
-_PAST = {"approve": "approved", "reject": "rejected", "rollback": "returned to"}
 
 
 @dataclass(frozen=True)
@@ -56,17 +52,15 @@ def run_demo(request: DemoRequest) -> None:
     """
     # tables need their width; where output goes to a file there is no terminal to ask
     console = Console() if Console().is_terminal else Console(width=120)
-    if makes_clips(request.folder):
-        raise ConfigError(f"{request.folder}: its own pipeline makes its clips (dvc repro); choose another --workspace")
-    fresh = not (request.folder / "params.yaml").is_file()
+    fresh = is_new(request.folder)
     start = _start(request, request.data) if fresh and request.data is not None else None
     workspace.create(request.folder, _settings(request, start, fresh), request.recipe)
     if workspace.recipe_differs(request.folder, request.recipe):
         console.print(f"{request.folder}/recipe.yaml is not recipe {request.recipe}; it was there already and stays")
     root = request.folder.resolve()
     params = load_params(root / "params.yaml")
-    _provide_data(request, root, params, console)
-    version = version_data(root, params)
+    provide_clips(root, params, request.data or _toy_clips(request), lambda line: console.print(cell(line)))
+    version = version_clips(root, params)
     console.print(f"[bold]data version[/bold] {params.paths.raw} @ {version} (git tag data-{version[:12]})")
     _run_pipeline(root, console)
     workspace.commit(root, "Pipeline results")
@@ -74,7 +68,7 @@ def run_demo(request: DemoRequest) -> None:
     connect(root, workspace.run_environment(root))
     _show_results(params, console)
     for issue in params.issues:
-        console.print(_release(issue, root))
+        release_pair(issue, root, console)
     _show_decisions(_unseen(request, root, params, console), console)
     console.print(_next_steps(request.folder), markup=False)
 
@@ -90,45 +84,19 @@ def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[st
     """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
     chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 8}
-    issues = [issue.name for issue in request.issues] or ["icd", "ucc"]
-    for issue in request.issues:
-        chosen[f"ingest.labels.{issue.name}"] = {"column": issue.column, "positive": list(issue.positive) or None}
-        # so few videos: a split may have any share of positives
-        chosen[f"validate.prevalence.{issue.name}"] = [0.0, 1.0]
-    if request.issues:
-        chosen["issues"] = issues
+    chosen |= label_settings(request.issues)
     if not fresh:
         return chosen
-    # the table shows what the gate would ask
-    chosen |= {"gate.max_qps_ratio": 100.0, "gate.min_kept_f1": 0.0, "gate.min_f1_over_base": -1.0}
+    chosen |= LOOSE_GATE
     if start is not None:
         return chosen | start.settings
     demo = synthetic_demo(request.recipe)
+    issues = chosen.get("issues", ["icd", "ucc"])
     return chosen | {f"thresholds.{issue}.max_qps_ratio": demo.calls for issue in issues} | demo.settings
 
 
-def _provide_data(request: DemoRequest, root: Path, params: Params, console: Console) -> None:
-    raw = root / params.paths.raw
-    if request.data is not None:
-        if not raw.exists():
-            console.print(cell(f"copying {request.data} to {raw}"))
-            settings = params.ingest
-            for line in copy_data(request.data, raw, settings.protocols, settings.columns, settings.labels):
-                console.print(cell(line))
-        return
-    from coefvq.simulation.synthetic.generate import generate
-
-    prevalence, workers = synthetic_demo(request.recipe).prevalence, params.runtime.workers
-    with progress("rendering clips", request.videos) as advance:
-        generate(raw, request.videos, request.seed, prevalence, workers, progress=advance)
-
-
-def version_data(root: Path, params: Params) -> str:
-    """Let DVC and git know the raw clips; returns DVC's hash of them."""
-    workspace.dvc(root, "add", "--quiet", params.paths.raw)
-    version = pipeline.data_version(root, params.paths.raw)
-    workspace.commit(root, f"Data {version}", tag=f"data-{version.removesuffix('.dir')[:12]}")
-    return version.removesuffix(".dir")
+def _toy_clips(request: DemoRequest) -> ToyClips:
+    return ToyClips(request.videos, request.seed, synthetic_demo(request.recipe).prevalence)
 
 
 def _run_pipeline(root: Path, console: Console) -> None:
@@ -144,13 +112,11 @@ def _run_pipeline(root: Path, console: Console) -> None:
 
 def _show_results(params: Params, console: Console) -> None:
     for issue in params.issues:
-        evaluation = read_evaluation(params.paths.report(issue, "evaluation.json"))
-        thresholds = read_thresholds(params.paths.report(issue, "thresholds.json"))
-        rows = _with_control(result_rows(evaluation, thresholds), labels_only_row(params, issue))
-        notes = f"{caption(evaluation)}\n{against_models_text(thresholds)}".strip()
-        console.print(rich_table(rows, issue, notes))
-        console.print(cell(f"{issue}: {thresholds['reason']}"))
-        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, notes))
+        result = read_result(params.paths, issue)
+        rows = _with_control(list(result.rows), labels_only_row(params, issue))
+        console.print(rich_table(rows, issue, result.notes))
+        console.print(cell(f"{issue}: {result.reason}"))
+        write_text(params.paths.report(issue, "result.md"), markdown_table(rows, result.notes))
 
 
 def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
@@ -161,31 +127,10 @@ def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
     return [*rows[:at], control, *rows[at:]]
 
 
-def _release(issue: str, root: Path) -> str:
-    pair = offer(issue, root, workspace.run_environment(root))
-    taken = decision_on(pair)
-    if taken is None:
-        attach_report(pair, root, workspace.run_environment(root))
-        taken = release.approve(issue, APPROVER, "demo; a real release waits for a person", pair.version)
-    return (
-        f"[bold]models:/coefvq-{issue}-cascade@champion[/bold] = version {pair.version} "
-        f"(bundle {pair.bundle_version}), {_PAST[taken.action]} by {taken.by}"
-    )
-
-
 def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) -> list[VideoInput]:
     if request.data is None:
-        from coefvq.simulation.synthetic.generate import generate
-
         folder = root / "unseen"
-        generate(
-            folder,
-            _UNSEEN,
-            request.seed,
-            synthetic_demo(request.recipe).prevalence,
-            workers=1,
-            first_index=request.videos,
-        )
+        replace(_toy_clips(request), videos=_UNSEEN).render(folder, workers=1, first=request.videos)
         console.print("three clips rendered after training:")
         table = import_table(folder)
         return to_inputs(table.frame.assign(sha256=None), table.root, ())

@@ -19,11 +19,11 @@ class SyntheticDemo:
 #: Near the paper's prevalence and largest share of calls, since few calls cannot hold many positives (docs/cascade.md).
 #: Negatives of train are thinned, and the base models also learn from some videos without their labels.
 STARTER = SyntheticDemo(
-    1800,
+    2000,
     {"icd": 0.10, "ucc": 0.12},
-    17.0,
+    15.0,
     {
-        "split.fractions": {"train": 0.6, "val": 0.12, "test": 0.14, "traffic": 0.1, "unlabelled": 0.04},
+        "split.fractions": {"train": 0.54, "val": 0.13, "test": 0.14, "traffic": 0.15, "unlabelled": 0.04},
         "split.negatives.train": 0.2,
         "base.icd.distil.unlabelled": "unlabelled",
         "base.ucc.distil.unlabelled": "unlabelled",

@@ -8,87 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from coefvq.config import Params, check_issue_names, load_params
 from coefvq.data.manifest import read_table
 from coefvq.data.splits.rows import split_manifest
-from coefvq.errors import CoefVQError, ConfigError, DataError
-from coefvq.experiments.grid import Cell, DataSpec, Grid, TableSpec, cells_of, shipped_grid, table_issues, table_seeds
+from coefvq.errors import CoefVQError, DataError
+from coefvq.experiments.grid import Cell, cells_of, shipped_grid
 from coefvq.experiments.measure import MeasureSettings
 from coefvq.experiments.pages import table_page, terminal_table, written
 from coefvq.experiments.result import FORMAT_VERSION, issue_result
 from coefvq.experiments.scores import CELL_COLUMNS, side
 from coefvq.files import read_json, read_text, sha256_json, write_json, write_text
 from coefvq.registry import tracking
-from coefvq.shipped_recipes import shipped_recipe
 from coefvq.stages.predict import score_facts
 from coefvq.terminal import progress, say, show
-from flows.demo import version_data
-from tasks import pipeline, workspace
+from flows.table_bench import Bench, TablesRequest, data_spec, obstacle, open_bench
+from tasks import workspace
 from tasks.cell_files import COST, RESULT, SCORES
 from tasks.cell_pool import run_cells, threads
 from tasks.cells import FOLDER, PlannedCell, data_hashes, planned, workspace_files
-from tasks.data_copy import copy_data
-from tasks.templates import makes_clips
-
-_MODALITIES = {
-    "audio": "no clip has sound (column has_audio); choose another table or clips with sound",
-    "text": "no clip has a title or stickers; choose another table or add a column title",
-}
-
-
-@dataclass(frozen=True)
-class TablesRequest:
-    """Which tables, how models are made, on what; ``seeds`` None: as many as the grid says."""
-
-    tables: str
-    recipe: str
-    seeds: int | None
-    folder: Path
-    data: Path | None
-    issue: str | None
-    positive: tuple[str, ...]
-    label_column: str
-    write: Path | None
 
 
 class CellsFailedError(CoefVQError):
     """Some cells failed; the exit code is that of the first one's error."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The workspace with its settings, and the grid as it applies here."""
-
-    root: Path
-    grid: Grid
-    spec: DataSpec
-    params: Params
-    asked: int | None
-    own_data: bool
-
-    def issues(self, table: TableSpec) -> tuple[str, ...]:
-        """Issues of a table on this data."""
-        return table_issues(table, self.params.issues, self.own_data)
-
-    def seeds(self, table: TableSpec) -> tuple[int, ...]:
-        """Seeds of a table."""
-        return tuple(table_seeds(table, self.spec, self.asked))
-
-
-def data_spec(grid: Grid, recipe: str) -> DataSpec:
-    """What a recipe is run on.
-
-    Raises:
-        ConfigError: there is no such recipe.
-    """
-    shipped_recipe(recipe)
-    return grid.data[recipe]
 
 
 def run_tables(request: TablesRequest) -> list[dict[str, Any]]:
@@ -103,8 +48,8 @@ def run_tables(request: TablesRequest) -> list[dict[str, Any]]:
     if request.write is not None:
         written(_page(request.write), "", str(request.write))
     began = time.monotonic()
-    bench = _bench(request, grid, spec)
-    refused = {number: why for number in numbers if (why := _lacks(bench, grid.tables[number])) is not None}
+    bench = open_bench(request, grid, spec)
+    refused = {number: why for number in numbers if (why := obstacle(bench, grid.tables[number])) is not None}
     if len(refused) == len(numbers):
         raise DataError(refused[numbers[0]])
     kept = [number for number in numbers if number not in refused]
@@ -116,70 +61,6 @@ def run_tables(request: TablesRequest) -> list[dict[str, Any]]:
     if refused:
         raise DataError("; ".join(refused.values()))
     return results
-
-
-def _bench(request: TablesRequest, grid: Grid, spec: DataSpec) -> Bench:
-    root = request.folder
-    if makes_clips(root):
-        raise ConfigError(f"{root}: its own pipeline makes its clips (dvc repro); choose another --workspace")
-    fresh = not (root / "params.yaml").is_file()
-    workspace.create(root, _settings(request, spec) if fresh else {}, request.recipe)
-    if workspace.recipe_differs(root, request.recipe):
-        raise ConfigError(
-            f"{root}/recipe.yaml is not recipe {request.recipe}, so the grid's changes do not fit it; "
-            "choose another --workspace"
-        )
-    root = root.resolve()
-    params = load_params(root / "params.yaml")
-    _provide_data(request, root, params, spec)
-    version_data(root, params)
-    pipeline.repro(root, ["split"], env=workspace.run_environment(root), on_line=say)
-    return Bench(root, grid, spec, params, request.seeds, request.data is not None)
-
-
-def _settings(request: TablesRequest, spec: DataSpec) -> dict[str, Any]:
-    """Dotted keys of params.yaml of a new workspace."""
-    if request.data is None:
-        return {"seed": spec.seed, **spec.settings}
-    if request.issue is None:
-        raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
-    issues = check_issue_names("--issue", [request.issue])
-    source = {"column": request.label_column, "positive": list(request.positive) or None}
-    return {
-        "seed": spec.seed,
-        "issues": issues,
-        f"ingest.labels.{request.issue}": source,
-        f"validate.prevalence.{request.issue}": [0.0, 1.0],
-        "evaluate.bootstrap": spec.settings["evaluate.bootstrap"],
-    }
-
-
-def _provide_data(request: TablesRequest, root: Path, params: Params, spec: DataSpec) -> None:
-    raw, ingest = root / params.paths.raw, params.ingest
-    if request.data is not None:
-        if not raw.exists():
-            for line in copy_data(request.data, raw, ingest.protocols, ingest.columns, ingest.labels):
-                say(line)
-        return
-    from coefvq.simulation.synthetic.generate import generate
-
-    with progress("rendering clips", spec.videos) as advance:
-        generate(raw, spec.videos, spec.seed, spec.prevalence, params.runtime.workers, progress=advance)
-
-
-def _lacks(bench: Bench, table: TableSpec) -> str | None:
-    """Why a table cannot be made of these clips."""
-    number = next(name for name, other in bench.grid.tables.items() if other is table)
-    rows = read_table(bench.root / bench.params.paths.manifest, ["has_audio", "title", "stickers"])
-    texts = rows["title"].fillna("").str.strip().ne("") | rows["stickers"].map(lambda found: len(found) > 0)
-    has = {"audio": bool(rows["has_audio"].fillna(False).any()), "text": bool(texts.any())}
-    missing = next((name for name in table.needs if not has[name]), None)
-    if missing is not None:
-        return f"table {number}: {_MODALITIES[missing]}"
-    if not bench.issues(table):
-        known = ", ".join(bench.params.issues)
-        return f"table {number}: about {', '.join(table.issues)}, and the workspace has {known}; choose another table"
-    return None
 
 
 def _train(

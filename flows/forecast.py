@@ -11,7 +11,7 @@ import yaml
 from coefvq.experiments.estimate import Estimate, estimate, once_hours
 from coefvq.experiments.grid import Cell, DataSpec, cells_of, shipped_grid, table_seeds
 from coefvq.files import write_text
-from flows.experiments import data_spec
+from flows.table_bench import data_spec
 from tasks.cell_pool import threads
 from tasks.cells import Files, PlannedCell, planned, workspace_files
 

@@ -8,7 +8,7 @@ from typing import Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
-from coefvq.registry import release
+from coefvq.registry import overview, release
 from coefvq.terminal import protect
 from tasks.release import connect, record_decision
 from tasks.workspace import run_environment
@@ -39,6 +39,6 @@ def promote(
 
 
 def _champion(issue: str) -> str:
-    champions = {row.issue: row.champion for row in release.status()}
+    champions = {row.issue: row.champion for row in overview.status()}
     pair = champions.get(issue)
     return pair.version if pair else "none"

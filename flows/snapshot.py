@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 
 from coefvq.terminal import protect
 from tasks.snapshot import collect, land, locate
-from tasks.versioning import SnapshotRequest, opened
+from tasks.snapshot_run import SnapshotRequest, opened
 
 
 @flow(name="snapshot", persist_result=False)

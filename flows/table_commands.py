@@ -43,8 +43,9 @@ def tables(
 
     Example: coefvq tables 1 --data clips/ --issue icd --positive fight
     """
-    from flows.experiments import TablesRequest, run_tables
+    from flows.experiments import run_tables
     from flows.forecast import forecast
+    from flows.table_bench import TablesRequest
 
     folder = workspace or Path(f".tables-{recipe}")
     if dry_run:

@@ -48,15 +48,20 @@ def write_reference(folder: Path, env: Mapping[str, str]) -> None:
     write_text(done, found[0] if found else "none")
 
 
+def offer_to_gate(issue: str, root: Path, env: Mapping[str, str]) -> release.Registration:
+    """Hold the candidate of an issue against the gate; a challenger where it passes."""
+    settings = connect(root, env)
+    candidate = read_candidate(root / settings.paths.report(issue, "candidate.json"))
+    return release.register(candidate, settings.gate)
+
+
 def offer(issue: str, root: Path, env: Mapping[str, str]) -> RegisteredPair:
-    """Hold the candidate of an issue against the gate and register it as challenger.
+    """``offer_to_gate`` where a refusal is an error.
 
     Raises:
         RegistryError: the gate refuses.
     """
-    settings = connect(root, env)
-    candidate = read_candidate(root / settings.paths.report(issue, "candidate.json"))
-    outcome = release.register(candidate, settings.gate)
+    outcome = offer_to_gate(issue, root, env)
     if outcome.pair is None:
         raise RegistryError(f"gate refused the candidate of {issue}: {outcome.report.failures}")
     return outcome.pair

@@ -11,7 +11,8 @@ from coefvq.data.batches import Batch
 from coefvq.errors import MediaError
 from tasks import versioning
 from tasks.isolation import RemoteError, Target
-from tasks.versioning import Run, Snapshot, SnapshotRequest
+from tasks.snapshot_run import Run, SnapshotRequest
+from tasks.versioning import Snapshot
 
 _PATIENCE = [10.0, 60.0, 300.0]
 

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import pipeline, release, workspace
+from tasks import pipeline, release, run_clone
 from tasks.pipeline import StageError, StageOutcome
 
 # a stage may be busy because a run that was killed left its child to finish: soon first, then for half an hour
@@ -30,7 +30,7 @@ def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
 @task(task_run_name="prepare", cache_policy=NO_CACHE)
 def prepare(root: Path, isolated: bool, run_id: str | None, env: Mapping[str, str]) -> Path:
     """Folder the run works in: a clone of the workspace, or the workspace itself."""
-    folder = workspace.checkout_for_run(root, run_id) if isolated else root.resolve()
+    folder = run_clone.checkout_for_run(root, run_id) if isolated else root.resolve()
     if isolated:
         release.write_reference(folder, env)
     return folder
@@ -60,4 +60,4 @@ def discard(clone: Path) -> None:
 @task(task_run_name="publish", cache_policy=NO_CACHE)
 def publish(root: Path, clone: Path) -> str:
     """Branch of the workspace that now holds the run's dvc.lock and reports."""
-    return workspace.publish_run(root, clone)
+    return run_clone.publish_run(root, clone)

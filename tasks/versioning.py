@@ -7,84 +7,27 @@ branch and tag appear together. A run that was overtaken adds its batch again on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coefvq.config import Params, load_params
 from coefvq.data.batches import Batch, Survey, batch_name, stage_batch, survey
 from coefvq.data.importers import Naming, open_table
 from coefvq.data.importers.ids import KnownIds, manifest_ids
 from coefvq.data.importers.left_out import not_taken
-from coefvq.data.raw_table import Labels, Layout, add_counts, count_labels, read_chunks, to_chunks
+from coefvq.data.raw_table import Layout, add_counts, count_labels, read_chunks, to_chunks
 from coefvq.data.remote import is_url
 from coefvq.errors import CoefVQError, ConfigError, DataError
-from coefvq.files import read_json, sha256_file, write_json
+from coefvq.files import sha256_file, write_json
 from coefvq.terminal import progress, say
-from tasks.isolation import RemoteError, Target, find_target, make_clone, push, refs, reset, run_folder, share_dvc
+from tasks.isolation import RemoteError, push, refs, reset
 from tasks.raw_folder import add_batch, bring_table
-from tasks.templates import makes_clips
+from tasks.snapshot_run import Run, SnapshotRequest, earlier_record, locate, opened
 from tasks.workspace import dvc, git
 
 _ATTEMPTS = 5
 _VERSION = re.compile(r"refs/tags/data-v([1-9][0-9]*)$")
-_TABLES = (".csv", ".jsonl", ".parquet")
-
-
-@dataclass(frozen=True)
-class SnapshotRequest:
-    """What to version and where to publish it; see `coefvq data snapshot --help`."""
-
-    batch: Path
-    workspace: Path = Path()
-    layout: Layout | None = None
-    name: str | None = None
-    message: str | None = None
-    tag: str | None = None
-    remote: str | None = None
-    branch: str | None = None
-    push: bool = True
-
-
-@dataclass(frozen=True)
-class Run:
-    """A clone at the tip that the version will be made on, and the settings found there."""
-
-    request: SnapshotRequest
-    root: Path
-    folder: Path
-    target: Target
-    remote: str | None
-    params: Params
-
-    @property
-    def clone(self) -> Path:
-        """Git clone that the version is made in."""
-        return self.folder / "clone"
-
-    @property
-    def raw(self) -> str:
-        """Raw folder, relative to the clone."""
-        return self.params.paths.raw
-
-    @property
-    def record(self) -> Path:
-        """The committed file that says what the newest version is."""
-        return (self.clone / self.raw).parent / "snapshot.json"
-
-    @property
-    def naming(self) -> Naming:
-        """What tables call their columns, and where absolute paths start; an old version may lack a column."""
-        media = self.params.paths.media
-        folder = None if media is None or is_url(media) else (self.root / media).resolve()
-        return Naming(self.params.ingest.columns, folder, lenient=True)
-
-    @property
-    def labels(self) -> Labels:
-        """Where each issue's label stands."""
-        return {issue: self.params.ingest.labels[issue] for issue in self.params.issues}
 
 
 @dataclass(frozen=True)
@@ -115,45 +58,6 @@ class Snapshot:
             f"published: branch {self.branch} and tag {self.tag} in {self.repository}; clips in {self.data_in}",
             f"take it over: {self.take_over}",
         ]
-
-
-def locate(request: SnapshotRequest) -> Target:
-    """Where the version will be published.
-
-    Raises:
-        DataError: not a committed workspace, or an empty origin.
-        RemoteError: origin does not answer.
-    """
-    root = request.workspace.resolve()
-    for name in (".git", ".dvc", "params.yaml"):
-        if not (root / name).exists():
-            raise DataError(f"{root}: not a workspace, {name} is missing; make one: coefvq init")
-    return find_target(root, request.push, request.branch)
-
-
-@contextmanager
-def opened(request: SnapshotRequest, target: Target) -> Iterator[Run]:
-    """A run in a folder of its own, which is removed at the end.
-
-    Raises:
-        DataError: the workspace's raw data is not versioned.
-        ConfigError: settings that a snapshot cannot work with.
-        RemoteError: origin does not answer.
-    """
-    root = request.workspace.resolve()
-    with run_folder(root) as folder:
-        clone = folder / "clone"
-        make_clone(root, clone)
-        reset(clone, target, refs(clone, target))
-        remote = share_dvc(root, clone, request.remote)
-        try:
-            run = Run(request, root, folder, target, remote, load_params(clone / "params.yaml"))
-            _check_paths(run)
-            yield run
-        except CoefVQError as error:
-            # the clone is gone when somebody reads this; git's way to name a file of a branch is not
-            error.args = (str(error).replace(f"{clone}/", f"{target.branch}:"),)
-            raise
 
 
 def collect(run: Run) -> Batch:
@@ -259,7 +163,7 @@ def _record(run: Run, batch: Batch, seen: Survey, number: int, table: Path) -> d
         counts = add_counts(counts, count_labels(chunk, run.labels))
     return {
         "version": number,
-        "parent": _earlier(run).get("version"),
+        "parent": earlier_record(run).get("version"),
         "layout": batch.layout,
         "batch": {"name": batch.name, "clips": clips, "labels": counts},
         "total": {"clips": seen.clips + clips, "labels": add_counts(seen.counts, counts)},
@@ -287,37 +191,12 @@ def _outcome(run: Run, tag: str | None, added: int, known: int) -> Snapshot:
         known=known,
         data_in=f"DVC remote '{run.remote}'" if run.remote and run.request.push else "this machine's DVC cache only",
         take_over=f"{get} {run.raw}.dvc" if tag else None,
-        record=_earlier(run),
+        record=earlier_record(run),
     )
 
 
-def _earlier(run: Run) -> dict[str, Any]:
-    """The record of the version that the clone holds; empty before the first."""
-    if not run.record.is_file():
-        return {}
-    remedy = f"restore it: git checkout HEAD -- {run.record.name}"
-    record: dict[str, Any] = read_json(run.record, remedy=remedy)
-    total = record.get("total")
-    fits = isinstance(record.get("version"), int) and isinstance(total, dict) and "clips" in total
-    if not fits or record.get("layout") not in ("files", "reference"):
-        raise DataError(f"{run.record}: expected version, total.clips and layout, files or reference; {remedy}")
-    return record
-
-
-def _check_paths(run: Run) -> None:
-    if Path(run.raw).suffix in _TABLES:
-        raise ConfigError(f"paths.raw: {run.raw} is a table; a snapshot needs a folder that holds the table")
-    if run.params.ingest.format not in ("auto", "videofolder"):
-        raise ConfigError(f"ingest.format: {run.params.ingest.format}: a snapshot needs auto or videofolder")
-    if makes_clips(run.clone):
-        raise ConfigError(f"{run.root}: its own pipeline makes {run.raw}; own clips need a workspace of `coefvq init`")
-    own = run.root / run.raw
-    if not (run.clone / f"{run.raw}.dvc").is_file() and own.is_dir() and any(own.iterdir()):
-        raise DataError(f"{own}: holds data that is not versioned; first `dvc add {run.raw}`, commit (and push)")
-
-
 def _layout(run: Run) -> Layout:
-    used = _earlier(run).get("layout")
+    used = earlier_record(run).get("layout")
     layout: Layout = run.request.layout or used or ("reference" if run.params.paths.media else "files")
     if used and layout != used:
         raise ConfigError(f"--layout {layout}: the versions so far are '{used}'; a workspace keeps one layout")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from coefvq.__main__ import QUIET
+from tests import postgres
 
 # a busy machine is no fault of the code: how long an example takes is never asserted
 settings.register_profile("untimed", deadline=None)
@@ -35,3 +37,18 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips") / "raw"
     generate(folder, 12, 3, {"icd": 0.4, "ucc": 0.4}, workers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL server; tests that need it skip where its package is missing."""
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def index_place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a test opens its index: the contract is one for both stores."""
+    if request.param == "sqlite":
+        return tmp_path / "index.sqlite"
+    return postgres.schema_of(request.getfixturevalue("postgres_url"), "contract")

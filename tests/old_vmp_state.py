@@ -33,8 +33,38 @@ _INDEX = (
 _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
 
 
-def as_version(state: Path, version: Literal[1, 2]) -> None:
-    """Rewrite log and index of ``state`` as that schema version would have them; views-only events are left out."""
+_AFTER_THIRD = (
+    "DROP TABLE changes", "DROP TABLE feed", "DROP TABLE audit_draws", "DROP TABLE audit_strata",
+    "DROP TABLE audit_labels",
+    "DROP VIEW served", "DROP TABLE pending", "DROP TABLE budget", "DROP INDEX recheck_by_time", "DROP TABLE recheck",
+    "ALTER TABLE entries DROP COLUMN held", "ALTER TABLE effects DROP COLUMN routes",
+    "ALTER TABLE effects DROP COLUMN effective", "ALTER TABLE effects DROP COLUMN waited",
+    "CREATE INDEX provisional ON entries (video_id) WHERE rank = 1",
+    """CREATE VIEW served AS
+        SELECT e.video_id, e.state AS verdict, e.rule, e.source_version, e.epoch, e.rank, e.bundle_version, e.value,
+            e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
+            CASE WHEN e.state = 'deleted' THEN 'deleted'
+                WHEN o.state IS NOT NULL THEN o.state
+                WHEN d.withdrawn THEN 'withdrawn'
+                ELSE e.state END AS state
+        FROM entries e
+        LEFT JOIN videos v ON v.video_id = e.video_id
+        LEFT JOIN overrides o ON o.video_id = e.video_id
+        LEFT JOIN deployments d ON d.epoch = e.epoch""",
+    "PRAGMA user_version = 3",
+)  # fmt: skip
+
+
+def as_version(state: Path, version: Literal[1, 2, 3]) -> None:
+    """Rewrite log and index of ``state`` as that schema version would have them.
+
+    Versions 1 and 2 knew no events of views alone: they are left out.
+    """
+    if version == 3:
+        with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
+            for statement in _AFTER_THIRD:
+                connection.execute(statement)
+        return
     later = version == 2
     _rewrite(
         state / "log.sqlite",

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+import numpy as np
+
+from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
+from coefvq.inference.decisions import Answers
+from coefvq.inference.stages import first_stage
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp import epochs
-from coefvq.vmp.deployment import Deployment
-from coefvq.vmp.epochs import Order
+from coefvq.vmp import epochs, loop
+from coefvq.vmp.deployment import Deployment, SecondStage
+from coefvq.vmp.epochs import FencedError, Order
+from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.index import IndexStore
-from coefvq.vmp.loop import FixedDeployment
-from coefvq.vmp.records import Candidate, Decision
+from coefvq.vmp.records import Candidate, Decision, Undecided
 from coefvq.vmp.redecide import redecider
 from coefvq.vmp.retriever import Scorer
-from coefvq.vmp.rules import Rules, decide, load_rules
+from coefvq.vmp.revisions import Contents, Reviser
+from coefvq.vmp.rules import Rules, changes_at, decide, load_rules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHIPPED = load_rules()
@@ -35,11 +42,37 @@ def deployment(
     policies: Sequence[CascadePolicy] = (POLICY,),
     bundle: str = "1-ab",
     models: Mapping[str, str] | None = None,
+    pending: Undecided = "hold",
+    rules: Rules = SHIPPED,
 ) -> Deployment:
-    """One deployment over a scorer; all issues have the same bundle version."""
+    """One deployment over a scorer; a ``Pair`` brings its second stage, policy and bundle version."""
+    if isinstance(scorer, Pair):
+        policies, bundle = (scorer.policy,), scorer.bundle
     known = {policy.issue: policy for policy in policies}
-    again = redecider(known, dict.fromkeys(known, bundle))
-    return Deployment(epoch, scorer, decide or by_rules(), models or dict.fromkeys(known, "models"), again)
+    bundles = dict.fromkeys(known, bundle)
+    parts = (decide or by_rules(), models or dict.fromkeys(known, "models"), redecider(known, bundles))
+    if not isinstance(scorer, Pair):
+        return Deployment(epoch, scorer, *parts)
+    return Deployment(epoch, scorer, *parts, SecondStage(known, bundles, scorer.ask), pending,
+                      partial(changes_at, rules))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FixedDeployment:
+    """One deployment for the whole run."""
+
+    deployment: Deployment
+
+    def current(self) -> Deployment:
+        return self.deployment
+
+    def refused(self, refusal: FencedError) -> None:
+        raise refusal
+
+
+def work(log: Contents, index: IndexStore, monotonic: Callable[[], float] = lambda: 0.0) -> tuple[loop.Work, ...]:
+    """What `coefvq vmp run` does between events, at a fixed time."""
+    return Reviser(log, index, lambda: NOW), Escalations(log, index, lambda: NOW, monotonic)
 
 
 def fixed(scorer: Scorer, epoch: int = 1, **parts: object) -> FixedDeployment:
@@ -62,31 +95,30 @@ class Pair:
         bundle: str = "1-ab",
         base: Callable[[VideoInput], float] = lambda video: 0.1,
         mllm: Callable[[VideoInput], float] = lambda video: 0.9,
+        audit: AuditSample | None = None,
     ) -> None:
         self.policy, self.bundle, self.base, self.mllm = policy, bundle, base, mllm
-        self.down = False
+        self.down, self.audit = False, audit
         self.scored: list[str] = []
         self.mllm_calls: list[str] = []
 
     def __call__(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """The first stage."""
         self.scored += [video.video_id for video in videos]
-        return [self._score(video) for video in videos]
+        base = np.array([self.base(video) for video in videos])
+        views = np.array([np.nan if video.views is None else video.views for video in videos], np.float64)
+        ids = [video.video_id for video in videos]
+        drawn = np.zeros(len(ids), bool) if self.audit is None else self.audit.selected(ids)
+        rate = None if self.audit is None else self.audit.rate
+        rows = first_stage(self.policy, self.bundle, ids, base, views, drawn, rate)
+        return [replace(row, issue=self.policy.issue) for row in rows]
 
-    def _score(self, video: VideoInput) -> ScoredVideo:
-        base, views = self.base(video), None if video.views is None else [video.views]
-        row = partial(ScoredVideo, video.video_id, self.policy.issue, bundle_version=self.bundle)
-        if not self.policy.escalates([base], views)[0]:
-            final = self.policy.final_score([base], [0.0], views)[0]
-            return row(base, None, bool(final >= self.policy.decision_threshold), "base")
+    def ask(self, wanted: Mapping[str, Sequence[VideoInput]]) -> dict[str, Answers]:
+        """The second stage."""
+        return {issue: self._ask(videos) for issue, videos in wanted.items()}
+
+    def _ask(self, videos: Sequence[VideoInput]) -> Answers:
         if self.down:
-            return self._without_mllm(row, base)
-        self.mllm_calls.append(video.video_id)
-        answer = self.mllm(video)
-        return row(base, answer, answer >= self.policy.decision_threshold, "mllm")
-
-    def _without_mllm(self, row: Callable[..., ScoredVideo], base: float) -> ScoredVideo:
-        if self.policy.mllm_down == "hold":
-            return row(None, None, None, "none", error="held until the MLLM answers: down", degraded=True)
-        if self.policy.mllm_down == "ignore":
-            return row(base, None, False, "none", degraded=True)
-        return row(base, None, base >= self.policy.decision_threshold, "base", degraded=True)
+            return Answers(np.full(len(videos), np.nan), {}, "down")
+        self.mllm_calls += [video.video_id for video in videos]
+        return Answers(np.array([self.mllm(video) for video in videos]), {})

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
 from coefvq.cascade.curves import FloatArray
-from coefvq.cascade.policy import BoolArray
+from coefvq.cascade.escalation import BoolArray
 from coefvq.errors import DataError
 
 CONFIDENCE = 0.95

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy, engagement_mask
+from coefvq.cascade.escalation import BoolArray, engagement_mask
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import CascadeCandidate, ScoredSplit, Selection, escalate_all, qps_ratio
 from coefvq.errors import DataError
 
@@ -31,11 +32,15 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class CallShare:
-    """``qps``: percent of the videos that may reach the MLLM; ``min_kept_f1``: share of the MLLM's F1 to keep."""
+    """``qps``: percent of the videos that may reach the MLLM; ``min_kept_f1``: share of the MLLM's F1 to keep.
+
+    ``policy`` other than ``cheapest``: that model decides alone, whatever validation says.
+    """
 
     mode: ClassVar[Literal["qps"]] = "qps"
     qps: float
     min_kept_f1: float
+    policy: Literal["cheapest", "base", "mllm"] = "cheapest"
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,9 @@ def _pick(
     floor = wanted.min_kept_f1 * f1[MLLM_ON_ALL]
     figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in f1.items())
     kept = f"{100 * wanted.min_kept_f1:g} % of the MLLM's F1"
+    if wanted.policy != "cheapest":
+        chosen = alone if wanted.policy == "base" else everything
+        return chosen, f"policy: {wanted.policy} was asked for, so {chosen.name} decides (F1 on validation: {figures})"
     if f1[alone.name] >= floor:
         return alone, (
             f"on validation the base model alone keeps {kept}, so the MLLM is not needed (F1: {figures})"

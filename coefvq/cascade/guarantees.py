@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.curves import FloatArray, checked_rows
+from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.frontier import exact_frontier
-from coefvq.cascade.policy import BoolArray
 from coefvq.cascade.promises import Promise, count_pairs, labels_needed, p_values
 from coefvq.errors import DataError, InfeasibleError
 

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 
 from coefvq.cascade.curves import at_threshold
+from coefvq.cascade.escalation import engagement_mask, withhold_zeros
 from coefvq.cascade.objectives import Prices, ScoredRows, Thresholds, least_cost, with_recall_floor, within_budget
-from coefvq.cascade.policy import CascadePolicy, engagement_mask, withhold_zeros
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import CascadeCandidate, ScoredSplit, qps_ratio
 from coefvq.errors import InfeasibleError
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.curves import PRECISION_SLACK, FloatArray, precision_recall_points, recall_at_precision
+from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.frontier import ExactFrontier, cost_frontier, exact_frontier
-from coefvq.cascade.policy import BoolArray
 from coefvq.errors import InfeasibleError
 
 MAX_STEPS = 50

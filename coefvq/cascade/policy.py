@@ -21,15 +21,22 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coefvq.cascade.curves import FloatArray
+from coefvq.cascade.escalation import (
+    BoolArray,
+    check_length,
+    engagement_mask,
+    escalation_mask,
+    withhold_zeros,
+    zero_filtered,
+)
 from coefvq.config import Fraction, IssueName, Percent
 from coefvq.documents import parse_json
-from coefvq.errors import ConfigError, DataError
+from coefvq.errors import ConfigError
 
-BoolArray = NDArray[np.bool_]
 Filtered = Literal["negative", "keep_base_score", "excluded"]
 MLLMDown = Literal["hold", "base_only", "ignore"]
 
@@ -155,7 +162,7 @@ class CascadePolicy(BaseModel):
         escalated = self.escalates(base, views)
         scores = np.asarray(base, dtype=np.float64)
         silent = np.zeros(scores.shape, dtype=bool) if down is None else np.asarray(down, dtype=bool) & escalated
-        _check_length(silent, scores, "down")
+        check_length(silent, scores, "down")
         final = zero_filtered(mllm, escalated & ~silent)
         unanswered: dict[str, FloatArray | float] = {"hold": np.nan, "base_only": scores, "ignore": 0.0}
         final = np.where(silent, unanswered[self.mllm_down], final)
@@ -215,53 +222,6 @@ class CascadePolicy(BaseModel):
         return cls.from_dict(parse_json(text, source, "run the thresholds stage again", ConfigError), source)
 
 
-def escalation_mask(
-    base: ArrayLike, views: ArrayLike | None, base_threshold: float, views_trigger: int | None
-) -> BoolArray:
-    """Which videos reach the base threshold or the views trigger, [n].
-
-    Raises:
-        DataError: a base score is NaN or outside [0, 1], or lengths differ.
-    """
-    scores = np.asarray(base, dtype=np.float64)
-    _check_length(scores, scores, "base")
-    _check_probabilities(scores, np.ones(scores.shape, dtype=bool), "base")
-    escalated: BoolArray = scores >= base_threshold
-    return escalated | engagement_mask(scores, views, views_trigger)
-
-
-def engagement_mask(base: ArrayLike, views: ArrayLike | None, views_trigger: int | None) -> BoolArray:
-    """Which videos are watched so much that they are escalated whatever their score, [n]; unknown views never are.
-
-    Raises:
-        DataError: lengths differ.
-    """
-    scores = np.asarray(base, dtype=np.float64)
-    if views_trigger is None or views is None:
-        return np.zeros(scores.shape, dtype=bool)
-    counts = np.asarray(views, dtype=np.float64)
-    _check_length(counts, scores, "views")
-    watched: BoolArray = counts >= views_trigger
-    return watched
-
-
-def zero_filtered(mllm: ArrayLike, escalated: BoolArray) -> FloatArray:
-    """The final score, [n]: the MLLM's where escalated, else 0.
-
-    Raises:
-        DataError: an escalated video's score is NaN or outside [0, 1], or lengths differ.
-    """
-    scores = np.asarray(mllm, dtype=np.float64)
-    _check_length(scores, escalated, "MLLM")
-    _check_probabilities(scores, escalated, "MLLM")
-    return np.where(escalated, scores, 0.0)
-
-
-def withhold_zeros(final: FloatArray) -> FloatArray:
-    """Replace final scores of 0 and NaN, which are never positive, by −inf, [n]."""
-    return np.where(final > 0.0, final, -np.inf)
-
-
 # what version 1 said, and what it meant where it could not say it
 _VERSION_1 = frozenset(
     {"issue", "base_threshold", "decision_threshold", "p_base", "views_trigger", "filtered", "schema_version"}
@@ -281,20 +241,6 @@ def _upgraded(raw: Mapping[Any, Any], source: str) -> dict[Any, Any]:
     if fields.get("filtered", "negative") != "negative":
         raise ConfigError(f"{source}: filtered = {fields['filtered']}: schema_version 1 knows 'negative' only")
     return {**fields, "schema_version": 2}
-
-
-def _check_probabilities(scores: FloatArray, counts: BoolArray, name: str) -> None:
-    bad = counts & ~((scores >= 0.0) & (scores <= 1.0))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise DataError(
-            f"{name} score of row {row} is {scores[row]}: expected a probability in [0, 1]; run predict again"
-        )
-
-
-def _check_length(values: NDArray[Any], like: NDArray[Any], name: str) -> None:
-    if like.ndim != 1 or values.shape != like.shape:
-        raise DataError(f"{name} has shape {values.shape}, base has {like.shape}: expected two columns of one length")
 
 
 def _explain(item: Any) -> str:

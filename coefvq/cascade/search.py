@@ -20,7 +20,8 @@ from coefvq.cascade.curves import (
     precision_recall_points,
     spread_indices,
 )
-from coefvq.cascade.policy import BoolArray, CascadePolicy, escalation_mask, withhold_zeros, zero_filtered
+from coefvq.cascade.escalation import BoolArray, escalation_mask, withhold_zeros, zero_filtered
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import DataError
 
 # a threshold no probability can miss: everything is escalated

@@ -17,9 +17,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from coefvq.cascade.curves import FloatArray, checked_rows
+from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.guarantees import certify
 from coefvq.cascade.objectives import Prices, ScoredRows, Thresholds, least_cost, with_recall_floor, within_budget
-from coefvq.cascade.policy import BoolArray
 from coefvq.cascade.promises import Promise
 from coefvq.errors import DataError, ScoresError
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from coefvq.cli.numbers import number
+
 IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
 IssuesOption = Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")]
 ParamsOption = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
@@ -17,3 +19,13 @@ OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if mi
 DataOption = Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")]
 PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")]
 LabelColumnOption = Annotated[str, typer.Option(help="With --data: column that holds the label.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--mllm-budget", help="MLLM calls, such as 0.5/s or 5000/day; none: any. Kept in the index."),
+]
+BurstOption = Annotated[
+    int, typer.Option("--mllm-burst", min=1, max=1_000_000, help="With --mllm-budget: calls at once after a pause.")
+]
+MaxWaitOption = Annotated[
+    float, number("--mllm-max-wait", min=1.0, help="With --mllm-budget: seconds until a task is given up.")
+]

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from coefvq.registry.gates import GateReport
     from coefvq.registry.history import Decision
+    from coefvq.registry.overview import IssueStatus
     from coefvq.registry.pairs import RegisteredPair
-    from coefvq.registry.release import IssueStatus, Registration
+    from coefvq.registry.release import Registration
 
 
 def register(
@@ -96,10 +97,10 @@ def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> N
 
     Example: coefvq status --json
     """
-    from coefvq.registry import release, tracking
+    from coefvq.registry import overview, tracking
 
     connect_registry(params, create=False)
-    rows = release.status() if tracking.store().exists else []
+    rows = overview.status() if tracking.store().exists else []
     if as_json:
         echo_json([_status_json(row) for row in rows], indent=2)
     elif rows:

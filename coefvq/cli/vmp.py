@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli import vmp_rescore
+from coefvq.cli import vmp_audit, vmp_data, vmp_mllm, vmp_rescore
 from coefvq.cli.numbers import number
-from coefvq.cli.options import ByOption, JsonOption, ParamsOption, ReasonOption
-from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
+from coefvq.cli.options import (
+    BudgetOption,
+    BurstOption,
+    ByOption,
+    JsonOption,
+    MaxWaitOption,
+    ParamsOption,
+    ReasonOption,
+)
+from coefvq.cli.vmp_data import describe
+from coefvq.cli.vmp_mllm import limits_of, queue_lines
+from coefvq.cli.vmp_state import (
+    BatchOption,
+    FollowOption,
+    PollOption,
+    RulesOption,
+    ScoredIssuesOption,
+    StateOption,
+    print_result,
+    result_table,
+    state_folder,
+)
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.config import PARAMS_FILE, load_params
-from coefvq.errors import ConfigError, DataError
+from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
-from coefvq.vmp.records import BatchReport, Event, IndexEntry
+from coefvq.vmp.pending import Pending
+from coefvq.vmp.records import BatchReport, Event
 from coefvq.vmp.state import LOG, open_state
-
-if TYPE_CHECKING:
-    from coefvq.vmp.audit import StreamAudit
 
 app = typer.Typer(
     help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
@@ -35,6 +52,9 @@ app = typer.Typer(
 )
 
 app.add_typer(vmp_rescore.app, name="rescore")
+app.add_typer(vmp_data.app)
+app.add_typer(vmp_audit.app, name="audit")
+app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -70,18 +90,22 @@ def publish(
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
 def run(
     once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Events per batch and transaction.")] = 32,
-    rules: Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")] = None,
-    issue: Annotated[
-        list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
-    ] = None,
-    poll_interval: Annotated[float, number(min=0.01, help="Seconds between looks for new events.")] = 1.0,
-    follow_interval: Annotated[float, number(min=0.1, help="Seconds between looks for a new release decision.")] = 5.0,
+    batch_size: BatchOption = 32,
+    rules: RulesOption = None,
+    issue: ScoredIssuesOption = None,
+    poll_interval: PollOption = 1.0,
+    follow_interval: FollowOption = 5.0,
     audit_rate: Annotated[
         float,
         number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id."),
     ] = 0.0,
     audit_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")] = 0,
+    mllm: Annotated[
+        Literal["inline", "workers"], typer.Option(help="Who asks the MLLM: this run, or `coefvq vmp mllm`.")
+    ] = "inline",
+    budget: BudgetOption = None,
+    burst: BurstOption = 8,
+    max_wait: MaxWaitOption = 1800.0,
     consumer: Annotated[
         str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
     ] = CONSUMER,
@@ -91,15 +115,16 @@ def run(
 ) -> None:
     """Score new events with the champion pairs, filter them and update the index.
 
-    A new champion takes over between two batches. Outage verdicts and campaigns are worked on between events.
+    A new champion takes over between two batches. The MLLM's tasks and campaigns are worked on between events.
     Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
     """
     from coefvq.cascade.audit_sample import AuditSample
     from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
+    from coefvq.vmp.budget import set_limits
     from coefvq.vmp.rules import load_rules
 
-    filter_rules = load_rules(rules)
+    filter_rules, limits = load_rules(rules), limits_of(budget, burst, max_wait)
     folder = given(state_folder(state, params), params)
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issue or ()]
@@ -113,6 +138,8 @@ def run(
         ) as deployments,
         _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch),
     ):
+        if limits is not None:
+            set_limits(index.database, limits)
         loop.run(
             log,
             deployments,
@@ -123,25 +150,12 @@ def run(
             once=once,
             poll_interval=poll_interval,
             consumer=consumer,
-            revisions=worker.reviser(log, index),
+            work=worker.work(log, index, mllm=mllm == "inline"),
         )
-        summary = {**totals, "offset": index.committed(consumer)}
-    print_result(summary, as_json, [_counts(summary)])
-
-
-@app.command(epilog="Example: coefvq vmp get clip_0001 --json")
-def get(
-    video_id: Annotated[str, typer.Argument(help="Key in the index.")],
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what the index holds of one video; exit code 3 if it never held it."""
-    with open_state(state_folder(state, params), create=False) as (_, index):
-        entry = index.get(video_id)
-    if entry is None:
-        raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
-    print_result(asdict(entry), as_json, _describe(entry))
+        waiting = Pending(index.database).waiting().tasks
+        summary = {**totals, "offset": index.committed(consumer), "pending": waiting}
+    lines = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
+    print_result(summary, as_json, [_counts(summary), *lines])
 
 
 @app.command(epilog="Example: coefvq vmp override clip_0001 --verdict removed --by ana --reason 'court order'")
@@ -164,22 +178,29 @@ def override(
     name, why = checked_person(by, reason)
     with open_state(state_folder(state, params), create=False) as (log, index):
         entry = pin(log, index, video_id, verdict, name, why, now())
-    print_result(asdict(entry), as_json, _describe(entry))
+    print_result(asdict(entry), as_json, describe(entry))
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
 def status(state: StateOption = None, params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
-    """Show the log's end, each consumer's lag and the index by state."""
+    """Show the log's end, each consumer's lag, the index by state and the queue of the MLLM."""
+    from coefvq.vmp.loop import now
+    from coefvq.vmp.outlook import outlook
+
     with open_state(state_folder(state, params), create=False) as (log, index):
         last, consumers, states = log.last_offset(), index.consumers(), index.states()
         dead = len(index.dead_letters())
+        queue = outlook(index.database, now().timestamp())
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
     table = result_table("", "")
-    for name, value in (("events in the log", last), *states.items(), ("dead letters", dead)):
-        table.add_row(cell(name), str(value))
+    for title, count in (("events in the log", last), *states.items(), ("dead letters", dead)):
+        table.add_row(cell(title), str(count))
+    for name, value in queue_lines(queue):
+        table.add_row(cell(name), cell(value))
     for name, lag in lags.items():
         table.add_row(cell(f"lag of {name}"), str(lag["lag"]))
     summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
+    summary |= {"mllm": {**asdict(queue), "certificate_holds": queue.certificate_holds}}
     print_result(summary, as_json, table)
 
 
@@ -198,39 +219,6 @@ def dead_letters(
     for letter in letters:
         table.add_row(*map(cell, (letter.video_id, letter.source_version, letter.failed_at, letter.reason)))
     print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
-
-
-@app.command(epilog="Example: coefvq vmp audit --issue icd --labels reviewed.csv --json")
-def audit(
-    issue: Annotated[str, typer.Option(help="Whose recall to estimate.")],
-    labels: Annotated[Path, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")],
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Estimate recall in production from audited videos: rows of the index plus labels people gave.
-
-    Needs `vmp run --audit-rate`. Label all audited videos, and all (or a random part of) the escalated ones.
-    """
-    from coefvq.vmp.audit import audit_stream, read_labels
-
-    known = read_labels(labels, issue)
-    with open_state(state_folder(state, params), create=False) as (_, index):
-        found = audit_stream(issue, index.scores(issue), known)
-    print_result(asdict(found), as_json, _describe_audit(found))
-
-
-def _describe_audit(found: StreamAudit) -> list[str]:
-    result = found.estimate
-    rows = ", ".join(f"{found.rows[kind]} {kind} ({found.labels.get(kind, 0)} labelled)" for kind in found.rows)
-    left_out = f"; {found.unlogged} filtered out before the audit began are left out" if found.unlogged else ""
-    return [
-        f"{found.issue}: recall {100 * result.recall.value:.1f} %, 95 % interval {100 * result.recall.low:.1f} to "
-        f"{100 * result.recall.high:.1f} (Hájek {100 * result.recall_hajek:.1f})",
-        f"positives found {result.found.value:.0f}, missed {result.missed.value:.0f} "
-        f"({result.missed.low:.0f} to {result.missed.high:.0f}), of which {result.seen_missed} were seen",
-        f"{rows}{left_out}",
-    ]
 
 
 def _read_with_progress(source: Path, root: Path | None, log: Path, columns: Mapping[str, str]) -> list[Event]:
@@ -287,18 +275,3 @@ def _counts(report: dict[str, Any]) -> str:
         f"{report['removed']} removed, {report['ignored']} ignored; "
         f"{report['dead']} dead letters, {report['stale']} stale"
     )
-
-
-def _describe(entry: IndexEntry) -> list[str]:
-    version = f"source version {entry.source_version}, bundle {entry.bundle_version or 'none'}, epoch {entry.epoch}"
-    if entry.state == "deleted":
-        return [f"{entry.video_id}: removed by rule 'deleted' (deleted at the source, {version})"]
-    if entry.override is not None:
-        word = entry.override
-        head = f"{entry.video_id}: {entry.state} by {word.by} at {word.at}: {word.reason} ({version})"
-    elif entry.state == "withdrawn":
-        head = f"{entry.video_id}: withdrawn with its pair, was {entry.verdict} by rule '{entry.rule}' ({version})"
-    else:
-        head = f"{entry.video_id}: {entry.state} by rule '{entry.rule}' ({version})"
-    # split at line feeds only: a title may hold other characters that end a line
-    return [head, *json.dumps(entry.value, indent=2, sort_keys=True, ensure_ascii=False).split("\n")]

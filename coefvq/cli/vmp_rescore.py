@@ -36,6 +36,9 @@ def start(
     if dry_run:
         _dry_run(rules, issue, given(state_folder(state, params), params), params, as_json)
         return
+    for name, value in (("--rules", rules), ("--issue", issue)):
+        if value:
+            raise typer.BadParameter(f"{name} plays a part with --dry-run only: a campaign is of all issues and rules")
     with open_state(state_folder(state, params), create=False) as (_, index):
         campaign = Campaigns(index.database).start(datetime.now(UTC))
     _print(campaign, campaign.total, as_json)

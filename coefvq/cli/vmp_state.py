@@ -9,12 +9,20 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from coefvq.cli.numbers import number
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.terminal import echo, echo_json, show
 
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
 ]
+BatchOption = Annotated[int, typer.Option(min=1, max=100_000, help="Videos per batch and transaction.")]
+RulesOption = Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")]
+ScoredIssuesOption = Annotated[
+    list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
+]
+PollOption = Annotated[float, number(min=0.01, help="Seconds between looks for work.")]
+FollowOption = Annotated[float, number(min=0.1, help="Seconds between looks for a new release decision.")]
 
 
 def state_folder(state: Path | None, params: Path) -> Path:

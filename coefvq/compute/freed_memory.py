@@ -12,7 +12,7 @@ _NEVER = 2**31 - 1  # bytes at the heap's end above which it would be cut: a C i
 
 
 def keep_freed_memory() -> bool:
-    """Blocks of up to 1 GiB stay with the process when freed; whether that could be set.
+    """Keep freed blocks of up to 1 GiB in the process. Returns False if the setting is not supported.
 
     By default a block above 32 MiB, such as a batch's activations, is given back to the kernel at once, which clears
     every page anew at the next one: docs/performance.md has what that costs. The peak stays the same; between peaks

@@ -1,4 +1,4 @@
-"""Worker processes: limited ones for files of strangers, plain ones for work of our own.
+"""Limited worker processes, for files of strangers.
 
 A file on an open platform may be made to crash, hang or fill the memory of whatever decodes it. Such work
 runs in a process whose address space, CPU time and elapsed time are bounded; when it dies, one item is lost
@@ -17,15 +17,13 @@ A worker that opened a stranger's file is not trusted any more: its answers are 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -36,7 +34,7 @@ from typing import Any, Self, TypeVar
 from pydantic import TypeAdapter
 
 from coefvq.compute.answers import READY, Outcome, read_answer
-from coefvq.compute.limited_worker import ITEM, WORK, FailureReason, end_with_parent, reason_of_exit, serve
+from coefvq.compute.limited_worker import ITEM, WORK, FailureReason, reason_of_exit, serve
 from coefvq.compute.worker_pipe import ParentEnd
 from coefvq.config import MediaLimits
 from coefvq.errors import DataError
@@ -256,33 +254,3 @@ def result(outcome: Outcome, item: T, failed: Callable[[T, str], R]) -> R:
         raise payload
     value: R = failed(item, payload) if kind == "lost" else payload
     return value
-
-
-_sharing = threading.Lock()
-
-
-@contextmanager
-def shared_pool(limits: MediaLimits) -> Iterator[LimitedPool]:
-    """The pool that stays for the life of this process, for calls that bring a few items each; one call at a time."""
-    with _sharing:
-        yield _shared(limits, os.getpid())
-
-
-@cache
-def _shared(limits: MediaLimits, _owner: int) -> LimitedPool:
-    # a forked process needs its own
-    return LimitedPool(limits, os.cpu_count() or 1)
-
-
-@contextmanager
-def spawn_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool for work of our own: fresh processes, which give up their queue on any error and end with us.
-
-    Forking a process that holds threads of FFmpeg or torch may deadlock, hence spawn.
-    """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)

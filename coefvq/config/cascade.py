@@ -53,7 +53,8 @@ class Thresholds(Section):
     """P_base in percent; ``max_f1_loss`` is what a cheaper base threshold may cost on validation.
 
     Mode ``qps``: at most ``max_qps_ratio`` percent of the traffic reach the MLLM, and the cheapest of base alone,
-    cascade and MLLM on all is taken that keeps ``min_kept_f1`` (a share) of the MLLM's F1. ``budget``,
+    cascade and MLLM on all is taken that keeps ``min_kept_f1`` (a share) of the MLLM's F1, unless ``policy`` names
+    one of the models, which then decides alone. ``budget``,
     ``recall_floor`` and ``cost`` search all pairs of thresholds for what they name: ``precision`` and
     ``max_qps_ratio`` in percent, ``max_recall_loss`` a share, ``prices`` for ``cost``. ``mllm_down`` says what an
     escalated video is while the MLLM does not answer (``CascadePolicy``); it changes no figure.
@@ -64,6 +65,7 @@ class Thresholds(Section):
     views_trigger: Annotated[int, Field(ge=0)] | None
     mode: Literal["paper", "qps", "budget", "cost", "recall_floor"] = "paper"
     min_kept_f1: KeptShare | None = None
+    policy: Literal["cheapest", "base", "mllm"] = "cheapest"
     precision: Percent | None = None
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
     max_recall_loss: Fraction | None = None
@@ -91,6 +93,8 @@ class Thresholds(Section):
                 raise ValueError(f"mode {self.mode} needs {name}")
             if given and name not in allowed:
                 raise ValueError(f"{name} plays no part in mode {self.mode}; remove it")
+        if self.policy != "cheapest" and self.mode != "qps":
+            raise ValueError(f"policy: {self.policy} plays no part in mode {self.mode}; set mode: qps, or remove it")
         return self
 
 
@@ -100,13 +104,19 @@ class Stability(Section):
     videos_per_threshold: Annotated[int, Field(ge=1)]
 
 
+Difference = Annotated[float, Field(ge=-1.0, le=1.0)]
+
+
 class Gate(Section):
     """Conditions before a person is asked to approve."""
 
     min_average_precision_gain: float
     max_qps_ratio: Annotated[float, Field(gt=0.0, le=100.0)]
     min_kept_f1: Fraction = 0.97  # share of the MLLM's F1 on test that the policy keeps
-    min_f1_over_base: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0  # the policy's F1 minus the base model's, on test
+    min_f1_over_base: Difference = 0.0  # the policy's F1 minus the base model's, on test
+    min_base_auc: Fraction = 0.5  # ROC-AUC of the base model on test, above; 0: not asked
+    min_f1_over_guess: Difference = 0.0  # the policy's F1 minus that of flagging every video, more than
+    min_f1_over_shortcut: Difference = 0.0  # and minus that of the metadata shortcut, more than
     max_f1_drop: Fraction
     max_flip_rate: Fraction
 

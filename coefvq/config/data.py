@@ -39,11 +39,21 @@ class Paths(Section):
         return Path(self.reports) / issue / name
 
 
+LabelName = Annotated[str, Field(min_length=1, max_length=32)]
+
+
 class LabelSource(Section):
     """Column of the imported table that holds an issue's label, and which values mean positive."""
 
     column: str
     positive: tuple[str, ...] | None
+
+
+class LabelNames(Section):
+    """What people call the two answers of an issue; reports use these words."""
+
+    positive: LabelName = "positive"
+    negative: LabelName = "negative"
 
 
 class Runtime(Section):

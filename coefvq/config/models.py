@@ -20,8 +20,14 @@ class MediaSpec(Section):
 class Training(Section):
     """Names and meanings of transformers.TrainingArguments, where it has them.
 
-    Ours are the loss (``loss``, ``focal_gamma``, ``positive_weight``), the rates of parts (null: ``learning_rate``),
-    ``average_weights``, and ``bf16: auto``, which is on where the hardware multiplies it natively.
+    The batch size is per process. A batch's mean counts alike among ``gradient_accumulation_steps``. ``warmup_steps``
+    below 1 is a share of all steps. ``activation_checkpointing`` takes less memory and more time.
+
+    Ours: ``loss`` is ``cross_entropy``, ``focal`` (Lin et al. 2017) or ``logit_adjusted`` (Menon et al. 2021),
+    ``positive_weight`` the positive class's weight in each of them. ``head_learning_rate`` (the head and the norm
+    before it) and ``projector_learning_rate`` default to ``learning_rate`` where null. ``average_weights`` is the
+    last part of the steps whose weights are averaged, as 0.5: validation sees the mean from then on, and the mean is
+    kept. ``bf16: auto`` is on where the hardware has it (CUDA, AMX, AVX-512 BF16).
     """
 
     num_train_epochs: Positive
@@ -108,8 +114,11 @@ class Lora(Section):
 class Alignment(Section):
     """Training on descriptions before fine-tuning: projectors alone, then the whole network.
 
-    Set either number of epochs to 0 to skip that step. ``objective`` of the second: a language-model loss on
-    ``sentences``, or all ``words`` at H. Where no clip has a description both are skipped, and the stage says so.
+    Step 1 (``projector_epochs``) trains the projectors only: a clip's mean visual token and its sound token learn to
+    point at the embeddings of its description's words; the decoder does not run. Step 2 (``epochs``) trains the
+    adapters too, by ``objective``: a language-model loss on ``sentences``, or the set of ``words`` predicted from H
+    with a linear map that is dropped later. Set either number of epochs to 0 to skip that step. Where no clip has a
+    description both are skipped, and the stage says so. Longer descriptions are cut at ``max_tokens``.
     """
 
     projector_epochs: Annotated[int, Field(ge=0)] = 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from coefvq.config.cascade import Evaluate, Gate, Predict, Stability, Thresholds, Tracking
-from coefvq.config.data import Ingest, Loading, Paths, Runtime, Split, Validate
+from coefvq.config.data import Ingest, LabelNames, Loading, Paths, Runtime, Split, Validate
 from coefvq.config.models import BaseModelParams, MediaSpec, MLLMParams, Models
 from coefvq.config.values import IssueName, Section, check_issue_name
 from coefvq.errors import ConfigError
@@ -20,6 +20,7 @@ class Params(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     issues: Annotated[tuple[IssueName, ...], Field(min_length=1)]
+    label_names: dict[IssueName, LabelNames] = Field(default={})
     paths: Paths
     runtime: Runtime
     ingest: Ingest
@@ -48,6 +49,9 @@ class Params(Section):
             "thresholds": dict(self.thresholds),
         }
         _check_distinct(self.issues)
+        for issue in self.label_names:
+            if issue not in self.issues:
+                raise ValueError(f"label_names.{issue}: '{issue}' is not one of issues; correct it or take it out")
         for issue in self.issues:
             for name, section in sections.items():
                 if issue not in section:

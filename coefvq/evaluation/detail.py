@@ -10,9 +10,11 @@ import numpy as np
 
 from coefvq.cascade.calibration import KINDS, Calibrator, fit_calibrator, log_loss
 from coefvq.cascade.curves import FloatArray, PRCurve, best_f1_threshold, curve_at_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import DataError
 from coefvq.evaluation.intervals import Interval, bootstrap_difference, bootstrap_ratio
+from coefvq.evaluation.labelled import LabelledSplit, labelled_split
 from coefvq.evaluation.metrics import (
     at_prevalence,
     classification_summary,
@@ -20,7 +22,6 @@ from coefvq.evaluation.metrics import (
     expected_calibration_error,
     reliability,
 )
-from coefvq.evaluation.report import LabelledSplit, labelled_split
 from coefvq.evaluation.slices import slice_columns, slice_rows, with_intervals
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class DetailSettings:
 
 
 def _rows_of_test(scores: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Manifest rows of the labelled test videos, in the order of :func:`~report.labelled_split`.
+    """Manifest rows of the labelled test videos, in the order of :func:`~labelled.labelled_split`.
 
     Raises:
         DataError: a scored video is not in the manifest.

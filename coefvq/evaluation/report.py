@@ -4,66 +4,56 @@ Thresholds come from validation with drawn labels and are applied unchanged to t
 from the traffic split. Where the world is synthetic every test row carries its known posterior, and each
 figure exists twice: against the drawn label, and (``test_posterior``) against the posterior, which removes
 label noise and adds the Bayes bounds. Beside the models stand yardsticks: what the container facts alone
-reach, and the bounds. The structures are described in docs/cascade.md.
+reach, and the bounds. Shares are in [0, 1].
+
+evaluation.json::
+
+    issue, precision_targets
+    val | test | test_posterior:      # the last is null unless every test row has a posterior
+      n, positives
+      base | mllm | shortcut | bayes_vision | bayes_vision_text | bayes:   # null where unknown
+        n, positives, prevalence, decision_threshold, f1, precision, recall,
+        f1_fixed, average_precision, roc_auc, expected_calibration_error, r_at_p60, ...
+    detail: confidence, group_by, intervals (model -> figure -> value, low, high), slices
+    prevalence: test, traffic_estimate, at_traffic (base, mllm)
+
+thresholds.json::
+
+    issue, precision_targets, mode, selected (P_base or null), reason, policy, mllm_only_f1_val
+    detail: as above, of the chosen cascade
+    policies: p_base, reachable, selected, policy (null when unreachable)
+      base_precision_val, base_recall_val, base_positives_val, base_recall_test
+      val | test | test_posterior:    # as above, of the final score
+      qps_ratio (percent, traffic; null without traffic), qps_ratio_interval, qps_ratio_val
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.call_share import CallShare, choose_for_share
-from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
+from coefvq.cascade.curves import at_threshold, best_f1_threshold
 from coefvq.cascade.modes import Objective, choose
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import (
     CascadeCandidate,
-    ScoredSplit,
     Selection,
     escalate_all,
     search,
     select,
 )
-from coefvq.errors import DataError
+from coefvq.evaluation.labelled import BOUNDS, SHORTCUT, LabelledSplit, labelled_split, split_rows
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
-from coefvq.evaluation.score_files import Columns, check_disjoint, float_column
+from coefvq.evaluation.score_files import Columns, check_disjoint
 from coefvq.evaluation.traffic import chooses_threshold, measured_share, share_caution, traffic_columns
-from coefvq.records import REQUIRED_SCORE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: rows of the report beside base and MLLM, and their columns in scores.parquet
-SHORTCUT = "shortcut"
-BOUNDS = {"bayes_vision": "posterior_vision", "bayes_vision_text": "posterior_vision_text", "bayes": "posterior"}
-
-
-@dataclass(frozen=True)
-class LabelledSplit:
-    """Columns of one labelled split, each float64 [n]; ``posterior`` is None unless every row has one.
-
-    ``yardsticks`` holds the scores of :data:`SHORTCUT` and :data:`BOUNDS` that every row has.
-    """
-
-    label: FloatArray
-    posterior: FloatArray | None
-    base: FloatArray
-    mllm: FloatArray
-    views: FloatArray
-    weight: FloatArray
-    yardsticks: Mapping[str, FloatArray]
-
-    def scored(self) -> ScoredSplit:
-        """The columns the threshold search takes."""
-        return ScoredSplit(self.label, self.base, self.mllm, self.views, self.weight)
-
-    def against_posterior(self) -> LabelledSplit | None:
-        """The same rows with the posterior as soft label; None without one."""
-        return None if self.posterior is None else replace(self, label=self.posterior)
 
 
 def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Sequence[float]) -> dict[str, Any]:
@@ -115,7 +105,7 @@ def cascade_report(
     val = labelled_split(scores, "val").scored()
     candidates = search(issue, val, p_base_list, views_trigger)
     everything = escalate_all(issue, val)
-    arriving = _rows(scores, "traffic")
+    arriving = split_rows(scores, "traffic")
     if isinstance(objective, CallShare):
         seen = chooses_threshold(arriving)
         found, choice = choose_for_share(issue, val, traffic_columns(arriving[seen]), objective, views_trigger)
@@ -170,40 +160,6 @@ def evaluate_policy(
     judged = policy.judges(base, views)
     labels = np.asarray(label, dtype=np.float64)[judged]
     return classification_summary(labels, score[judged], weights[judged], policy.decision_threshold, precision_targets)
-
-
-def labelled_split(scores: pd.DataFrame, split: str) -> LabelledSplit:
-    """The labelled rows of ``split`` as columns.
-
-    Raises:
-        DataError: a column is missing, there is no labelled row, or a score is missing.
-    """
-    rows = _rows(scores, split)
-    rows = rows[rows["label"].notna()]
-    if not len(rows):
-        raise DataError(f"scores: no labelled row in split '{split}'; label more videos or change split.fractions")
-    for column in ("base", "mllm", "weight"):
-        missing = rows[column].isna()
-        if missing.any():
-            video = rows.loc[missing, "video_id"].iloc[0]
-            raise DataError(f"scores: {column} of video {video} ({split}) is missing; run predict again")
-    yardsticks = _yardsticks(rows)
-    return LabelledSplit(
-        label=float_column(rows, "label"),
-        posterior=yardsticks.get("bayes"),
-        base=float_column(rows, "base"),
-        mllm=float_column(rows, "mllm"),
-        views=float_column(rows, "views"),
-        weight=float_column(rows, "weight"),
-        yardsticks=yardsticks,
-    )
-
-
-def _yardsticks(rows: pd.DataFrame) -> dict[str, FloatArray]:
-    """Yardsticks that every row has; a table written before one existed lacks its column."""
-    columns = {SHORTCUT: SHORTCUT, **BOUNDS}
-    found = {name: float_column(rows, column) for name, column in columns.items() if column in rows.columns}
-    return {name: score for name, score in found.items() if not np.isnan(score).any()}
 
 
 def _thresholds(val: LabelledSplit, known: Collection[str]) -> dict[str, float]:
@@ -273,10 +229,3 @@ def _measured(
 
 def _evaluated(policy: CascadePolicy, split: LabelledSplit, targets: Sequence[float]) -> Summary:
     return evaluate_policy(policy, split.label, split.base, split.mllm, split.views, split.weight, targets)
-
-
-def _rows(scores: pd.DataFrame, split: str) -> pd.DataFrame:
-    missing = [column for column in REQUIRED_SCORE_COLUMNS if column not in scores.columns]
-    if missing:
-        raise DataError(f"scores: column '{missing[0]}' is missing; run predict again")
-    return scores[scores["split"] == split]

@@ -135,13 +135,22 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
 
 
 def rich_table(rows: Sequence[Row], title: str, caption: str = "") -> Table:
-    """For the terminal; the chosen policy is bold and marked, footnotes follow the caption."""
+    """For the terminal, in 80 columns; the chosen policy is bold and marked, footnotes follow the caption."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     text = "\n".join(part for part in (caption, *footnotes(rows)) if part)
-    table = Table(title=title, caption=text or None, caption_justify="left", title_justify="left")
+    table = Table(
+        title=title,
+        caption=text or None,
+        caption_justify="left",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for number, name in enumerate(_header(rows)):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        # a name may take two lines, a number is never cut
+        table.add_column(name.replace(" ", "\n"), justify="right" if number else "left", no_wrap=bool(number))
     for row in rows:
         table.add_row(*_cells(row), style="bold" if row.chosen else None)
     return table

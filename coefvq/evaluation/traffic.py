@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.call_share import Traffic
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import qps_ratio
 from coefvq.evaluation.intervals import weighted_share
 from coefvq.evaluation.score_files import float_column

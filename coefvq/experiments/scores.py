@@ -18,7 +18,7 @@ from coefvq.cascade.curves import FloatArray, best_f1_threshold
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import ScoredSplit, qps_ratio, search
 from coefvq.errors import DataError
-from coefvq.evaluation.report import BOUNDS, SHORTCUT
+from coefvq.evaluation.labelled import BOUNDS, SHORTCUT
 from coefvq.evaluation.traffic import chooses_threshold
 from coefvq.experiments.grid import CascadeSpec, Cell, TableSpec
 

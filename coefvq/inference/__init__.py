@@ -6,7 +6,6 @@ from coefvq.inference.scores import (
     head_scores,
     plan_batches,
     score_batches,
-    score_clips,
     score_dataset,
 )
 from coefvq.inference.settings import EXACT, NOTHING, Recorded, load_for_scoring, ready_for_scoring, recorded
@@ -24,6 +23,5 @@ __all__ = [
     "ready_for_scoring",
     "recorded",
     "score_batches",
-    "score_clips",
     "score_dataset",
 ]

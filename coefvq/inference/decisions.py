@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import CoefVQError
 from coefvq.inference.scores import Scores
 

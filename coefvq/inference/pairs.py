@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,10 @@ from coefvq.config import MediaLimits
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import CoefVQError, MLLMUnavailableError
 from coefvq.inference.decisions import Answers, Decisions, decide, route
-from coefvq.inference.scores import Scores, score_clips
-from coefvq.inference.settings import Recorded, load_for_scoring
+from coefvq.inference.score_cache import ScoreCache, score_key
+from coefvq.inference.scores import Failed, Scores, head_scores
+from coefvq.inference.settings import Recorded, load_for_scoring, model_key
+from coefvq.inference.stages import decided_row, first_stage
 from coefvq.models.memo import Memo
 from coefvq.records import ScoredVideo, VideoInput
 
@@ -28,6 +30,22 @@ if TYPE_CHECKING:
 
 #: videos that are scored together: outputs of towers that several models share are kept for so many (2 MB each)
 GROUP = 128
+
+
+@dataclass(frozen=True)
+class KnownScores:
+    """What a pair's models said before; ``base`` and ``mllm`` name their files and settings."""
+
+    cache: ScoreCache
+    base: str
+    mllm: str
+
+    def keys(self, videos: Sequence[VideoInput], *, mllm: bool) -> list[str | None]:
+        """A key per video; None where the clip's hash is not known."""
+        from coefvq.models.dataset import text_of
+
+        model = self.mllm if mllm else self.base
+        return [None if video.sha256 is None else score_key(model, video.sha256, text_of(video)) for video in videos]
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,7 @@ class PairScorer:
     batch_size: int = 32
     audit: AuditSample | None = None
     memo: Memo = field(default_factory=Memo)
+    known: KnownScores | None = None
 
     @classmethod
     def from_folders(
@@ -68,15 +87,17 @@ class PairScorer:
         from coefvq.models.shared import TowerPool
 
         shared = TowerPool() if towers is None else towers
+        place = cache or default_cache()
         return cls(
             issue=issue,
             bundle_version=bundle_version,
             base=load_for_scoring(base_dir, how.scoring, shared),
             mllm=load_for_scoring(mllm_dir, how.scoring, shared),
             policy=CascadePolicy.from_dict(policy),
-            cache=cache or default_cache(),
+            cache=place,
             limits=how.limits,
             memo=shared.memo,
+            known=KnownScores(ScoreCache(place), model_key(base_dir, how.scoring), model_key(mllm_dir, how.scoring)),
         )
 
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
@@ -90,59 +111,92 @@ class PairScorer:
 
     def score_group(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         """``score`` for so few videos that what shared towers give for them fits into memory."""
-        store = ClipStore(self.cache, self.base.config.media, self.limits)
+        return self._after_base(inputs, self._cascade)
+
+    def base_group(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """The first stage of ``score_group`` alone: rows that need the MLLM say so in ``awaits``."""
+        return self._after_base(inputs, self._first_stage)
+
+    def ask(self, inputs: Sequence[VideoInput]) -> Answers:
+        """The second stage: the MLLM's scores of these videos, whatever the policy says of them."""
+        store = self._store()
+        return self._ask([store.hashed(video) for video in inputs], range(len(inputs)), store)
+
+    def _after_base(
+        self,
+        inputs: Sequence[VideoInput],
+        rows_of: Callable[[Sequence[VideoInput], Scores, ClipStore], list[ScoredVideo]],
+    ) -> list[ScoredVideo]:
+        store = self._store()
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
-        base = score_clips(self.base, videos, store, errors.__setitem__, self.batch_size)
+        base = self._scored(self.base, videos, store, errors.__setitem__)
         rows = {index: self._undecided(videos[index], None, str(error)) for index, error in errors.items()}
         good = [index for index in range(len(videos)) if index not in rows]
-        rows.update(zip(good, self._cascade([videos[index] for index in good], base[good], store), strict=True))
+        rows.update(zip(good, rows_of([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
 
+    def _store(self) -> ClipStore:
+        return ClipStore(self.cache, self.base.config.media, self.limits)
+
     def _cascade(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
-        views = np.array([np.nan if video.views is None else video.views for video in videos], np.float64)
+        views = _views(videos)
         sent = route(self.policy, base, views, self._drawn(videos))
         answers = self._ask(videos, sent.to_mllm, store)
         decisions = decide(self.policy, sent, base, views, answers)
         return [self._row(video, i, float(base[i]), answers, decisions) for i, video in enumerate(videos)]
 
+    def _first_stage(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
+        rate = None if self.audit is None else self.audit.rate
+        return first_stage(
+            self.policy, self.bundle_version, [video.video_id for video in videos], base, _views(videos),
+            self._drawn(videos), rate,
+        )  # fmt: skip
+
     def _ask(self, videos: Sequence[VideoInput], indices: Sequence[int], store: ClipStore) -> Answers:
         """Show the videos at ``indices`` to the MLLM."""
         scores, errors = np.full(len(videos), np.nan), dict[int, CoefVQError]()
         try:
-            scores[indices] = score_clips(
+            scores[indices] = self._scored(
                 self.mllm,
                 [videos[index] for index in indices],
                 # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
                 replace(store, spec=self.mllm.config.media),
                 lambda at, error: errors.update({indices[at]: error}),
-                self.batch_size,
-                self.issue,
-                self.memo if len(self.mllm.config.issues) > 1 else None,
             )
         except MLLMUnavailableError as error:
             return Answers(scores, errors, str(error) or "no reason given")
         return Answers(scores, errors)
 
+    def _scored(self, model: Classifier, videos: Sequence[VideoInput], store: ClipStore, failed: Failed) -> Scores:
+        """Scores [n] of the pair's issue; what is known of a clip is not computed again."""
+        from coefvq.models.heads import head_of
+
+        issues, memo = model.config.issues, self.memo if len(model.config.issues) > 1 else None
+
+        def compute(missing: list[int]) -> Scores:
+            chosen = [videos[index] for index in missing]
+            return head_scores(
+                model, chosen, store, lambda at, error: failed(missing[at], error), self.batch_size, memo
+            )
+
+        # a base model has one head, whatever its issue is called here
+        head = head_of(issues, self.issue if model is self.mllm else None)
+        if self.known is None:
+            return compute(list(range(len(videos))))[:, head]
+        keys = self.known.keys(videos, mllm=model is self.mllm)
+        return self.known.cache.fill(keys, len(issues), compute)[:, head]
+
     def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:
         if index in decisions.errors:
             return self._undecided(video, None, str(decisions.errors[index]))
-        down, final, mllm = bool(decisions.down[index]), float(decisions.final[index]), float(answers.scores[index])
-        if down and self.policy.mllm_down == "hold":
-            held = self._undecided(video, base, f"held until the MLLM answers: {answers.silence}")
-            return replace(held, degraded=True)
-        undecided = np.isnan(final) or (down and self.policy.mllm_down == "ignore")
-        return ScoredVideo(
-            video_id=video.video_id,
-            issue=self.issue,
-            base_score=base,
-            mllm_score=None if np.isnan(mllm) else mllm,
-            positive=None if np.isnan(final) else final >= self.policy.decision_threshold,
-            decided_by="none" if undecided else "mllm" if decisions.by_mllm[index] else "base",
-            bundle_version=self.bundle_version,
-            audit_probability=self.audit.rate if self.audit is not None and decisions.drawn[index] else None,
-            degraded=down,
-        )
+        mllm = float(answers.scores[index])
+        row = decided_row(
+            self.policy, self.bundle_version, video.video_id, base, None if np.isnan(mllm) else mllm, decisions, index,
+            answers.silence,
+        )  # fmt: skip
+        logged = self.audit.rate if self.audit is not None and decisions.drawn[index] and row.error is None else None
+        return replace(row, issue=self.issue, audit_probability=logged)
 
     def _drawn(self, videos: Sequence[VideoInput]) -> npt.NDArray[np.bool_]:
         """Which videos the audit draws; a filtered-out one among them is escalated anyway."""
@@ -174,15 +228,42 @@ class MultiIssueScorer:
         """As ``PairScorer.score``, for each pair."""
         return _in_groups(self.pairs, inputs)
 
+    def base(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """The first stage for each pair: rows that need the MLLM say so in ``awaits``."""
+        return _in_groups(self.pairs, inputs, PairScorer.base_group)
 
-def _in_groups(pairs: Sequence[PairScorer], inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
+    def ask(self, wanted: Mapping[str, Sequence[VideoInput]]) -> dict[str, Answers]:
+        """The second stage: per issue the MLLM's scores of these videos; at most ``GROUP`` videos.
+
+        An MLLM that several issues share is asked once.
+        """
+        with _memos(self.pairs):
+            return {pair.issue: pair.ask(wanted[pair.issue]) for pair in self.pairs if wanted.get(pair.issue)}
+
+
+def _in_groups(
+    pairs: Sequence[PairScorer],
+    inputs: Sequence[VideoInput],
+    stage: Callable[[PairScorer, Sequence[VideoInput]], list[ScoredVideo]] = PairScorer.score_group,
+) -> list[ScoredVideo]:
     """Rows pair by pair. A group of videos goes through all pairs before the next group: shared towers run once."""
     rows: list[list[ScoredVideo]] = [[] for _ in pairs]
     for start in range(0, len(inputs), GROUP):
         group = inputs[start : start + GROUP]
-        with ExitStack() as stack:
-            for memo in {id(pair.memo): pair.memo for pair in pairs}.values():
-                stack.enter_context(memo.group())
+        with _memos(pairs):
             for pair, own_rows in zip(pairs, rows, strict=True):
-                own_rows += pair.score_group(group)
+                own_rows += stage(pair, group)
     return [row for own_rows in rows for row in own_rows]
+
+
+@contextmanager
+def _memos(pairs: Sequence[PairScorer]) -> Iterator[None]:
+    """What the pairs' towers have in common is kept for one group of videos."""
+    with ExitStack() as stack:
+        for memo in {id(pair.memo): pair.memo for pair in pairs}.values():
+            stack.enter_context(memo.group())
+        yield
+
+
+def _views(videos: Sequence[VideoInput]) -> npt.NDArray[np.float64]:
+    return np.array([np.nan if video.views is None else video.views for video in videos], np.float64)

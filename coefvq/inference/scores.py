@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from coefvq.compute.workers import shared_pool
+from coefvq.compute.pools import shared_pool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import CoefVQError, MediaError, MLLMUnavailableError, ModelError
 from coefvq.records import VideoInput
@@ -194,29 +194,6 @@ def decode(store: ClipStore, videos: Sequence[VideoInput]) -> dict[int, MediaErr
         return store.try_fill(videos, pool.workers, pool=pool)
 
 
-def score_clips(
-    classifier: Classifier,
-    videos: Sequence[VideoInput],
-    store: ClipStore,
-    failed: Failed,
-    batch_size: int = 32,
-    issue: str | None = None,
-    memo: Memo | None = None,
-) -> Scores:
-    """As ``score_batches`` for clips that may not be decoded yet; ``failed`` is called before the model runs.
-
-    ``memo`` keeps the model's answers, so that a second issue of the same group does not compute them again.
-
-    Raises:
-        ModelError: no head answers for ``issue``.
-        StorageError: the clip store cannot be written.
-    """
-    from coefvq.models.heads import head_of
-
-    head = head_of(classifier.config.issues, issue)
-    return head_scores(classifier, videos, store, failed, batch_size, memo)[:, head]
-
-
 def head_scores(
     classifier: Classifier,
     videos: Sequence[VideoInput],
@@ -225,7 +202,14 @@ def head_scores(
     batch_size: int = 32,
     memo: Memo | None = None,
 ) -> Scores:
-    """As ``score_clips``, for each issue of the model, [n,K]."""
+    """P(positive) of each video and issue [n,K], of clips that may not be decoded yet.
+
+    ``failed`` is called before the model runs. ``memo`` keeps the model's answers, so that a second issue of the same
+    group does not compute them again.
+
+    Raises:
+        StorageError: the clip store cannot be written.
+    """
     from coefvq.models.dataset import VideoDataset
 
     errors = decode(store, videos)

@@ -64,7 +64,7 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
     Raises:
         ModelError: a file is missing or does not fit, or an approximation does not fit this model.
     """
-    from coefvq.models.classifier import read_config
+    from coefvq.models.model_config import read_config
 
     if towers is None or len(read_config(folder).issues) == 1:
         return _loaded(folder, scoring, towers)
@@ -72,6 +72,14 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
     if key not in towers.models:
         towers.models[key] = _loaded(folder, scoring, towers)
     return towers.models[key]
+
+
+def model_key(folder: Path, scoring: Scoring) -> str:
+    """What a score of the model in ``folder`` depends on beside the clip: its files, and how it is computed here."""
+    from coefvq.models.fast.conditions import has_bfloat16
+
+    dtype = "bfloat16" if scoring.dtype == "auto" and has_bfloat16() else scoring.dtype
+    return sha256_json([sha256_tree(folder), scoring.model_copy(update={"dtype": dtype}).model_dump(mode="json")])
 
 
 def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classifier:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 # (repeats, kernel, stride, expansion, channels) of EfficientNet-B0's stages
 _STAGES = (
@@ -52,13 +54,44 @@ class SamePad(nn.Module):
         return max((math.ceil(size / self.stride) - 1) * self.stride + self.kernel - size, 0)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        SamePad(kernel, stride),
-        nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
-    ]
-    return nn.Sequential(*layers, nn.ReLU6()) if act else nn.Sequential(*layers)
+class ConvNorm(nn.Sequential):
+    """ "Same" padding, convolution, batch norm and, where it is asked for, ReLU6; [B,C,H,W] -> [B,C',H',W'].
+
+    Without a gradient on the CPU the norm is folded into the convolution's weights, a 1 x 1 convolution is a matrix
+    product, and odd kernels of stride 1 pad by themselves: the same numbers to rounding (docs/performance.md).
+    Weights are folded at each call, so that they are always those of now.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+    ) -> None:
+        layers: list[nn.Module] = [
+            SamePad(kernel, stride),
+            nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+        ]
+        super().__init__(*layers, *([nn.ReLU6()] if act else []))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B,C,H,W] -> [B,C',ceil(H/stride),ceil(W/stride)]."""
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            plain: torch.Tensor = super().forward(x)
+            return plain
+        y = self._folded(x)
+        return y.clamp_(0.0, 6.0) if len(self) == 4 else y
+
+    def _folded(self, x: torch.Tensor) -> torch.Tensor:
+        conv, norm = cast(nn.Conv2d, self[1]), cast(nn.BatchNorm2d, self[2])
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        if kernel == stride == 1:
+            # in channels_last this permutation moves nothing
+            return nn.functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+        if stride == 1 and kernel % 2:
+            return nn.functional.conv2d(x, weight, bias, padding=kernel // 2, groups=conv.groups)
+        return nn.functional.conv2d(self[0](x), weight, bias, stride, groups=conv.groups)
 
 
 class InvertedResidual(nn.Module):
@@ -67,9 +100,9 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         inner = inputs * expansion
-        self.expand = _conv(inputs, inner, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv(inner, inner, kernel, stride, groups=inner)
-        self.project = _conv(inner, outputs, 1, act=False)
+        self.expand = ConvNorm(inputs, inner, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(inner, inner, kernel, stride, groups=inner)
+        self.project = ConvNorm(inner, outputs, 1, act=False)
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +116,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, sizes: EfficientNetLiteSizes) -> None:
         super().__init__()
-        self.stem = _conv(3, _STEM, 3, 2)
+        self.stem = ConvNorm(3, _STEM, 3, 2)
         blocks: list[nn.Module] = []
         channels = _STEM
         for place, (repeats, kernel, stride, expansion, base) in enumerate(_STAGES):
@@ -93,7 +126,7 @@ class EfficientNetLite(nn.Module):
                 blocks.append(InvertedResidual(channels, outputs, kernel, stride if index == 0 else 1, expansion))
                 channels = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = _conv(channels, _HEAD, 1)
+        self.head = ConvNorm(channels, _HEAD, 1)
         self.output_size = _HEAD
         # depthwise layers read their neighbours in this layout without being laid out anew
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

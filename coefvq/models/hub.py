@@ -31,9 +31,10 @@ from coefvq.data.media.limits import kept_limits
 from coefvq.errors import DataError
 from coefvq.files import write_text
 from coefvq.models.card import model_card
-from coefvq.models.classifier import Classifier, ModelConfig, load
+from coefvq.models.classifier import Classifier, load
 from coefvq.models.dataset import Collator, Example, text_of
 from coefvq.models.heads import MISSING_LABEL
+from coefvq.models.model_config import ModelConfig
 from coefvq.records import VideoInput
 
 Video = str | Path | bytes | Clip

@@ -21,7 +21,7 @@ class LanguageBranch(nn.Module):
     """H = lm([H_f; X_t]), hidden state of the final token (paper, section 2.1). No lm_head is computed.
 
     With ``pooling`` mean, which is not the paper's, H is the mean over the states of all tokens: a shallow decoder has
-    too few layers to bring what a title says to one position (docs/training.md).
+    too few layers to bring what a title says to one position (docs/adr/0008-mean-pooling-and-words.md).
     """
 
     def __init__(self, decoder: nn.Module, video_token: int, lora: Lora, pooling: Pooling = "last") -> None:

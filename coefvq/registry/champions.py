@@ -10,7 +10,7 @@ from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import RegistryError
 from coefvq.inference import MultiIssueScorer, PairScorer, recorded
-from coefvq.registry import history, pairs
+from coefvq.registry import history, pair_files, pairs
 from coefvq.registry.bundle import bundle_version, version_of
 from coefvq.registry.history import Decision
 from coefvq.registry.pairs import CHAMPION
@@ -145,7 +145,7 @@ def champion_profile(issues: Sequence[str]) -> tuple[str, dict[str, Any]] | None
     """
     for issue in issues:
         if CHAMPION in pairs.aliases(issue):
-            profile = pairs.resolve(issue, CHAMPION).candidate.data.profile
+            profile = pair_files.resolve(issue, CHAMPION).candidate.data.profile
             if profile is not None:
                 return issue, dict(profile)
     return None
@@ -156,7 +156,7 @@ def _has(issue: str, version: str) -> bool:
 
 
 def _load(issue: str, version: str, towers: TowerPool) -> PairScorer:
-    bundle = pairs.resolve(issue, version)
+    bundle = pair_files.resolve(issue, version)
     return PairScorer.from_folders(
         bundle.base_dir,
         bundle.mllm_dir,

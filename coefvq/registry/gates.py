@@ -1,7 +1,8 @@
 """Conditions a candidate must meet before a person is asked to approve it. Pure.
 
 Metrics read, all on the test split (of a re-tuned pair: on the fresh labels) unless it says otherwise:
-``mllm.average_precision``, ``mllm.prevalence``, ``mllm.n``, ``cascade.f1``, ``mllm.f1`` and ``base.f1`` (shares),
+``base.roc_auc``, ``base.n``, ``mllm.average_precision``, ``mllm.prevalence``, ``mllm.n``, ``cascade.f1``,
+``cascade.prevalence``, ``mllm.f1``, ``base.f1`` and, where it was measured, ``shortcut.f1`` (shares),
 ``cascade.qps_ratio`` (percent of traffic), ``stability.n`` and ``stability.flip_rate`` (share of the videos nearest to
 a threshold). A metric may be null where it is undefined, which fails its check; a metric that is not there at all is an
 error.
@@ -9,40 +10,12 @@ error.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from coefvq.config import Gate
-from coefvq.errors import RegistryError
 from coefvq.registry.bundle import Candidate
+from coefvq.registry.gate_report import SLACK, GateCheck, GateReport, interval_text, metric, undefined
+from coefvq.registry.yardsticks import over_chance, over_guess, over_shortcut
 
-# what is equal on paper (0.80 - 0.75 against a limit of 0.05) must not fail on the last bit
-_SLACK = 1e-9
-
-
-class GateCheck(BaseModel):
-    """One condition; ``value`` is None where it is undefined or there is nothing to compare with."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    passed: bool
-    value: float | None
-    limit: float
-    explanation: str
-
-
-class GateReport(BaseModel):
-    """All conditions; ``passed`` when every one is met."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    passed: bool
-    checks: tuple[GateCheck, ...]
-
-    @property
-    def failures(self) -> str:
-        """The failed checks in one line."""
-        return "; ".join(f"{check.name}: {check.explanation}" for check in self.checks if not check.passed)
+__all__ = ["GateCheck", "GateReport", "check"]
 
 
 def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateReport:
@@ -52,10 +25,13 @@ def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> Gat
         RegistryError: a metric is not in the candidate.
     """
     checks = (
+        over_chance(candidate, params.min_base_auc),
         _average_precision(candidate, params),
         _qps_ratio(candidate, params),
         _kept_f1(candidate, params),
         _over_base(candidate, params),
+        over_guess(candidate, params.min_f1_over_guess),
+        over_shortcut(candidate, params.min_f1_over_shortcut),
         _f1(candidate, champion, params),
         _flip_rate(candidate, params),
     )
@@ -64,15 +40,15 @@ def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> Gat
 
 def _average_precision(candidate: Candidate, params: Gate) -> GateCheck:
     limit = params.min_average_precision_gain
-    reached = _metric(candidate, "mllm", "average_precision")
-    chance = _metric(candidate, "mllm", "prevalence")
-    n = _metric(candidate, "mllm", "n")
+    reached = metric(candidate, "mllm", "average_precision")
+    chance = metric(candidate, "mllm", "prevalence")
+    n = metric(candidate, "mllm", "n")
     if reached is None or chance is None:
-        return _undefined("average_precision_gain", limit, "the test split has no positives or no negatives")
+        return undefined("average_precision_gain", limit, "the test split has no positives or no negatives")
     on = f"on {n:.0f} test videos" if n is not None else "on test"
     return GateCheck(
         name="average_precision_gain",
-        passed=reached - chance >= limit - _SLACK,
+        passed=reached - chance >= limit - SLACK,
         value=reached - chance,
         limit=limit,
         explanation=f"MLLM {reached:.3f} {on}, guessing {chance:.3f}; at least {limit:+.3f} wanted",
@@ -81,12 +57,12 @@ def _average_precision(candidate: Candidate, params: Gate) -> GateCheck:
 
 def _qps_ratio(candidate: Candidate, params: Gate) -> GateCheck:
     limit = params.max_qps_ratio
-    ratio = _metric(candidate, "cascade", "qps_ratio")
+    ratio = metric(candidate, "cascade", "qps_ratio")
     if ratio is None:
-        return _undefined("qps_ratio", limit, "the traffic split is empty")
+        return undefined("qps_ratio", limit, "the traffic split is empty")
     return GateCheck(
         name="qps_ratio",
-        passed=ratio <= limit + _SLACK,
+        passed=ratio <= limit + SLACK,
         value=ratio,
         limit=limit,
         explanation=(
@@ -97,14 +73,15 @@ def _qps_ratio(candidate: Candidate, params: Gate) -> GateCheck:
 
 def _kept_f1(candidate: Candidate, params: Gate) -> GateCheck:
     limit = params.min_kept_f1
-    mine, mllm = _metric(candidate, "cascade", "f1"), _metric(candidate, "mllm", "f1")
+    mine, mllm = metric(candidate, "cascade", "f1"), metric(candidate, "mllm", "f1")
     if mine is None or mllm is None:
-        return _undefined("kept_f1", limit, "an F1 has no value")
+        return undefined("kept_f1", limit, "an F1 has no value")
     kept = mine / mllm if mllm else 1.0
-    remedy = "" if kept >= limit - _SLACK else "; allow more MLLM calls, improve the base model, or release it alone"
+    alone = f"; allow more MLLM calls, improve the base model, or release it alone ({_alone(candidate)})"
+    remedy = "" if kept >= limit - SLACK else alone
     return GateCheck(
         name="kept_f1",
-        passed=kept >= limit - _SLACK,
+        passed=kept >= limit - SLACK,
         value=kept,
         limit=limit,
         explanation=(
@@ -116,11 +93,11 @@ def _kept_f1(candidate: Candidate, params: Gate) -> GateCheck:
 
 def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
     limit = params.min_f1_over_base
-    mine, base = _metric(candidate, "cascade", "f1"), _metric(candidate, "base", "f1")
+    mine, base = metric(candidate, "cascade", "f1"), metric(candidate, "base", "f1")
     if mine is None or base is None:
-        return _undefined("f1_over_base", limit, "an F1 has no value")
-    passed = mine - base >= limit - _SLACK
-    remedy = "" if passed else "; release the base model alone (thresholds mode qps) or train again"
+        return undefined("f1_over_base", limit, "an F1 has no value")
+    passed = mine - base >= limit - SLACK
+    remedy = "" if passed else f"; release the base model alone ({_alone(candidate)}) or train again"
     return GateCheck(
         name="f1_over_base",
         passed=passed,
@@ -133,42 +110,37 @@ def _over_base(candidate: Candidate, params: Gate) -> GateCheck:
     )
 
 
+def _alone(candidate: Candidate) -> str:
+    """The setting that releases the base model without its MLLM."""
+    return f"thresholds.{candidate.issue}.policy: base, in mode qps"
+
+
 def _interval(candidate: Candidate, key: str) -> str:
     """Its 95 % interval on test in percent; empty for a candidate that was made before intervals were kept."""
-    return _ends(candidate.metrics.get("against_models"), key, 100.0)
+    return interval_text(candidate.metrics.get("against_models"), key, 100.0)
 
 
 def _share_interval(candidate: Candidate) -> str:
     """The 95 % interval of the share of calls on traffic; likewise."""
-    return _ends(candidate.metrics.get("cascade"), "qps_ratio_interval", 1.0)
-
-
-def _ends(group: object, key: str, factor: float) -> str:
-    interval = group.get(key) if isinstance(group, dict) else None
-    if not isinstance(interval, dict):
-        return ""
-    low, high = interval.get("low"), interval.get("high")
-    if not isinstance(low, float) or not isinstance(high, float):
-        return ""
-    return f", 95 % interval {factor * low:.1f} to {factor * high:.1f}"
+    return interval_text(candidate.metrics.get("cascade"), "qps_ratio_interval", 1.0)
 
 
 def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:
     limit = params.max_f1_drop
-    reached = _metric(candidate, "cascade", "f1")
+    reached = metric(candidate, "cascade", "f1")
     if reached is None:
-        return _undefined("f1_drop", limit, "the cascade's F1 has no value")
+        return undefined("f1_drop", limit, "the cascade's F1 has no value")
     if champion is None:
         return _not_compared(limit, f"F1 {reached:.3f}; no champion yet, nothing to compare with")
     if not _same_test(candidate, champion):
         return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion was tested on other data")
-    before = candidate.retuned.champion_f1 if candidate.retuned else _metric(champion, "cascade", "f1")
+    before = candidate.retuned.champion_f1 if candidate.retuned else metric(champion, "cascade", "f1")
     if before is None:
         return _not_compared(limit, f"F1 {reached:.3f}; not comparable: the champion's F1 has no value")
     videos = "fresh labels" if candidate.retuned else "test data"
     return GateCheck(
         name="f1_drop",
-        passed=before - reached <= limit + _SLACK,
+        passed=before - reached <= limit + SLACK,
         value=before - reached,
         limit=limit,
         explanation=f"F1 {reached:.3f}, champion {before:.3f} on the same {videos}; a drop of {limit:.3f} is allowed",
@@ -187,12 +159,12 @@ def _same_test(candidate: Candidate, champion: Candidate) -> bool:
 
 def _flip_rate(candidate: Candidate, params: Gate) -> GateCheck:
     limit = params.max_flip_rate
-    rate, n = _metric(candidate, "stability", "flip_rate"), _metric(candidate, "stability", "n")
+    rate, n = metric(candidate, "stability", "flip_rate"), metric(candidate, "stability", "n")
     if rate is None or n is None:
-        return _undefined("flip_rate", limit, "no video was scored again")
+        return undefined("flip_rate", limit, "no video was scored again")
     return GateCheck(
         name="flip_rate",
-        passed=rate <= limit + _SLACK,
+        passed=rate <= limit + SLACK,
         value=rate,
         limit=limit,
         explanation=(
@@ -204,22 +176,3 @@ def _flip_rate(candidate: Candidate, params: Gate) -> GateCheck:
 
 def _not_compared(limit: float, explanation: str) -> GateCheck:
     return GateCheck(name="f1_drop", passed=True, value=None, limit=limit, explanation=explanation)
-
-
-def _undefined(name: str, limit: float, why: str) -> GateCheck:
-    return GateCheck(name=name, passed=False, value=None, limit=limit, explanation=f"undefined: {why}")
-
-
-def _metric(candidate: Candidate, group: str, key: str) -> float | None:
-    try:
-        value = candidate.metric(group, key)
-    except KeyError as error:
-        raise RegistryError(
-            f"candidate of {candidate.issue}: metrics.{group}.{key} is missing; the gate needs it: "
-            "run the evaluate and candidate stages again"
-        ) from error
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RegistryError(f"candidate of {candidate.issue}: metrics.{group}.{key} = {value!r}: expected a number")
-    return float(value)

@@ -17,6 +17,7 @@ from coefvq.registry import history as log
 from coefvq.registry.bundle import Candidate
 from coefvq.registry.gates import GateReport
 from coefvq.registry.history import Action, Decision
+from coefvq.registry.pair_files import require_models
 from coefvq.registry.pairs import CHALLENGER, CHAMPION, RegisteredPair
 from coefvq.registry.store import exclusive
 
@@ -27,23 +28,6 @@ class Registration:
 
     report: GateReport
     pair: RegisteredPair | None
-
-
-@dataclass(frozen=True)
-class IssueStatus:
-    """What an issue serves and what waits.
-
-    ``moved_by_hand``: the alias does not point to the pair the last decision made champion. ``missing``: what the
-    store has lost of the champion or the challenger, in one line.
-    """
-
-    issue: str
-    champion: RegisteredPair | None
-    challenger: RegisteredPair | None
-    last: Decision | None
-    pending: bool
-    moved_by_hand: bool
-    missing: str | None
 
 
 def register(candidate: Candidate, params: Gate, *, keep_refused: bool = False) -> Registration:
@@ -88,7 +72,7 @@ def approve(
             return again
         pair = _waiting(issue, version, past, override)
         _require_gate(pair, override)
-        _require_models(pair)
+        require_models(pair)
         decision = log.begin(
             issue,
             "approve",
@@ -160,37 +144,6 @@ def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None
 def history(issue: str | None = None) -> list[Decision]:
     """All decisions, oldest first; of one issue where given."""
     return log.decisions(issue)
-
-
-def status() -> list[IssueStatus]:
-    """Champion, challenger and last decision of every issue that has a registered pair."""
-    past = log.decisions()
-    return [_status(issue, [item for item in past if item.issue == issue]) for issue in pairs.issues()]
-
-
-def _status(issue: str, past: Sequence[Decision]) -> IssueStatus:
-    now = pairs.aliases(issue)
-    stack = log.champion_stack(past)
-    pending = any(item.state == "pending" for item in past)
-    champion, challenger = (pairs.find(issue, now[name]) if name in now else None for name in (CHAMPION, CHALLENGER))
-    on = None if champion is None else (champion.version, champion.content_hash)
-    return IssueStatus(
-        issue=issue,
-        champion=champion,
-        challenger=challenger,
-        last=past[-1] if past else None,
-        pending=pending,
-        moved_by_hand=not pending and on != (stack[-1] if stack else None),
-        missing=next(filter(None, map(_missing, filter(None, (champion, challenger)))), None),
-    )
-
-
-def _missing(pair: RegisteredPair) -> str | None:
-    try:
-        _require_models(pair)
-    except RegistryError as error:
-        return str(error)
-    return None
 
 
 def _settled(issue: str) -> tuple[list[Decision], Decision | None]:
@@ -271,21 +224,13 @@ def _require_gate(pair: RegisteredPair, override: bool) -> None:
         )
 
 
-def _require_models(pair: RegisteredPair) -> None:
-    gone = pairs.missing_part(pairs.candidate_of(pair.issue, pair.version))
-    if gone is not None:
-        raise RegistryError(
-            f"{pair.issue} version {pair.version}: its model {gone} is gone from the store; restore it or train again"
-        )
-
-
 def _previous(issue: str, champion: str | None, past: Sequence[Decision]) -> RegisteredPair:
     stack = log.champion_stack(past)
     below = stack[:-1] if stack and stack[-1][0] == champion else stack
     for version, content_hash in reversed(below):
         pair = pairs.find(issue, version)
         if pair is not None and pair.content_hash == content_hash and version != champion:
-            _require_models(pair)
+            require_models(pair)
             return pair
     shown = f"version {champion} has no approved pair before it" if champion else "nothing was approved yet"
     raise RegistryError(f"{issue}: nothing to roll back to: {shown}; approve a challenger instead")

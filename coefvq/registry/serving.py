@@ -43,7 +43,7 @@ def open_model(artifacts: Mapping[str, Path]) -> Predict:
 def _open_pair(pair_json: Path) -> Predict:
     from coefvq.inference import PairScorer, recorded
     from coefvq.registry import tracking
-    from coefvq.registry.pairs import check_alias, verified_folders
+    from coefvq.registry.pair_files import check_alias, verified_folders
 
     candidate = read_candidate(pair_json)
     tracking.adopt()

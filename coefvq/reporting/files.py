@@ -121,12 +121,13 @@ def read_stability(path: Path) -> dict[str, Any]:
 
 
 def read_calibration(path: Path) -> dict[str, Any]:
-    """calibration.json.
+    """calibration.json: its rows of the two models.
 
     Raises:
         DataError: it is missing, or a key does not fit.
     """
-    found = _read(path, Calibration)
+    read = _read(path, Calibration)
+    found = {name: read[name] for name in Calibration.__annotations__}
     for name, row in found.items():
         if row["chosen"] is not None and row["chosen"] not in row["calibrators"]:
             raise DataError(f"{path}: {name}.chosen = {row['chosen']}: expected one of its calibrators; {_REMEDY}")

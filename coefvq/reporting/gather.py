@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
-from coefvq.config import Gate, Inputs, MediaLimits, Paths, Untracked
+from coefvq.config import Gate, Inputs, LabelNames, MediaLimits, Paths, Untracked
 from coefvq.errors import DataError
 from coefvq.files import read_json, write_text
 from coefvq.records import REQUIRED_SCORE_COLUMNS
@@ -29,6 +29,7 @@ class ReportSettings(Inputs):
 
     paths: Annotated[Paths, Untracked("paths")]
     gate: Annotated[Gate, Untracked("gate")]
+    label_names: Annotated[dict[str, LabelNames], Untracked("label_names")]
     limits: Annotated[MediaLimits, Untracked("ingest.limits")]
     protocols: Annotated[tuple[str, ...], Untracked("ingest.protocols")]
 
@@ -114,6 +115,7 @@ def gather(settings: ReportSettings, issue: str, registry: bool) -> ReportInputs
         stability=_stability(files["stability"], settings.gate),
         calibration=read_calibration(files["calibration"]) if files["calibration"].is_file() else None,
         splits=read_json(splits) if splits.is_file() else None,
+        words=settings.label_names.get(issue, LabelNames()),
     )
 
 

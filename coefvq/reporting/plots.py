@@ -18,7 +18,7 @@ import numpy as np
 from coefvq.cascade.curves import FloatArray, PRCurve, precision_recall_points, spread_indices
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import FrontierPoint, frontier_points
-from coefvq.evaluation.report import LabelledSplit, labelled_split
+from coefvq.evaluation.labelled import LabelledSplit, labelled_split
 from coefvq.files import atomic_path
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.curves import PRCurve, curve_at_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.evaluation.detail import decision_score
 from coefvq.evaluation.intervals import Statistic, bootstrap_difference, bootstrap_intervals, weighted_share
-from coefvq.evaluation.report import labelled_split
+from coefvq.evaluation.labelled import labelled_split
 from coefvq.evaluation.traffic import chooses_threshold
 
 if TYPE_CHECKING:

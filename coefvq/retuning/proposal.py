@@ -16,10 +16,10 @@ from coefvq.errors import DataError, RegistryError
 from coefvq.evaluation.detail import DetailSettings, against_models
 from coefvq.evaluation.report import evaluation_report
 from coefvq.files import sha256_file, sha256_json, write_json, write_text
-from coefvq.registry import gates, pairs
+from coefvq.registry import gates, pair_files, pairs
 from coefvq.registry.bundle import Candidate, Retuning, build_candidate, bundle_version, version_of
 from coefvq.registry.gates import GateReport
-from coefvq.registry.pairs import LoadedBundle
+from coefvq.registry.pair_files import LoadedBundle
 from coefvq.retuning.comparison import compare_calls, compare_quality, flip_counts, flipped
 from coefvq.retuning.rescoring import rescored
 from coefvq.retuning.sample import FreshSample, fresh_sample
@@ -60,11 +60,11 @@ def propose(settings: RetuneSettings, request: RetuneRequest) -> Proposal:
         InfeasibleError: no pair of thresholds meets the rule.
     """
     issue = settings.issue
-    bundle = pairs.resolve(issue)
+    bundle = pair_files.resolve(issue)
     old = CascadePolicy.from_dict(bundle.policy, f"policy of {bundle.bundle_version}")
     traffic = _of_its_models(_read_traffic(issue, request), bundle)
     labels = read_drawn_labels(request.labels, issue)
-    sample = fresh_sample(traffic, labels, old, request.min_labels)
+    sample = fresh_sample(traffic, labels, old, request.min_labels, str(request.labels))
     rule = _rule(settings, request.qps)
     found = search_policies(sample.scores, issue, rule, settings.evaluate.precision_targets)
     new = CascadePolicy.from_dict(found["policy"], f"thresholds.{issue}")

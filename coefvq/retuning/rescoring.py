@@ -13,7 +13,7 @@ from coefvq.inference import recorded
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.registry.attachments import SCORES, attached
 from coefvq.registry.bundle import Candidate, read_candidate
-from coefvq.registry.pairs import LoadedBundle
+from coefvq.registry.pair_files import LoadedBundle
 from coefvq.retuning.settings import CANDIDATE, RetuneSettings
 from coefvq.stages.stability import measure
 

@@ -47,13 +47,18 @@ class FreshSample:
 
 
 def fresh_sample(
-    traffic: ScoredTraffic, labels: Mapping[str, DrawnLabel], champion: CascadePolicy, min_labels: int
+    traffic: ScoredTraffic,
+    labels: Mapping[str, DrawnLabel],
+    champion: CascadePolicy,
+    min_labels: int,
+    source: str = "labels",
 ) -> FreshSample:
     """Join, weigh and halve.
 
     Args:
         champion: the policy that is served, for messages about what was not labelled.
         min_labels: positives and negatives needed of each.
+        source: what messages call the labels, such as their file.
 
     Raises:
         DataError: a label's video is unknown, labels do not cover the traffic, an MLLM score is missing, or there are
@@ -61,18 +66,18 @@ def fresh_sample(
     """
     import pandas as pd
 
-    _refuse_unknown(traffic, labels)
+    _refuse_unknown(traffic, labels, source)
     rows = traffic.frame[traffic.frame["video_id"].isin(labels)].copy()
     rows["label"] = [float(labels[video_id].value) for video_id in rows["video_id"]]
-    given = _given(rows, labels)
+    given = _given(rows, labels, source)
     if given is None and traffic.frame["kind"].notna().any():
         rows = rows[rows["kind"].isin(_DRAWN)]
-        given = _kept_by_kind(traffic, rows)
+        given = _kept_by_kind(traffic, rows, source)
     if given is None:
-        _refuse_one_sided(traffic, rows, champion)
+        _refuse_one_sided(traffic, rows, champion, source)
         given = np.ones(len(rows))
     rows["weight"] = 1.0 / given
-    _refuse_few(traffic, rows, min_labels)
+    _refuse_few(rows, min_labels, source)
     _refuse_unscored(traffic, rows)
     rows["split"] = _halves(rows)
     arriving = traffic.frame.assign(split="traffic", label=np.nan, weight=1.0)
@@ -81,17 +86,17 @@ def fresh_sample(
     return FreshSample(scores[list(REQUIRED_SCORE_COLUMNS)], len(rows), positives, len(labels) - len(rows))
 
 
-def _refuse_unknown(traffic: ScoredTraffic, labels: Mapping[str, DrawnLabel]) -> None:
+def _refuse_unknown(traffic: ScoredTraffic, labels: Mapping[str, DrawnLabel], source: str) -> None:
     known = {*traffic.frame["video_id"], *traffic.failed, *traffic.other_models}
     unknown = sorted(labels.keys() - known)
     if unknown:
         raise DataError(
-            f"labels: {len(unknown)} of {len(labels)} videos are not among those scored in {traffic.source}, first "
+            f"{source}: {len(unknown)} of {len(labels)} videos are not among those scored in {traffic.source}, first "
             f"{unknown[0]}; score them too, or delete their rows"
         )
 
 
-def _given(rows: pd.DataFrame, labels: Mapping[str, DrawnLabel]) -> FloatArray | None:
+def _given(rows: pd.DataFrame, labels: Mapping[str, DrawnLabel], source: str) -> FloatArray | None:
     """The probabilities that the labels file gives, [n]; None where it gives none."""
     found = [labels[video_id].probability for video_id in rows["video_id"]]
     missing = [video_id for video_id, value in zip(rows["video_id"], found, strict=True) if value is None]
@@ -99,13 +104,13 @@ def _given(rows: pd.DataFrame, labels: Mapping[str, DrawnLabel]) -> FloatArray |
         return None
     if missing:
         raise DataError(
-            f"labels: video {missing[0]} has no probability, while others have one; give all of them, or delete the "
+            f"{source}: video {missing[0]} has no probability, while others have one; give all of them, or delete the "
             "column"
         )
     return np.array(found, dtype=np.float64)
 
 
-def _kept_by_kind(traffic: ScoredTraffic, rows: pd.DataFrame) -> FloatArray:
+def _kept_by_kind(traffic: ScoredTraffic, rows: pd.DataFrame, source: str) -> FloatArray:
     """Probability of each labelled row of the index: that it was escalated, times the labelled share of its kind."""
     have, labelled = (frame["kind"].value_counts() for frame in (traffic.frame, rows))
     filtered = sum(int(have.get(kind, 0)) for kind in ("unseen", "unlogged"))
@@ -117,24 +122,24 @@ def _kept_by_kind(traffic: ScoredTraffic, rows: pd.DataFrame) -> FloatArray:
         )
     for kind in _DRAWN:
         if have.get(kind, 0) and not labelled.get(kind, 0):
-            raise DataError(f"labels: none of the {have[kind]} {kind} videos has a label; label some at random")
+            raise DataError(f"{source}: none of the {have[kind]} {kind} videos has a label; label some at random")
     share = np.asarray((labelled / have).reindex(rows["kind"]), dtype=np.float64)
     escalated = np.asarray(rows["audit_probability"].fillna(1.0), dtype=np.float64)
     return share * escalated
 
 
-def _refuse_one_sided(traffic: ScoredTraffic, rows: pd.DataFrame, champion: CascadePolicy) -> None:
+def _refuse_one_sided(traffic: ScoredTraffic, rows: pd.DataFrame, champion: CascadePolicy, source: str) -> None:
     """Labels of escalated videos alone are no random sample of the traffic, whatever the person thinks."""
     below = ~champion.escalates(traffic.frame["base"], traffic.frame["views"])
     seen = ~champion.escalates(rows["base"], rows["views"]) if len(rows) else np.zeros(0, dtype=bool)
     if not seen.any() and below.mean() * len(rows) >= _EXPECTED_BELOW:
         raise DataError(
-            f"labels: all {len(rows)} are of videos that the champion escalates, {100 * below.mean():.0f} % of the "
+            f"{source}: all {len(rows)} are of videos that the champion escalates, {100 * below.mean():.0f} % of the "
             "traffic it filters out; label a random sample, or add a column probability"
         )
 
 
-def _refuse_few(traffic: ScoredTraffic, rows: pd.DataFrame, min_labels: int) -> None:
+def _refuse_few(rows: pd.DataFrame, min_labels: int, source: str) -> None:
     positives = int(rows["label"].sum())
     negatives = len(rows) - positives
     if min(positives, negatives) >= min_labels:
@@ -143,8 +148,8 @@ def _refuse_few(traffic: ScoredTraffic, rows: pd.DataFrame, min_labels: int) -> 
     share = few / len(rows) if len(rows) else 0.0
     more = f", about {round((min_labels - few) / share):,} videos more as these were drawn" if share else ""
     raise DataError(
-        f"labels: {positives} positive and {negatives} negative of {len(rows)} usable labels; at least {min_labels} of "
-        f"each are needed: label {min_labels - few} more {name} videos{more}"
+        f"{source}: {positives} positive and {negatives} negative of {len(rows)} usable labels; at least {min_labels} "
+        f"of each are needed: label {min_labels - few} more {name} videos{more}"
     )
 
 

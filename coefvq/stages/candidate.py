@@ -33,6 +33,7 @@ def run(inputs: CandidateInputs) -> None:
         params={"seed": inputs.seed},
         metrics={
             **evaluation["test"],
+            "base": _base_figures(evaluation),
             "cascade": chosen_figures(thresholds),
             "against_models": thresholds.get("against_models"),
             "stability": {key: stability[key] for key in ("n", "flip_rate")},
@@ -40,7 +41,7 @@ def run(inputs: CandidateInputs) -> None:
         calibration=_calibration(read_calibration(paths.report(issue, "calibration.json"))),
     )
     write_json(paths.report(issue, "candidate.json"), candidate.to_json())
-    write_json(paths.report(issue, "metrics.json"), _headline(candidate.metrics))
+    write_json(paths.report(issue, "metrics.json"), {issue: _headline(candidate.metrics)})
 
 
 def _preprocessing(inputs: CandidateInputs) -> dict[str, Any]:
@@ -68,6 +69,12 @@ def _calibration(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model(paths: Paths, kind: Any, issue: str) -> ModelRef:
     return model_ref(paths.model_dir(kind, issue), paths.run_record(kind, issue))
+
+
+def _base_figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the base model on test, with the interval that the gate shows."""
+    known = (evaluation.get("detail") or {"intervals": {}})["intervals"].get("base") or {}
+    return {**evaluation["test"]["base"], "roc_auc_interval": known.get("roc_auc")}
 
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from coefvq.data.manifest import read_table
 from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.detail import detail_report, prevalence_report
-from coefvq.evaluation.report import evaluation_report, labelled_split
+from coefvq.evaluation.labelled import labelled_split
+from coefvq.evaluation.report import evaluation_report
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.reporting.plots import score_histogram_rows

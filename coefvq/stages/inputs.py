@@ -19,6 +19,7 @@ from coefvq.config import (
     Thresholds,
     Tracked,
     Tracking,
+    Untracked,
     Validate,
 )
 from coefvq.training.settings import (
@@ -60,11 +61,12 @@ class ValidateInputs(Inputs):
 
 
 class SplitInputs(Inputs):
-    """Splitting, and expectations on each split."""
+    """Splitting, and expectations on each split; thresholds change no split, only what is said about them."""
 
     seed: SeedInput
     issues: IssuesInput
     split: Annotated[Split, Tracked("split")]
+    thresholds: Annotated[dict[str, Thresholds], Untracked("thresholds")]
     expected: ValidateInput
     paths: PathsInput
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from coefvq.config import Split
+from coefvq.config import Split, Thresholds
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
-from coefvq.data.splits.checks import few_positives, torn_videos
+from coefvq.data.splits.checks import few_calls, few_positives, torn_videos
 from coefvq.data.splits.groups import tying_columns, with_look_alikes
 from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits
@@ -39,7 +40,7 @@ def run(inputs: SplitInputs) -> None:
         **summarize(manifest, splits, inputs.issues, inputs.split, weights),
         "previous": _kept(manifest, splits, previous, target),
     }
-    _tell(account)
+    _tell(account, inputs.thresholds)
     _validate(manifest, splits, weights, inputs)
     halves = validation_halves(manifest, splits, inputs.split, inputs.seed)
     table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights, HALF: halves})
@@ -59,12 +60,12 @@ def settings_digest(split: Split, seed: int) -> str:
     return sha256_json([seed, settings])
 
 
-def _tell(account: dict[str, Any]) -> None:
+def _tell(account: dict[str, Any], thresholds: Mapping[str, Thresholds]) -> None:
     """Say on stderr what somebody should look at."""
     moved, near = account["previous"]["moved_by_user"], account["near_duplicates"]["largest"]
     if moved:
         say(f"splits: {moved} video(s) moved from their earlier split by the column split of your data")
-    for line in few_positives(account):
+    for line in (*few_positives(account), *few_calls(account, thresholds)):
         say(line)
     if account["conflicts"]:
         say(f"splits: {len(account['conflicts'])} group(s) of old videos of several splits (conflicts in splits.json)")

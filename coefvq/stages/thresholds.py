@@ -15,7 +15,8 @@ from coefvq.config import Thresholds
 from coefvq.data.manifest import read_table
 from coefvq.data.splits.rows import split_manifest
 from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
-from coefvq.evaluation.report import cascade_report, labelled_split
+from coefvq.evaluation.labelled import labelled_split
+from coefvq.evaluation.report import cascade_report
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.reporting.plots import frontier_rows, pr_curve_rows, write_result_figure
@@ -72,7 +73,7 @@ def _objective(settings: Thresholds) -> Objective | CallShare | None:
     if settings.mode == "paper":
         return None
     if settings.mode == "qps":
-        return CallShare(settings.max_qps_ratio or 100.0, settings.min_kept_f1 or 0.0)
+        return CallShare(settings.max_qps_ratio or 100.0, settings.min_kept_f1 or 0.0, settings.policy)
     prices = settings.prices
     return Objective(
         mode=settings.mode,

@@ -19,10 +19,12 @@ from coefvq.errors import DataError, ModelError
 from coefvq.files import sha256_json
 from coefvq.models.aligned import save_aligned
 from coefvq.models.assembly import device
-from coefvq.models.classifier import Classifier, build, mllm_config, text_encoder
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import text_of
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import mllm_config
 from coefvq.models.presets import get_preset
+from coefvq.models.vocabulary import text_encoder
 from coefvq.records import VideoInput
 from coefvq.training.alignment_steps import AlignmentSteps, StepReport
 from coefvq.training.arguments import use_bf16

@@ -10,9 +10,11 @@ from typing import Any
 from coefvq.config import Alignment, BaseModelParams, Distil, MediaLimits, MLLMParams, Training
 from coefvq.models.aligned import start_aligned
 from coefvq.models.assembly import device
-from coefvq.models.classifier import Classifier, ModelConfig, base_config, build, mllm_config, text_encoder
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import text_of
+from coefvq.models.model_config import ModelConfig, base_config, mllm_config
 from coefvq.models.presets import get_preset
+from coefvq.models.vocabulary import text_encoder
 from coefvq.records import VideoInput
 from coefvq.training.arguments import use_bf16
 from coefvq.training.loop import seed_everything

@@ -21,6 +21,7 @@ from coefvq.records import VideoInput
 from coefvq.terminal import say
 from coefvq.training.alignment import align
 from coefvq.training.checkpoints import CheckpointFolder
+from coefvq.training.concerns import below_chance, concerns
 from coefvq.training.data import TrainingData, read_training_data
 from coefvq.training.distilling import Lesson
 from coefvq.training.job import TrainingJob, fresh_classifier, training_job
@@ -64,6 +65,9 @@ def train_and_record(
             take_over(other, outputs)
         return
     check_card(job)
+    if rank() == 0:
+        for line in concerns(job.config, data.train.labels):
+            say(line)
     classifier = fresh_classifier(job, settings.seed, settings.reading.limits, data.train.videos)
     if job.aligns:
         align(classifier, job, data, settings, open_record)
@@ -77,6 +81,9 @@ def train_and_record(
         result, counts = fitting.run(classifier, _reporter(record, kind, config.issue))
         classifier.save(outputs.folder)
         metrics = _metrics(result) | counts
+        if kind == "base":
+            for line in below_chance(config.issue, result.best_average_precision, data.val.labels, data.val.weight):
+                say(line)
         record.log_model_folder(outputs.folder, kind, config.issues)
         record.log_metrics({"val": metrics, "cost": asdict(result.cost)})
         _write(outputs, metrics, result.curve, record.record(), shared)

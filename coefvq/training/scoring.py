@@ -18,10 +18,11 @@ from coefvq.files import sha256_json, sha256_tree
 from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_dataset
 from coefvq.inference.bulk import score_on_ray
 from coefvq.inference.cards import score_on_cards
-from coefvq.models.classifier import load, read_config
+from coefvq.models.classifier import load
 from coefvq.models.dataset import text_of
 from coefvq.models.heads import head_of
 from coefvq.models.loader import loader_processes
+from coefvq.models.model_config import read_config
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
 from coefvq.training.loading import checked, decoded, opened

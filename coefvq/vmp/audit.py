@@ -127,8 +127,11 @@ def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], la
 
 
 def kind_of(score: Mapping[str, Any]) -> str | None:
-    """Which of ``KINDS`` a row is; ``unlogged``: filtered out while no audit ran; None: it could not be scored."""
-    if score.get("error") is not None:
+    """Which of ``KINDS`` a row is; ``unlogged``: filtered out while no audit ran.
+
+    None: it could not be scored, or the MLLM's answer is pending.
+    """
+    if score.get("error") is not None or score.get("awaits") is not None:
         return None
     asked = score.get("mllm_score") is not None
     if score.get("audit_probability") is not None:

@@ -6,20 +6,19 @@ pairs first. Its place is stored in the transaction of each batch, so a killed w
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from coefvq.errors import DataError
-from coefvq.vmp.database import Database
+from coefvq.vmp.database import Connection, Database
 
 CampaignState = Literal["running", "paused", "done"]
 _COLUMNS = "number, state, epoch, phase, cursor, total, scored, decided, changed, started_at, ended_at"
 #: rows of older epochs, and verdicts of an outage; phase 0 are those of withdrawn pairs, phase 1 the others
 _OLD = """
     FROM entries e LEFT JOIN deployments d ON d.epoch = e.epoch
-    WHERE e.state != 'deleted' AND (e.epoch < :epoch OR e.rank < 2)"""
+    WHERE e.state != 'deleted' AND (e.epoch < :epoch OR e.rank IN (0, 1))"""
 
 
 class OvertakenError(Exception):
@@ -76,7 +75,7 @@ class Campaigns:
                     f"{'or wait for it' if last.state == 'running' else 'or resume it: coefvq vmp rescore resume'}"
                 )
             if not self.database.query("SELECT 1 FROM entries LIMIT 1"):
-                raise DataError(f"{self.database.path}: the index is empty; run `coefvq vmp run` first")
+                raise DataError(f"{self.database.place}: the index is empty; run `coefvq vmp run` first")
             epoch = self.database.query("SELECT coalesce(max(epoch), 0) FROM deployments")[0][0]
             connection.execute(
                 "INSERT INTO campaigns (state, epoch, total, started_at) VALUES ('running', ?, ?, ?)",
@@ -122,7 +121,9 @@ class Campaigns:
         )
         return Step(last, [video_id for (video_id,) in rows])
 
-    def advance(self, connection: sqlite3.Connection, step: Step, scored: int, decided: int, changed: int) -> None:
+    def advance(
+        self, connection: Connection, step: Step, now: datetime, scored: int, decided: int, changed: int
+    ) -> None:
         """Store what a batch did, in the transaction of its rows.
 
         Raises:
@@ -133,10 +134,21 @@ class Campaigns:
         phase, cursor = (at.phase, ids[-1]) if ids else (1, at.cursor if over else "")
         moved = connection.execute(
             "UPDATE campaigns SET phase = ?, cursor = ?, scored = scored + ?, decided = decided + ?, "
-            "changed = changed + ?, state = CASE WHEN ? THEN 'done' ELSE state END, "
-            "ended_at = CASE WHEN ? THEN strftime('%Y-%m-%dT%H:%M:%SZ', 'now') END "
+            "changed = changed + ?, state = CASE WHEN ? = 1 THEN 'done' ELSE state END, ended_at = ? "
             "WHERE number = ? AND epoch = ? AND phase = ? AND cursor = ?",
-            (phase, cursor, scored, decided, changed, over, over, at.number, at.epoch, at.phase, at.cursor),
+            (
+                phase,
+                cursor,
+                scored,
+                decided,
+                changed,
+                over,
+                now.isoformat() if over else None,
+                at.number,
+                at.epoch,
+                at.phase,
+                at.cursor,
+            ),
         )
         if moved.rowcount == 0:
             raise OvertakenError
@@ -152,7 +164,7 @@ class Campaigns:
         return int(self.database.query(f"SELECT count(*) {_IN_PHASE}", _place(campaign, phase))[0][0])
 
 
-_IN_PHASE = _OLD + " AND coalesce(d.withdrawn, 0) = (:phase = 0) AND e.video_id > :cursor"
+_IN_PHASE = _OLD + " AND coalesce(d.withdrawn, 0) = 1 - :phase AND e.video_id > :cursor"
 
 
 def _place(campaign: Campaign, phase: int) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from coefvq.records import ScoredVideo
+from coefvq.cascade.policy import CascadePolicy
+from coefvq.inference.decisions import Answers
+from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.epochs import FencedError
-from coefvq.vmp.records import Candidate, Decision, Event, Known, SinkRow, Verdict
+from coefvq.vmp.records import Candidate, Decision, Event, Known, SinkRow, Undecided, Verdict
 from coefvq.vmp.retriever import Scorer, candidate_of, retrieve
-from coefvq.vmp.rows import to_row, watched_row
+from coefvq.vmp.rows import FIRST_STAGE, How, awaits_mllm, to_row, watched_row
 
 #: issue, its stored score, the view count → the score under the present policy; None where a model has to be asked
 Redecide = Callable[[str, Mapping[str, Any], int | None], ScoredVideo | None]
@@ -21,11 +23,30 @@ def _ask_the_models(issue: str, stored: Mapping[str, Any], views: int | None) ->
     return None
 
 
+class Ask(Protocol):
+    """The MLLMs of a deployment."""
+
+    def __call__(self, wanted: Mapping[str, Sequence[VideoInput]], /) -> Mapping[str, Answers]:
+        """Per issue the MLLM's scores of its videos, in their order."""
+
+
+@dataclass(frozen=True)
+class SecondStage:
+    """The MLLMs of a deployment, with policy and bundle version per issue."""
+
+    policies: Mapping[str, CascadePolicy]
+    bundles: Mapping[str, str]
+    ask: Ask
+
+
 @dataclass(frozen=True)
 class Deployment:
     """One epoch's scorer and rules.
 
-    ``models`` maps issue to the hash of what scores are made with. ``redecide`` applies the policies to stored scores.
+    ``scorer`` is the first stage: its rows may await the MLLM, which ``second`` asks (None: the scorer asks it
+    itself). ``models`` maps issue to the hash of what scores are made with. ``redecide`` applies the policies to stored
+    scores. ``pending`` says what a video is to readers until the MLLM answered. ``changes_at`` gives the unix time at
+    which a rule on age may decide otherwise about an event, after a given one.
     """
 
     epoch: int
@@ -33,6 +54,9 @@ class Deployment:
     decide: Callable[[Candidate, datetime], Decision]
     models: Mapping[str, str] = field(default_factory=dict)
     redecide: Redecide = _ask_the_models
+    second: SecondStage | None = None
+    pending: Undecided = "hold"
+    changes_at: Callable[[Event, datetime], float | None] = lambda event, now: None
 
 
 class Deployments(Protocol):
@@ -66,19 +90,49 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     return rows
 
 
-def decided(candidate: Candidate, deployment: Deployment, known: Known | None, now: datetime) -> SinkRow:
-    """The row of one candidate; a content that this epoch decided on before is decided at the same time again."""
-    verdict = None if known is None else known.verdict
+def decided(
+    candidate: Candidate,
+    deployment: Deployment,
+    known: Known | None,
+    now: datetime,
+    how: How = FIRST_STAGE,
+    again: bool = False,
+) -> SinkRow:
+    """The row of one candidate.
+
+    A content that this epoch decided on before is decided at the same time again, but where ``again`` says that time
+    itself is the reason.
+    """
+    verdict = None if known is None or again else known.verdict
     when = now if verdict is None else _decision_time(candidate.event, deployment.epoch, verdict, now)
-    return to_row(candidate, deployment.decide(candidate, when), deployment.epoch, when)
+    how = replace(
+        how,
+        epoch=deployment.epoch,
+        decided_at=when,
+        now=now,
+        pending=deployment.pending,
+        policies={} if deployment.second is None else deployment.second.policies,
+        recheck_at=deployment.changes_at(candidate.event, when),
+    )
+    return to_row(candidate, deployment.decide(candidate, when), how)
 
 
 def stored_candidate(event: Event, verdict: Verdict, deployment: Deployment) -> Candidate | None:
-    """The video's stored scores under the present policies; None where a model has to be asked."""
+    """The video's stored scores under the present policies; None where a model has to be asked before."""
     stored = verdict.value.get("scores", {})
     scores = [deployment.redecide(issue, score, event.views) for issue, score in stored.items()]
     known = [replace(score, video_id=event.video_id) for score in scores if score is not None]
-    return candidate_of(event, known) if known and len(known) == len(scores) else None
+    if not known or len(known) != len(scores):
+        return None
+    candidate = candidate_of(event, known)
+    return None if awaits_mllm(candidate) and deployment.second is None else candidate
+
+
+def same_models(epoch: int, deployment: Deployment, models: Mapping[int, Mapping[str, str]]) -> bool:
+    """Whether scores of that epoch were made with this deployment's models; ``models`` are those of each epoch."""
+    if epoch == deployment.epoch:
+        return True
+    return bool(deployment.models) and models.get(epoch) == deployment.models
 
 
 def _decision_time(event: Event, epoch: int, verdict: Verdict, now: datetime) -> datetime:

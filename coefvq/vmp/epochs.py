@@ -9,13 +9,13 @@ slept through the rollback cannot write.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coefvq.documents import parse_json
 from coefvq.errors import DataError
-from coefvq.vmp.database import Database
+from coefvq.vmp import feed
+from coefvq.vmp.database import Connection, Database
 
 
 class FencedError(DataError):
@@ -80,8 +80,8 @@ def issue(database: Database, order: Order) -> int:
             return head.epoch
         if head is not None and order.decision < head.decision:
             raise DataError(
-                f"{database.path}: follows release decision {head.decision}, but the newest one of the tracking store "
-                f"is {order.decision}; restore the store, or move {database.path.name}* away and run again"
+                f"{database.place}: follows release decision {head.decision}, but the newest one of the tracking store "
+                f"is {order.decision}; restore the store, or {database.discard} and run again"
             )
         epoch = 1 if head is None else head.epoch + 1
         fence = _withdraw(connection, order)
@@ -101,15 +101,16 @@ def asks_for(order: Order, head: Issued) -> bool:
     return (head.decision, head.bundles, head.rules) == order.identity
 
 
-def _withdraw(connection: sqlite3.Connection, order: Order) -> bool:
+def _withdraw(connection: Connection, order: Order) -> bool:
     """Mark the deployments that hold a withdrawn pair; True if one was not marked before."""
-    rows = connection.execute("SELECT epoch, bundles FROM deployments WHERE NOT withdrawn").fetchall()
+    rows = connection.execute("SELECT epoch, bundles FROM deployments WHERE withdrawn = 0").fetchall()
     epochs = [epoch for epoch, bundles in rows if order.withdraws(bundles)]
     connection.executemany("UPDATE deployments SET withdrawn = 1 WHERE epoch = ?", [(epoch,) for epoch in epochs])
+    feed.mark_epochs(connection, epochs)  # their rows read as withdrawn from now on
     return bool(epochs)
 
 
-def _head(connection: sqlite3.Connection) -> Issued | None:
+def _head(connection: Connection) -> Issued | None:
     row = connection.execute(
         "SELECT epoch, decision, bundles, models, rules, withdrawn FROM deployments ORDER BY epoch DESC LIMIT 1"
     ).fetchone()
@@ -133,13 +134,13 @@ def issued(database: Database) -> list[Issued]:
     return [_issued(row) for row in database.query(f"SELECT {columns} FROM deployments ORDER BY epoch")]  # noqa: S608
 
 
-def check_fence(connection: sqlite3.Connection, epoch: int) -> None:
+def check_fence(connection: Connection, epoch: int) -> None:
     """Refuse an epoch below the fence; call inside the transaction that writes.
 
     Raises:
         FencedError: a pair of that epoch was withdrawn since.
     """
-    fence = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments WHERE fence").fetchone()[0]
+    fence = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments WHERE fence = 1").fetchone()[0]
     if epoch < fence:
         raise FencedError(
             f"epoch {epoch} was withdrawn by a rollback (fence at epoch {fence}); nothing of the batch was stored: "

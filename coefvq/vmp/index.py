@@ -1,4 +1,4 @@
-"""Sink: the index of video candidates in SQLite, the embedded stand-in for the Index Service.
+"""Sink: the index of video candidates in SQLite or PostgreSQL, the stand-in for the Index Service.
 
 Delivery is at least once; the effect is exactly once, for two reasons. The entries of a batch, its audit
 rows, its dead letters and the consumer's offset are one transaction, so a crash leaves all or none of
@@ -8,21 +8,20 @@ Removed and deleted videos stay as tombstones; without them an old event would b
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coefvq.documents import parse_json
 from coefvq.errors import DataError
-from coefvq.vmp import schema
-from coefvq.vmp.database import Database, open_database
+from coefvq.vmp import feed, schema, served
+from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.epochs import check_fence, issued
-from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, Override, SinkRow, Verdict
+from coefvq.vmp.pending import effective_threshold, write_task
+from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class IndexStore:
         rows: Sequence[SinkRow],
         reason: str,
         passed: Iterable[tuple[str, int | None]] = (),
-        also: Callable[[sqlite3.Connection, list[bool]], None] = lambda connection, written: None,
+        also: Callable[[Connection, list[bool]], None] = lambda connection, written: None,
     ) -> BatchReport:
         """Store verdicts that no new event asked for; ``reason`` stands in the audit rows as their consumer.
 
@@ -80,19 +79,7 @@ class IndexStore:
 
     def get(self, video_id: str) -> IndexEntry | None:
         """Return the entry or tombstone of a video as a reader sees it, None if the index never had one."""
-        rows = self.database.query(
-            "SELECT state, verdict, rule, source_version, epoch, rank, bundle_version, decided_at, pinned, by, reason, "
-            "at, value, views FROM served WHERE video_id = ?",
-            (video_id,),
-        )
-        if not rows:
-            return None
-        state, verdict, rule, version, epoch, rank, bundle, decided, pinned, by, reason, at, text, views = rows[0]
-        override = None if pinned is None else Override(pinned, by, reason, at)
-        value = self._value(text, video_id)
-        if "views" in value and views is not None:
-            value["views"] = views
-        return IndexEntry(video_id, state, verdict, rule, version, epoch, rank, bundle, decided, override, value)
+        return served.get(self.database, video_id)
 
     def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
         """What is stored of each video that was seen before."""
@@ -114,9 +101,9 @@ class IndexStore:
         try:
             when = None if decided_at is None else datetime.fromisoformat(decided_at)
         except (TypeError, ValueError) as error:
-            place = f"{self.database.path} entry {video_id}: decided_at is {decided_at!r:.60}"
+            place = f"{self.database.place} entry {video_id}: decided_at is {decided_at!r:.60}"
             raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
-        return Verdict(state, source_version, epoch, rank, views, when, self._value(text, video_id))
+        return Verdict(state, source_version, epoch, rank, views, when, served.value_of(self.database, text, video_id))
 
     def models(self) -> dict[int, dict[str, str]]:
         """Per epoch and issue the hash of what scores were made with; empty where an older schema did not say."""
@@ -126,31 +113,37 @@ class IndexStore:
         """Videos that were watched more often than at their verdict; dead letters are retried as such."""
         sql = (
             "SELECT video_id FROM due WHERE video_id NOT IN (SELECT video_id FROM dead_letters) "
-            "ORDER BY video_id LIMIT ?"
+            # its task will be answered at the views of then
+            "AND video_id NOT IN (SELECT video_id FROM pending) ORDER BY video_id LIMIT ?"
         )
         return [name for (name,) in self.database.query(sql, (limit,))]
 
-    def provisional(self, limit: int) -> list[str]:
-        """Videos that were judged, or held, while the MLLM was down."""
+    def aged(self, now: float, limit: int) -> list[str]:
+        """Videos whose verdict a rule on their age may change by ``now`` (unix time), longest due first."""
         sql = (
-            "SELECT video_id FROM entries WHERE rank = 1 "
-            # a clip that cannot be read by now is no longer the MLLM's matter, and would be tried for ever
-            "AND video_id NOT IN (SELECT video_id FROM dead_letters WHERE NOT held) "
-            "UNION SELECT video_id FROM dead_letters WHERE held "
-            "ORDER BY video_id LIMIT ?"
+            "SELECT video_id FROM recheck WHERE at <= ? AND video_id NOT IN (SELECT video_id FROM pending) "
+            "ORDER BY at, video_id LIMIT ?"
         )
-        return [name for (name,) in self.database.query(sql, (limit,))]
+        return [name for (name,) in self.database.query(sql, (now, limit))]
 
-    def scores(self, issue: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Video id and scores of one issue, per video that is live or was removed by a rule."""
-        rows = self.database.query("SELECT video_id, value FROM entries WHERE state != 'deleted' ORDER BY video_id")
+    def scores(
+        self, issue: str, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Video id and scores of one issue, per video that is live or was removed by a rule.
+
+        ``since`` and ``until`` (not included) bound the time of the verdict.
+        """
+        low = "" if since is None else since.astimezone(UTC).isoformat()
+        high = "9999" if until is None else until.astimezone(UTC).isoformat()
+        rows = self.database.query(
+            "SELECT video_id, value FROM entries WHERE state != 'deleted' AND coalesce(decided_at, '') >= ? "
+            "AND coalesce(decided_at, '') < ? ORDER BY video_id",
+            (low, high),
+        )
         for video_id, value in rows:
-            found = self._value(value, video_id).get("scores", {}).get(issue)
+            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
             if found is not None:
                 yield str(video_id), found
-
-    def _value(self, text: str, video_id: str) -> Any:
-        return parse_json(text, f"{self.database.path} entry {video_id}", "restore the index from a copy")
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""
@@ -188,52 +181,83 @@ class IndexStore:
 
 
 @contextmanager
-def open_index(path: Path, create: bool = True) -> Iterator[IndexStore]:
-    """Open the index at ``path``.
+def open_index(place: Path | str, create: bool = True) -> Iterator[IndexStore]:
+    """Open the index in a SQLite file, or in PostgreSQL where ``place`` is a URL.
 
     Raises:
-        DataError: see ``open_database``.
+        DataError: see ``open_database`` and ``open_postgres``.
     """
-    with open_database(path, schema.SCHEMA, create) as database:
+    opened = open_database(place, schema.SCHEMA, create) if isinstance(place, Path) else _postgres(place)
+    with opened as database:
         yield IndexStore(database)
 
 
-def _apply_rows(connection: sqlite3.Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
+def _postgres(url: str) -> AbstractContextManager[Database]:
+    from coefvq.vmp.postgres import open_postgres
+
+    return open_postgres(url, schema.SCHEMA)
+
+
+def _apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
     """Write all rows; which of them changed their entry."""
-    if rows:
-        check_fence(connection, min(row.epoch for row in rows))
-    return [_apply_row(connection, row, consumer) for row in rows]
+    if not rows:
+        return []
+    check_fence(connection, min(row.epoch for row in rows))
+    effective = effective_threshold(connection)
+    return [_apply_row(connection, row, consumer, effective) for row in rows]
 
 
-def _apply_row(connection: sqlite3.Connection, row: SinkRow, consumer: str) -> bool:
-    """Write entry, audit row and dead letter of one event; True if the entry changed."""
+def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: float | None) -> bool:
+    """Write entry, audit row, MLLM task and dead letter of one event; True if the entry changed."""
     version = (row.video_id, row.source_version, row.epoch)
     connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
-    connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version))
+    ended = connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount
     changed = row.state is not None and _write_entry(connection, row)
     connection.execute(
         schema.WRITE_EFFECT,
-        (consumer, row.offset, *version, row.rank, row.bundle_version, row.outcome, row.rule, changed, row.error),
-    )
+        (consumer, row.offset, *version, row.rank, row.bundle_version, row.outcome, row.rule, changed, row.error,
+         row.routes, effective, row.waited),
+    )  # fmt: skip
     if row.error is not None:
         connection.execute(
             schema.WRITE_DEAD_LETTER,
             (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
         )
-    elif row.judged:
+    elif row.judged and row.task is None:
         connection.execute(schema.SETTLE_DEAD_LETTER, version)
+    if row.judged:
+        _write_task(connection, row)
+        _write_recheck(connection, row)
     connection.execute(schema.END_DUE, (row.video_id,))
     connection.execute(schema.SET_DUE, (row.video_id,))
+    if changed or ended:
+        feed.mark(connection, [row.video_id])
     return changed
 
 
-def _write_entry(connection: sqlite3.Connection, row: SinkRow) -> bool:
+def _write_entry(connection: Connection, row: SinkRow) -> bool:
     cursor = connection.execute(
         schema.WRITE_ENTRY,
         (row.video_id, row.state, row.rule, row.source_version, row.epoch, row.rank, row.views, row.bundle_version,
-         row.value, row.decided_at),
+         row.value, row.decided_at, row.held),
     )  # fmt: skip
     return cursor.rowcount == 1
+
+
+def _write_task(connection: Connection, row: SinkRow) -> None:
+    """The MLLM's task of a base verdict, in the same transaction; what is decided needs none."""
+    connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
+    if row.task is not None:
+        write_task(connection, row.task)
+    elif row.final:
+        connection.execute(schema.END_TASK, (row.video_id, row.source_version, row.epoch, row.views))
+
+
+def _write_recheck(connection: Connection, row: SinkRow) -> None:
+    if row.recheck_at is None:
+        connection.execute(schema.END_RECHECK, (row.video_id, row.source_version))
+    else:
+        connection.execute(schema.WRITE_RECHECK, (row.video_id, row.recheck_at, row.source_version))
 
 
 def _report(rows: Sequence[SinkRow], written: Sequence[bool], offset: int) -> BatchReport:

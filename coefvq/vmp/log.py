@@ -8,7 +8,6 @@ stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any
 from coefvq.documents import parse_json
 from coefvq.errors import DataError
 from coefvq.files import sha256_json
-from coefvq.vmp.database import Database, open_database
+from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.records import Event
 
 _COLUMNS = "video_id, kind, uri, title, stickers, views, sha256, published_at, source_version"
@@ -51,6 +50,8 @@ _SCHEMA = (
         "CREATE UNIQUE INDEX versions ON events (video_id, source_version) WHERE kind != 'views'",
         "CREATE INDEX watched ON events (video_id, views)",
     ),
+    # where events may be missing because they were compacted or forgotten
+    ("CREATE TABLE cut (first INTEGER NOT NULL, last INTEGER NOT NULL)",),
 )
 
 
@@ -119,10 +120,13 @@ class EventLog:
         return [(str(video_id), str(uri)) for video_id, uri in self.database.query(query)]
 
     def last_offset(self) -> int:
-        """Offset of the newest event, 0 for an empty log."""
-        return self.database.whole(
-            self.database.query("SELECT coalesce(max(offset), 0) FROM events")[0][0], "an offset"
-        )
+        """Offset of the newest event, also if it was forgotten since; 0 for an empty log."""
+        sql = "SELECT max(coalesce((SELECT max(offset) FROM events), 0), coalesce((SELECT max(last) FROM cut), 0))"
+        return self.database.whole(self.database.query(sql)[0][0], "an offset")
+
+    def was_cut(self, offset: int) -> bool:
+        """Whether the event at ``offset`` may be missing because it was compacted or forgotten."""
+        return bool(self.database.query("SELECT 1 FROM cut WHERE ? BETWEEN first AND last LIMIT 1", (offset,)))
 
     def state_id(self) -> str:
         """Id of the state this log belongs to, drawn when the log was made.
@@ -132,7 +136,7 @@ class EventLog:
         """
         rows = self.database.query("SELECT id FROM state")
         if not rows:
-            raise DataError(f"{self.database.path}: the log has lost its id (table state); restore it from a copy")
+            raise DataError(f"{self.database.place}: the log has lost its id (table state); restore it from a copy")
         return str(rows[0][0])
 
     def event_at(self, offset: int) -> tuple[str, int, str] | None:
@@ -156,7 +160,7 @@ def open_log(path: Path, create: bool = True) -> Iterator[EventLog]:
         yield EventLog(database)
 
 
-def _append(connection: sqlite3.Connection, event: Event, only_if_changed: bool) -> Event | None:
+def _append(connection: Connection, event: Event, only_if_changed: bool) -> Event | None:
     newest = _newest(connection, event.video_id)
     if newest is None and event.kind == "delete":
         raise DataError(f"video '{event.video_id}': never published, so it cannot be deleted; check the id")
@@ -165,7 +169,7 @@ def _append(connection: sqlite3.Connection, event: Event, only_if_changed: bool)
     return _insert(connection, replace(event, source_version=newest.source_version + 1 if newest else 1))
 
 
-def _append_views(connection: sqlite3.Connection, newest: Event, event: Event) -> Event | None:
+def _append_views(connection: Connection, newest: Event, event: Event) -> Event | None:
     """The content is the same: only a higher view count is news."""
     before = _most_views(connection, event.video_id)
     if event.kind == "delete" or event.views is None or (before is not None and event.views <= before):
@@ -173,22 +177,22 @@ def _append_views(connection: sqlite3.Connection, newest: Event, event: Event) -
     return _insert(connection, replace(newest, kind="views", views=event.views))
 
 
-def _most_views(connection: sqlite3.Connection, video_id: str) -> int | None:
+def _most_views(connection: Connection, video_id: str) -> int | None:
     found: int | None = connection.execute("SELECT max(views) FROM events WHERE video_id = ?", (video_id,)).fetchone()[
         0
     ]
     return found
 
 
-def _insert(connection: sqlite3.Connection, numbered: Event) -> Event:
+def _insert(connection: Connection, numbered: Event) -> Event:
     cursor = connection.execute(
-        f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING offset",  # noqa: S608
         (*_values(numbered), _digest(numbered)),
     )
-    return replace(numbered, offset=int(cursor.lastrowid or 0))
+    return replace(numbered, offset=int(cursor.fetchone()[0]))
 
 
-def _newest(connection: sqlite3.Connection, video_id: str) -> Event | None:
+def _newest(connection: Connection, video_id: str) -> Event | None:
     row = connection.execute(
         f"SELECT {_COLUMNS}, offset FROM events WHERE video_id = ? AND kind != 'views' "  # noqa: S608
         "ORDER BY source_version DESC LIMIT 1",

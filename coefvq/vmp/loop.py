@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -20,7 +19,7 @@ from coefvq.vmp.epochs import FencedError
 from coefvq.vmp.records import BatchReport, Event, Known, SinkRow
 
 CONSUMER = "vmp"
-#: while events arrive, every so many batches one batch of the campaign or of outage verdicts is done
+#: while events arrive, every so many batches one batch of the campaign is done
 SPARE_EVERY = 20
 
 
@@ -44,14 +43,14 @@ class Sink(Protocol):
         """Store rows and offset in one transaction."""
 
 
-class Revisions(Protocol):
+class Work(Protocol):
     """Verdicts that no new event asks for; both return how many videos were settled."""
 
     def urgent(self, deployment: Deployment, limit: int) -> int:
-        """What must not wait: views that may change a verdict."""
+        """What must not wait: views that may change a verdict, the MLLM's tasks."""
 
     def spare(self, deployment: Deployment, limit: int) -> int:
-        """What is done between events: an MLLM that is back, a campaign."""
+        """What is done between events: a campaign."""
 
 
 class Stop(Protocol):
@@ -69,31 +68,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True)
-class FixedDeployment:
-    """One deployment for the whole run."""
-
-    deployment: Deployment
-
-    def current(self) -> Deployment:
-        """That deployment."""
-        return self.deployment
-
-    def refused(self, refusal: FencedError) -> None:
-        """There is no other: the Sink's refusal stands."""
-        raise refusal
-
-
-class NoRevisions:
-    """Events only."""
-
-    def urgent(self, deployment: Deployment, limit: int) -> int:
-        """Nothing is due."""
-        return 0
-
-    spare = urgent
-
-
 def run(
     source: Source,
     deployments: Deployments,
@@ -105,15 +79,14 @@ def run(
     once: bool = False,
     poll_interval: float = 1.0,
     consumer: str = CONSUMER,
-    revisions: Revisions | None = None,
+    work: Sequence[Work] = (),
     clock: Callable[[], datetime] = now,
 ) -> None:
-    """Process batches until ``stop`` is set or, with ``once``, until source and revisions are drained.
+    """Process batches until ``stop`` is set or, with ``once``, until source and ``work`` are drained.
 
     Raises:
         CoefVQError: whatever a part raises; the batch in hand is not committed and will be polled again.
     """
-    again = revisions or NoRevisions()
     batches = 0
     while not stop.is_set():
         deployment = deployments.current()
@@ -123,9 +96,9 @@ def run(
                 rows = judge(events, deployment, sink.known(event.video_id for event in events), clock())
                 on_batch(sink.apply(rows, consumer, events[-1].offset))
                 batches += 1
-            settled = again.urgent(deployment, batch_size)
+            settled = sum(one.urgent(deployment, batch_size) for one in work)
             if not events or batches % SPARE_EVERY == 0:
-                settled += again.spare(deployment, batch_size)
+                settled += sum(one.spare(deployment, batch_size) for one in work)
         except FencedError as refusal:
             deployments.refused(refusal)
             continue

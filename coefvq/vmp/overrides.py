@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
 from typing import Literal
 
 from coefvq.errors import DataError
-from coefvq.vmp import schema
+from coefvq.vmp import feed, schema
+from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.log import EventLog, content_digest
 from coefvq.vmp.records import IndexEntry
@@ -45,12 +45,13 @@ def override(
             _end(connection, entry)
         else:
             _pin(connection, entry, _content(log, index, entry), (word, by, reason, now.isoformat()))
+        feed.mark(connection, [video_id])
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "remained"
         connection.execute(
             schema.WRITE_EFFECT,
             (OVERRIDE, 0, video_id, entry.source_version, entry.epoch, entry.rank, entry.bundle_version, outcome, said,
-             True, None),
+             True, None, None, None, None),
         )  # fmt: skip
     found = index.get(video_id)
     return entry if found is None else found
@@ -65,17 +66,17 @@ def _content(log: EventLog, index: IndexStore, entry: IndexEntry) -> tuple[int, 
     return seen, content_digest(event)
 
 
-def _pin(
-    connection: sqlite3.Connection, entry: IndexEntry, seen: tuple[int, str], word: tuple[str, str, str, str]
-) -> None:
+def _pin(connection: Connection, entry: IndexEntry, seen: tuple[int, str], word: tuple[str, str, str, str]) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO overrides (video_id, source_version, content, state, by, reason, at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO overrides (video_id, source_version, content, state, by, reason, at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (video_id) DO UPDATE SET "
+        "source_version = excluded.source_version, content = excluded.content, state = excluded.state, "
+        "by = excluded.by, reason = excluded.reason, at = excluded.at",
         (entry.video_id, *seen, *word),
     )
 
 
-def _end(connection: sqlite3.Connection, entry: IndexEntry) -> None:
+def _end(connection: Connection, entry: IndexEntry) -> None:
     ended = connection.execute("DELETE FROM overrides WHERE video_id = ?", (entry.video_id,))
     if ended.rowcount == 0:
         raise DataError(f"video '{entry.video_id}': nobody overrode it; `coefvq vmp get` shows its state")

@@ -6,6 +6,7 @@ scores, the Filter gives the candidate a decision, and the Sink stores the resul
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -18,12 +19,23 @@ Outcome = Literal["remained", "removed", "ignored"]
 #: what the index holds of a video; the last two are tombstones
 State = Literal["live", "removed", "deleted"]
 #: what a reader of the index sees: ``withdrawn`` is a verdict of a pair that was rolled back
-Served = Literal["live", "removed", "deleted", "withdrawn"]
-Rank = Literal[0, 1, 2]
-#: how much a verdict is worth: an issue was not scored; the MLLM was down and a rule of the policy stood in; full
+#: ``held`` is a base verdict that waits for the MLLM
+Served = Literal["live", "removed", "deleted", "withdrawn", "held"]
+Rank = Literal[-1, 0, 1, 2, 3]
+#: how much a verdict is worth: the MLLM's answer is pending; an issue was not scored; a rule of the policy stood in
+#: for the MLLM; full; full, and the MLLM also looked at what the base model had filtered out
+PENDING: Rank = -1
 ERROR: Rank = 0
 DEGRADED: Rank = 1
 FULL: Rank = 2
+AUDITED: Rank = 3
+#: what a video is to readers while the MLLM's answer is pending
+Undecided = Literal["hold", "live"]
+Lane = Literal[0, 1, 2]
+#: who is served first: audit draws, events and views, campaigns
+AUDIT: Lane = 0
+LIVE: Lane = 1
+CAMPAIGN: Lane = 2
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,30 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the MLLM is still to be asked about one video, stored with the base verdict.
+
+    ``scores`` maps issue to what the base model said, as the index keeps it; empty where it has to be asked first.
+    ``priority`` is the highest base score that waits, ``calls`` how many answers. ``drawn``: the audit wants an answer
+    whatever the budget. ``shed``: the budget let it go, the audit did not. ``silent``: the MLLM was found down.
+    ``enqueued`` is unix time.
+    """
+
+    video_id: str
+    source_version: int
+    epoch: int
+    views: int | None
+    lane: Lane
+    priority: float
+    calls: int
+    scores: Mapping[str, Any]
+    enqueued: float
+    drawn: bool = False
+    shed: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True)
 class SinkRow:
     """What the Sink is asked to store for one event.
 
@@ -74,6 +110,10 @@ class SinkRow:
     index keeps what it has (outcome ``ignored``). ``views`` is the count that the verdict was made at. ``degraded``
     says that the MLLM was down: the video is due for a full verdict. ``decided_at`` is the time that rules on age saw.
     ``judged`` is off for an event that only says how often the video was watched.
+
+    ``task`` is what the MLLM is to be asked, ``held`` that readers must not see the video before; ``final`` is off
+    where an MLLM that is down keeps its task. ``routes`` says per issue how the video went and why, ``waited`` how
+    many seconds the MLLM's task lay in the queue. ``recheck_at``: unix time at which age alone may change the verdict.
     """
 
     offset: int
@@ -93,6 +133,12 @@ class SinkRow:
     error: str | None = None
     degraded: bool = False
     judged: bool = True
+    task: Task | None = None
+    held: bool = False
+    final: bool = True
+    routes: str | None = None
+    waited: float | None = None
+    recheck_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +161,7 @@ class IndexEntry:
 
     video_id: str
     state: Served
-    verdict: State
+    verdict: Served
     rule: str
     source_version: int
     epoch: int

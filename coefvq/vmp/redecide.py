@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.inference.decisions import Answers, decide, route
+from coefvq.inference import stages
+from coefvq.inference.decisions import Answers
 from coefvq.records import ScoredVideo
 from coefvq.vmp.deployment import Redecide
 
@@ -29,29 +31,20 @@ def redecide(
 ) -> ScoredVideo | None:
     """Decide by ``policy`` on the stored scores of its issue, at ``views``; the video id stays empty.
 
+    Where the MLLM is needed and never answered, the row says so in ``awaits``.
+
     Returns:
-        None where a model has to be asked: the score failed, or the MLLM is needed and never answered.
+        None where the base model has to be asked too: the score failed, or a rule stood in for the MLLM.
     """
     base, mllm = stored.get("base_score"), stored.get("mllm_score")
-    if base is None or stored.get("error") is not None or stored.get("degraded"):
+    if base is None or stored.get("error") is not None or stored.get("degraded") or stored.get("awaits"):
         return None
-    scores, seen = np.array([base], np.float64), np.array([np.nan if views is None else views], np.float64)
-    answers = Answers(np.array([np.nan if mllm is None else mllm], np.float64), {})
     probability = stored.get("audit_probability")
-    sent = route(policy, scores, seen, np.array([probability is not None and mllm is not None]))
-    if sent.to_mllm and mllm is None:
-        return None
-    made = decide(policy, sent, scores, seen, answers)
-    final = float(made.final[0])
-    undecided = bool(np.isnan(final))
-    return ScoredVideo(
-        video_id="",
-        issue=policy.issue,
-        base_score=base,
-        mllm_score=mllm,
-        positive=None if undecided else final >= policy.decision_threshold,
-        decided_by="none" if undecided else "mllm" if made.by_mllm[0] else "base",
-        bundle_version=bundle_version,
-        audit_probability=probability if made.drawn[0] else None,
+    first = ScoredVideo(
+        "", policy.issue, base, None, None, "none", bundle_version, audit_probability=probability,
         metadata=dict(stored.get("metadata", {})),
-    )
+    )  # fmt: skip
+    if mllm is None and stages.escalates(policy, first, views):
+        return replace(first, awaits="mllm")
+    answers = Answers(np.array([np.nan if mllm is None else mllm], np.float64), {})
+    return stages.verdict(policy, first, views, answers, audited=probability is not None and mllm is not None)

@@ -23,7 +23,7 @@ def retrieve(events: Sequence[Event], scorer: Scorer) -> list[Candidate]:
     upserts = [event for event in events if event.kind == "upsert"]
     scores: dict[int, list[ScoredVideo]] = {}
     for distinct in _rounds(upserts):
-        by_video = _group(scorer([_video(event) for event in distinct]))
+        by_video = _group(scorer([video_input(event) for event in distinct]))
         scores.update({event.offset: by_video.get(event.video_id, []) for event in distinct})
     return [
         candidate_of(event, scores[event.offset]) if event.kind == "upsert" else Candidate(event) for event in events
@@ -40,7 +40,8 @@ def _rounds(events: Iterable[Event]) -> list[list[Event]]:
     return list(rounds.values())
 
 
-def _video(event: Event) -> VideoInput:
+def video_input(event: Event) -> VideoInput:
+    """An event's video as the models take it."""
     return VideoInput(event.video_id, Path(event.uri), event.title, event.stickers, event.views, event.sha256)
 
 

@@ -1,4 +1,4 @@
-"""Verdicts that no new event asks for: more views, an MLLM that is back, a campaign over old epochs.
+"""Verdicts that no new event asks for: more views, an age that a rule names, a campaign over old epochs.
 
 All three take the newest content of a video from the log, decide on the stored scores where these suffice, ask the
 models where they do not, and write under the guard that every row meets.
@@ -12,14 +12,14 @@ from datetime import datetime
 from typing import Protocol
 
 from coefvq.vmp.campaigns import Campaigns, OvertakenError
-from coefvq.vmp.deployment import Deployment, decided, stored_candidate
+from coefvq.vmp.deployment import Deployment, decided, same_models, stored_candidate
 from coefvq.vmp.index import IndexStore
-from coefvq.vmp.records import FULL, Candidate, Event, Known, SinkRow, Verdict
+from coefvq.vmp.records import CAMPAIGN as CAMPAIGN_LANE
+from coefvq.vmp.records import FULL, LIVE, Candidate, Event, Known, Lane, SinkRow, Verdict
 from coefvq.vmp.retriever import retrieve
+from coefvq.vmp.rows import How, awaits_mllm
 
-WATCHED, RECOVERED, CAMPAIGN = "views", "outage", "campaign"
-#: while the MLLM is down, one batch is tried after so many seconds, then after twice as many, up to the second number
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0
+WATCHED, AGED, CAMPAIGN = "views", "age", "campaign"
 
 
 class Contents(Protocol):
@@ -64,10 +64,10 @@ def plan(
             continue
         event = replace(event, views=seen.views)
         candidate = _from_stored(event, seen.verdict, deployment)
-        if candidate is None:
-            made.asked.append(event)
-        elif _same_models(seen.verdict, deployment, models):
+        if candidate is not None and seen.verdict and same_models(seen.verdict.epoch, deployment, models):
             made.stored.append(candidate)
+        elif candidate is None or awaits_mllm(candidate):
+            made.asked.append(event)
         elif only_if_views_matter:
             made.passed.append((video_id, seen.views))
         else:
@@ -76,70 +76,66 @@ def plan(
 
 
 def _from_stored(event: Event, verdict: Verdict | None, deployment: Deployment) -> Candidate | None:
-    if verdict is None or verdict.rank != FULL or verdict.source_version != event.source_version:
+    if verdict is None or verdict.rank < FULL or verdict.source_version != event.source_version:
         return None
     return stored_candidate(event, verdict, deployment)
 
 
-def _same_models(verdict: Verdict | None, deployment: Deployment, models: Mapping[int, Mapping[str, str]]) -> bool:
-    if verdict is None:
-        return False
-    if verdict.epoch == deployment.epoch:
-        return True
-    return bool(deployment.models) and models.get(verdict.epoch) == deployment.models
-
-
-def rows_of(made: Plan, known: Mapping[str, Known], deployment: Deployment, now: datetime) -> list[SinkRow]:
-    """Decide a plan; the scorer is called once if any video needs it."""
+def rows_of(
+    made: Plan,
+    known: Mapping[str, Known],
+    deployment: Deployment,
+    now: datetime,
+    lane: Lane = LIVE,
+    again: bool = False,
+) -> list[SinkRow]:
+    """Decide a plan; the scorer is called once if any video needs it. ``again``: the time itself is the reason."""
     scored = retrieve(made.asked, deployment.scorer) if made.asked else []
     candidates = [*made.stored, *scored]
-    return [decided(candidate, deployment, known.get(candidate.event.video_id), now) for candidate in candidates]
+    how = How(lane=lane)
+    return [
+        decided(candidate, deployment, known.get(candidate.event.video_id), now, how, again) for candidate in candidates
+    ]
 
 
 class Reviser:
     """Decides again what is due, in batches, between the batches of new events."""
 
-    def __init__(
-        self,
-        contents: Contents,
-        index: IndexStore,
-        now: Callable[[], datetime],
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._contents, self._index, self._now, self._monotonic = contents, index, now, monotonic
+    def __init__(self, contents: Contents, index: IndexStore, now: Callable[[], datetime]) -> None:
+        self._contents, self._index, self._now = contents, index, now
         self._campaigns = Campaigns(index.database)
-        self._delay, self._not_before = FIRST_RETRY_SECONDS, float("-inf")
 
     def urgent(self, deployment: Deployment, limit: int) -> int:
-        """Decide what was watched more often than at its verdict; return how many videos are settled."""
+        """Decide what was watched more often, or has grown older; return how many videos are settled."""
+        return self._watched(deployment, limit) + self._aged(deployment, limit)
+
+    def spare(self, deployment: Deployment, limit: int) -> int:
+        """One batch of the campaign; return the videos settled."""
+        return self._campaign(deployment, limit)
+
+    def _watched(self, deployment: Deployment, limit: int) -> int:
         due = self._index.due(limit)
         self._decide_again(due, WATCHED, deployment, only_if_views_matter=True)
         return len(set(due) - set(self._index.due(limit))) if due else 0
 
-    def spare(self, deployment: Deployment, limit: int) -> int:
-        """One batch of outage verdicts if the MLLM may be back, else of the campaign; return the videos settled."""
-        return self._recover(deployment, limit) or self._campaign(deployment, limit)
-
-    def _recover(self, deployment: Deployment, limit: int) -> int:
-        waiting = self._index.provisional(limit) if self._monotonic() >= self._not_before else []
-        if not waiting:
-            return 0
-        self._decide_again(waiting, RECOVERED, deployment)
-        settled = len(set(waiting) - set(self._index.provisional(limit)))
-        if settled:
-            self._delay = FIRST_RETRY_SECONDS
-        else:
-            self._not_before = self._monotonic() + self._delay
-            self._delay = min(2 * self._delay, LONGEST_RETRY_SECONDS)
-        return settled
+    def _aged(self, deployment: Deployment, limit: int) -> int:
+        now = self._now().timestamp()
+        due = self._index.aged(now, limit)
+        self._decide_again(due, AGED, deployment, again=True)
+        return len(set(due) - set(self._index.aged(now, limit))) if due else 0
 
     def _decide_again(
-        self, video_ids: Sequence[str], reason: str, deployment: Deployment, only_if_views_matter: bool = False
+        self,
+        video_ids: Sequence[str],
+        reason: str,
+        deployment: Deployment,
+        only_if_views_matter: bool = False,
+        again: bool = False,
     ) -> None:
         if not video_ids:
             return
         made, known = plan(video_ids, self._contents, self._index, deployment, only_if_views_matter)
-        rows = rows_of(made, known, deployment, self._now())
+        rows = rows_of(made, known, deployment, self._now(), again=again)
         # a rule that says "ignored" keeps the verdict that is there, at these views too
         kept = [(row.video_id, row.views) for row in rows if row.state is None and row.error is None]
         if rows or made.passed:
@@ -150,7 +146,8 @@ class Reviser:
         if step is None:
             return 0
         made, known = plan(step.video_ids, self._contents, self._index, deployment)
-        rows = rows_of(made, known, deployment, self._now())
+        rows = rows_of(made, known, deployment, self._now(), CAMPAIGN_LANE)
+        wait = sum(awaits_mllm(candidate) for candidate in made.stored)
         changed = [changes(row, known) for row in rows]
         try:
             self._index.revise(
@@ -159,8 +156,9 @@ class Reviser:
                 also=lambda connection, written: self._campaigns.advance(
                     connection,
                     step,
-                    scored=len(made.asked),
-                    decided=len(made.stored),
+                    self._now(),
+                    scored=len(made.asked) + wait,
+                    decided=len(made.stored) - wait,
                     changed=sum(new and other for new, other in zip(written, changed, strict=True)),
                 ),
             )

@@ -23,7 +23,7 @@ from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.files import read_text
 from coefvq.records import ScoredVideo
-from coefvq.vmp.records import Candidate, Decision, Outcome
+from coefvq.vmp.records import Candidate, Decision, Event, Outcome, Undecided
 
 #: what a condition may look at, with the type of its value
 FIELDS: dict[str, type] = {
@@ -111,10 +111,11 @@ class Rule(_Section):
 
 
 class Rules(_Section):
-    """A rules file: rules in order, and the outcome where none holds."""
+    """A rules file: rules in order, the outcome where none holds, and what a video is until the MLLM answered."""
 
     rules: tuple[Rule, ...]
     default: Outcome
+    pending: Undecided = "hold"
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
@@ -145,6 +146,23 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
         if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
             return Decision(rule.then, rule.name)
     return Decision(rules.default, "default")
+
+
+def changes_at(rules: Rules, event: Event, now: datetime) -> float | None:
+    """Unix time after ``now`` at which a condition on ``age_hours`` holds or fails first; None if none will."""
+    if event.published_at is None or event.kind == "delete":
+        return None
+    published = datetime.fromisoformat(event.published_at).timestamp()
+    ages = {
+        float(age)
+        for rule in rules.rules
+        for condition in rule.when
+        if condition.field == "age_hours" and condition.op != "missing"
+        for age in (condition.value if isinstance(condition.value, tuple) else (condition.value,))
+    }
+    # a second later, so that ">" and "<=" have changed too
+    moments = [published + 3600.0 * age + 1.0 for age in ages]
+    return min((moment for moment in moments if moment > now.timestamp()), default=None)
 
 
 def load_rules(path: Path | None = None) -> Rules:

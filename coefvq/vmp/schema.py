@@ -7,7 +7,11 @@ check and a write.
 
 from __future__ import annotations
 
+from coefvq.vmp import feed
+
 _NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
+#: SQLite takes any name; elsewhere REAL has four bytes
+_FLOAT = "DOUBLE PRECISION"
 _FIRST = (
     """CREATE TABLE entries (
         video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
@@ -75,43 +79,112 @@ _THIRD = (
             e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
             CASE WHEN e.state = 'deleted' THEN 'deleted'
                 WHEN o.state IS NOT NULL THEN o.state
-                WHEN d.withdrawn THEN 'withdrawn'
+                WHEN d.withdrawn = 1 THEN 'withdrawn'
                 ELSE e.state END AS state
         FROM entries e
         LEFT JOIN videos v ON v.video_id = e.video_id
         LEFT JOIN overrides o ON o.video_id = e.video_id
         LEFT JOIN deployments d ON d.epoch = e.epoch""",
 )
-SCHEMA = (_FIRST, _SECOND, _THIRD)
+_FOURTH = (
+    # one MLLM task per video; scores: what the base model said, '' where it has to be asked first
+    f"""CREATE TABLE pending (
+        video_id TEXT PRIMARY KEY, source_version INTEGER NOT NULL, epoch INTEGER NOT NULL, views INTEGER,
+        lane INTEGER NOT NULL CHECK (lane IN (0, 1, 2)), priority {_FLOAT} NOT NULL, calls INTEGER NOT NULL,
+        drawn INTEGER NOT NULL DEFAULT 0, shed INTEGER NOT NULL DEFAULT 0, silent INTEGER NOT NULL DEFAULT 0,
+        scores TEXT NOT NULL, enqueued {_FLOAT} NOT NULL, deadline {_FLOAT}, owner TEXT, leased_until {_FLOAT})""",
+    "CREATE INDEX pending_by_priority ON pending (lane, priority DESC, enqueued)",
+    "CREATE INDEX pending_by_deadline ON pending (deadline) WHERE deadline IS NOT NULL",
+    "CREATE INDEX pending_by_owner ON pending (owner) WHERE owner IS NOT NULL",
+    # one row at most: what the MLLM may cost; clock: seconds in which tasks were served, at: unix time of the last look
+    f"""CREATE TABLE budget (
+        one INTEGER PRIMARY KEY CHECK (one = 1), rate {_FLOAT}, burst {_FLOAT} NOT NULL DEFAULT 1, max_wait {_FLOAT},
+        tokens {_FLOAT} NOT NULL DEFAULT 0, at {_FLOAT} NOT NULL DEFAULT 0, clock {_FLOAT} NOT NULL DEFAULT 0,
+        served INTEGER NOT NULL DEFAULT 0)""",
+    "ALTER TABLE entries ADD COLUMN held INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE effects ADD COLUMN routes TEXT",
+    f"ALTER TABLE effects ADD COLUMN effective {_FLOAT}",
+    f"ALTER TABLE effects ADD COLUMN waited {_FLOAT}",
+    # when a rule on the age of a video may decide otherwise; unix time
+    f"CREATE TABLE recheck (video_id TEXT PRIMARY KEY, at {_FLOAT} NOT NULL)",
+    "CREATE INDEX recheck_by_time ON recheck (at)",
+    # what waited for an MLLM that was down waits in the queue from now on
+    "INSERT INTO pending (video_id, source_version, epoch, views, lane, priority, calls, silent, scores, enqueued) "
+    "SELECT d.video_id, d.source_version, d.epoch, v.views, 1, 1, 1, 1, '', 0 "
+    "FROM dead_letters d LEFT JOIN videos v ON v.video_id = d.video_id WHERE d.held = 1",
+    "INSERT INTO pending (video_id, source_version, epoch, views, lane, priority, calls, silent, scores, enqueued) "
+    "SELECT video_id, source_version, epoch, views, 1, 1, 1, 1, '', 0 FROM entries "
+    "WHERE rank = 1 AND video_id NOT IN (SELECT video_id FROM dead_letters)",
+    "DROP INDEX provisional",
+    "DROP VIEW served",
+    """CREATE VIEW served AS
+        SELECT e.video_id, CASE WHEN e.held = 1 THEN 'held' ELSE e.state END AS verdict, e.rule, e.source_version,
+            e.epoch, e.rank, e.bundle_version, e.value, e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
+            CASE WHEN e.state = 'deleted' THEN 'deleted'
+                WHEN o.state IS NOT NULL THEN o.state
+                WHEN d.withdrawn = 1 THEN 'withdrawn'
+                WHEN e.held = 1 THEN 'held'
+                ELSE e.state END AS state
+        FROM entries e
+        LEFT JOIN videos v ON v.video_id = e.video_id
+        LEFT JOIN overrides o ON o.video_id = e.video_id
+        LEFT JOIN deployments d ON d.epoch = e.epoch""",
+)
+_AUDIT = (
+    # which videos people were asked to label (coefvq/vmp/audit_draws.py)
+    """CREATE TABLE audit_draws (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, issue TEXT NOT NULL, since TEXT, until TEXT, seed INTEGER NOT NULL,
+        drawn_at TEXT NOT NULL, imported_at TEXT)""",
+    """CREATE TABLE audit_strata (
+        draw INTEGER NOT NULL, bundle TEXT NOT NULL, kind TEXT NOT NULL, videos INTEGER NOT NULL,
+        labels INTEGER NOT NULL, PRIMARY KEY (draw, bundle, kind))""",
+    f"""CREATE TABLE audit_labels (
+        draw INTEGER NOT NULL, video_id TEXT NOT NULL, bundle TEXT NOT NULL, kind TEXT NOT NULL,
+        probability {_FLOAT} NOT NULL, audit {_FLOAT} NOT NULL, label INTEGER, PRIMARY KEY (draw, video_id))""",
+)
+SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT))
 
 WRITE_ENTRY = """
-    INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+    INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at,
+        held)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
     WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?4)
     ON CONFLICT (video_id) DO UPDATE SET
         state = excluded.state, rule = excluded.rule, source_version = excluded.source_version,
         epoch = excluded.epoch, rank = excluded.rank, views = excluded.views,
-        bundle_version = excluded.bundle_version, value = excluded.value, decided_at = excluded.decided_at
-    WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1), excluded.rank)
-        > (entries.source_version, entries.epoch, coalesce(entries.views, -1), entries.rank)"""
-#: max() of two arguments is NULL if one is
+        bundle_version = excluded.bundle_version, value = excluded.value, decided_at = excluded.decided_at,
+        held = excluded.held
+    WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1), excluded.rank,
+            coalesce(excluded.decided_at, ''))
+        > (entries.source_version, entries.epoch, coalesce(entries.views, -1), entries.rank,
+            coalesce(entries.decided_at, ''))
+        -- a base verdict waits beside an earlier verdict on the same content, not in its place
+        AND NOT (excluded.rank < 0 AND entries.rank >= 0 AND entries.source_version = excluded.source_version)"""
 SEE_VIDEO = """
     INSERT INTO videos (video_id, seen_version, views) VALUES (?, ?, ?)
     ON CONFLICT (video_id) DO UPDATE SET
-        seen_version = max(seen_version, excluded.seen_version),
-        views = max(coalesce(views, excluded.views), coalesce(excluded.views, views))"""
+        seen_version = CASE WHEN excluded.seen_version > videos.seen_version
+            THEN excluded.seen_version ELSE videos.seen_version END,
+        views = CASE WHEN coalesce(excluded.views, -1) > coalesce(videos.views, -1)
+            THEN excluded.views ELSE videos.views END"""
+#: why an overtaken event failed is not kept: its video may have been forgotten meanwhile
 WRITE_EFFECT = """
     INSERT INTO effects (consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule,
-        written, error)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        written, error, routes, effective, waited)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+        CASE WHEN NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?3 AND seen_version > ?4) THEN ?11 END,
+        ?12, ?13, ?14"""
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """
-    INSERT OR REPLACE INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
+    INSERT INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
     SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
     WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?3)
-        AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1 AND rank = 2
+        AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1 AND rank >= 2
             AND (source_version, epoch, coalesce(views, -1)) >= (?3, ?4, coalesce(?8, -1)))
-        AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE video_id = ?1 AND (source_version, epoch) > (?3, ?4))"""
+    ON CONFLICT (video_id) DO UPDATE SET
+        offset = excluded.offset, source_version = excluded.source_version, epoch = excluded.epoch,
+        uri = excluded.uri, reason = excluded.reason, held = excluded.held, failed_at = excluded.failed_at
+    WHERE (excluded.source_version, excluded.epoch) >= (dead_letters.source_version, dead_letters.epoch)"""
 SETTLE_DEAD_LETTER = "DELETE FROM dead_letters WHERE video_id = ? AND (source_version, epoch) <= (?, ?)"
 WRITE_OFFSET = """
     INSERT INTO offsets (consumer, offset, digest) VALUES (?, ?, ?)
@@ -119,9 +192,10 @@ WRITE_OFFSET = """
     WHERE excluded.offset > offsets.offset"""
 #: a verdict made at fewer views than are known has to be made again
 SET_DUE = """
-    INSERT OR IGNORE INTO due (video_id)
+    INSERT INTO due (video_id)
     SELECT e.video_id FROM entries e JOIN videos v USING (video_id)
-    WHERE e.video_id = ? AND e.state != 'deleted' AND v.views > coalesce(e.views, -1)"""
+    WHERE e.video_id = ? AND e.state != 'deleted' AND v.views > coalesce(e.views, -1)
+    ON CONFLICT (video_id) DO NOTHING"""
 END_DUE = """
     DELETE FROM due WHERE video_id = ?1 AND NOT EXISTS (
         SELECT 1 FROM entries e JOIN videos v USING (video_id)
@@ -130,4 +204,47 @@ END_DUE = """
 KEEP_VERDICT = """
     DELETE FROM due WHERE video_id = ?1
     AND EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND coalesce(views, -1) <= coalesce(?2, -1))"""
+#: ``?12`` is the rank that the answer will have: what an entry of that worth already says is not asked again
+WRITE_TASK = """
+    INSERT INTO pending (video_id, source_version, epoch, views, lane, priority, calls, drawn, shed, scores, enqueued,
+        deadline)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT clock + max_wait FROM budget)
+    WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?2)
+        AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1
+            AND (source_version, epoch, coalesce(views, -1), rank) >= (?2, ?3, coalesce(?4, -1), ?12))
+    ON CONFLICT (video_id) DO UPDATE SET
+        source_version = excluded.source_version, epoch = excluded.epoch, views = excluded.views,
+        -- the place in the queue stays with the content
+        enqueued = CASE WHEN pending.source_version = excluded.source_version THEN pending.enqueued
+            ELSE excluded.enqueued END,
+        deadline = CASE WHEN pending.source_version = excluded.source_version THEN pending.deadline
+            ELSE excluded.deadline END,
+        lane = CASE WHEN pending.source_version = excluded.source_version AND pending.lane < excluded.lane
+            THEN pending.lane ELSE excluded.lane END,
+        priority = excluded.priority, calls = excluded.calls, drawn = excluded.drawn, shed = excluded.shed,
+        silent = 0, scores = excluded.scores, owner = NULL, leased_until = NULL
+    WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1))
+        > (pending.source_version, pending.epoch, coalesce(pending.views, -1)) OR pending.scores = ''"""
+#: a task that a newer verdict left without use
+OVERTAKEN_TASK = """
+    DELETE FROM pending WHERE video_id = ?1
+        AND (source_version, epoch, coalesce(views, -1)) < (?2, ?3, coalesce(?4, -1))"""
+#: a verdict that waits for nothing ends the task that it answers, and any older one
+END_TASK = """
+    DELETE FROM pending WHERE video_id = ?1
+        AND (source_version, epoch, coalesce(views, -1)) <= (?2, ?3, coalesce(?4, -1))"""
+_THE_TASK = "WHERE video_id = ? AND (source_version, epoch, coalesce(views, -1)) = (?, ?, coalesce(?, -1))"
+DROP_TASK = f"DELETE FROM pending {_THE_TASK}"  # noqa: S608
+SILENCE_TASK = f"UPDATE pending SET silent = 1 {_THE_TASK}"  # noqa: S608
+SHED_TASK = f"UPDATE pending SET lane = 0, shed = 1, deadline = NULL {_THE_TASK}"  # noqa: S608
+#: newer content, or a deletion, makes a task void
+CANCEL_TASK = "DELETE FROM pending WHERE video_id = ? AND source_version < ?"
+#: the newest verdict says when it may change by age alone
+WRITE_RECHECK = """
+    INSERT INTO recheck (video_id, at) SELECT ?1, ?2
+    WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?3)
+    ON CONFLICT (video_id) DO UPDATE SET at = excluded.at"""
+END_RECHECK = """
+    DELETE FROM recheck WHERE video_id = ?1
+    AND NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?2)"""
 END_OVERRIDE = "DELETE FROM overrides WHERE video_id = ? AND content != ? AND source_version < ?"

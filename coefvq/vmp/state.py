@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from coefvq.errors import DataError
+from coefvq.errors import ConfigError, DataError
+from coefvq.files import read_yaml
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
 
-LOG, INDEX = "log.sqlite", "index.sqlite"
+LOG, INDEX, CONFIG = "log.sqlite", "index.sqlite", "state.yaml"
 
 
 @contextmanager
@@ -28,13 +29,30 @@ def open_state(folder: Path, create: bool = True) -> Iterator[tuple[EventLog, In
     Raises:
         DataError: there is no state and ``create`` is off, or the log is not the one the index was made from.
     """
-    log_path, index_path = folder / LOG, folder / INDEX
+    log_path, place = folder / LOG, index_place(folder)
     # in this order: whoever makes a state makes the log first
-    if index_path.is_file() and not log_path.is_file():
-        raise _refusal(folder, f"{LOG} is missing, but {INDEX} was made from one")
-    with open_log(log_path, create) as log, open_index(index_path) as index:
+    if isinstance(place, Path) and place.is_file() and not log_path.is_file():
+        raise _refusal(folder, f"{LOG} is missing, but {INDEX} was made from one", f"move {INDEX}* away")
+    with open_log(log_path, create) as log, open_index(place) as index:
         _check(folder, log, index)
         yield log, replace(index, digest_at=lambda offset: _digest(log, offset))
+
+
+def index_place(folder: Path) -> Path | str:
+    """Where the index of a state is: ``index.sqlite``, or the PostgreSQL URL that ``state.yaml`` names.
+
+    Raises:
+        ConfigError: state.yaml is there and says something else.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        return folder / INDEX
+    remedy = "write one line, index: postgresql://HOST/DATABASE, or delete the file"
+    raw = read_yaml(path, missing=remedy, remedy=remedy)
+    url = raw.get("index") if isinstance(raw, dict) and len(raw) == 1 else None
+    if not isinstance(url, str) or not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigError(f"{path}: expected the key index with a postgresql:// URL and no other key; {remedy}")
+    return url
 
 
 def _check(folder: Path, log: EventLog, index: IndexStore) -> None:
@@ -43,24 +61,30 @@ def _check(folder: Path, log: EventLog, index: IndexStore) -> None:
         _bind(folder, log, index)
         bound = index.state_id()
     if bound != log.state_id():
-        raise _refusal(folder, f"{LOG} is not the log that {INDEX} was made from (another id)")
+        what = f"{LOG} is not the log that {index.database.name} was made from (another id)"
+        raise _refusal(folder, what, index.database.discard)
     _check_positions(folder, log, index)
 
 
 def _check_positions(folder: Path, log: EventLog, index: IndexStore) -> None:
+    name, discard = index.database.name, index.database.discard
     for consumer, offset, digest in index.positions():
         event = log.event_at(offset)
+        if event is None and log.was_cut(offset):
+            continue
         if event is None:
             raise _refusal(
                 folder,
-                f"{LOG} ends at offset {log.last_offset()}, but {INDEX} has read up to {offset} ({consumer}): "
+                f"{LOG} ends at offset {log.last_offset()}, but {name} has read up to {offset} ({consumer}): "
                 "it is an older copy, or one without its -wal file",
+                discard,
             )
         video_id, source_version, found = event
         # schema version 1 kept no digest, but its audit rows name the event
         applied = index.applied_at(consumer, offset) if digest is None else None
         if (digest or found) != found or (applied or (video_id, source_version)) != (video_id, source_version):
-            raise _refusal(folder, f"the event at offset {offset} of {LOG} is not the one that {INDEX} has read")
+            what = f"the event at offset {offset} of {LOG} is not the one that {name} has read"
+            raise _refusal(folder, what, discard)
 
 
 def _bind(folder: Path, log: EventLog, index: IndexStore) -> None:
@@ -79,9 +103,9 @@ def _digest(log: EventLog, offset: int) -> str | None:
     return None if event is None else event[2]
 
 
-def _refusal(folder: Path, what: str) -> DataError:
+def _refusal(folder: Path, what: str, discard: str) -> DataError:
     return DataError(
-        f"{folder}: {what}; events would be lost. Restore the newest {LOG} (with its -wal file), or move {INDEX}* "
-        "away: the next `coefvq vmp run` builds the index from the log that is there, and what that log lacks has "
+        f"{folder}: {what}; events would be lost. Restore the newest {LOG} (with its -wal file), or {discard}: "
+        "the next `coefvq vmp run` builds the index from the log that is there, and what that log lacks has "
         "to be published again"
     )

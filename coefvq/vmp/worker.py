@@ -15,16 +15,17 @@ from coefvq.cascade.audit_sample import AuditSample
 from coefvq.files import sha256_json
 from coefvq.vmp import epochs, loop
 from coefvq.vmp.campaigns import Campaigns
-from coefvq.vmp.deployment import Deployment
+from coefvq.vmp.deployment import Deployment, SecondStage
 from coefvq.vmp.epochs import Order
+from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.follow import Follower, Parts
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.loop import Stop
-from coefvq.vmp.records import Candidate, Decision
+from coefvq.vmp.records import Candidate, Decision, Event
 from coefvq.vmp.redecide import redecider
 from coefvq.vmp.revisions import Reviser, changes, plan, rows_of
-from coefvq.vmp.rules import Rules, decide
+from coefvq.vmp.rules import Rules, changes_at, decide
 
 if TYPE_CHECKING:
     from coefvq.registry.champions import Head
@@ -68,9 +69,12 @@ def follower(
     def load(order: Order) -> Callable[[int], Deployment]:
         head = champions.Head(order.decision, dict(order.bundles), order.withdrawn)
         scorer = champions.load_head(head, audit=audit)
-        again = redecider(champions.policies_of(head), order.bundles)
-        judge = partial(_decide, rules)
-        return lambda epoch: Deployment(epoch, scorer, judge, order.models, again)
+        policies = champions.policies_of(head)
+        second = SecondStage(policies, order.bundles, scorer.ask)
+        return lambda epoch: Deployment(
+            epoch, scorer.base, partial(_decide, rules), order.models, redecider(policies, order.bundles), second,
+            rules.pending, partial(changes_at, rules),
+        )  # fmt: skip
 
     parts = Parts(
         order=lambda: order_of(champions.head(issues), rules),
@@ -105,8 +109,10 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules) -> Previ
     newest = issued[-1].epoch if issued else 0
     epoch = newest if issued and epochs.asks_for(order, issued[-1]) else newest + 1
     gone = {item.epoch for item in issued if item.withdrawn or order.withdrawn & set(item.bundles.split(","))}
-    again = redecider(champions.policies_of(head), order.bundles)
-    deployment = Deployment(epoch, lambda videos: [], partial(_decide, rules), order.models, again)
+    policies = champions.policies_of(head)
+    again = redecider(policies, order.bundles)
+    second = SecondStage(policies, order.bundles, lambda wanted: {})
+    deployment = Deployment(epoch, lambda videos: [], partial(_decide, rules), order.models, again, second)
     counts: Counter[str] = Counter()
     waiting = iter(Campaigns(index.database).video_ids(epoch))
     while batch := list(islice(waiting, 500)):
@@ -116,16 +122,30 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules) -> Previ
         counts["withdrawn"] += sum(
             found.verdict is not None and found.verdict.epoch in gone for found in known.values()
         )
-        counts["changed"] += sum(changes(row, known) for row in rows)
-        counts["asked"] += len(made.asked)
+        counts["changed"] += sum(changes(row, known) for row in rows if row.task is None)
+        counts["asked"] += len(made.asked) + sum(row.task is not None for row in rows)
     return Preview(
         counts["rows"], counts["withdrawn"], counts["rows"] - counts["asked"], counts["changed"], counts["asked"]
     )
 
 
-def reviser(log: EventLog, index: IndexStore) -> Reviser:
-    """The revisions of a state, by the clocks of this machine."""
-    return Reviser(log, index, loop.now, time.monotonic)
+def work(log: EventLog, index: IndexStore, mllm: bool) -> tuple[loop.Work, ...]:
+    """What a run does between events, by the clocks of this machine; ``mllm``: it serves the MLLM's tasks itself."""
+    served = (mllm_work(log, index),) if mllm else ()
+    return (Reviser(log, index, loop.now), *served)
+
+
+def mllm_work(log: EventLog, index: IndexStore) -> Escalations:
+    """The MLLM's tasks of a state."""
+    return Escalations(log, index, loop.now, time.monotonic)
+
+
+class NoEvents:
+    """The source of a worker that only serves the MLLM's tasks."""
+
+    def poll(self, after: int, max_n: int) -> list[Event]:
+        """Nothing."""
+        return []
 
 
 def _decide(rules: Rules, candidate: Candidate, now: datetime) -> Decision:

@@ -114,7 +114,11 @@ USUAL: dict[str, tuple[str, ...]] = {
     "retune": ("icd", "--scores", "traffic.csv", "--min-labels", "2", "--dry-run"),
     "vmp override": ("clip0",),
     "vmp publish": ("near.csv",),
+    "vmp forget": ("clip0",),
+    "vmp export": ("entries.csv",),
+    "vmp audit draw": ("--labels", "5", "--out", "to_label.csv"),
     "vmp run": ("--once",),
+    "vmp mllm": ("--once",),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),
@@ -240,7 +244,7 @@ def base_line(command: Command) -> tuple[str, ...]:
     needed = [
         part
         for parameter in command.parameters
-        if parameter.required and not parameter.is_argument
+        if parameter.required and not parameter.is_argument and parameter.flag not in usual
         for part in NEEDED.get(parameter.flag, (parameter.flag, "1"))
     ]
     return (*command.name.split(), *usual, *needed)

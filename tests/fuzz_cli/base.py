@@ -31,6 +31,9 @@ SETTINGS = {
     "gate.max_f1_drop": 1.0,
     "gate.min_kept_f1": 0.0,
     "gate.min_f1_over_base": -1.0,
+    "gate.min_base_auc": 0.0,
+    "gate.min_f1_over_guess": -1.0,
+    "gate.min_f1_over_shortcut": -1.0,
     # a cascade in any case, also where models this small would be released alone
     "thresholds.icd": {"p_base": [20, 30, 40], "max_f1_loss": 0.03, "views_trigger": None},
     "gate.max_flip_rate": 1.0,

@@ -24,6 +24,9 @@ SETTINGS = {
     "gate.max_qps_ratio": 100.0,
     "gate.min_kept_f1": 0.0,
     "gate.min_f1_over_base": -1.0,
+    "gate.min_base_auc": 0.0,
+    "gate.min_f1_over_guess": -1.0,
+    "gate.min_f1_over_shortcut": -1.0,
     # a cascade in any case, also where a base this small would be released alone
     "thresholds.icd": {"p_base": [20, 30, 40], "max_f1_loss": 0.03, "views_trigger": None},
     "base.icd.training.num_train_epochs": 1,

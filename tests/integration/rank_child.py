@@ -15,8 +15,9 @@ import torch
 
 from coefvq.config import Lora, MLLMParams, Training
 from coefvq.models.assembly import freeze_module
-from coefvq.models.classifier import Classifier, build, mllm_config
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import Example, VideoDataset
+from coefvq.models.model_config import mllm_config
 from coefvq.models.text import train_text_encoder
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import FitData, FitPlan, fit, seed_everything

@@ -14,7 +14,8 @@ import yaml
 
 from coefvq.errors import ConfigError
 from flows.demo import DemoRequest, run_demo
-from tasks.versioning import SnapshotRequest, take
+from tasks.snapshot_run import SnapshotRequest
+from tasks.versioning import take
 from tasks.workspace import change_params, commit, create, git
 from tests.integration.conftest import SETTINGS, VIDEOS
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tasks.workspace import checkout_for_run, commit, git
+from tasks.run_clone import checkout_for_run
+from tasks.workspace import commit, git
 
 
 def test_a_copied_workspace_makes_its_clones_anew(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ from coefvq.config import read_mapping
 from coefvq.data.manifest import read_table
 from coefvq.simulation.synthetic.generate import generate
 from tasks import workspace
-from tasks.workspace import change_params, checkout_for_run, dvc, git
+from tasks.run_clone import checkout_for_run
+from tasks.workspace import change_params, dvc, git
+from tests.integration.conftest import Workspace
 
 ISSUES = {"icd": 0.4, "ucc": 0.4}
 
 
 def repro(root: Path, stage: str) -> subprocess.CompletedProcess[str]:
     """As a person types it."""
-    command = [sys.executable, "-m", "dvc", "repro", stage]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return Workspace(root).dvc("repro", stage, check=False)
 
 
 def test_git_ignores_what_dvc_keeps_and_nothing_else(tmp_path: Path) -> None:
@@ -84,17 +85,15 @@ def test_a_failed_and_mended_stage_leaves_the_nightly_run_intact(
 
 
 @pytest.mark.long  # trains two tiny pairs
+@pytest.mark.timeout(1800)  # beside other work
 def test_from_an_export_to_registered_pairs(tmp_path: Path, repository: Path) -> None:
-    def run(*command: str, cwd: Path = tmp_path) -> str:
-        done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    run(str(repository / "examples" / "own_data" / "export.py"), "export", "--videos", "160")
+    shell = Workspace(tmp_path)
+    shell.run(sys.executable, str(repository / "examples" / "own_data" / "export.py"), "export", "--videos", "160")
     issues = ("--issue", "violence=is_violent:t", "--issue", "reposts=is_repost")
-    run("-m", "coefvq", "init", "ws", "--data", "export/clips.csv", *issues, "--recipe", "tiny")
+    shell.coefvq("init", "ws", "--data", "export/clips.csv", *issues, "--recipe", "tiny")
     root = tmp_path / "ws"
-    run("-m", "dvc", "repro", cwd=root)
+    made = Workspace(root)
+    made.dvc("repro")
     rows = read_table(root / "data" / "manifest.parquet")
     assert rows["title"].ne("").any()
     assert rows["views"].notna().any()
@@ -102,6 +101,5 @@ def test_from_an_export_to_registered_pairs(tmp_path: Path, repository: Path) ->
     assert rows["decode_ok"].all()
     for issue in ("violence", "reposts"):
         # the gate's verdict on random miniatures is not what is asked here
-        command = [sys.executable, "-m", "coefvq", "register", "--issue", issue, "--keep-refused", "--json"]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = made.coefvq("register", "--issue", issue, "--keep-refused", "--json", check=False)
         assert json.loads(done.stdout)["pair"] is not None, done.stderr

@@ -106,7 +106,7 @@ def test_a_changed_param_really_reruns(workspace: Workspace) -> None:
     report = json.loads((workspace.root / "reports/icd/thresholds.json").read_text())
     assert {entry["p_base"] for entry in report["policies"]} >= {15.0, 25.0}
     diff = json.loads(workspace.dvc("metrics", "diff", "--json").stdout)
-    assert "base.r_at_p50" in diff["reports/icd/metrics.json"]
+    assert "icd.base.r_at_p50" in diff["reports/icd/metrics.json"]
 
 
 def test_metrics_and_plots_work_offline(workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ import pytest
 from coefvq.config import load_params
 from coefvq.files import sha256_tree
 from coefvq.inference import MultiIssueScorer
-from coefvq.models.classifier import read_config
+from coefvq.models.model_config import read_config
 from coefvq.records import VideoInput
 from coefvq.registry import pairs, release, tracking
 from coefvq.registry.bundle import read_candidate

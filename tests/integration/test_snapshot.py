@@ -27,7 +27,8 @@ from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import CoefVQError, ConfigError, DataError, MediaError
 from tasks import isolation, versioning
 from tasks.isolation import RemoteError
-from tasks.versioning import Snapshot, SnapshotRequest, take
+from tasks.snapshot_run import SnapshotRequest
+from tasks.versioning import Snapshot, take
 from tasks.workspace import change_params, commit, create, dvc, git
 
 

@@ -18,10 +18,12 @@ from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
 from coefvq.inference import load_for_scoring
 from coefvq.models import pretrained
-from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config, text_encoder
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import Example
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.shared import TowerPool
+from coefvq.models.vocabulary import text_encoder
 from coefvq.models.weights import fetch as weights
 from coefvq.models.weights.sources import EFFICIENTNET_LITE2, SMOLLM2_135M, SOURCES, Source, Wheel
 from tests.settings import training_settings

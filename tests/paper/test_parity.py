@@ -168,7 +168,8 @@ RANKS = (0, 2, 8, 32, 128, 512)  # the rows of Table 4 and two between them
 
 def test_trained_models_of_every_rank_answer_the_same_in_a_fresh_process(tmp_path: Path) -> None:
     from coefvq.config import MLLMParams
-    from coefvq.models.classifier import build, mllm_config
+    from coefvq.models.classifier import build
+    from coefvq.models.model_config import mllm_config
     from coefvq.models.text import train_text_encoder
 
     training = training_settings()

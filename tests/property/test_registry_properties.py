@@ -65,9 +65,9 @@ def _candidate(policy: dict[str, Any], f1: float, qps_ratio: float, reached: flo
         data=DataRef(manifest_sha256="a" * 64, splits_sha256="b" * 64, version=None),
         params={},
         metrics={
-            "base": {"f1": 0.0},
+            "base": {"f1": 0.0, "roc_auc": 0.6, "n": 100},
             "mllm": {"average_precision": reached, "prevalence": prevalence, "n": 10, "f1": 0.0},
-            "cascade": {"f1": f1, "qps_ratio": qps_ratio},
+            "cascade": {"f1": f1, "qps_ratio": qps_ratio, "prevalence": prevalence},
             "stability": {"n": 100, "flip_rate": 0.0},
         },
     )
@@ -91,7 +91,8 @@ def test_a_better_candidate_never_fails_where_a_worse_one_passes(
 @untimed
 @given(SHARE, st.floats(0.0, 0.5))
 def test_a_drop_of_exactly_the_limit_passes(f1: float, limit: float) -> None:
-    params = Gate(min_average_precision_gain=-1.0, max_qps_ratio=100.0, max_f1_drop=limit, max_flip_rate=0.02)
+    others = {"min_average_precision_gain": -1.0, "max_qps_ratio": 100.0, "max_flip_rate": 0.02}
+    params = Gate(**others, min_f1_over_guess=-1.0, max_f1_drop=limit)
     champion, candidate = _candidate({}, f1 + limit, 0.0, 1.0, 0.0), _candidate({}, f1, 0.0, 1.0, 0.0)
     assert check(candidate, champion, params).passed
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coefvq.records import ScoredVideo
 from coefvq.vmp.index import open_index
 from coefvq.vmp.records import Candidate, Decision, Event, SinkRow
-from coefvq.vmp.rows import to_row
+from coefvq.vmp.rows import How, to_row
 from coefvq.vmp.rules import FIELDS, Rules, decide, parse_rules
 from tests.vmp_world import NOW
 
@@ -30,11 +30,11 @@ def sink_rows(draw: st.DrawFn) -> SinkRow:
     kind = (source_version * 7 + ord(video_id)) % 4
     if kind == 0:
         event = Event(video_id, "delete", source_version=source_version, offset=1)
-        return to_row(Candidate(event), Decision("removed", "deleted"), epoch, NOW)
+        return to_row(Candidate(event), Decision("removed", "deleted"), How(epoch, NOW, NOW))
     event = Event(video_id, title=f"{source_version}", source_version=source_version, offset=1, views=views)
     score = ScoredVideo(video_id, "icd", 0.5, None, kind == 1, "base", f"{epoch}-aa", degraded=rank == 1)
     candidate = Candidate(event, (score,), "undecodable" if rank == 0 else None)
-    return to_row(candidate, Decision(OUTCOMES[kind - 1], f"rule {kind}"), epoch, NOW)
+    return to_row(candidate, Decision(OUTCOMES[kind - 1], f"rule {kind}"), How(epoch, NOW, NOW))
 
 
 def entries_after(rows: Sequence[SinkRow], batch: int) -> list[tuple[Any, ...]]:
@@ -97,7 +97,7 @@ def test_nothing_below_the_newest_version_seen_is_written(data: st.DataObject, r
 def test_a_tombstone_is_not_raised_by_older_versions(rows: list[SinkRow], how: str) -> None:
     event = Event("a", "delete" if how == "delete" else "upsert", source_version=5, offset=1)
     scores = () if how == "delete" else (ScoredVideo("a", "icd", 0.9, None, True, "base", "1-aa"),)
-    tombstone = to_row(Candidate(event, scores), Decision("removed", "gone"), 1, NOW)
+    tombstone = to_row(Candidate(event, scores), Decision("removed", "gone"), How(1, NOW, NOW))
     after = {row[0]: row for row in entries_after([tombstone, *rows, tombstone], 2)}
     assert after["a"][1] == ("deleted" if how == "delete" else "removed")
     assert after["a"][2:4] == ("gone", 5)

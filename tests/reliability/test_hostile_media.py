@@ -18,7 +18,8 @@ from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.data.media.probe import probe_all
 from coefvq.files import sha256_file
 from coefvq.inference import MultiIssueScorer, PairScorer
-from coefvq.models.classifier import base_config, build
+from coefvq.models.classifier import build
+from coefvq.models.model_config import base_config
 from coefvq.records import VideoInput
 from coefvq.vmp.records import Event
 from coefvq.vmp.retriever import retrieve

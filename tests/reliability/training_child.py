@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
-from coefvq.models.classifier import build, mllm_config
+from coefvq.models.classifier import build
 from coefvq.models.dataset import VideoDataset
+from coefvq.models.model_config import mllm_config
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training import checkpoints

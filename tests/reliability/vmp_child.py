@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ def main(state: Path, order: str, once: bool) -> None:
         open_index(state / "index.sqlite") as index,
     ):
         if order == "one transaction":
+            assert isinstance(index.database.connection, sqlite3.Connection)
             index.database.connection.set_trace_callback(trace)
         sink = index if order == "one transaction" else TwoTransactions(index, order == "offset first")
 

@@ -26,7 +26,7 @@ from coefvq.vmp.records import BatchReport, Event, SinkRow
 from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.state import open_state
 from tests.reliability.vmp_child import step
-from tests.vmp_world import NOW, deployment
+from tests.vmp_world import NOW, FixedDeployment, deployment
 
 #: decisions, and up to which share of the log each deployment reads
 RELEASES = (
@@ -96,7 +96,7 @@ def live(state: Path, order: str = "one transaction", releases: int = len(RELEAS
         if Campaigns(index.database).last() is None:
             Campaigns(index.database).start(NOW)
         store: Any = index if order == "one transaction" else CursorFirst(index)
-        reviser = Reviser(log, store, lambda: NOW, lambda: 0.0)
+        reviser = Reviser(log, store, lambda: NOW)
         while reviser.urgent(used, BATCH_SIZE) + reviser.spare(used, BATCH_SIZE):
             pass
 
@@ -109,7 +109,7 @@ def made(release: Order, epoch: int) -> Deployment:
 
 def read(source: UpTo, used: Deployment, index: IndexStore) -> None:
     """Work through the events of one release."""
-    loop.run(source, loop.FixedDeployment(used), index, stop=threading.Event(), on_batch=lambda report: None,
+    loop.run(source, FixedDeployment(used), index, stop=threading.Event(), on_batch=lambda report: None,
              batch_size=BATCH_SIZE, once=True, clock=lambda: NOW)  # fmt: skip
 
 

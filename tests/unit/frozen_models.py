@@ -12,9 +12,10 @@ from coefvq.config import AttentionLayers, BaseModelParams, Lora, MediaSpec, MLL
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.models.assembly import NetworkBuilder, TokenIds, freeze_module
-from coefvq.models.classifier import Classifier, base_config, build, mllm_config
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
 from coefvq.models.text import TextEncoder, train_text_encoder

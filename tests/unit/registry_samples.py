@@ -10,9 +10,9 @@ BASE = ModelRef(model_id="m-1", run_id="r-1", sha256="1" * 64)
 MLLM = ModelRef(model_id="m-2", run_id="r-2", sha256="2" * 64)
 DATA = DataRef(manifest_sha256="a" * 64, splits_sha256="b" * 64, version="v1")
 METRICS: dict[str, Any] = {
-    "base": {"f1": 0.4},
+    "base": {"f1": 0.4, "roc_auc": 0.8, "n": 200},
     "mllm": {"average_precision": 0.7, "prevalence": 0.1, "n": 200, "f1": 0.61},
-    "cascade": {"f1": 0.6, "qps_ratio": 20.0},
+    "cascade": {"f1": 0.6, "qps_ratio": 20.0, "prevalence": 0.1},
     "stability": {"n": 100, "flip_rate": 0.0},
     "bayes": None,
 }

@@ -71,7 +71,7 @@ def test_declared_sections_exist_in_the_config() -> None:
         # what the recipe says for all issues, params.yaml may change for one
         both = {section.partition(".")[0] for section in stage.sections} & set(Recipe.model_fields)
         assert both == set(stage.recipe) - {"models"}
-    assert declared | FREE | {"gate"} == known
+    assert declared | FREE | {"gate", "label_names"} == known
 
 
 def test_no_output_is_written_by_two_stages(pipeline: dict[str, Any]) -> None:
@@ -146,7 +146,12 @@ def test_a_stranger_s_clip_is_opened_in_limited_workers_only(repository: Path) -
                     if isinstance(call, ast.Call) and name in decoders:
                         assert len(call.args) == decoders[name], f"{path.name}: {node.name} gives no limits to {name}"
                         calls.add(f"{path.name}: {node.name}")
-    assert calls == {"clips.py: _decoded", "footage.py: _prepared", "probe.py: _decoded", "thumbnails.py: _thumbnail"}
+    assert calls == {
+        "clips.py: _decoded",
+        "footage.py: _prepared",
+        "probe_worker.py: _decoded",
+        "thumbnails.py: _thumbnail",
+    }
     assert defaults == []
 
 

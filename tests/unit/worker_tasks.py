@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from coefvq.compute.engines import limited_map
-from coefvq.compute.workers import spawn_pool
+from coefvq.compute.pools import spawn_pool
 from coefvq.config import MediaLimits
 
 LIMITS = MediaLimits(

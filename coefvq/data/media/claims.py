@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from filelock import FileLock, Timeout
 
 from coefvq.compute.workers import LimitedPool
-from coefvq.data.media.clips import REMEDY, ClipStore
+from coefvq.data.media.clip_entry import REMEDY
+from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
 from coefvq.files import private_folder, sha256_json, storage_errors
 from coefvq.records import VideoInput

@@ -10,7 +10,6 @@ empty or of another shape is deleted and made again.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
@@ -24,22 +23,21 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from coefvq.compute.engines import limited_map
-from coefvq.compute.workers import LimitedPool, shared_pool
+from coefvq.compute.pools import shared_pool
+from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits, MediaSpec
 from coefvq.data import remote
-from coefvq.data.media.decode import SAMPLE_RATE, Clip, decode_clip
+from coefvq.data.media.clip_entry import is_entry, read_entry, write_entry
+from coefvq.data.media.decode import Clip, decode_clip
 from coefvq.errors import MediaError
-from coefvq.files import atomic_path, private_folder, sha256_file, sha256_json, storage_errors
+from coefvq.files import sha256_file, sha256_json, storage_errors
 from coefvq.records import VideoInput
 from coefvq.redaction import redact
 
 #: raise it when decoding gives other values
 FORMAT_VERSION = 2
 _SHA256 = re.compile("[0-9a-f]{64}")
-#: what to do where the store cannot be written
-REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
 _STORY = 10_000  # characters of a message, at most
-_HEADER = 4096  # bytes that the header of an entry may take, at most
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ class ClipStore:
         if sha256 is None or _SHA256.fullmatch(sha256) is None:
             return None
         path = self.path(sha256)
-        if (clip := _read(path, self.spec)) is None:
+        if (clip := read_entry(path, self.spec)) is None:
             # no folder to hold it: the worker will say so when it writes
             with storage_errors(path, "delete it"), suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
@@ -217,7 +215,7 @@ def _fill(store: ClipStore, video: VideoInput) -> _Filled:
         source, digest = store._source(video)
         path = store.path(digest)
         if not is_entry(path, spec):
-            _write(path, _decoded(source, spec, store.limits), store.root)
+            write_entry(path, _decoded(source, spec, store.limits), store.root)
     except MediaError as error:
         return _Filled("", error.reason, str(error)[:_STORY])
     return _Filled(digest)
@@ -236,52 +234,3 @@ def _decoded(path: Path, spec: MediaSpec, limits: MediaLimits) -> Clip:
 def _stopped(video: VideoInput, reason: str) -> _Filled:
     problem = f"decoding was stopped ({reason}); raise the limit it met or delete the row"
     return _Filled("", reason, f"{_name(video)}: {problem}")
-
-
-def _write(path: Path, clip: Clip, root: Path) -> None:
-    from safetensors.numpy import save
-
-    with storage_errors(path.parent, REMEDY):
-        private_folder(root / "clips")
-        if path.exists() and not path.is_file():  # a pipe or device: whoever put it there, it holds no clip
-            path.unlink()
-        # durable: without it a power cut leaves names with no bytes; 0.3 to 2 ms beside a decoding of 10 to 100
-        with atomic_path(path, durable=True, private=True) as temporary:
-            temporary.write_bytes(save({"frames": clip.frames, "waveform": clip.waveform}))
-
-
-def is_entry(path: Path, spec: MediaSpec) -> bool:
-    """Whether a file is a whole entry of these settings: its header fits its size, types and shapes are right."""
-    from safetensors import SafetensorError, safe_open
-
-    frames = [spec.frames, 3, spec.frame_size, spec.frame_size]
-    samples = round(spec.audio_seconds * SAMPLE_RATE)
-    try:
-        # first, as a worker wrote it that a clip may have taken over: nothing huge is mapped or copied
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):  # opening a pipe may wait for ever
-            return False
-        if facts.st_size > math.prod(frames) + 2 * samples + _HEADER:
-            return False
-        with safe_open(path, framework="np") as entry:
-            if set(entry.keys()) != {"frames", "waveform"}:
-                return False
-            picture, sound = entry.get_slice("frames"), entry.get_slice("waveform")
-            [heard] = sound.get_shape()
-            kinds = (picture.get_dtype(), sound.get_dtype())
-            return kinds == ("U8", "I16") and picture.get_shape() == frames and heard <= samples
-    except (SafetensorError, OSError, ValueError):
-        return False
-
-
-def _read(path: Path, spec: MediaSpec) -> Clip | None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not is_entry(path, spec):
-        return None
-    try:
-        arrays = load_file(path)
-    except (SafetensorError, OSError):
-        return None
-    return Clip(frames=arrays["frames"], waveform=arrays["waveform"])

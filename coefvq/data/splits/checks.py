@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coefvq.config import Split
+from coefvq.config import Split, Thresholds
 from coefvq.data.splits.groups import LOOK_ALIKE, components, tying_columns, with_look_alikes
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS, SPLITS, UNLABELLED, label_column
@@ -89,6 +89,19 @@ def few_positives(account: Mapping[str, Any]) -> list[str]:
                 counts.setdefault(issue, []).append(f"{name} {facts['positives']}")
     remedy = "intervals will be wide; label more before you rely on a figure"
     return [f"splits: few positives of {issue} ({', '.join(found)}): {remedy}" for issue, found in counts.items()]
+
+
+def few_calls(account: Mapping[str, Any], thresholds: Mapping[str, Thresholds]) -> list[str]:
+    """A line per issue whose share of positives is larger than its share of MLLM calls, from ``summarize``."""
+    found = []
+    for issue, facts in account["splits"]["train"]["issues"].items():
+        calls, share = thresholds[issue].max_qps_ratio, facts["prevalence"]
+        if calls is not None and share is not None and 100.0 * share > calls:
+            found.append(
+                f"thresholds.{issue}.max_qps_ratio = {calls:g}: {100 * share:.1f} % of the videos are positive, so the "
+                "MLLM cannot see them all; allow about twice that share, or label videos as they arrive"
+            )
+    return found
 
 
 def _near_duplicates(rows: pd.DataFrame, params: Split) -> dict[str, int]:

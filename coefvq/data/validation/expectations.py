@@ -26,16 +26,13 @@ from coefvq.data.validation.manifest_rules import (
     drift_rules,
     drift_table,
     manifest_rules,
-    prevalence_rules,
-    prevalence_table,
-    split_rules,
-    split_table,
     type_rules,
     type_table,
 )
 from coefvq.data.validation.presence import files_exist
 from coefvq.data.validation.profile import Profile, psi
 from coefvq.data.validation.report import MAX_IDS, Check, ValidationResult
+from coefvq.data.validation.split_rules import prevalence_rules, prevalence_table, split_rules, split_table
 
 
 def validate_manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from coefvq.flat import flat_metrics, flat_params
 from coefvq.registry.bundle import Candidate, DataRef, PartKind, score_columns
 from coefvq.registry.tracking.environment import environment_tags
 from coefvq.registry.tracking.logged_models import log_pyfunc
+from coefvq.registry.tracking.run_names import run_name
 from coefvq.registry.tracking.session import client, experiment, experiment_id, store_errors
 
 _MODEL_SUFFIXES = (".json", ".safetensors")
+_DATA = "data"  # tag with the start of the hash of manifest and splits
 _BATCH = 100  # MLflow's limit of parameters per request
 
 
@@ -90,12 +93,24 @@ def training_run(
     """
     import mlflow
 
-    with store_errors(), _start_run(name, {"issue": issue, "kind": kind}) as run:
+    flat, data = flat_params(params), _digest(dataset)[:8]
+    with store_errors():
+        # DVC names the experiment that `dvc exp run` runs
+        shown = run_name(name, os.environ.get("DVC_EXP_NAME"), _last_settings(issue, kind), {**flat, _DATA: data})
+    with store_errors(), _start_run(shown, {"issue": issue, "kind": kind, _DATA: data}) as run:
         handle = TrainingRun(run.info.run_id, dataset)
-        log_params(handle.run_id, flat_params(params))
+        log_params(handle.run_id, flat)
         mlflow.set_tags(environment_tags(Path.cwd()))
         mlflow.log_input(_dataset(dataset), context="training")
         yield handle
+
+
+def _last_settings(issue: str, kind: PartKind) -> dict[str, str] | None:
+    """Parameters and data of the newest finished training of the same model; None where there is none."""
+    query = f"tags.issue = '{issue}' and tags.kind = '{kind}' and attributes.status = 'FINISHED'"
+    newest = ["attributes.start_time DESC"]
+    found = client().search_runs([experiment_id(experiment())], query, max_results=1, order_by=newest)
+    return {**found[0].data.params, _DATA: found[0].data.tags.get(_DATA, "")} if found else None
 
 
 def _start_run(name: str, tags: Mapping[str, str]) -> Any:

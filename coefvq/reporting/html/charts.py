@@ -44,9 +44,11 @@ class Curve:
     dashed: bool = False
 
 
-def precision_recall(curves: Sequence[Curve], targets: Sequence[float], point: tuple[float, float] | None) -> Picture:
+def precision_recall(
+    curves: Sequence[Curve], targets: Sequence[float], point: tuple[float, float] | None, positive: str
+) -> Picture:
     """Curves on test with the precisions asked for, and where the chosen policy decides (recall, precision in %)."""
-    x = Axis("recall: share of violations found, %", 0.0, 100.0, _PERCENT)
+    x = Axis(f"recall: share of {positive} videos found, %", 0.0, 100.0, _PERCENT)
     y = Axis("precision: share of flags that are right, %", 0.0, 100.0, _PERCENT)
     lines = []
     for item in curves:

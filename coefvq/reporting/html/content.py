@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coefvq.config import LabelNames
 from coefvq.reporting.html import figures, tables
 from coefvq.reporting.html.charts import Picture
 from coefvq.reporting.html.decisions import (
@@ -44,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Bar:
-    """What becomes of the violations; ``parts`` are CSS class, share of all violations, count per 1,000 videos."""
+    """What becomes of the positives; ``parts`` are CSS class, share of all positives, count per 1,000 videos."""
 
     name: str
     text: str
@@ -56,6 +57,7 @@ class Content:
     """Everything the template places."""
 
     issue: str
+    positive: str
     name: str
     made_at: str
     verdict: Verdict
@@ -101,7 +103,7 @@ def content(given: ReportInputs) -> Content:
     served = _served_decisions(given, videos)
     against = None if served is None else change(now, served, videos)
     old = served or base
-    psi = figures.psi(given.scores)
+    shifts = figures.shifts(given.scores)
     gained, lost = differing(now, old, videos, EXAMPLES)
     compared = change(now, old, videos)
     counted = {key: per_1000(item, videos) for key, item in deciders.items()}
@@ -112,21 +114,22 @@ def content(given: ReportInputs) -> Content:
     synthetic = bool(given.scores["posterior"].notna().all())
     return Content(
         issue=given.issue,
+        positive=given.words.positive,
         name=given.bundle_version or (str(given.candidate["content_hash"])[:12] if given.candidate else "candidate"),
         made_at=given.made_at,
         verdict=verdict(given.gate, against, given.is_served, served_name),
-        sentences=sentences(counted["cascade"], counted["mllm"], chosen, traffic),
+        sentences=sentences(counted["cascade"].whole(), counted["mllm"].whole(), chosen, traffic, given.words.positive),
         cautions=cautions(
-            given.thresholds, counted["cascade"], change(now, base, videos), psi, given.stability, synthetic
+            given.thresholds, counted["cascade"], change(now, base, videos), shifts, given.stability, synthetic
         ),
         per_1000=tables.per_1000_table(rows),
-        audit=audit_plan(counted["cascade"]),
+        audit=audit_plan(counted["cascade"], given.words.positive),
         gate=given.gate,
         against=against,
         against_name=served_name,
         champion=None if given.served is None else tables.champion_table(given),
         recalls=tables.recall_table(given, videos),
-        size=f"Test split: {len(videos.label):,} videos, {int(videos.label.sum()):,} of them violations.",
+        size=f"Test split: {len(videos.label):,} videos, {int(videos.label.sum()):,} of them {given.words.positive}.",
         brackets=", with their 95 % intervals in small print" if len(videos.label) else "",
         bars=[_bar(row) for row in rows],
         precision_recall=figures.precision_recall(given, videos, counted["cascade"]),
@@ -136,7 +139,7 @@ def content(given: ReportInputs) -> Content:
         calibration=_calibration(given),
         slices=tables.slice_table(given, videos),
         histograms=figures.histograms(given.scores, policy),
-        drift=tables.drift_table(psi),
+        drift=tables.drift_table(shifts),
         compared=(now.name, old.name),
         gained=[_example(given, videos, i, now, old) for i in gained],
         lost=[_example(given, videos, i, now, old) for i in lost],
@@ -183,12 +186,12 @@ def _served_decisions(given: ReportInputs, videos: TestVideos) -> Decided | None
 
 
 def _bar(row: Per1000) -> Bar:
-    counts = {"found": row.right, "filtered": row.missed_filtered, "rejected": row.missed_rejected}
-    total = max(sum(counts.values()), 1e-300)
-    text = (
-        f"{row.name}: {row.right:.0f} found, {row.missed_filtered:.0f} filtered out, {row.missed_rejected:.0f} rejected"
-    )
-    return Bar(row.name, text, tuple((name, count / total, f"{count:.0f}") for name, count in counts.items()))
+    whole = row.whole()
+    shares = {"found": row.right, "filtered": row.missed_filtered, "rejected": row.missed_rejected}
+    counts = {"found": whole.right, "filtered": whole.missed_filtered, "rejected": whole.missed_rejected}
+    total = max(sum(shares.values()), 1e-300)
+    text = f"{row.name}: {whole.right} found, {whole.missed_filtered} filtered out, {whole.missed_rejected} rejected"
+    return Bar(row.name, text, tuple((name, share / total, f"{counts[name]}") for name, share in shares.items()))
 
 
 def _calibration(given: ReportInputs) -> str:
@@ -217,17 +220,17 @@ def _example(given: ReportInputs, videos: TestVideos, at: int, new: Decided, old
     return Example(
         video_id=video_id,
         title=title,
-        truth=_word(bool(videos.label[at] > 0.5)),
-        new=_word(bool(new.positive[at])),
-        old=_word(bool(old.positive[at])),
+        truth=_word(bool(videos.label[at] > 0.5), given.words),
+        new=_word(bool(new.positive[at]), given.words),
+        old=_word(bool(old.positive[at]), given.words),
         base=f"{videos.base[at]:.2f}",
         mllm=f"{videos.mllm[at]:.2f}" if new.asked[at] else f"{videos.mllm[at]:.2f} (not asked)",
         picture="" if picture is None else "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii"),
     )
 
 
-def _word(positive: bool) -> str:
-    return "violation" if positive else "fine"
+def _word(positive: bool, words: LabelNames) -> str:
+    return words.positive if positive else words.negative
 
 
 def _stability(stability: Json | None) -> str | None:

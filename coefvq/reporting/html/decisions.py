@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coefvq.cascade.curves import FloatArray, PRCurve, curve_at_threshold
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.evaluation.intervals import bootstrap_difference
 
 if TYPE_CHECKING:
@@ -84,6 +86,11 @@ class Per1000:
         """All that are flagged."""
         return self.right + self.wrong
 
+    def whole(self) -> Whole:
+        """As whole numbers."""
+        right, filtered, rejected = _rounded([self.right, self.missed_filtered, self.missed_rejected])
+        return Whole(round(self.calls), right, round(self.wrong), filtered, rejected)
+
     @property
     def precision(self) -> float | None:
         """Share of the flagged that are right; None where nothing is flagged."""
@@ -98,6 +105,35 @@ class Per1000:
     def f1(self) -> float:
         """Harmonic mean of both."""
         return 2 * self.right / (2 * self.right + self.wrong + self.missed)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Counts per 1,000 videos as they are shown: parts add up, and all deciders have the same positives."""
+
+    calls: int
+    right: int
+    wrong: int
+    missed_filtered: int
+    missed_rejected: int
+
+    @property
+    def flagged(self) -> int:
+        """All that are flagged."""
+        return self.right + self.wrong
+
+    @property
+    def missed(self) -> int:
+        """All positives that are not flagged."""
+        return self.missed_filtered + self.missed_rejected
+
+
+def _rounded(parts: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to the rounded sum; the largest remainders are rounded up (Hamilton's method)."""
+    floors = [math.floor(part) for part in parts]
+    left = round(sum(parts)) - sum(floors)
+    order = sorted(range(len(parts)), key=lambda at: floors[at] - parts[at])
+    return [floor + (at in order[:left]) for at, floor in enumerate(floors)]
 
 
 def cascade(name: str, policy: Mapping[str, Any], videos: TestVideos) -> Decided:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from coefvq.reporting.plots import frontier_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+#: common reading of the population stability index
+LOOK_PSI, SHIFTED_PSI = 0.1, 0.25
 _SPLIT_NAMES = {"val": "validation", "test": "test", "traffic": "traffic"}
 
 
@@ -34,7 +37,7 @@ def precision_recall(given: ReportInputs, videos: TestVideos, now: Per1000) -> P
         )
     ]
     point = None if now.precision is None else (100 * now.recall, 100 * now.precision)
-    return charts.precision_recall(curves, given.evaluation["precision_targets"], point)
+    return charts.precision_recall(curves, given.evaluation["precision_targets"], point, given.words.positive)
 
 
 def frontier(given: ReportInputs, chosen: Json) -> Picture:
@@ -79,13 +82,35 @@ def _values(scores: pd.DataFrame, split: str, column: str) -> Any:
     return values[np.isfinite(values)]
 
 
-def psi(scores: pd.DataFrame) -> dict[str, float]:
-    """PSI of "<model> <split>" against validation."""
-    found = {}
+#: with fewer videos on a side, two samples of one population differ by as much as a shift
+FEW_VIDEOS = 100
+
+
+@dataclass(frozen=True)
+class Shift:
+    """PSI of a model's scores of a split against validation; ``videos`` counts the smaller of both."""
+
+    model: str
+    split: str
+    psi: float
+    videos: int
+
+    @property
+    def reading(self) -> str:
+        """``stable``, ``look`` or ``shifted``, or that there are too few videos to say."""
+        if self.videos < FEW_VIDEOS:
+            return f"too few ({self.videos})"
+        return "stable" if self.psi < LOOK_PSI else "look" if self.psi < SHIFTED_PSI else "shifted"
+
+
+def shifts(scores: pd.DataFrame) -> list[Shift]:
+    """Both models' scores of test and traffic against those of validation."""
+    found = []
     for model, column in (("base", "base"), ("MLLM", "mllm")):
         reference = _values(scores, "val", column)
         for split in ("test", "traffic"):
             current = _values(scores, split, column)
             if len(current) and len(reference):
-                found[f"{model} {split}"] = values_psi(reference, current)
+                fewer = min(len(current), len(reference))
+                found.append(Shift(model, split, values_psi(reference, current), fewer))
     return found

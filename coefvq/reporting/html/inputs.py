@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from coefvq.config import LabelNames
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -28,7 +30,7 @@ class ReportInputs:
     ``scores`` has ``records.SCORE_COLUMNS``; ``manifest`` is looked at for titles only; ``gate`` holds the
     checks as dicts (name, passed, explanation), None where no gate was asked. ``served`` is None where
     nothing is served yet, or where the pair served is the very one reported on (``is_served``).
-    ``thumbnails`` maps video ids to JPEG bytes.
+    ``thumbnails`` maps video ids to JPEG bytes. ``words`` name the two answers.
     """
 
     issue: str
@@ -46,3 +48,4 @@ class ReportInputs:
     calibration: Json | None = None
     splits: Json | None = None
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    words: LabelNames = field(default_factory=LabelNames)

@@ -15,6 +15,7 @@ from coefvq.evaluation.intervals import Interval
 from coefvq.evaluation.slices import DERIVED, slice_columns, slice_rows, with_intervals
 from coefvq.evaluation.table import DASH, footnotes, policy_name, result_rows
 from coefvq.reporting.html.decisions import Per1000, TestVideos
+from coefvq.reporting.html.figures import FEW_VIDEOS, LOOK_PSI, SHIFTED_PSI, Shift
 from coefvq.reporting.html.inputs import ReportInputs
 
 #: beyond this many test videos an interval is narrow, and redrawing all of them takes minutes
@@ -48,15 +49,16 @@ def per_1000_table(rows: Sequence[Per1000]) -> Table:
         tuple(
             (
                 row.name,
-                f"{row.calls:,.0f}",
-                f"{row.right:.0f}",
-                f"{row.wrong:.0f}",
-                f"{row.missed:.0f}",
+                f"{whole.calls:,}",
+                f"{whole.right}",
+                f"{whole.wrong}",
+                f"{whole.missed}",
                 percent(row.precision),
                 percent(row.recall),
                 percent(row.f1),
             )
             for row in rows
+            for whole in (row.whole(),)
         ),
         strong=0,
     )
@@ -136,7 +138,7 @@ def slice_table(given: ReportInputs, videos: TestVideos) -> Table | None:
     """The pair on parts of test at its frozen thresholds; None without a manifest or with one part only."""
     detail = given.thresholds.get("detail")
     if detail is not None:
-        return _slices([{**row, "pair": row["cascade"]} for row in detail["slices"]])
+        return _slices([{**row, "pair": row["cascade"]} for row in detail["slices"]], given.words.positive)
     if given.manifest is None or len(videos.label) > _MANY:
         return None
     known = given.manifest.set_index(given.manifest["video_id"].astype(str))
@@ -156,17 +158,17 @@ def slice_table(given: ReportInputs, videos: TestVideos) -> Table | None:
         groups=videos.group,
         replicates=_SLICE_REPLICATES,
     )
-    return _slices(rows)
+    return _slices(rows, given.words.positive)
 
 
-def _slices(rows: list[dict[str, Any]]) -> Table:
+def _slices(rows: list[dict[str, Any]], positive: str) -> Table:
     """Rows by slicing, then in the order of their bands; a slicing with one part only says nothing."""
     columns = list(dict.fromkeys(row["column"] for row in rows))
     many = {column for column in columns if sum(row["column"] == column for row in rows) > 1}
     kept = [row for row in rows if row["column"] in many]
     kept.sort(key=lambda row: (columns.index(row["column"]), _lower_end(row["value"])))
     notes = () if kept else ("All test videos are alike in what is sliced by.",)
-    header = ("slice", "videos", "violations", "F1", "precision", "recall")
+    header = ("slice", "videos", positive, "F1", "precision", "recall")
     return Table(header, tuple(_slice_cells(row) for row in kept), notes=notes)
 
 
@@ -188,13 +190,12 @@ def _slice_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (name, f"{row['n']:,}", f"{row['positives']:,.0f}", *cells)
 
 
-def drift_table(psi: dict[str, float]) -> Table:
-    rows = []
-    for key, value in psi.items():
-        model, split = key.split(" ")
-        reading = "stable" if value < 0.1 else "look" if value < 0.25 else "shifted"
-        rows.append((f"{model}, {split} against validation", f"{value:.3f}", reading))
-    notes = ("PSI: population stability index, corrected for sample size; below 0.1 stable, above 0.25 shifted.",)
+def drift_table(shifts: Sequence[Shift]) -> Table:
+    rows = [(f"{one.model}, {one.split} against validation", f"{one.psi:.3f}", one.reading) for one in shifts]
+    notes = (
+        f"PSI: population stability index, corrected for sample size; below {LOOK_PSI:g} stable, from "
+        f"{SHIFTED_PSI:g} shifted; with fewer than {FEW_VIDEOS} videos on a side it cannot tell.",
+    )
     return Table(("scores", "PSI", "reading"), tuple(rows), notes=notes)
 
 

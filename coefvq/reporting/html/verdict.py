@@ -8,7 +8,8 @@ from typing import Literal
 
 from coefvq.cascade.audit_sample import planned
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.reporting.html.decisions import Change, Per1000
+from coefvq.reporting.html.decisions import Change, Per1000, Whole
+from coefvq.reporting.html.figures import SHIFTED_PSI, Shift
 from coefvq.reporting.html.inputs import Json
 
 Tone = Literal["good", "caution", "bad", "plain"]
@@ -16,7 +17,6 @@ Tone = Literal["good", "caution", "bad", "plain"]
 FEW_POSITIVES = 100
 #: what the plan of an audit is told for
 AUDIT_RATE, AUDITED_VIDEOS = 0.02, 20_000
-SHIFTED_PSI = 0.25
 #: points of F1 between validation and test from which a reader should ask why
 F1_FALL = 5.0
 
@@ -56,23 +56,26 @@ def verdict(gate: Sequence[Json] | None, against: Change | None, is_served: bool
     return Verdict("caution", f"No clear difference from {served_name}.", f"{passed} {spread}: the interval holds 0.")
 
 
-def sentences(now: Per1000, everything: Per1000, chosen: Json, traffic: int) -> list[str]:
-    """What the pair does to 1,000 videos, in three sentences; ``chosen`` is its policy's entry of thresholds.json."""
+def sentences(now: Whole, everything: Whole, chosen: Json, traffic: int, positive: str) -> list[str]:
+    """What the pair does to 1,000 videos, in three sentences.
+
+    ``chosen`` is its policy's entry of thresholds.json, ``positive`` what people call a positive video.
+    """
     calls, interval, asked = chosen["qps_ratio"], chosen.get("qps_ratio_interval"), ""
     if calls is not None:
         spread = "" if interval is None else f" (95 % interval {interval['low']:.1f} to {interval['high']:.1f})"
         asked = f"Of {traffic:,} videos as they arrive, {calls:.1f} %{spread} reach the MLLM. "
     return [
-        f"{asked}Of 1,000 videos like those of the test set, {now.flagged:.0f} are flagged: "
-        f"{now.right:.0f} rightly, {now.wrong:.0f} wrongly.",
-        f"{now.missed:.0f} violations are missed: {now.missed_filtered:.0f} because the base model let them go, "
-        f"{now.missed_rejected:.0f} because the MLLM did.",
-        f"The MLLM on every video would flag {everything.right:.0f} rightly and {everything.wrong:.0f} wrongly, "
-        f"with {everything.calls:,.0f} calls instead of {now.calls:.0f}.",
+        f"{asked}Of 1,000 videos like those of the test set, {now.flagged} are flagged: "
+        f"{now.right} rightly, {now.wrong} wrongly.",
+        f"{now.missed} {positive} videos are missed: {now.missed_filtered} because the base model let them go, "
+        f"{now.missed_rejected} because the MLLM did.",
+        f"The MLLM on every video would flag {everything.right} rightly and {everything.wrong} wrongly, "
+        f"with {everything.calls:,} calls instead of {now.calls}.",
     ]
 
 
-def audit_plan(now: Per1000) -> str:
+def audit_plan(now: Per1000, positive: str) -> str:
     """What an audit stream of a usual size would tell, were the test figures true."""
     scale = AUDITED_VIDEOS / 1000.0
     # what the MLLM sees is labelled with the escalated videos: only the filtered-out ones are estimated
@@ -81,13 +84,14 @@ def audit_plan(now: Per1000) -> str:
     return (
         f"In production nobody labels what the base model lets go. Escalating {100 * AUDIT_RATE:g} % of it anyway "
         f"(vmp run --audit-rate {AUDIT_RATE:g}) adds {extra:.1f} % to the videos that reach the MLLM; after "
-        f"{AUDITED_VIDEOS:,} videos the share of violations that pass the base filter, {100 * passed.value:.0f} %, "
-        f"would be known to lie between {100 * passed.low:.0f} and {100 * passed.high:.0f} %."
+        f"{AUDITED_VIDEOS:,} videos the share of {positive} videos that pass the base filter, "
+        f"{100 * passed.value:.0f} %, would be known to lie between {100 * passed.low:.0f} and "
+        f"{100 * passed.high:.0f} %."
     )
 
 
 def cautions(
-    thresholds: Json, test: Per1000, over_base: Change, psi: dict[str, float], stability: Json | None, synthetic: bool
+    thresholds: Json, test: Per1000, over_base: Change, shifts: Sequence[Shift], stability: Json | None, synthetic: bool
 ) -> list[str]:
     """Reasons to be careful; empty when none applies."""
     found = []
@@ -116,10 +120,10 @@ def cautions(
     if fall > F1_FALL:
         found.append(f"F1 falls by {fall:.1f} points from validation, where thresholds were chosen, to test.")
     found += [
-        f"{model} scores of {split} differ from validation (PSI {value:.2f}, above {SHIFTED_PSI}): "
+        f"{one.model} scores of {one.split} differ from validation (PSI {one.psi:.2f}, from {SHIFTED_PSI} shifted): "
         "thresholds may not fit."
-        for (model, split), value in ((key.split(" "), value) for key, value in psi.items())
-        if value > SHIFTED_PSI
+        for one in shifts
+        if one.reading == "shifted"
     ]
     if stability is not None and not stability["passed"]:
         found.append(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.compute.engines import limited_map
-from coefvq.compute.workers import spawn_pool
+from coefvq.compute.pools import spawn_pool
 from coefvq.config import MediaLimits
 from coefvq.data.importers import import_table
 from coefvq.errors import DataError

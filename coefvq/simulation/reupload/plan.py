@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, ORDER, PRESENTATION, Edit, draw_edit
+from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit
+from coefvq.simulation.reupload.painting import ORDER
 from coefvq.simulation.reupload.titles import neutral_title, retitled
 
 if TYPE_CHECKING:

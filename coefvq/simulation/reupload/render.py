@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from coefvq.simulation.reupload.edits import Edit, Paint, painter
+from coefvq.simulation.reupload.edits import Edit
 from coefvq.simulation.reupload.encode import (
     AUDIO_BITS,
     CRF_PER_HALVING,
@@ -29,6 +29,7 @@ from coefvq.simulation.reupload.encode import (
     write_to_size,
 )
 from coefvq.simulation.reupload.footage import Footage
+from coefvq.simulation.reupload.painting import Paint, painter
 from coefvq.simulation.reupload.plan import ReuploadPlan, window
 from coefvq.simulation.synthetic.sound import music
 

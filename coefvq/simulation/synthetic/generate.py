@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from coefvq.compute.workers import spawn_pool
+from coefvq.compute.pools import spawn_pool
 from coefvq.data.descriptions import DESCRIPTIONS
 from coefvq.errors import DataError
 from coefvq.files import atomic_path, read_json, write_json, write_text

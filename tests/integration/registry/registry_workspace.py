@@ -38,9 +38,9 @@ class Workspace:
         refs = self.trained.get((issue, seed)) or train(self.root, seed, issue)
         metrics = {
             "n": 200,
-            "base": {"f1": 0.4},
+            "base": {"f1": 0.4, "roc_auc": 0.8, "n": 200},
             "mllm": {"average_precision": 0.7, "prevalence": 0.1, "n": 200, "f1": 0.6},
-            "cascade": {"f1": changes.pop("f1", 0.6), "qps_ratio": 20.0, "r_at_p90": None},
+            "cascade": {"f1": changes.pop("f1", 0.6), "prevalence": 0.1, "qps_ratio": 20.0, "r_at_p90": None},
             "stability": {"n": 100, "flip_rate": 0.0},
             "bayes": None,
         }

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from coefvq.errors import RegistryError
-from coefvq.registry import history, pairs, release, store, tracking
+from coefvq.registry import history, overview, pairs, release, store, tracking
 from tests.integration.registry.registry_workspace import Workspace, challenger, champion
 
 
@@ -47,7 +47,7 @@ def test_an_interrupted_approval_is_carried_out_by_the_next_action(
     crash()
     with pytest.raises(KilledError):
         release.approve("icd", "ana", "better")
-    assert release.status()[0].pending
+    assert overview.status()[0].pending
     assert release.rollback("icd", "bo", "not better").from_version == "2"
     assert champion() == "1"
     assert challenger() is None

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
-from coefvq.registry import pairs, release, tracking
+from coefvq.registry import overview, pair_files, pairs, release, tracking
 from tests.integration.registry.registry_workspace import GATE, PASSED, Workspace, challenger, train
 
 
@@ -89,21 +89,21 @@ def test_the_gate_compares_with_the_champion(unregistered: Workspace) -> None:
 
 def test_resolve_gives_verified_folders_and_the_policy(workspace: Workspace) -> None:
     with pytest.raises(RegistryError, match="no champion for icd; approve a challenger first: coefvq approve"):
-        pairs.resolve("icd")
+        pair_files.resolve("icd")
     with pytest.raises(RegistryError, match="no challenger for icd; register a candidate first"):
-        pairs.resolve("icd", "challenger")
+        pair_files.resolve("icd", "challenger")
     workspace.approve(1)
-    bundle = pairs.resolve("icd")
-    assert bundle.bundle_version == release.status()[0].champion.bundle_version
+    bundle = pair_files.resolve("icd")
+    assert bundle.bundle_version == overview.status()[0].champion.bundle_version
     assert bundle.policy == {"base_threshold": 0.3, "decision_threshold": 0.5}
     assert sha256_tree(bundle.base_dir) == bundle.candidate.base.sha256
-    assert pairs.resolve("icd", "1") == bundle
+    assert pair_files.resolve("icd", "1") == bundle
 
 
 @pytest.mark.parametrize("damage", ["changed", "added", "deleted"])
 def test_tampering_with_a_model_is_refused(fresh: Workspace, damage: str) -> None:
     fresh.approve(1)
-    folder = pairs.resolve("icd").mllm_dir
+    folder = pair_files.resolve("icd").mllm_dir
     if damage == "changed":
         save_file({"weight": np.zeros((2, 3), np.float32)}, folder / "model.safetensors")
     elif damage == "added":
@@ -111,7 +111,7 @@ def test_tampering_with_a_model_is_refused(fresh: Workspace, damage: str) -> Non
     else:
         shutil.rmtree(folder)
     with pytest.raises(RegistryError, match=r"icd mllm: .* registered was .* restore the store or roll back"):
-        pairs.resolve("icd")
+        pair_files.resolve("icd")
 
 
 def test_a_changed_policy_is_refused(fresh: Workspace) -> None:
@@ -121,7 +121,7 @@ def test_a_changed_policy_is_refused(fresh: Workspace) -> None:
     raw["policy"]["decision_threshold"] = 0.01
     path.write_text(json.dumps(raw))
     with pytest.raises(RegistryError, match="is not that of its parts"):
-        pairs.resolve("icd")
+        pair_files.resolve("icd")
 
 
 def test_another_pair_in_its_place_is_refused(fresh: Workspace) -> None:
@@ -130,10 +130,10 @@ def test_another_pair_in_its_place_is_refused(fresh: Workspace) -> None:
     consistent = fresh.candidate(1, policy={"base_threshold": 0.3, "decision_threshold": 0.01})
     path.write_text(json.dumps(consistent.to_json()))
     with pytest.raises(RegistryError, match=r"coefvq-icd-cascade version 1: its pair\.json is not the one registered"):
-        pairs.resolve("icd")
+        pair_files.resolve("icd")
 
 
 def test_a_pair_outlives_the_versions_of_its_models(workspace: Workspace) -> None:
     workspace.approve(1)
     tracking.client().delete_model_version("coefvq-icd-base", "1")
-    assert pairs.resolve("icd").version == "1"
+    assert pair_files.resolve("icd").version == "1"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import RegistryError
-from coefvq.registry import attachments, pairs, release, tracking
+from coefvq.registry import attachments, overview, pair_files, pairs, release, tracking
 from tests.integration.registry.registry_workspace import PASSED, Workspace, champion, train
 
 
@@ -31,9 +31,9 @@ def use_everything(workspace: Workspace) -> None:
     assert attachments.attached("icd", pair.version, "report.html", workspace.root / "fetched") is not None
     release.approve("icd", "ana", "better")
     for version in (pair.version, "1"):
-        bundle = pairs.resolve("icd", version)
+        bundle = pair_files.resolve("icd", version)
         assert bundle.base_dir.is_relative_to(workspace.root)
-    assert pairs.resolve("icd").version == pair.version
+    assert pair_files.resolve("icd").version == pair.version
 
 
 def test_a_copy_is_a_store_of_its_own(complete: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -47,8 +47,8 @@ def test_a_copy_is_a_store_of_its_own(complete: Workspace, tmp_path: Path, caplo
     use_everything(copy)
     assert contents(complete.root) == before
     shutil.rmtree(complete.root)
-    assert pairs.resolve("icd").version == champion()
-    assert pairs.resolve("icd", "1").base_dir.is_relative_to(copy.root)
+    assert pair_files.resolve("icd").version == champion()
+    assert pair_files.resolve("icd", "1").base_dir.is_relative_to(copy.root)
     caplog.clear()
     tracking.configure(copy.uri, "coefvq")  # once is enough
     assert caplog.messages == []
@@ -85,17 +85,17 @@ def test_a_move_that_is_cut_off_changes_nothing(complete: Workspace, monkeypatch
     with closing(sqlite3.connect(moved / "mlflow.db")) as connection:
         assert not connection.execute("SELECT 1 FROM runs WHERE artifact_uri LIKE '%/moved/%'").fetchone()
     tracking.configure(f"sqlite:///{moved / 'mlflow.db'}", "coefvq")
-    assert pairs.resolve("icd").base_dir.is_relative_to(moved)
+    assert pair_files.resolve("icd").base_dir.is_relative_to(moved)
 
 
 def test_status_says_when_the_champion_s_files_are_gone(complete: Workspace) -> None:
-    assert release.status()[0].missing is None
-    shutil.rmtree(pairs.resolve("icd").mllm_dir)
-    assert "icd version 1: its model m-" in str(release.status()[0].missing)
+    assert overview.status()[0].missing is None
+    shutil.rmtree(pair_files.resolve("icd").mllm_dir)
+    assert "icd version 1: its model m-" in str(overview.status()[0].missing)
     shutil.rmtree(complete.root / "mlartifacts")
-    assert "its files are gone" in str(release.status()[0].missing)
+    assert "its files are gone" in str(overview.status()[0].missing)
     with pytest.raises(RegistryError, match=r"its files are gone .* restore that folder from a backup"):
-        pairs.resolve("icd")
+        pair_files.resolve("icd")
     complete.register(2)
     with pytest.raises(RegistryError, match="files are gone"):
         release.approve("icd", "ana", "why")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coefvq.errors import RegistryError
-from coefvq.registry import pairs, release, tracking
+from coefvq.registry import overview, pairs, release, tracking
 from coefvq.registry.gates import GateCheck, GateReport
 from tests.integration.registry.registry_workspace import PASSED, Workspace, challenger, champion
 
@@ -107,9 +107,9 @@ def test_a_rollback_undoes_an_alias_moved_by_hand(workspace: Workspace) -> None:
     workspace.approve(1)
     workspace.register(2)
     pairs.set_alias("icd", "champion", "2")
-    assert release.status()[0].moved_by_hand
+    assert overview.status()[0].moved_by_hand
     assert release.rollback("icd", "bo", "nobody approved this").to_version == "1"
-    assert not release.status()[0].moved_by_hand
+    assert not overview.status()[0].moved_by_hand
 
 
 def test_a_failed_gate_takes_an_override(workspace: Workspace) -> None:
@@ -134,7 +134,7 @@ def test_a_pair_whose_model_is_gone_is_not_promoted(workspace: Workspace) -> Non
 def test_issues_are_released_apart(workspace: Workspace) -> None:
     workspace.approve(1, "icd")
     workspace.approve(2, "ucc")
-    assert [row.issue for row in release.status()] == ["icd", "ucc"]
+    assert [row.issue for row in overview.status()] == ["icd", "ucc"]
     assert [(item.sequence, item.issue) for item in release.history()] == [(1, "icd"), (2, "ucc")]
     with pytest.raises(RegistryError, match="ucc: nothing to roll back to"):
         release.rollback("ucc", "bo", "why")

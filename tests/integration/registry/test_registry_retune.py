@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from coefvq.cli import registry, retune
 from coefvq.errors import CoefVQError
-from coefvq.registry import attachments, pairs, release
+from coefvq.registry import attachments, pair_files, pairs, release
 from coefvq.retuning import rescoring
 from coefvq.vmp.records import Event, SinkRow
 from coefvq.vmp.state import open_state
@@ -81,7 +81,7 @@ ARGUMENTS = ("retune", "icd", "--labels", "labels.csv", "--scores", "traffic.csv
 
 
 def test_from_a_shift_to_another_served_policy(run: Run, unregistered: Workspace):
-    before = pairs.resolve("icd")
+    before = pair_files.resolve("icd")
     result = run(*ARGUMENTS, "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -97,12 +97,12 @@ def test_from_a_shift_to_another_served_policy(run: Run, unregistered: Workspace
     result = run("register", "--issue", "icd", "--retuned")
     assert result.exit_code == 0, result.output
     assert (champion(), challenger()) == ("1", "2")
-    assert pairs.resolve("icd").policy == before.policy
+    assert pair_files.resolve("icd").policy == before.policy
     gate = {check.name: check.explanation for check in pairs.find("icd", "2").gate.checks}
     assert "on the same fresh labels" in gate["f1_drop"]
 
     release.approve("icd", "ana", "fewer calls")
-    after = pairs.resolve("icd")
+    after = pair_files.resolve("icd")
     assert after.policy == report["policy"]["new"] != before.policy
     assert (after.candidate.base, after.candidate.mllm) == (before.candidate.base, before.candidate.mllm)
     assert after.candidate.retuned.bundle_version == before.bundle_version
@@ -179,7 +179,7 @@ def _index(root: Path, stamp: str) -> None:
 
 
 def test_from_the_index_with_audited_labels(run: Run, unregistered: Workspace):
-    bundle = pairs.resolve("icd").bundle_version
+    bundle = pair_files.resolve("icd").bundle_version
     _index(unregistered.root, bundle)
     result = run("retune", "icd", "--labels", "audited.csv", "--qps", "25", "--json")
     assert result.exit_code == 0, result.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coefvq.errors import RegistryError
-from coefvq.registry import history, pairs, release, tracking
+from coefvq.registry import history, overview, pair_files, pairs, release, tracking
 from coefvq.registry.champions import champion_profile
 from coefvq.registry.gates import GateCheck, GateReport
 from coefvq.registry.history import Decision
@@ -18,7 +18,7 @@ REFUSED = GateReport(
 
 
 def served() -> str:
-    return pairs.resolve("icd").version
+    return pair_files.resolve("icd").version
 
 
 def test_an_undecided_version_is_not_served(workspace: Workspace) -> None:
@@ -28,11 +28,11 @@ def test_an_undecided_version_is_not_served(workspace: Workspace) -> None:
         served()
     with pytest.raises(RegistryError, match="no decision put it there"):
         champion_profile(["icd"])
-    assert pairs.resolve("icd", "1").version == "1"  # asked for by its number
-    assert release.status()[0].moved_by_hand
+    assert pair_files.resolve("icd", "1").version == "1"  # asked for by its number
+    assert overview.status()[0].moved_by_hand
     release.approve("icd", "ana", "looked at it", version="1")
     assert served() == "1"
-    assert not release.status()[0].moved_by_hand
+    assert not overview.status()[0].moved_by_hand
 
 
 @pytest.mark.parametrize("verdict", ["reject", "approve and replace", "refused by the gate"])
@@ -64,7 +64,7 @@ def test_a_version_number_that_was_given_again_is_another_pair(workspace: Worksp
     pairs.set_alias("icd", "champion", "1")
     with pytest.raises(RegistryError, match="no decision put it there"):
         served()
-    assert release.status()[0].moved_by_hand
+    assert overview.status()[0].moved_by_hand
 
 
 @pytest.mark.parametrize("done", ["nothing", "alias moved"])

@@ -16,7 +16,7 @@ import pytest
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree
-from coefvq.registry import pairs, release, tracking
+from coefvq.registry import pair_files, release, tracking
 from tests.integration.registry.registry_workspace import Workspace, challenger, champion, train
 
 
@@ -69,11 +69,11 @@ def test_a_release_over_a_tracking_server(server: str, isolated: Path) -> None:
     workspace.approve(1)
     assert not workspace.register(1).created
     workspace.approve(2)
-    bundle = pairs.resolve("icd")
+    bundle = pair_files.resolve("icd")
     assert bundle.version == "2"
     assert bundle.base_dir.is_relative_to(isolated / "cache" / "coefvq" / "models")
     assert sha256_tree(bundle.base_dir) == bundle.candidate.base.sha256
-    assert pairs.resolve("icd") == bundle
+    assert pair_files.resolve("icd") == bundle
     assert release.rollback("icd", "bo", "worse").to_version == "1"
     assert (champion(), challenger()) == ("1", None)
     assert [(item.action, item.version, item.state) for item in release.history("icd")] == [
@@ -85,4 +85,4 @@ def test_a_release_over_a_tracking_server(server: str, isolated: Path) -> None:
     # the cache is verified like everything else
     (bundle.base_dir / "config.json").write_text("{}")
     with pytest.raises(RegistryError, match="the files were changed"):
-        pairs.resolve("icd", "2")
+        pair_files.resolve("icd", "2")

@@ -11,7 +11,7 @@ import pytest
 
 from coefvq.config import BaseModelParams, MediaSpec
 from coefvq.errors import RegistryError
-from coefvq.registry import pairs, release, tracking
+from coefvq.registry import pair_files, pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, build_candidate, model_ref
 from tests.integration.registry.registry_workspace import DATA, PASSED, Workspace
 from tests.settings import training_settings
@@ -43,7 +43,8 @@ def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
 def _random_models(root: Path) -> dict[str, ModelRef]:
     import torch
 
-    from coefvq.models.classifier import base_config, build
+    from coefvq.models.classifier import build
+    from coefvq.models.model_config import base_config
 
     torch.manual_seed(0)
     settings = BaseModelParams(
@@ -82,7 +83,7 @@ def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str)
         {"path": [clip, "missing.mp4"], "title": ["dinner", None], "stickers": ['["SALE"]', None], "views": [3, None]}
     )
     answer = model.predict(frame)
-    bundle = pairs.resolve("icd")
+    bundle = pair_files.resolve("icd")
     scorer = PairScorer.from_folders(
         bundle.base_dir, bundle.mllm_dir, bundle.policy, "icd", bundle.bundle_version, recorded({})
     )
@@ -111,7 +112,8 @@ def test_a_single_model_decodes_under_the_limits_it_was_trained_under(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coefvq.data.media.decode import DEFAULT_LIMITS
-    from coefvq.models.classifier import base_config, build
+    from coefvq.models.classifier import build
+    from coefvq.models.model_config import base_config
     from coefvq.registry.serving import open_model
 
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))
@@ -158,7 +160,7 @@ def test_a_pair_decodes_under_the_limits_it_was_released_with(
 def test_mlflow_does_not_load_a_pair_that_was_changed(pair: Candidate) -> None:
     import mlflow
 
-    weights = pairs.resolve("icd").base_dir / "model.safetensors"
+    weights = pair_files.resolve("icd").base_dir / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(RegistryError, match="the files were changed after approval"):
         mlflow.pyfunc.load_model("models:/coefvq-icd-cascade@champion")

@@ -13,7 +13,7 @@ import pytest
 
 from coefvq.errors import RegistryError
 from coefvq.files import sha256_tree, write_json
-from coefvq.registry import pairs, tracking
+from coefvq.registry import pair_files, pairs, tracking
 from tests.integration.registry.registry_workspace import DATA, Workspace
 
 
@@ -73,7 +73,7 @@ def test_artifacts_lie_beside_their_database_wherever_the_command_runs(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     fresh.register(1)
-    folders = pairs.verified_folders(pairs.candidate_of("icd", "1"))
+    folders = pair_files.verified_folders(pairs.candidate_of("icd", "1"))
     assert all(folder.is_relative_to(fresh.root / "mlartifacts") for folder in folders.values())
     assert list(elsewhere.iterdir()) == []
 
@@ -109,11 +109,11 @@ def test_a_server_that_is_down_is_one_line(workspace: Workspace, monkeypatch: py
 RELEASE = """
 from pathlib import Path
 from tests.integration.registry.registry_workspace import Workspace
-from coefvq.registry import pairs, tracking
+from coefvq.registry import pair_files, tracking
 workspace = Workspace(Path.cwd(), {})
 tracking.configure(None, "coefvq")
 workspace.approve(1)
-print(pairs.resolve("icd").version)
+print(pair_files.resolve("icd").version)
 """
 
 

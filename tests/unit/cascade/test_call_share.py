@@ -103,6 +103,15 @@ def test_what_no_cascade_can_meet_is_said_with_the_share_that_would():
     assert again[1].policy == again[0][1].policy
 
 
+@pytest.mark.parametrize(("policy", "place"), [("base", 0), ("mllm", 2)])
+def test_a_model_that_was_asked_for_decides_alone_whatever_validation_says(policy, place):
+    val, traffic = world(base_noise=1.5, mllm_noise=1.2)
+    listed, choice = choose_for_share("icd", val, traffic, CallShare(20.0, 0.97, policy))
+    assert choice.policy == listed[place].policy
+    assert choice.policy != choose_for_share("icd", val, traffic, WANTED)[1].policy
+    assert choice.reason.startswith(f"policy: {policy} was asked for, so {listed[place].name} decides")
+
+
 @pytest.mark.parametrize("noises", [(0.5, 3.0), (2.0, 1.2), (6.0, 1.0), (3.0, 3.0), (9.0, 9.0)])
 @pytest.mark.parametrize("qps", [1.0, 10.0, 50.0])
 def test_the_released_policy_never_falls_below_base_alone_nor_below_the_floor(noises, qps):

@@ -8,10 +8,11 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
@@ -23,6 +24,7 @@ from coefvq.cli.score import results_table
 from coefvq.cli.vmp import app
 from coefvq.data.importers.ids import id_from_path
 from coefvq.errors import ConfigError, DataError, RegistryError
+from coefvq.inference.decisions import Answers
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.registry import champions, tracking
 from coefvq.registry.champions import Head
@@ -62,14 +64,20 @@ class FakeRegistry:
     def policies_of(self, head: Head) -> dict[str, CascadePolicy]:
         return {"icd": POLICY}
 
-    def __call__(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+    def base(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """``slow`` waits for the MLLM, which finds it positive; all others are decided at once."""
         self.before_scoring()
         return [
-            ScoredVideo(v.video_id, "icd", 0.5, 0.9, "bad" in v.title, "mllm", "3-ab")
+            ScoredVideo(v.video_id, "icd", 0.7, None, None, "none", "3-ab", awaits="mllm")
+            if "slow" in v.title
+            else ScoredVideo(v.video_id, "icd", 0.5, 0.9, "bad" in v.title, "mllm", "3-ab")
             if v.path.is_file()
             else ScoredVideo(v.video_id, "icd", None, None, None, "none", "3-ab", error="missing")
             for v in videos
         ]
+
+    def ask(self, wanted: Mapping[str, Sequence[VideoInput]]) -> dict[str, Answers]:
+        return {issue: Answers(np.full(len(videos), 0.9), {}) for issue, videos in wanted.items()}
 
 
 @pytest.fixture
@@ -112,7 +120,9 @@ def ok(result: Result) -> Any:
 def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
     assert ok(cli("publish", clips, "--json")) == {"events": 3, "unchanged": 0, "last_offset": 3}
     done = ok(cli("run", "--once", "--issue", "icd", "--batch-size", "2", "--json"))
-    assert done == {"dead": 0, "events": 3, "ignored": 0, "offset": 3, "remained": 2, "removed": 1, "stale": 0}
+    assert done == {
+        "dead": 0, "events": 3, "ignored": 0, "offset": 3, "pending": 0, "remained": 2, "removed": 1, "stale": 0,
+    }  # fmt: skip
     assert registry.calls == [("configure", None, "coefvq"), ("head", ["icd"]), ("load_head", {"icd": "3-ab"})]
     live = ok(cli("get", "a", "--json"))
     assert (live["state"], live["rule"], live["bundle_version"]) == ("live", "default", "icd=3-ab")
@@ -122,10 +132,32 @@ def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -
     tombstone = cli("get", "b")
     assert tombstone.exit_code == 0
     assert tombstone.stdout.startswith("b: removed by rule 'positive' (source version 1, bundle icd=3-ab, epoch 1)")
-    assert ok(cli("status", "--json")) == {
+    status = ok(cli("status", "--json"))
+    assert (status["mllm"]["tasks"], status["mllm"]["rate"], status["mllm"]["certificate_holds"]) == (0, None, True)
+    assert {name: value for name, value in status.items() if name != "mllm"} == {
         "consumers": {"vmp": {"lag": 0, "offset": 3}}, "dead_letters": 0, "index": {"live": 2, "removed": 1},
         "last_offset": 3,
     }  # fmt: skip
+
+
+def test_workers_serve_what_the_run_leaves_them(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
+    table = clips / "metadata.csv"
+    table.write_text(table.read_text().replace("fine", "slow one"))
+    cli("publish", clips)
+    assert ok(cli("run", "--once", "--mllm", "workers", "--json"))["pending"] == 1
+    assert cli("get", "a").stdout.startswith("a: held until the MLLM answers")
+    assert "1 wait for the MLLM" in cli("run", "--once", "--mllm", "workers").stdout
+    done = cli("mllm", "--once", "--mllm-budget", "36/hour", "--mllm-max-wait", "60", "--json")
+    assert ok(done) == {"answered": 1, "expired": 0, "pending": 0, "stand_ins": 0}
+    assert ok(cli("get", "a", "--json"))["state"] == "removed"
+    queue = ok(cli("status", "--json"))["mllm"]
+    assert (queue["rate"], queue["takedown"]["videos"], queue["certificate_holds"]) == (0.01, 1, True)
+    assert "in effect" in cli("status").stdout
+    refused = cli("mllm", "--once", "--mllm-budget", "many")
+    assert isinstance(refused.exception, ConfigError)
+    assert "such as 0.5/s" in str(refused.exception)
+    ok(cli("run", "--once", "--mllm-budget", "none", "--json"))
+    assert ok(cli("status", "--json"))["mllm"]["rate"] is None
 
 
 def test_publishing_again_makes_events_of_changes_only(cli: Cli, clips: Path, registry: FakeRegistry) -> None:
@@ -267,6 +299,9 @@ def test_after_a_rollback_a_campaign_decides_again(cli: Cli, clips: Path, regist
     ok(cli("run", "--once", "--json"))
     assert ok(cli("status", "--json"))["index"] == {"withdrawn": 3}
     assert "was removed by rule 'positive'" in cli("get", "b").stdout
+    refused = cli("rescore", "start", "--issue", "ICD")  # would be of no effect
+    assert refused.exit_code == 2
+    assert ok(cli("rescore", "status", "--json")) == {"campaign": None}
     assert ok(cli("rescore", "start", "--json"))["campaign"]["total"] == 3
     assert ok(cli("rescore", "pause", "--json"))["campaign"]["state"] == "paused"
     assert ok(cli("rescore", "resume", "--json"))["remaining"] == 3

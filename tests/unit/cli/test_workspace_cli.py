@@ -21,10 +21,15 @@ ARGUMENTS = {
     "cascade fit": ["scores.csv", "--precision", "0.3"],
     "score": ["clip.mp4"],
     "retune": ["icd"],
+    "vmp audit draw": ["--labels", "5", "--out", "label.csv"],
+    "vmp audit import": ["--draw", "1"],
+    "vmp export": ["index.csv"],
+    "vmp forget": ["a"],
     "vmp get": ["a"],
     "vmp override": ["a"],
     "vmp publish": ["--delete", "a"],
     "vmp run": ["--once"],
+    "vmp mllm": ["--once"],
 }
 
 
@@ -69,7 +74,7 @@ def test_no_command_with_params_looks_into_the_folder_it_is_called_from(
         monkeypatch.chdir(elsewhere)
         words = [*name.split(), *ARGUMENTS.get(name, []), "--params", "../work space/params.yaml"]
         for option in command.params:
-            words += [word for flag in option.opts if option.required and flag in REQUIRED
+            words += [word for flag in option.opts if option.required and flag in REQUIRED and flag not in words
                       for word in (flag, REQUIRED[flag])]  # fmt: skip
         result = CliRunner().invoke(whole, words)
         assert result.exit_code == 0 or isinstance(result.exception, CoefVQError), (name, result.output)

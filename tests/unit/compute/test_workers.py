@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 
 from coefvq.compute.engines import limited_map
 from coefvq.compute.limited_worker import reason_of_exit
-from coefvq.compute.workers import LimitedPool, spawn_pool
+from coefvq.compute.pools import spawn_pool
+from coefvq.compute.workers import LimitedPool
 from coefvq.errors import DataError
 from tests.unit.hostile_worker import misbehave
 from tests.unit.worker_tasks import (

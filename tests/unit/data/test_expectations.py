@@ -18,10 +18,11 @@ import pytest
 from coefvq.config import Validate
 from coefvq.data.validation import expectations
 from coefvq.data.validation.expectations import validate_manifest, validate_splits
-from coefvq.data.validation.manifest_rules import drift_rules, manifest_rules, prevalence_rules, split_rules, type_rules
+from coefvq.data.validation.manifest_rules import drift_rules, manifest_rules, type_rules
 from coefvq.data.validation.presence import files_exist
 from coefvq.data.validation.profile import profile
 from coefvq.data.validation.report import COMPLAINTS, ValidationResult, first_error
+from coefvq.data.validation.split_rules import prevalence_rules, split_rules
 from coefvq.records import MANIFEST_COLUMNS
 
 PARAMS = Validate(

@@ -18,8 +18,9 @@ import pytest
 
 from coefvq.data.manifest import normalise
 from coefvq.data.media.decode import DEFAULT_LIMITS
-from coefvq.data.media.probe import Probe, expect, probe_all
+from coefvq.data.media.probe import expect, probe_all
 from coefvq.data.media.probe_cache import open_cache
+from coefvq.data.media.probe_worker import Probe
 from coefvq.data.validation.manifest_rules import type_table
 from coefvq.errors import DataError
 from coefvq.records import LATER_COLUMNS, MANIFEST_COLUMNS

@@ -210,6 +210,10 @@ def test_what_cannot_be_met_is_named_by_its_key(workspace) -> None:
         ({"mode": "budget", "precision": 50.0}, "mode budget needs max_qps_ratio"),
         ({"mode": "cost"}, "mode cost needs prices"),
         ({"mode": "paper"}, "mode paper needs p_base"),
+        (
+            {"mode": "paper", "p_base": [50], "max_f1_loss": 0.01, "policy": "base"},
+            "policy: base plays no part in mode paper",
+        ),
         ({"mode": "qps", "max_qps_ratio": 15.0}, "mode qps needs min_kept_f1"),
         ({"min_kept_f1": 0.9}, "min_kept_f1 plays no part in mode paper"),
         ({"precision": 50.0}, "precision plays no part in mode paper"),

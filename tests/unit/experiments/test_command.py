@@ -10,8 +10,9 @@ import pytest
 from coefvq.data.manifest import write_table
 from coefvq.errors import ConfigError, DataError
 from coefvq.experiments.grid import Cell, shipped_grid
-from flows.experiments import Bench, TablesRequest, _lacks, run_tables
+from flows.experiments import run_tables
 from flows.forecast import forecast
+from flows.table_bench import Bench, TablesRequest, obstacle
 from tasks.cells import planned, workspace_files
 
 
@@ -56,13 +57,13 @@ def bench(folder: Path, **columns) -> Bench:
 
 def test_a_table_needs_its_modalities(tmp_path):
     tables = shipped_grid().tables
-    assert _lacks(bench(tmp_path), tables["6"]) is None
+    assert obstacle(bench(tmp_path), tables["6"]) is None
     silent = bench(tmp_path, has_audio=False)
-    assert _lacks(silent, tables["3"]).startswith("table 3: no clip has sound")
-    assert _lacks(silent, tables["4"]) is None
+    assert obstacle(silent, tables["3"]).startswith("table 3: no clip has sound")
+    assert obstacle(silent, tables["4"]) is None
     textless = bench(tmp_path, title="")
-    assert _lacks(textless, tables["6"]).startswith("table 6: no clip has a title or stickers")
-    assert _lacks(bench(tmp_path, title="", stickers=[["sale"], []]), tables["6"]) is None
+    assert obstacle(textless, tables["6"]).startswith("table 6: no clip has a title or stickers")
+    assert obstacle(bench(tmp_path, title="", stickers=[["sale"], []]), tables["6"]) is None
 
 
 def test_the_forecast_counts_a_shared_cell_once(tmp_path):

@@ -16,7 +16,8 @@ from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.inference import NOTHING, load_for_scoring, score_batches
 from coefvq.inference.cards import score_on_cards
-from coefvq.models.classifier import ModelConfig, build
+from coefvq.models.classifier import build
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 from tests.unit.counting_store import MEDIA

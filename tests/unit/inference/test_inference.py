@@ -15,8 +15,9 @@ from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import ModelError
 from coefvq.inference import EXACT, Recorded, load_for_scoring, plan_batches, recorded, score_batches
 from coefvq.inference.bulk import from_json, to_json
-from coefvq.models.classifier import ModelConfig, build, load
+from coefvq.models.classifier import build, load
 from coefvq.models.dataset import text_of
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
 

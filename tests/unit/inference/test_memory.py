@@ -10,8 +10,9 @@ import torch
 
 from coefvq.errors import MLLMUnavailableError, ModelError
 from coefvq.inference import score_dataset
-from coefvq.models.classifier import Classifier, ModelConfig, build
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import VideoDataset
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.text import train_text_encoder
 from tests.reliability.training_child import MEDIA, WORDS, rows
 

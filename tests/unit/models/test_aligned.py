@@ -18,8 +18,9 @@ from coefvq.files import sha256_file
 from coefvq.models.aligned import frozen_weights, load_aligned, read_facts, save_aligned, trained_parts
 from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.card import model_card
-from coefvq.models.classifier import Classifier, ModelConfig, mllm_config
+from coefvq.models.classifier import Classifier
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import ModelConfig, mllm_config
 from coefvq.models.parts import AlignedPart
 from coefvq.models.presets import get_preset, read_presets
 from coefvq.models.text import TextEncoder

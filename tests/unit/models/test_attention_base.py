@@ -10,8 +10,9 @@ import torch
 from coefvq.config import AttentionLayers, BaseModelParams
 from coefvq.inference.settings import ready_for_scoring
 from coefvq.models.attention_base import AttentionClassifier, VectorTokens
-from coefvq.models.classifier import Classifier, base_config, build, load, published_names
+from coefvq.models.classifier import Classifier, build, load, published_names
 from coefvq.models.dataset import VideoDataset
+from coefvq.models.model_config import base_config
 from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
 from coefvq.models.shared import TowerPool

@@ -17,11 +17,13 @@ from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.errors import ModelError
 from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.chat import CHATML, published_template
-from coefvq.models.classifier import Classifier, build, load, mllm_config, text_encoder
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import text_of
+from coefvq.models.model_config import mllm_config
 from coefvq.models.presets import get_preset
 from coefvq.models.text import TextEncoder
 from coefvq.models.tokens import SpecialTokens
+from coefvq.models.vocabulary import text_encoder
 from coefvq.records import VideoInput
 from tests.settings import training_settings
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from coefvq.models import efficientnet_lite
-from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
+from coefvq.models.efficientnet_lite import ConvNorm, EfficientNetLite, EfficientNetLiteSizes
 
 IMAGES, SIDE = 7, 32
 
@@ -68,3 +69,29 @@ def test_weights_go_through_a_file(tower: EfficientNetLite, tmp_path: Path) -> N
     images = torch.randn(2, 3, SIDE, SIDE)
     assert torch.equal(other(images), tower(images))
     assert other.stem[1].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "grouped"), [(1, 1, False), (3, 1, True), (5, 1, True), (3, 2, False)])
+@pytest.mark.parametrize("act", [True, False])
+@pytest.mark.parametrize("side", [31, 32])
+def test_a_folded_layer_gives_what_its_parts_give(
+    kernel: int, stride: int, grouped: bool, act: bool, side: int
+) -> None:
+    torch.manual_seed(1)
+    layer = ConvNorm(16, 16, kernel, stride, groups=16 if grouped else 1, act=act)
+    for _ in range(3):
+        layer(4.0 * torch.randn(8, 16, side, side) + 1.0)
+    layer.eval()
+    images = (4.0 * torch.randn(2, 16, side, side)).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        folded, apart = layer(images), nn.Sequential(*layer)(images)
+    torch.testing.assert_close(folded, apart, atol=1e-5, rtol=1e-5)
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_that_changed_since_the_last_call_are_the_ones_used(tower: EfficientNetLite) -> None:
+    images = torch.randn(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        before = tower(images)
+        tower.head[2].bias += 1.0
+        assert not torch.equal(tower(images), before)

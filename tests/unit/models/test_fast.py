@@ -16,7 +16,7 @@ from coefvq.config import Approximate, Lora, MediaSpec
 from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
 from coefvq.models.assembly import TokenIds
-from coefvq.models.classifier import Classifier, ModelConfig, build
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import Example
 from coefvq.models.fast import approximate, attention, linear
 from coefvq.models.fast.attention import blocked_attention
@@ -25,6 +25,7 @@ from coefvq.models.fast.linear import PackedLinear
 from coefvq.models.fast.switches import approximate_switches, choose, exact_switches, prepare
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.parts import LanguagePart, LitePart
 from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.models.vision import CnnBranch, visual_tokens

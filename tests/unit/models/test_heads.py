@@ -16,12 +16,13 @@ from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import CoefVQError, ModelError
-from coefvq.inference import EXACT, Scores, load_for_scoring, score_batches, score_clips
-from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.inference import EXACT, Scores, head_scores, load_for_scoring, score_batches
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import Example
 from coefvq.models.heads import MISSING_LABEL, head_of, probabilities_of
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, register
 from coefvq.models.memo import Memo
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.shared import TowerPool
 from coefvq.models.text import train_text_encoder
 from coefvq.records import VideoInput
@@ -172,7 +173,8 @@ def test_a_video_that_two_issues_ask_about_runs_once_in_a_group(clips: Path, tmp
     errors: dict[int, CoefVQError] = {}
 
     def ask(issue: str, chosen: list[VideoInput], kept: Memo | None = memo) -> Scores:
-        return score_clips(model, chosen, store, errors.__setitem__, issue=issue, memo=kept)
+        head = head_of(ISSUES, issue)
+        return head_scores(model, chosen, store, errors.__setitem__, memo=kept)[:, head]
 
     alone = {issue: ask(issue, videos, None) for issue in ISSUES}
     assert ran == [5, 5]

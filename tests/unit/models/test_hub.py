@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoModelForVideoClassification
 from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import DataError, MediaError
-from coefvq.models.classifier import Classifier, build, mllm_config
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, CoefVQProcessor, register
+from coefvq.models.model_config import mllm_config
 from coefvq.models.text import train_text_encoder
 from coefvq.simulation.synthetic.encode import write_mp4
 from tests.settings import training_settings

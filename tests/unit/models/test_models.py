@@ -13,8 +13,9 @@ from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.data.media.decode import Clip
 from coefvq.errors import ModelError
 from coefvq.models.assembly import NetworkBuilder, TokenIds
-from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import Example
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.presets import get_preset
 from coefvq.models.text import TextEncoder, train_text_encoder
 from tests.settings import training_settings

@@ -15,9 +15,10 @@ from torch import nn
 from coefvq.config import Approximate, Lora
 from coefvq.models.assembly import freeze_module
 from coefvq.models.audio import AudioBranch
-from coefvq.models.classifier import Classifier, ModelConfig, build, load
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.fast.switches import choose, prepare
 from coefvq.models.language import LanguageBranch, decoder_config
+from coefvq.models.model_config import ModelConfig
 from coefvq.models.parts import AudioPart, LanguagePart
 from coefvq.models.precision import fixed_precision
 from coefvq.models.presets import read_presets

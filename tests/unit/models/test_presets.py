@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
 from coefvq.errors import ConfigError, ModelError
 from coefvq.models.assembly import NetworkBuilder, TokenIds
-from coefvq.models.classifier import Classifier, base_config, build, load, mllm_config
+from coefvq.models.classifier import Classifier, build, load
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.parts import Preset
 from coefvq.models.presets import get_preset, read_presets, shipped_presets
 from coefvq.models.pretrained import tensors_of

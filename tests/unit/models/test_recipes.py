@@ -12,7 +12,8 @@ import yaml
 
 from coefvq.config import Params, load_params, parse_params, parse_recipe
 from coefvq.errors import ConfigError
-from coefvq.models.classifier import base_config, build, mllm_config
+from coefvq.models.classifier import build
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.planning import plan
 from coefvq.models.presets import get_preset
 from coefvq.models.text import train_text_encoder

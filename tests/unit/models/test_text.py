@@ -17,10 +17,12 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import ModelError
 from coefvq.inference import score_batches
-from coefvq.models.classifier import base_config, build, mllm_config, text_limit
+from coefvq.models.classifier import build
 from coefvq.models.dataset import VideoDataset, text_of
+from coefvq.models.model_config import base_config, mllm_config
 from coefvq.models.text import TextEncoder, shortened, train_text_encoder
 from coefvq.models.tokens import SpecialTokens
+from coefvq.models.vocabulary import text_limit
 from coefvq.records import VideoInput
 from tests.settings import training_settings
 

@@ -11,7 +11,8 @@ import torch
 
 from coefvq.config import BaseModelParams, MediaSpec
 from coefvq.models.assembly import NetworkBuilder
-from coefvq.models.classifier import base_config, build, load
+from coefvq.models.classifier import build, load
+from coefvq.models.model_config import base_config
 from tests.settings import training_settings
 
 CONFIG = base_config(

@@ -46,7 +46,7 @@ def test_f1_must_not_drop_below_the_champions(f1: float, passed: bool) -> None:
 # 0.97 of 0.6 is 0.582
 @pytest.mark.parametrize(("f1", "passed"), [(0.7, True), (0.582, True), (0.5819, False), (0.0, False)])
 def test_the_policy_must_keep_the_mllms_f1(f1: float, passed: bool) -> None:
-    subject = candidate(metrics={**METRICS, "cascade": {"f1": f1, "qps_ratio": 20.0}, "mllm": MLLM_AT_60})
+    subject = candidate(metrics={**METRICS, "cascade": {**METRICS["cascade"], "f1": f1}, "mllm": MLLM_AT_60})
     found = _one("kept_f1", subject)
     assert (found.passed, found.value) == (passed, pytest.approx(f1 / 0.6))
     assert ("improve the base model" in found.explanation) is not passed
@@ -104,7 +104,7 @@ def _retuned(f1: float, origin: Candidate, champion_f1: float | None) -> Candida
         traffic=5000,
         champion_f1=champion_f1,
     )
-    cascade = {"f1": f1, "qps_ratio": 20.0}
+    cascade = {**METRICS["cascade"], "f1": f1}
     return candidate(policy={"base_threshold": 0.4}, metrics={**METRICS, "cascade": cascade}, retuned=made)
 
 
@@ -137,6 +137,9 @@ def test_figures_on_fresh_labels_and_on_test_are_not_compared() -> None:
         ("cascade", "f1", "kept_f1"),
         ("mllm", "f1", "kept_f1"),
         ("base", "f1", "f1_over_base"),
+        ("base", "roc_auc", "base_auc"),
+        ("cascade", "prevalence", "f1_over_guess"),
+        ("cascade", "f1", "f1_over_shortcut"),
     ],
 )
 def test_an_undefined_metric_fails_its_check(group: str, key: str, name: str) -> None:
@@ -168,3 +171,44 @@ def test_failures_are_one_line_and_the_report_survives_json() -> None:
     report = check(with_metrics("cascade", qps_ratio=90.0), None, GATE)
     assert report.failures == "qps_ratio: 90.0 % of traffic reach the MLLM; at most 60.0 % wanted"
     assert GateReport.model_validate_json(report.model_dump_json()) == report
+
+
+@pytest.mark.parametrize(("auc", "passed"), [(0.39, False), (0.5, False), (0.501, True), (0.9, True)])
+def test_the_base_model_must_beat_chance(auc: float, passed: bool) -> None:
+    found = _one("base_auc", with_metrics("base", roc_auc=auc, roc_auc_interval={"low": 0.3, "high": 0.6}))
+    assert (found.passed, found.value) == (passed, auc)
+    assert "on 200 test videos, 95 % interval 30.0 to 60.0; above 50 wanted" in found.explanation
+    assert ("check the labels" in found.explanation) is not passed
+
+
+# a share of 0.1 is positive: flagging all reaches 2 · 0.1 / 1.1
+@pytest.mark.parametrize(("f1", "passed"), [(0.18, False), (2 * 0.1 / 1.1, False), (0.19, True)])
+def test_the_policy_must_beat_flagging_every_video(f1: float, passed: bool) -> None:
+    found = _one("f1_over_guess", with_metrics("cascade", f1=f1))
+    assert (found.passed, found.value) == (passed, pytest.approx(f1 - 0.2 / 1.1))
+    assert "flagging every video 0.182" in found.explanation
+    assert ("train longer" in found.explanation) is not passed
+
+
+@pytest.mark.parametrize(("f1", "passed"), [(0.33, False), (0.64, False), (0.65, True)])
+def test_the_policy_must_beat_the_metadata_shortcut(f1: float, passed: bool) -> None:
+    cascade = {**METRICS["cascade"], "f1": f1}
+    found = _one("f1_over_shortcut", candidate(metrics=METRICS | {"cascade": cascade, "shortcut": {"f1": 0.64}}))
+    assert (found.passed, found.value) == (passed, pytest.approx(f1 - 0.64))
+    assert ("encode the clips" in found.explanation) is not passed
+
+
+def test_without_a_shortcut_there_is_nothing_to_compare_with() -> None:
+    for metrics in (METRICS, METRICS | {"shortcut": None}):
+        found = _one("f1_over_shortcut", candidate(metrics=metrics))
+        assert (found.passed, found.value) == (True, None)
+
+
+def test_yardsticks_can_be_switched_off() -> None:
+    limits = {"min_base_auc": 0.0, "min_f1_over_guess": -1.0, "min_f1_over_shortcut": -1.0}
+    cascade = {**METRICS["cascade"], "f1": 0.0}
+    subject = candidate(
+        metrics=METRICS | {"base": {**METRICS["base"], "roc_auc": 0.0}, "cascade": cascade, "shortcut": {"f1": 0.9}}
+    )
+    checks = {item.name: item.passed for item in check(subject, None, GATE.model_copy(update=limits)).checks}
+    assert all(checks[name] for name in ("base_auc", "f1_over_guess", "f1_over_shortcut"))

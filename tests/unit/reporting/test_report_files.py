@@ -41,6 +41,10 @@ def test_other_reports(tmp_path: Path) -> None:
     path.write_text('{"base": {"chosen": "x", "calibrators": {}}, "mllm": {"chosen": null, "calibrators": {}}}')
     with pytest.raises(DataError, match=r"a\.json: base\.chosen = x: expected one of its calibrators"):
         read_calibration(path)
+    path.write_text(
+        '{"base": {"chosen": null, "calibrators": {}}, "mllm": {"chosen": null, "calibrators": {}}, "x": 1}'
+    )
+    assert set(read_calibration(path)) == {"base", "mllm"}  # a key more does no harm
     path.write_text('{"n": "3", "flip_rate": 0.1, "variants": []}')
     with pytest.raises(DataError, match=r"a\.json: n: "):
         read_stability(path)

@@ -10,11 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 from PIL import Image
 
+from coefvq.config import LabelNames
 from coefvq.evaluation.report import cascade_report, evaluation_report
 from coefvq.reporting.html import ReportInputs, Served, build, pictures, wanted_thumbnails
-from coefvq.reporting.html.decisions import TestVideos, alone, cascade, change, differing, per_1000
+from coefvq.reporting.html.decisions import Per1000, TestVideos, alone, cascade, change, differing, per_1000
+from coefvq.reporting.html.figures import shifts
 from coefvq.reporting.html.verdict import verdict
 from tests.unit.report_world import inputs
 
@@ -193,3 +197,36 @@ def test_the_teacher_of_a_distilled_base_is_named(given, page):
     assert "the MLLM with sha256 aaaaaaaaaaaaaaaa…, that of this pair" in taught
     other = _Page(build(replace(given, candidate={**given.candidate, "base": {**base, "teacher": "b" * 64}}))).text
     assert "the MLLM with sha256 bbbbbbbbbbbbbbbb…, another than that of this pair" in other
+
+
+def test_the_page_speaks_of_the_issue_in_its_own_words(given):
+    text = _Page(build(replace(given, words=LabelNames(positive="brawl", negative="calm")))).text
+    assert "brawl videos are missed" in text
+    assert "brawl videos found" in text
+    assert "violation" not in text
+    assert "positive videos are missed" in _Page(build(given)).text
+
+
+@drawn(counts=st.lists(st.floats(0.0, 400.0), min_size=4, max_size=4), calls=st.floats(0.0, 1000.0))
+def test_counts_that_are_shown_add_up(counts, calls):
+    right, wrong, filtered, rejected = counts
+    row = Per1000("pair", calls, right, wrong, filtered + rejected, filtered, rejected, n=10, positives=3)
+    whole = row.whole()
+    shown = (whole.right, whole.wrong, whole.missed_filtered, whole.missed_rejected)
+    assert all(abs(a - b) < 1 for a, b in zip(shown, counts, strict=True))
+    assert whole.right + whole.missed == round(right + filtered + rejected)
+    assert whole.flagged == whole.right + whole.wrong
+
+
+def test_few_videos_are_neither_stable_nor_shifted():
+    rng = np.random.default_rng(1)
+    frames = [
+        pd.DataFrame({"split": split, "base": rng.normal(mean, 0.1, n), "mllm": rng.normal(mean, 0.1, n)})
+        for split, n, mean in (("val", 200, 0.5), ("test", 200, 0.5), ("traffic", 28, 0.9))
+    ]
+    found = {f"{one.model} {one.split}": one.reading for one in shifts(pd.concat(frames))}
+    assert found == dict.fromkeys(("base test", "MLLM test"), "stable") | dict.fromkeys(
+        ("base traffic", "MLLM traffic"), "too few (28)"
+    )
+    frames[2] = pd.concat([frames[2]] * 4)
+    assert {one.reading for one in shifts(pd.concat(frames)) if one.split == "traffic"} == {"shifted"}

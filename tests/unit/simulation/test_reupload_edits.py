@@ -12,9 +12,10 @@ from PIL import Image
 
 from coefvq.data.importers import import_table
 from coefvq.errors import MediaError
-from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit, painter
+from coefvq.simulation.reupload.edits import EVASION, EXCLUSIVE, PRESENTATION, Edit, draw_edit
 from coefvq.simulation.reupload.encode import SAMPLE_RATE, read_frames, read_sound, retimed, write_clip, write_to_size
 from coefvq.simulation.reupload.footage import Footage, Frames, _at_constant_rate, _check_frame, _size, failed, prepare
+from coefvq.simulation.reupload.painting import painter
 from coefvq.simulation.reupload.plan import ReuploadPlan, originals, plans, settled, window
 from coefvq.simulation.reupload.render import Job, render
 from coefvq.simulation.reupload.titles import neutral_title, retitled

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from coefvq.config import Params, load_recipe, parse_params
+from coefvq.config import Params, Thresholds, load_recipe, parse_params
 from coefvq.data.manifest import normalise, write_table
+from coefvq.data.splits.checks import few_calls
 from coefvq.data.splits.rows import split_manifest
 from coefvq.errors import ValidationFailedError
 from coefvq.stages import split
@@ -172,3 +173,11 @@ def test_a_prevalence_outside_its_range_in_one_split_fails_before_anything_is_wr
         run(parse_params(raw, load_recipe(repository / "recipe.yaml")))
     assert not Path("data/splits.parquet").exists()
     assert Path("reports/splits_validation.html").is_file()
+
+
+def test_fewer_calls_than_positives_is_told() -> None:
+    rule = {"p_base": (), "views_trigger": None, "mode": "qps", "min_kept_f1": 0.9}
+    thresholds = {"icd": Thresholds(max_qps_ratio=15.0, **rule), "ucc": Thresholds(max_qps_ratio=20.0, **rule)}
+    shares = {"icd": {"prevalence": 0.2}, "ucc": {"prevalence": 0.2}}
+    found = few_calls({"splits": {"train": {"issues": shares}}}, thresholds)
+    assert ["thresholds.icd.max_qps_ratio = 15: 20.0 % of the videos are positive" in line for line in found] == [True]

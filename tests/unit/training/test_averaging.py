@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from coefvq.config import BaseModelParams, MediaSpec
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
-from coefvq.models.classifier import Classifier, base_config, build
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import VideoDataset
+from coefvq.models.model_config import base_config
 from coefvq.records import VideoInput
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything

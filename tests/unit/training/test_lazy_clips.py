@@ -11,8 +11,9 @@ import torch
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.errors import DataError
-from coefvq.models.classifier import Classifier, ModelConfig, build
+from coefvq.models.classifier import Classifier, build
 from coefvq.models.dataset import VideoDataset
+from coefvq.models.model_config import ModelConfig
 from coefvq.records import VideoInput
 from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from tests.settings import training_settings

@@ -10,7 +10,7 @@ import torch
 
 from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.errors import ModelError, TrainingError
-from coefvq.models.classifier import mllm_config
+from coefvq.models.model_config import mllm_config
 from coefvq.training import ranks
 from coefvq.training.card_errors import card_errors
 from coefvq.training.job import TrainingJob

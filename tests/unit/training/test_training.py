@@ -18,9 +18,10 @@ from coefvq.config import BaseModelParams, MediaSpec, Training
 from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
 from coefvq.errors import MLLMUnavailableError, TrainingError
-from coefvq.inference import PairScorer, recorded, score_batches
-from coefvq.models.classifier import Classifier, base_config, build, load
+from coefvq.inference import MultiIssueScorer, PairScorer, recorded, score_batches, scores
+from coefvq.models.classifier import Classifier, build, load
 from coefvq.models.dataset import Example, VideoDataset
+from coefvq.models.model_config import base_config
 from coefvq.records import VideoInput
 from coefvq.training.arguments import use_bf16
 from coefvq.training.checkpoints import CheckpointFolder
@@ -115,6 +116,27 @@ def pair(store: ClipStore, base_threshold: float, tmp_path: Path) -> PairScorer:
     return PairScorer.from_folders(
         tmp_path / "m", tmp_path / "m", policy.to_dict(), "icd", "1-abc", recorded({}), tmp_path / "cache"
     )
+
+
+def test_what_is_known_of_a_clip_is_not_computed_again(
+    store: ClipStore, tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cache for `score` and both stages of the stream, whatever the policy; another text is another question."""
+    inputs = [VideoInput(path.stem, path, "a title") for path in sorted((clips / "videos").glob("*.mp4"))[:3]]
+    scorer = pair(store, 0.0, tmp_path)
+    before = scorer.score(inputs)
+    ran: list[int] = []
+    whole = scores.score_dataset
+    monkeypatch.setattr(scores, "score_dataset", lambda model, dataset, *rest, **named: (
+        ran.append(len(dataset)), whole(model, dataset, *rest, **named))[1])  # fmt: skip
+    stricter = replace(scorer, policy=scorer.policy.model_copy(update={"decision_threshold": 0.9}))
+    assert [row.mllm_score for row in stricter.score(inputs)] == [row.mllm_score for row in before]
+    stream = MultiIssueScorer((scorer,))
+    assert [row.base_score for row in stream.base(inputs)] == [row.base_score for row in before]
+    assert stream.ask({"icd": inputs})["icd"].scores.tolist() == [row.mllm_score for row in before]
+    assert sum(ran) == 0
+    assert scorer.score([replace(inputs[0], title="another")])[0].error is None
+    assert sum(ran) == 1  # base and MLLM are one folder here
 
 
 def test_a_bad_clip_costs_one_row(store: ClipStore, tmp_path: Path, clips: Path) -> None:

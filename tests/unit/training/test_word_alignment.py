@@ -10,8 +10,9 @@ import torch
 from coefvq.config import PARAMS_FILE, Alignment, load_params
 from coefvq.errors import DataError, ModelError
 from coefvq.models.assembly import freeze_module
-from coefvq.models.classifier import build, mllm_config
+from coefvq.models.classifier import build
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import mllm_config
 from coefvq.models.text import TextEncoder, train_text_encoder
 from coefvq.records import VideoInput
 from coefvq.training.alignment import warm_up_facts

@@ -21,7 +21,7 @@ from coefvq.vmp.records import Event
 from coefvq.vmp.redecide import redecide
 from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.rules import parse_rules
-from tests.vmp_world import NOW, POLICY, Pair, by_rules, deployment, promote
+from tests.vmp_world import NOW, POLICY, FixedDeployment, Pair, by_rules, deployment, promote, work
 
 
 @dataclass
@@ -31,12 +31,11 @@ class State:
     log: EventLog
     index: IndexStore
 
-    def run(self, pair: Pair, epoch: int, models: str = "models", **parts: object) -> Reviser:
+    def run(self, pair: Pair, epoch: int, models: str = "models", **parts: object) -> None:
         used = deployment(pair, epoch, policies=(pair.policy,), bundle=pair.bundle, models={"icd": models}, **parts)  # type: ignore[arg-type]
-        reviser = Reviser(self.log, self.index, lambda: NOW, lambda: 0.0)
-        loop.run(self.log, loop.FixedDeployment(used), self.index, stop=threading.Event(), batch_size=3, once=True,
-                 on_batch=lambda report: None, clock=lambda: NOW, revisions=reviser)  # fmt: skip
-        return reviser
+        reviser, served = work(self.log, self.index)
+        loop.run(self.log, FixedDeployment(used), self.index, stop=threading.Event(), batch_size=3, once=True,
+                 on_batch=lambda report: None, clock=lambda: NOW, work=(reviser, served))  # fmt: skip
 
     def rows(self) -> list[tuple[object, ...]]:
         return self.index.database.query(
@@ -45,15 +44,15 @@ class State:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[State]:
-    with open_log(folder / "log.sqlite") as log, open_index(folder / "index.sqlite") as index:
+def opened(folder: Path, index_place: Path | str | None = None) -> Iterator[State]:
+    with open_log(folder / "log.sqlite") as log, open_index(index_place or folder / "index.sqlite") as index:
         yield State(log, index)
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
+def state(tmp_path: Path, index_place: Path | str) -> Iterator[State]:
     """Ten videos, judged by pair 1; every second one is positive."""
-    with opened(tmp_path) as made:
+    with opened(tmp_path, index_place) as made:
         made.log.publish([Event(f"v{number}", uri=f"/{number}.mp4", sha256=f"{number}") for number in range(10)])
         made.run(pair_1(), promote(made.index, 1, "1-ab"))
         yield made
@@ -117,7 +116,7 @@ def test_it_pauses_resumes_and_begins_again_under_a_newer_head(state: State) -> 
         campaigns.start(NOW)
     campaigns.move("running")
     used = deployment(pair, epoch, bundle="2-cd", models={"icd": "other"})
-    reviser = Reviser(state.log, state.index, lambda: NOW, lambda: 0.0)
+    reviser = Reviser(state.log, state.index, lambda: NOW)
     while campaigns.remaining() > 4:
         reviser.spare(used, 3)
     epoch = promote(state.index, 3, "3-ef", models="third")
@@ -141,7 +140,7 @@ def test_newer_content_in_the_log_is_left_to_the_stream(state: State) -> None:
     state.log.publish([Event("v3", uri="/3.mp4", sha256="new")])
     pair = Pair(bundle="2-cd")
     used = deployment(pair, epoch, bundle="2-cd", models={"icd": "other"})
-    reviser = Reviser(state.log, state.index, lambda: NOW, lambda: 0.0)
+    reviser = Reviser(state.log, state.index, lambda: NOW)
     while reviser.spare(used, 4):
         pass
     assert "v3" not in pair.scored
@@ -155,7 +154,7 @@ def test_two_workers_share_a_campaign(state: State) -> None:
     epoch = promote(state.index, 2, "2-cd", models="other")
     Campaigns(state.index.database).start(NOW)
     inner = deployment(Pair(bundle="2-cd"), epoch, bundle="2-cd", models={"icd": "other"})
-    reviser = Reviser(state.log, state.index, lambda: NOW, lambda: 0.0)
+    reviser = Reviser(state.log, state.index, lambda: NOW)
     calls = count()
 
     class Overtaken(Pair):
@@ -183,10 +182,15 @@ KEEP = POLICY.model_copy(update={"filtered": "keep_base_score", "accept_threshol
     ("policy", "stored", "views", "expected"),
     [
         (POLICY, {"base_score": 0.1, "mllm_score": None}, None, (False, "base")),
-        (POLICY, {"base_score": 0.1, "mllm_score": None}, 1000, None),  # the level of views: the MLLM is needed
+        (
+            POLICY,
+            {"base_score": 0.1, "mllm_score": None},
+            1000,
+            (None, "none"),
+        ),  # the level of views: waits for the MLLM
         (POLICY, {"base_score": 0.1, "mllm_score": 0.9}, 1000, (True, "mllm")),
         (POLICY, {"base_score": 0.9, "mllm_score": 0.4}, None, (False, "mllm")),
-        (POLICY, {"base_score": 0.9, "mllm_score": None}, None, None),
+        (POLICY, {"base_score": 0.9, "mllm_score": None}, None, (None, "none")),
         (POLICY, {"base_score": 0.9, "mllm_score": None, "degraded": True}, None, None),
         (POLICY, {"base_score": None, "mllm_score": None, "error": "undecodable"}, None, None),
         (KEEP, {"base_score": 0.97, "mllm_score": None}, None, (True, "base")),
@@ -203,6 +207,7 @@ def test_a_policy_over_stored_scores(
     assert (found and (found.positive, found.decided_by)) == expected
     if found is not None:
         assert (found.bundle_version, found.issue) == ("2-cd", "icd")
+        assert (found.awaits == "mllm") == (found.positive is None)
 
 
 def test_a_rule_that_ignores_at_many_views_ends_the_matter(state: State) -> None:

@@ -1,4 +1,4 @@
-"""The six holes of the guard before epochs: each is open in the old one and closed in the present one."""
+"""The six holes of the guard before epochs: each is open in the old one and closed in the present one, on any store."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from coefvq.vmp.epochs import FencedError, Order, issue, issued
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.overrides import override
+from coefvq.vmp.pending import Pending
 from coefvq.vmp.records import DEGRADED, ERROR, FULL, Event, Rank, SinkRow, State
-from coefvq.vmp.revisions import Reviser
 from tests.old_guard import OldIndex
-from tests.vmp_world import NOW, POLICY, Pair, deployment, promote
+from tests.vmp_world import NOW, POLICY, FixedDeployment, Pair, deployment, promote, work
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[IndexStore]:
-    with open_index(tmp_path / "index.sqlite") as opened:
+def index(index_place: Path | str) -> Iterator[IndexStore]:
+    with open_index(index_place) as opened:
         yield opened
 
 
@@ -100,11 +100,11 @@ def test_hole_5_views_are_no_versions(tmp_path: Path) -> None:
         for views in range(1, 1001):
             log.publish([Event("a", uri="/a.mp4", sha256="aa", views=2 * views)])
         epoch = promote(index, 1, "1-ab")
-        loop.run(log, loop.FixedDeployment(deployment(pair, epoch)), index, stop=threading.Event(),
+        loop.run(log, FixedDeployment(deployment(pair, epoch)), index, stop=threading.Event(),
                  on_batch=lambda report: None, batch_size=32, once=True, clock=lambda: NOW,
-                 revisions=Reviser(log, index, lambda: NOW, lambda: 0.0))  # fmt: skip
+                 work=work(log, index))  # fmt: skip
         assert log.last_offset() == 1001
-        assert pair.scored == ["a", "a"]  # when it was new, and at 1,000 views
+        assert pair.scored == ["a"]  # its base score is kept for the crossing of 1,000 views
         assert pair.mllm_calls == ["a"]
         entry = index.get("a")
         assert entry is not None
@@ -158,15 +158,15 @@ def test_an_epoch_is_issued_once_per_order(index: IndexStore) -> None:
 
 def publish(log: EventLog, index: IndexStore, event: Event, pair: Pair, epoch: int) -> None:
     log.publish([event])
-    loop.run(log, loop.FixedDeployment(deployment(pair, epoch)), index, stop=threading.Event(),
+    loop.run(log, FixedDeployment(deployment(pair, epoch)), index, stop=threading.Event(),
              on_batch=lambda report: None, batch_size=8, once=True, clock=lambda: NOW,
-             revisions=Reviser(log, index, lambda: NOW, lambda: 0.0))  # fmt: skip
+             work=work(log, index))  # fmt: skip
 
 
-def test_a_person_s_word_holds_until_the_content_changes(tmp_path: Path) -> None:
+def test_a_person_s_word_holds_until_the_content_changes(tmp_path: Path, index_place: Path | str) -> None:
     bad = Pair(base=lambda video: 0.9)
     event = Event("a", uri="/a.mp4", sha256="aa", title="x", views=1)
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         with pytest.raises(DataError, match="'a': not in the index"):
             override(log, index, "a", "live", "ana", "fine", NOW)
         publish(log, index, event, bad, promote(index, 1, "1-ab"))
@@ -212,31 +212,32 @@ def test_after_an_outage_the_index_is_that_of_a_run_without_one(tmp_path: Path, 
                 assert len(index.dead_letters()) == (4 if rule == "hold" else 0)
                 pair.down = False
             publish(log, index, Event("g", uri="/g.mp4", sha256="g"), pair, epoch)
-            assert (index.dead_letters(), index.provisional(9), index.due(9)) == ([], [], [])
+            assert (index.dead_letters(), Pending(index.database).waiting().tasks, index.due(9)) == ([], 0, [])
             columns = "video_id, state, rule, source_version, epoch, rank, views, value"
             indexes.append(index.database.query(f"SELECT {columns} FROM entries ORDER BY video_id"))  # noqa: S608
     assert indexes[0] == indexes[1]
     assert {json.loads(cells[-1])["scores"]["icd"]["decided_by"] for cells in indexes[0]} == {"base", "mllm"}
 
 
-def test_while_the_mllm_is_down_it_is_tried_more_and_more_rarely(tmp_path: Path) -> None:
+def test_while_the_mllm_is_down_it_is_tried_more_and_more_rarely(tmp_path: Path, index_place: Path | str) -> None:
     pair, seconds = Pair(base=lambda video: 0.9), [0.0]
     pair.down = True
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         epoch = promote(index, 1, "1-ab")
         publish(log, index, Event("a", uri="/a.mp4"), pair, epoch)
-        revisions, used = Reviser(log, index, lambda: NOW, lambda: seconds[0]), deployment(pair, epoch)
-        tries = []
+        _, served = work(log, index, lambda: seconds[0])
+        tries: list[int] = []
+        pair.ask = lambda wanted: (tries.append(int(seconds[0])), Pair.ask(pair, wanted))[1]  # type: ignore[func-returns-value, method-assign]
+        used = deployment(pair, epoch)
         for second in range(100):
-            seconds[0], before = float(second), len(pair.scored)
-            assert revisions.spare(used, 8) == 0
-            tries += [second] * (len(pair.scored) - before)
+            seconds[0] = float(second)
+            assert served.urgent(used, 8) == 0
         assert tries == [0, 1, 3, 7, 15, 31, 63]
         pair.down, seconds[0] = False, 123.0
-        assert revisions.spare(used, 8) == 1
+        assert served.urgent(used, 8) == 1
 
 
-def test_a_replay_decides_at_the_same_time(tmp_path: Path) -> None:
+def test_a_replay_decides_at_the_same_time(tmp_path: Path, index_place: Path | str) -> None:
     from datetime import timedelta
 
     from coefvq.vmp.rules import parse_rules
@@ -246,10 +247,10 @@ def test_a_replay_decides_at_the_same_time(tmp_path: Path) -> None:
         'rules: [{name: old, when: [{field: age_hours, op: ">", value: 1}], then: removed}]\ndefault: remained', "r"
     )
     pair, later = Pair(), NOW + timedelta(hours=2)
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         log.publish([Event("a", published_at=NOW.isoformat())])
         for consumer, clock in (("vmp", NOW), ("replay", later), ("clock set back", NOW - timedelta(hours=1))):
-            used = loop.FixedDeployment(deployment(pair, 1, by_rules(rules)))
+            used = FixedDeployment(deployment(pair, 1, by_rules(rules)))
             loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=8, once=True,
                      consumer=consumer, clock=lambda clock=clock: clock)  # fmt: skip
         assert index.states() == {"live": 1}

@@ -33,8 +33,8 @@ def by_title(videos: Sequence[VideoInput], bundle: str = "1-ab") -> list[ScoredV
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[tuple[EventLog, IndexStore]]:
-    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+def state(tmp_path: Path, index_place: Path | str) -> Iterator[tuple[EventLog, IndexStore]]:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
         yield log, index
 
 

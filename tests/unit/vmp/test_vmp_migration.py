@@ -14,19 +14,18 @@ from coefvq.errors import DataError
 from coefvq.vmp import loop
 from coefvq.vmp.epochs import issued
 from coefvq.vmp.records import Event, SinkRow
-from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.state import open_state
 from tests.old_vmp_state import as_version
-from tests.vmp_world import NOW, Pair, deployment, promote
+from tests.vmp_world import NOW, POLICY, FixedDeployment, Pair, deployment, promote, work
 
 EVENTS = [Event(name, uri=f"/{name}.mp4", sha256=name * 8, views=7) for name in "abcd"]
 
 
 def run(folder: Path, pair: Pair, epoch: int) -> None:
     with open_state(folder) as (log, index):
-        used = loop.FixedDeployment(deployment(pair, epoch, bundle=pair.bundle))
+        used = FixedDeployment(deployment(pair, epoch, bundle=pair.bundle))
         loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
-                 clock=lambda: NOW, revisions=Reviser(log, index, lambda: NOW, lambda: 0.0))  # fmt: skip
+                 clock=lambda: NOW, work=work(log, index))  # fmt: skip
 
 
 @pytest.fixture(params=[1, 2])
@@ -102,6 +101,12 @@ CHANGING = ("CREATE", "ALTER", "INSERT", "UPDATE", "DROP", "DELETE")
 def test_a_crash_at_any_statement_of_the_change_loses_nothing(
     state: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert crash_everywhere(state, file, monkeypatch) > 5
+    assert contents(state) == EXPECTED
+
+
+def crash_everywhere(state: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Open a state again and again, each time dying one changing statement later; how often it died."""
     connect, deaths = sqlite3.connect, 0
     for lives in range(99):
         left = [lives]
@@ -124,8 +129,34 @@ def test_a_crash_at_any_statement_of_the_change_loses_nothing(
                 break
             except KeyboardInterrupt:
                 deaths += 1
-    assert deaths > 5
-    assert contents(state) == EXPECTED
+    return deaths
+
+
+@pytest.mark.parametrize("rule", ["hold", "base_only"])
+def test_what_waited_for_the_mllm_in_schema_3_waits_in_the_queue(
+    tmp_path: Path, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "vmp"
+    pair = Pair(POLICY.model_copy(update={"mllm_down": rule}), base=lambda video: 0.1 if video.video_id == "a" else 0.9)
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        epoch = promote(index, 1, "1-ab")
+    pair.down = True
+    run(folder, pair, epoch)
+    as_version(folder, 3)
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) > 15
+    with open_state(folder) as (_, index):
+        tasks = index.database.query("SELECT video_id, source_version, epoch, views, silent, scores FROM pending")
+        assert sorted(tasks) == [(name, 1, epoch, 7, 1, "") for name in "bcd"]
+        assert index.database.query("SELECT count(*) FROM dead_letters") == [(3 if rule == "hold" else 0,)]
+    pair.down = False
+    run(folder, pair, epoch)
+    with open_state(folder) as (_, index):
+        assert index.database.query("SELECT video_id, state, rank FROM entries ORDER BY video_id") == [
+            ("a", "live", 2), ("b", "removed", 2), ("c", "removed", 2), ("d", "removed", 2),
+        ]  # fmt: skip
+        assert index.database.query("SELECT count(*) FROM pending") == [(0,)]
+        assert index.dead_letters() == []
 
 
 def open_both(folder: Path) -> None:
@@ -136,5 +167,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 3"):
+    with pytest.raises(DataError, match="schema version 9, expected 4"):
         contents(state)

@@ -12,7 +12,7 @@ from coefvq.errors import ModelError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.records import DEGRADED, ERROR, FULL, Candidate, Decision, Event
 from coefvq.vmp.retriever import retrieve
-from coefvq.vmp.rows import bundle_text, rank, to_row
+from coefvq.vmp.rows import How, bundle_text, rank, to_row
 from tests.vmp_world import NOW
 
 
@@ -107,7 +107,9 @@ def test_rows_of_several_bundles() -> None:
 
 def test_live_row_holds_metadata_and_scores() -> None:
     event = Event("a", uri="/x/a.mp4", title="é", stickers=("s",), views=4, sha256="aa", source_version=2, offset=9)
-    row = to_row(Candidate(event, (score("a", metadata={"k": "v"}),)), Decision("remained", "default"), 7, NOW)
+    row = to_row(
+        Candidate(event, (score("a", metadata={"k": "v"}),)), Decision("remained", "default"), How(7, NOW, NOW)
+    )
     assert (row.offset, row.source_version, row.epoch, row.bundle_version) == (9, 2, 7, "icd=3-ab")
     assert (row.state, row.outcome, row.rule, row.error) == ("live", "remained", "default", None)
     assert json.loads(row.value) == {
@@ -119,16 +121,18 @@ def test_live_row_holds_metadata_and_scores() -> None:
 
 def test_tombstones_hold_no_features() -> None:
     event = Event("a", uri="/x/a.mp4", title="secret", source_version=1)
-    removed = to_row(Candidate(event, (score("a", positive=True),)), Decision("removed", "positive"), 7, NOW)
+    removed = to_row(Candidate(event, (score("a", positive=True),)), Decision("removed", "positive"), How(7, NOW, NOW))
     assert removed.state == "removed"
     assert list(json.loads(removed.value)) == ["scores"]
-    deleted = to_row(Candidate(Event("a", "delete", source_version=2)), Decision("removed", "deleted"), 7, NOW)
+    deleted = to_row(
+        Candidate(Event("a", "delete", source_version=2)), Decision("removed", "deleted"), How(7, NOW, NOW)
+    )
     assert (deleted.state, deleted.value, deleted.bundle_version) == ("deleted", "{}", "")
 
 
 def test_ignored_row_changes_no_entry_but_keeps_its_reason() -> None:
     candidate = Candidate(Event("a", source_version=1), (failure("a"),), "icd: undecodable")
-    row = to_row(candidate, Decision("ignored", "unscored"), 7, NOW)
+    row = to_row(candidate, Decision("ignored", "unscored"), How(7, NOW, NOW))
     assert (row.state, row.error) == (None, "icd: undecodable")
     assert json.loads(row.value)["scores"]["icd"]["error"] == "undecodable"
 

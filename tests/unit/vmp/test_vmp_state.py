@@ -16,7 +16,7 @@ import pytest
 
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp import loop
+from coefvq.vmp import database, loop
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import Decision, Event
 from coefvq.vmp.state import open_state
@@ -61,11 +61,6 @@ def remove(state: Path, name: str) -> None:
         path.unlink()
 
 
-def empty_log(state: Path) -> None:
-    remove(state, "log")
-    (state / "log.sqlite").touch()
-
-
 def log_of_another_state(state: Path) -> None:
     publish(state.parent / "other", *EVENTS)
     remove(state, "log")
@@ -92,7 +87,7 @@ def older_log_with_new_events(state: Path) -> None:
         _append(connection, replace(EVENTS[3], title="other"), only_if_changed=True)
 
 
-@pytest.mark.parametrize("damage", [lose_log, empty_log, log_of_another_state, older_log, older_log_with_new_events])
+@pytest.mark.parametrize("damage", [lose_log, log_of_another_state, older_log, older_log_with_new_events])
 def test_a_log_that_is_not_the_index_s_own_is_refused_with_the_remedy(
     state: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -103,6 +98,32 @@ def test_a_log_that_is_not_the_index_s_own_is_refused_with_the_remedy(
         assert "\n" not in str(caught.value)
         with pytest.raises(DataError, match="events would be lost"):
             drain(state)
+
+
+@pytest.mark.parametrize("name", ["log", "index"])
+@pytest.mark.parametrize("left", [0, 1, 511])
+def test_a_file_that_was_cut_off_is_no_new_state(state: Path, name: str, left: int) -> None:
+    whole = (state / f"{name}.sqlite").read_bytes()
+    remove(state, name)
+    (state / f"{name}.sqlite").write_bytes(whole[:left])
+    for create in (True, False):
+        message = rf"{name}\.sqlite: {left} bytes are no database; restore it from a copy"
+        with pytest.raises(DataError, match=message), open_state(state, create):
+            pass
+    assert not list(state.glob(".*.new*"))
+
+
+def test_a_database_appears_with_its_tables_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "_link", killed)
+        with pytest.raises(KeyboardInterrupt), open_state(tmp_path / "vmp"):
+            pass
+    assert not list((tmp_path / "vmp").iterdir())
+    with open_state(tmp_path / "vmp") as (log, _):
+        assert log.last_offset() == 0
 
 
 def test_the_remedy_works(state: Path) -> None:

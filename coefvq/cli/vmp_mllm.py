@@ -1,0 +1,113 @@
+"""``coefvq vmp mllm``: serve the tasks that base verdicts leave for the MLLM; and the budget that bounds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from coefvq.cli.options import BudgetOption, BurstOption, JsonOption, MaxWaitOption, ParamsOption
+from coefvq.cli.vmp_state import (
+    BatchOption,
+    FollowOption,
+    PollOption,
+    RulesOption,
+    ScoredIssuesOption,
+    StateOption,
+    print_result,
+    state_folder,
+)
+from coefvq.cli.workspace import given, open_workspace
+from coefvq.config import PARAMS_FILE
+from coefvq.terminal import say
+from coefvq.vmp.state import open_state
+
+if TYPE_CHECKING:
+    from coefvq.vmp.budget import Limits
+    from coefvq.vmp.outlook import Latency, Outlook
+
+
+def mllm(
+    once: Annotated[bool, typer.Option("--once", help="End when no task can be served.")] = False,
+    batch_size: BatchOption = 32,
+    rules: RulesOption = None,
+    issue: ScoredIssuesOption = None,
+    poll_interval: PollOption = 1.0,
+    follow_interval: FollowOption = 5.0,
+    budget: BudgetOption = None,
+    burst: BurstOption = 8,
+    max_wait: MaxWaitOption = 1800.0,
+    params: ParamsOption = PARAMS_FILE,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the MLLM about videos whose base verdict waits for it, the highest score first.
+
+    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules.
+    """
+    from coefvq.registry.tracking import configure
+    from coefvq.vmp import loop, worker
+    from coefvq.vmp.budget import set_limits
+    from coefvq.vmp.outlook import outlook
+    from coefvq.vmp.rules import load_rules
+
+    filter_rules, limits = load_rules(rules), limits_of(budget, burst, max_wait)
+    folder = given(state_folder(state, params), params)
+    settings = open_workspace(params)
+    chosen = [settings.check_issue(name) for name in issue or ()]
+    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
+    with (
+        loop.stop_on_signals() as stop,
+        open_state(folder, create=False) as (log, index),
+        worker.follower(
+            index, filter_rules, chosen or None, None, stop=stop, say=say, interval=follow_interval, patient=not once
+        ) as deployments,
+    ):
+        if limits is not None:
+            set_limits(index.database, limits)
+        served = worker.mllm_work(log, index)
+        loop.run(
+            worker.NoEvents(), deployments, index, stop=stop, on_batch=lambda report: None, batch_size=batch_size,
+            once=once, poll_interval=poll_interval, consumer="mllm", work=[served],
+        )  # fmt: skip
+        summary = {**served.counts, "pending": outlook(index.database, loop.now().timestamp()).tasks}
+    line = f"{summary['answered']} answered, {summary['expired']} given up, {summary['pending']} wait"
+    print_result(summary, as_json, [line])
+
+
+def limits_of(text: str | None, burst: int, max_wait: float) -> Limits | None:
+    """The budget that a person gave; None: that of the index stays.
+
+    Raises:
+        ConfigError: the text is no rate.
+    """
+    from coefvq.vmp.budget import Limits, parse_rate
+
+    if text is None:
+        return None
+    return Limits() if text == "none" else Limits(parse_rate(text), float(burst), max_wait)
+
+
+def queue_lines(found: Outlook) -> list[tuple[str, str]]:
+    """Name and value of each line that `coefvq vmp status` shows of the queue."""
+    lines = [("wait for the MLLM", f"{found.tasks} ({found.audits} audit, {found.outage} since an outage)")]
+    if found.rate is not None:
+        lines += [
+            ("MLLM budget", f"{found.rate:g} calls/s, expected wait {found.expected_wait or 0.0:.0f} s"),
+            ("given up of the last 1000", str(found.shed)),
+            ("approved thresholds", _certificate(found)),
+        ]
+    lines += [(f"seconds to {name}", _seconds(latency)) for name, latency in
+              (("a full verdict", found.answered), ("a takedown", found.takedown))]  # fmt: skip
+    return lines
+
+
+def _certificate(found: Outlook) -> str:
+    if found.certificate_holds:
+        return "in effect"
+    raised = "" if found.effective_threshold is None else f"; in effect is {found.effective_threshold:.4g}"
+    return f"VOID: the budget lets tasks go{raised}"
+
+
+def _seconds(latency: Latency | None) -> str:
+    return "–" if latency is None else f"p50 {latency.p50:.1f}, p99 {latency.p99:.1f} ({latency.videos} videos)"

@@ -1,0 +1,181 @@
+"""The queue of the MLLM: one task per video, stored with the base verdict that waits for it.
+
+Audit draws come first and are never given up. Then come events and views, the highest base score first; every 20th
+call is a campaign's. With a budget (:mod:`coefvq.vmp.budget`) tasks are handed out at its rate, and one that waits
+longer than its limit expires. A worker leases what it takes. The lease of a process that is gone ends at once, that
+of one that hangs after a while; then two may ask the same, and the guard of the index keeps one answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coefvq.documents import parse_json
+from coefvq.vmp import budget, schema
+from coefvq.vmp.database import Connection, Database
+from coefvq.vmp.leases import alive
+from coefvq.vmp.records import AUDIT, AUDITED, CAMPAIGN, FULL, LIVE, Lane, Task
+
+#: a worker that hangs keeps its tasks so many seconds
+LEASE_SECONDS = 300.0
+#: every so many calls one is a campaign's, if it has a task
+CAMPAIGN_EVERY = 20
+_COLUMNS = "video_id, source_version, epoch, views, lane, priority, calls, scores, enqueued, drawn, shed, silent"
+#: a lease that ends too far ahead was made before the clock was set back
+_FREE = "(owner IS NULL OR leased_until <= :now OR leased_until > :now + :lease)"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The queue at a glance: tasks and calls per lane, and unix time at which the oldest came."""
+
+    tasks: int
+    calls: int
+    audits: int
+    silent: int
+    oldest: float | None
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The tasks of an index, as the worker ``owner`` sees them."""
+
+    database: Database
+    owner: str = ""
+
+    def lease(self, epoch: int, limit: int, now: float) -> list[Task]:
+        """The next tasks that a worker of ``epoch`` may ask the MLLM about, as many as the budget gives; now taken."""
+        if not self.database.query("SELECT 1 FROM pending LIMIT 1") and not budget.is_stale(self.database, now):
+            return []  # an idle worker writes next to nothing
+        with self.database.transaction() as connection:
+            self._free_the_dead(connection)
+            lanes = {lane: self._next(connection, lane, epoch, limit, now) for lane in (AUDIT, LIVE, CAMPAIGN)}
+            known = budget.look(connection, now)
+            chosen = _choose(lanes, limit, known)
+            budget.spend(connection, sum(task.calls for task in chosen))
+            connection.executemany(
+                "UPDATE pending SET owner = ?, leased_until = ? WHERE video_id = ?",
+                [(self.owner, now + LEASE_SECONDS, task.video_id) for task in chosen],
+            )
+        return chosen
+
+    def release(self) -> None:
+        """Give back what this worker took."""
+        with self.database.transaction() as connection:
+            connection.execute("UPDATE pending SET owner = NULL, leased_until = NULL WHERE owner = ?", (self.owner,))
+
+    def refund(self, tasks: Iterable[Task]) -> None:
+        """Put back the calls of leased tasks that asked nothing."""
+        with self.database.transaction() as connection:
+            budget.spend(connection, -sum(task.calls for task in tasks))
+
+    def expired(self, epoch: int, limit: int, now: float) -> list[Task]:
+        """Tasks that nobody holds and that waited longer than the budget's limit."""
+        return self._tasks(
+            self.database.connection,
+            "deadline < (SELECT clock FROM budget) AND lane > 0 AND scores != '' AND epoch <= :epoch "  # noqa: S608
+            f"AND {_FREE} ORDER BY deadline",
+            {"epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS},
+        )
+
+    def unsilenced(self, epoch: int, limit: int) -> list[Task]:
+        """Tasks whose video does not know yet that the MLLM is down."""
+        where = "silent = 0 AND epoch <= :epoch ORDER BY lane, priority DESC, enqueued"
+        return self._tasks(self.database.connection, where, {"epoch": epoch, "limit": limit})
+
+    def waiting(self) -> Waiting:
+        """How much there is to do."""
+        sql = (
+            "SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(CASE WHEN lane = 0 THEN 1 ELSE 0 END), 0), "
+            "coalesce(sum(silent), 0), "
+            "min(CASE WHEN enqueued > 0 THEN enqueued END) FROM pending"
+        )
+        return Waiting(*self.database.query(sql)[0])
+
+    def _next(self, connection: Connection, lane: Lane, epoch: int, limit: int, now: float) -> deque[Task]:
+        where = f"lane = :lane AND epoch <= :epoch AND {_FREE} ORDER BY priority DESC, enqueued, video_id"
+        values = {"lane": lane, "epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS}
+        return deque(self._tasks(connection, where, values))
+
+    def _tasks(self, connection: Connection, where: str, values: dict[str, Any]) -> list[Task]:
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM pending WHERE {where} LIMIT :limit", values)  # noqa: S608
+        return [self._task(*row) for row in rows.fetchall()]
+
+    def _task(self, *cells: Any) -> Task:
+        video_id, version, epoch, views, lane, priority, calls, scores, enqueued, *flags = cells
+        place = f"{self.database.place} task {video_id}"
+        found = parse_json(scores, place, "restore the index from a copy") if scores else {}
+        return Task(video_id, version, epoch, views, lane, priority, calls, found, enqueued, *map(bool, flags))
+
+    def _free_the_dead(self, connection: Connection) -> None:
+        owners = connection.execute("SELECT DISTINCT owner FROM pending WHERE owner IS NOT NULL").fetchall()
+        gone = [owner for (owner,) in owners if not alive(owner)]
+        connection.executemany(
+            "UPDATE pending SET owner = NULL, leased_until = NULL WHERE owner = ?", [(owner,) for owner in gone]
+        )
+
+
+def _choose(lanes: dict[Lane, deque[Task]], limit: int, known: budget.Budget) -> list[Task]:
+    """Task by task: audits, then the campaign's share, then the highest score."""
+    chosen: list[Task] = []
+    spent = 0
+    while len(chosen) < limit:
+        turn = (known.served + spent) % CAMPAIGN_EVERY == CAMPAIGN_EVERY - 1
+        order = (AUDIT, CAMPAIGN, LIVE) if turn else (AUDIT, LIVE, CAMPAIGN)
+        lane = next((lane for lane in order if lanes[lane]), None)
+        if lane is None or not known.allows(spent, lanes[lane][0].calls):
+            break
+        task = lanes[lane].popleft()
+        chosen.append(task)
+        spent += task.calls
+    return chosen
+
+
+def write_task(connection: Connection, task: Task) -> None:
+    """Store a task, unless it is already answered or a newer one is there."""
+    scores = json.dumps(task.scores, sort_keys=True, ensure_ascii=False, allow_nan=False) if task.scores else ""
+    worth = AUDITED if any(score.get("awaits") == "audit" for score in task.scores.values()) else FULL
+    connection.execute(
+        schema.WRITE_TASK,
+        (task.video_id, task.source_version, task.epoch, task.views, task.lane, task.priority, task.calls,
+         task.drawn, task.shed, scores, task.enqueued, worth),
+    )  # fmt: skip
+    connection.execute(schema.OVERTAKEN_TASK, _identity(task))
+
+
+def drop(connection: Connection, tasks: Iterable[Task]) -> None:
+    """Delete these very tasks; a newer one of the same video stays."""
+    connection.executemany(schema.DROP_TASK, [_identity(task) for task in tasks])
+
+
+def silence(connection: Connection, tasks: Sequence[Task]) -> None:
+    """Note that the videos of these tasks got the verdict of an MLLM that is down."""
+    connection.executemany(schema.SILENCE_TASK, [_identity(task) for task in tasks])
+
+
+def shed_to_audit(connection: Connection, tasks: Sequence[Task]) -> None:
+    """Expired tasks that the audit drew: the budget lets them go, the audit's reserve does not."""
+    connection.executemany(schema.SHED_TASK, [_identity(task) for task in tasks])
+
+
+def _identity(task: Task) -> tuple[str, int, int, int | None]:
+    return task.video_id, task.source_version, task.epoch, task.views
+
+
+def effective_threshold(connection: Connection) -> float | None:
+    """The base score from which a task is served in time, by the queue of now; None while all are.
+
+    It is the score at that place in the queue that the budget reaches within its limit of waiting.
+    """
+    limits = budget.read(connection)[0].limits
+    if limits.rate is None or limits.max_wait is None:
+        return None
+    found = connection.execute(
+        "SELECT priority FROM pending WHERE lane = 1 ORDER BY priority DESC LIMIT 1 OFFSET ?",
+        (int(limits.rate * limits.max_wait),),
+    ).fetchone()
+    return None if found is None else float(found[0])
