@@ -17,13 +17,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coefvq import __version__
-from coefvq.cli import audit, cascade, data, features, models, registry, report, retune, score, show, stages, vmp
+from coefvq.cli import audit, cascade, clips, data, features, models, registry, report, retune, score, show, stages, vmp
 from coefvq.compute.collection import collect_rarely
 from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.faults import report as report_fault
 from coefvq.stages import STAGES
 from coefvq.terminal import clean, protect, say
+from coefvq.version import __version__
 
 # telemetry of every library is off unless the user has said otherwise
 QUIET = {
@@ -94,6 +94,7 @@ def _assemble() -> None:
     app.add_typer(data.app, name="data", help="Make and inspect data sets.")
     app.add_typer(models.app, name="models", help="Presets: what they are, need and weigh; fetch their weights.")
     app.add_typer(features.app, name="features", help="Cache of the outputs of frozen towers.")
+    app.add_typer(clips.app, name="clips", help="Store of decoded clips.")
     cascade.app.command(name="audit")(audit.audit)
     app.add_typer(cascade.app, name="cascade", help="Thresholds of a cascade from any two columns of scores.")
     app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")

@@ -82,6 +82,15 @@ def cell(text: object, style: str = "") -> Text:
     return Text(clean(text), style)
 
 
+def size_text(count: float) -> str:
+    """Bytes as a person reads them: 1.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
 def show(renderable: RenderableType, width: int | None = None) -> None:
     """Print a rich table on stdout; ``width`` is its width where stdout is no terminal."""
     from rich.console import Console

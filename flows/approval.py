@@ -44,6 +44,7 @@ def settle(pair: RegisteredPair, report: Callable[[], str | None], wait: bool) -
     """
     taken = decision_on(pair)
     if taken is not None:
+        clear_waiting()
         return str(taken.action)
     # before the decision: afterwards there would be another champion to compare with
     link = report()
@@ -57,6 +58,7 @@ def settle(pair: RegisteredPair, report: Callable[[], str | None], wait: bool) -
         key=waiting_tag(pair.issue, pair.version),
     )
     decision = record_decision(pair.issue, answer.verdict, answer.by, answer.reason, pair.version, str(flow_run.id))
+    clear_waiting()
     return str(decision.action)
 
 
@@ -91,12 +93,23 @@ def waiting_tag(issue: str, version: str) -> str:
 
 def mark_waiting(run_id: UUID, pair: RegisteredPair) -> None:
     """Tag a run with what it waits for, so that a terminal can find it."""
+    _tag(run_id, [waiting_tag(pair.issue, pair.version)])
+
+
+def clear_waiting() -> None:
+    """Take the tag off this run: it waits for nothing any more. Outside of a deployment run there is none."""
+    if deployment.id is not None:
+        _tag(UUID(flow_run.id), [])
+
+
+def _tag(run_id: UUID, waiting: list[str]) -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
         kept = [tag for tag in run.tags if not tag.startswith(_TAG)]
-        client.update_flow_run(run_id, tags=[*kept, waiting_tag(pair.issue, pair.version)])
+        if sorted(run.tags) != sorted([*kept, *waiting]):
+            client.update_flow_run(run_id, tags=[*kept, *waiting])
 
 
 def resume_waiting(issue: str, version: str, answer: dict[str, Any]) -> list[UUID]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from coefvq import __version__
 from coefvq.config import RECIPE_FILE, Params, parse_params, parse_recipe, read_mapping
 from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
@@ -25,6 +24,7 @@ from coefvq.files import sha256_file, sha256_json, write_json, write_text
 from coefvq.overrides import merged
 from coefvq.records import label_column
 from coefvq.shipped_recipes import shipped_recipe
+from coefvq.version import __version__
 from tasks.templates import template
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from coefvq.data.batches import Batch
 from coefvq.errors import MediaError
-from tasks import versioning
+from tasks import snapshot_run, versioning
 from tasks.isolation import RemoteError, Target
 from tasks.snapshot_run import Run, SnapshotRequest
 from tasks.versioning import Snapshot
@@ -40,7 +40,7 @@ _RETRIES: dict[str, Any] = {
 @task(task_run_name="locate", **_RETRIES)
 def locate(request: SnapshotRequest) -> Target:
     """Where the version will be published."""
-    return versioning.locate(request)
+    return snapshot_run.locate(request)
 
 
 @task(task_run_name="collect", **_RETRIES)

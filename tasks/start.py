@@ -20,6 +20,7 @@ TRUE = frozenset({"1", "1.0", "t", "true", "y", "yes", "positive"})
 FALSE = frozenset({"0", "0.0", "f", "false", "n", "no", "negative"})
 _NUMBERS = frozenset({"0", "1", "0.0", "1.0"})
 _SHOWN = 8
+_LONGEST_NAME = 32  # of config.data.LabelName
 _FRACTIONS = {"train": 0.56, "val": 0.16, "test": 0.18, "traffic": 0.1}
 _FRACTIONS_OF_FEW = {"train": 0.46, "val": 0.22, "test": 0.22, "traffic": 0.1}
 
@@ -101,6 +102,10 @@ def propose(data: Path, issues: Sequence[IssueSource], media: Path | None = None
         chosen, why = _of_issue(issue, positives[issue.name], counts[issue.name])
         settings |= chosen
         decisions += why
+    names = {issue.name: _label_names(issue, positives[issue.name]) for issue in issues}
+    settings["label_names"] = names
+    shown = ", ".join(f"{name['positive']} / {name['negative']}" for name in names.values())
+    decisions.append(Decision("label_names", shown, "words of the report"))
     shared, more = _of_all(look, counts)
     warnings = [f"{why}; {word} stays empty" for word, why in look.refused.items()]
     unused = look.unused([issue.column for issue in issues])
@@ -149,6 +154,14 @@ def _positives(look: Look, issue: IssueSource) -> tuple[str, ...] | None:
     if all(value.casefold() in TRUE | FALSE for value in counts) and known:
         return tuple(sorted(known))
     raise DataError(f"{option}: say which values are positive, e.g. {option}:{example}; values there: {met}")
+
+
+def _label_names(issue: IssueSource, positive: tuple[str, ...] | None) -> dict[str, str]:
+    """What the report calls the two answers: the table's own word, else that of the issue."""
+    word = positive[0] if positive is not None and len(positive) == 1 else ""
+    if word.casefold() in TRUE | FALSE or not word.isprintable() or not word:
+        word = issue.name.replace("_", " ")
+    return {"positive": word[:_LONGEST_NAME], "negative": f"not {word}"[:_LONGEST_NAME]}
 
 
 def _counts(values: Counter[str], positive: tuple[str, ...] | None) -> tuple[int, int]:

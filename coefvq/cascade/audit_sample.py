@@ -36,7 +36,8 @@ class AuditSample(BaseModel):
 
     def selected(self, video_ids: Sequence[str]) -> BoolArray:
         """Whether each video is drawn, [n]."""
-        return uniform_draws(video_ids, self.seed) < self.rate
+        # a salt of its own: no other draw by id and seed may share the audit's
+        return uniform_draws([f"audit:{name}" for name in video_ids], self.seed) < self.rate
 
 
 def uniform_draws(video_ids: Sequence[str], seed: int) -> FloatArray:

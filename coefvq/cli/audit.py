@@ -71,7 +71,7 @@ def _print(findings: Sequence[Finding]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("rule", "where", "verdict", "figures"):
         table.add_column(column, overflow="fold")
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: finding.verdict != "broken"):
         style = {"holds": "green", "broken": "bold red"}.get(finding.verdict, "dim")
         table.add_row(finding.rule, cell(finding.where), cell(finding.verdict, style), cell(finding.explanation))
     counts = [f"{sum(f.verdict == v for f in findings)} {v}" for v in ("holds", "broken", "not asked")]

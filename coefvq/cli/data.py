@@ -31,6 +31,9 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 7,
     icd: Annotated[float, number(help="Prevalence of inappropriate content, 0 to 1.")] = 0.07,
     ucc: Annotated[float, number(help="Prevalence of unoriginal content, 0 to 1.")] = 0.09,
+    copies: Annotated[
+        float, number(min=0.0, max=1.0, help="Share of videos whose source is another creator's video.")
+    ] = 0.0,
     first_index: Annotated[
         int, typer.Option(min=0, help="Number of the first clip; another range needs another folder.")
     ] = 0,
@@ -43,9 +46,7 @@ def synth(
     from coefvq.simulation.synthetic.generate import generate
 
     with progress("rendering clips", videos) as advance:
-        summary = generate(
-            out, videos, seed, {"icd": icd, "ucc": ucc}, workers=workers, first_index=first_index, progress=advance
-        )
+        summary = generate(out, videos, seed, {"icd": icd, "ucc": ucc}, workers, first_index, advance, copies)
     positives = ", ".join(f"{issue} {count}" for issue, count in summary.positives.items())
     echo(f"{out}: {summary.videos} clips, {summary.seconds:.0f} s of footage, positives: {positives}")
 

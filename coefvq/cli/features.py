@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli.numbers import number
-from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
+from coefvq.cli.options import IssueOption, JsonOption, MaxGibOption, ParamsOption, UnusedDaysOption
 from coefvq.config import PARAMS_FILE
-from coefvq.terminal import cell, echo, echo_json, progress, show
+from coefvq.terminal import cell, echo, echo_json, progress, show, size_text
 
 if TYPE_CHECKING:
     from coefvq.training.features.store import FeatureStore
@@ -68,7 +67,7 @@ def build(
     echo(facts["decision"])
     if "computed" in facts:
         echo(
-            f"{facts['computed']} videos computed in {facts['seconds']:.1f} s ({_size(facts['bytes'])}), "
+            f"{facts['computed']} videos computed in {facts['seconds']:.1f} s ({size_text(facts['bytes'])}), "
             f"{facts['found']} were there, {len(facts['skipped'])} skipped"
         )
     for line in facts.get("skipped", {}).values():
@@ -91,11 +90,11 @@ def stats(params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> No
     table = Table("part", "key", "entries", "size", "shards", "last use")
     for row in rows:
         last = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["last_use"]))
-        size = _size(row["bytes"])
+        size = size_text(row["bytes"])
         table.add_row(cell(row["name"]), cell(row["key"][:8]), f"{row['entries']:,}", size, str(row["shards"]), last)
     show(table)
     total = sum(row["bytes"] for row in rows)
-    echo(f"{store.root}: {_size(total)} of at most {_size(store.max_bytes)}")
+    echo(f"{store.root}: {size_text(total)} of at most {size_text(store.max_bytes)}")
 
 
 @app.command()
@@ -129,8 +128,8 @@ def verify(
 @app.command()
 def prune(
     params: ParamsOption = PARAMS_FILE,
-    max_gib: Annotated[float | None, number(min=0.0, help="Keep at most so much; the oldest use goes.")] = None,
-    unused_days: Annotated[float | None, number(min=0.0, help="Remove what no run used for so long.")] = None,
+    max_gib: MaxGibOption = None,
+    unused_days: UnusedDaysOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make room: the least recently used shards go, and what killed processes left. Shards in use stay.
@@ -149,7 +148,7 @@ def prune(
     if as_json:
         echo_json({"shards": count, "bytes": size})
     else:
-        echo(f"{count} shards removed ({_size(size)})")
+        echo(f"{count} shards removed ({size_text(size)})")
 
 
 def _store(params: Path) -> FeatureStore:
@@ -178,11 +177,3 @@ def _parts(store: FeatureStore) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

@@ -19,6 +19,8 @@ OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if mi
 DataOption = Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")]
 PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")]
 LabelColumnOption = Annotated[str, typer.Option(help="With --data: column that holds the label.")]
+MaxGibOption = Annotated[float | None, number(min=0.0, max=1e9, help="Keep at most so much; the oldest use goes.")]
+UnusedDaysOption = Annotated[float | None, number(min=0.0, max=1e6, help="Remove what no run used for so long.")]
 BudgetOption = Annotated[
     str | None,
     typer.Option("--mllm-budget", help="MLLM calls, such as 0.5/s or 5000/day; none: any. Kept in the index."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,7 +93,13 @@ def _keep_report(settings: Params, pair: RegisteredPair) -> None:
         say(f"no report is kept with version {pair.version}: {error}")
 
 
-def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> None:
+def status(
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only pairs that wait for a decision; prints nothing if none does.")
+    ] = False,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS_FILE,
+) -> None:
     """Which pair of each issue is served, which waits, and who decided last.
 
     Example: coefvq status --json
@@ -101,8 +108,12 @@ def status(as_json: JsonOption = False, params: ParamsOption = PARAMS_FILE) -> N
 
     connect_registry(params, create=False)
     rows = overview.status() if tracking.store().exists else []
+    if waiting:
+        rows = [row for row in rows if row.challenger is not None]
     if as_json:
         echo_json([_status_json(row) for row in rows], indent=2)
+    elif waiting:
+        echo(*map(_waits, rows))
     elif rows:
         show(_status_table(rows))
     else:
@@ -159,7 +170,7 @@ def gate_table(issue: str, report: GateReport) -> Table:
     table = Table(title=f"gate of {issue}: {'passed' if report.passed else 'refused'}")
     for name in ("check", "result", "value", "limit", "explanation"):
         table.add_column(name, justify="right" if name in ("value", "limit") else "left")
-    for item in report.checks:
+    for item in sorted(report.checks, key=lambda item: item.passed):  # what failed comes first
         value = "–" if item.value is None else f"{item.value:.4g}"
         _add(table, item.name, "passed" if item.passed else "FAILED", value, f"{item.limit:.4g}", item.explanation)
     return table
@@ -173,6 +184,18 @@ def _print_registration(issue: str, report: GateReport, pair: RegisteredPair | N
             f"coefvq approve --issue {issue} --by … --reason …" if pair.offered else "nothing, it was decided on before"
         )
         echo(f"{issue}: bundle {pair.bundle_version} {known}; next: {todo}")
+
+
+def _waits(row: IssueStatus) -> str:
+    return f"{row.issue}: bundle {_shown(row.challenger)} waits: coefvq approve --issue {row.issue}, or coefvq reject"
+
+
+def _short(at: str) -> str:
+    """A time to the minute: tables have 80 columns."""
+    try:
+        return datetime.fromisoformat(at).strftime("%Y-%m-%d %H:%M")
+    except ValueError:  # a record that somebody edited is shown as it is
+        return at
 
 
 def _status_table(rows: list[IssueStatus]) -> Table:
@@ -205,7 +228,7 @@ def _gate(pair: RegisteredPair | None) -> str:
 
 
 def _last(row: IssueStatus) -> str:
-    return "–" if row.last is None else f"{row.last.action} {row.last.version} by {row.last.by}, {row.last.at}"
+    return "–" if row.last is None else f"{row.last.action} {row.last.version} by {row.last.by}, {_short(row.last.at)}"
 
 
 def _note(row: IssueStatus) -> str:
@@ -228,7 +251,7 @@ def _history_table(rows: list[Decision]) -> Table:
     for row in rows:
         action = f"{row.action} (override)" if row.override else row.action
         versions = (row.from_version or "–", row.to_version or "–")
-        _add(table, str(row.sequence), row.at, row.issue, action, *versions, row.by, row.reason, row.state)
+        _add(table, str(row.sequence), _short(row.at), row.issue, action, *versions, row.by, row.reason, row.state)
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,13 +15,16 @@ import typer
 
 from coefvq.cli.options import ParamsOption
 from coefvq.config import PARAMS_FILE, load_params
-from coefvq.errors import DataError
+from coefvq.errors import ConfigError, DataError
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.terminal import cell, echo_json, say, show
+from coefvq.terminal import cell, echo, echo_json, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+_CSV_COLUMNS = ("video_id", "issue", "positive", "base_score", "mllm_score", "decided_by", "bundle_version", "error")
+#: errors that are shown, beside all in --json and --csv
+_TOLD = 10
 # the shell's text has become a path by now, which has lost one of the slashes
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -31,30 +36,54 @@ def score(
     issue: Annotated[list[str] | None, typer.Option(help="Issue(s); default: all with a champion.")] = None,
     version: Annotated[str, typer.Option(help="Alias or version of the pair.")] = "champion",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A table for a spreadsheet.")] = False,
     params: ParamsOption = PARAMS_FILE,
 ) -> None:
-    """Score videos with the approved pair: decision, both scores, and which stage decided.
+    """Score videos with the approved pair: decision, both scores, and which stage decided; video by video.
 
     Exit code 3 if any clip could not be scored.
 
     Example: coefvq score clip.mp4 --title "my dinner" --json
+
+    Example: coefvq score clips.csv --csv > scores.csv
     """
     from coefvq.cli.workspace import connect_registry, given
     from coefvq.registry.champions import load_scorer
 
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv: choose one")
     settings = load_params(params).ingest
     sources = [given(video, params) for video in videos]
     inputs = collect(sources, title, tuple(sticker or ()), settings.protocols, settings.columns)
     connect_registry(params, create=False)
-    rows = load_scorer(issue, version)(inputs)
+    rows = by_video(load_scorer(issue, version)(inputs), len(inputs))
+    failed = {row.video_id: row.error for row in rows if row.error}
     if as_json:
         for row in rows:
             echo_json(asdict(row))
+    elif as_csv:
+        echo(*csv_lines(rows))
     else:
         show(results_table(rows))
-    failed = [row for row in rows if row.error]
+        for error in list(failed.values())[1:_TOLD]:
+            say(f"not scored: {error}")
     if failed:
-        raise DataError(f"{len(failed)} of {len(rows)} not scored; first: {failed[0].error}")
+        raise DataError(f"{len(failed)} of {len(inputs)} not scored; first: {next(iter(failed.values()))}")
+
+
+def by_video(rows: Sequence[ScoredVideo], videos: int) -> list[ScoredVideo]:
+    """Rows that come issue by issue, video by video."""
+    return [row for video in range(videos) for row in rows[video::videos]]
+
+
+def csv_lines(rows: Sequence[ScoredVideo]) -> list[str]:
+    """A header and a line per row; what does not exist is empty."""
+    lines = []
+    for values in (_CSV_COLUMNS, *([getattr(row, name) for name in _CSV_COLUMNS] for row in rows)):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(values)
+        lines.append(text.getvalue())
+    return lines
 
 
 def collect(
@@ -102,9 +131,11 @@ def results_table(rows: Sequence[ScoredVideo]) -> Table:
     """Decision, scores and deciding stage as a rich table."""
     from rich.table import Table
 
-    table = Table(title=cell(f"bundle {', '.join(sorted({row.bundle_version for row in rows}))}"))
-    for name, justify in (("video", "left"), ("issue", "left"), ("decision", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    bundles = dict(sorted((row.issue, row.bundle_version) for row in rows))
+    table = Table(title=cell(", ".join(f"{issue}: bundle {version}" for issue, version in bundles.items())))
+    table.add_column("video", overflow="fold")  # an id is shown whole, on two lines if need be
+    for name in ("issue", "decision"):
+        table.add_column(name)
     for name in ("base", "MLLM"):
         table.add_column(name, justify="right")
     table.add_column("decided by")

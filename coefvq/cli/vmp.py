@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,21 +71,37 @@ def publish(
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
-    """Append new, changed and deleted videos to the event log; what is unchanged makes no event."""
+    """Append new, changed and deleted videos to the event log; what is unchanged makes no event.
+
+    The log takes 10,000 videos at a time, so that others may publish too. If a later row does not fit, what came
+    before it stays published: correct the row and publish again.
+    """
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     folder = state_folder(state, params)
-    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
-    events = [] if source is None else _read_with_progress(source, root, folder / LOG, columns)
-    events += [Event(video_id, "delete") for video_id in delete or []]
-    with open_state(folder) as (log, _):
-        appended = log.publish(events)
+    deletions = [Event(video_id, "delete") for video_id in delete or []]
+    with ExitStack() as stack:
+        read = iter(()) if source is None else _read_with_progress(stack, source, root, folder / LOG, params)
+        # what is wrong with the table or its first rows is said before a state is made
+        first = list(islice(read, 1))
+        log, _ = stack.enter_context(open_state(folder))
+        published = log.publish_all(chain(first, read, deletions))
         counts = {
-            "events": len(appended),
-            "unchanged": len(events) - len(appended),
+            "events": published.appended,
+            "unchanged": published.events - published.appended,
             "last_offset": log.last_offset(),
         }
     print_result(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
+
+
+_AuditRate = Annotated[
+    float, number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id.")
+]
+_AuditSeed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")]
+_Asker = Annotated[
+    Literal["inline", "workers"], typer.Option(help="Who asks the MLLM: this run, or `coefvq vmp mllm`.")
+]
+_Consumer = Annotated[str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")]
 
 
 @app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
@@ -95,20 +112,13 @@ def run(
     issue: ScoredIssuesOption = None,
     poll_interval: PollOption = 1.0,
     follow_interval: FollowOption = 5.0,
-    audit_rate: Annotated[
-        float,
-        number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id."),
-    ] = 0.0,
-    audit_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")] = 0,
-    mllm: Annotated[
-        Literal["inline", "workers"], typer.Option(help="Who asks the MLLM: this run, or `coefvq vmp mllm`.")
-    ] = "inline",
+    audit_rate: _AuditRate = 0.0,
+    audit_seed: _AuditSeed = 0,
+    mllm: _Asker = "inline",
     budget: BudgetOption = None,
     burst: BurstOption = 8,
     max_wait: MaxWaitOption = 1800.0,
-    consumer: Annotated[
-        str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")
-    ] = CONSUMER,
+    consumer: _Consumer = CONSUMER,
     params: ParamsOption = PARAMS_FILE,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -122,10 +132,11 @@ def run(
     from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
     from coefvq.vmp.budget import set_limits
-    from coefvq.vmp.rules import load_rules
+    from coefvq.vmp.kept_rules import SHIPPED, kept_rules
 
-    filter_rules, limits = load_rules(rules), limits_of(budget, burst, max_wait)
+    limits = limits_of(budget, burst, max_wait)
     folder = given(state_folder(state, params), params)
+    filter_rules = kept_rules(folder, rules if rules in (None, SHIPPED) else given(rules, params), say)
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issue or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)
@@ -140,18 +151,9 @@ def run(
     ):
         if limits is not None:
             set_limits(index.database, limits)
-        loop.run(
-            log,
-            deployments,
-            index,
-            stop=stop,
-            on_batch=on_batch,
-            batch_size=batch_size,
-            once=once,
-            poll_interval=poll_interval,
-            consumer=consumer,
-            work=worker.work(log, index, mllm=mllm == "inline"),
-        )
+        pace: dict[str, Any] = {"batch_size": batch_size, "once": once, "poll_interval": poll_interval}
+        work = worker.work(log, index, mllm=mllm == "inline")
+        loop.run(log, deployments, index, stop=stop, on_batch=on_batch, consumer=consumer, work=work, **pace)
         waiting = Pending(index.database).waiting().tasks
         summary = {**totals, "offset": index.committed(consumer), "pending": waiting}
     lines = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
@@ -221,28 +223,34 @@ def dead_letters(
     print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
-def _read_with_progress(source: Path, root: Path | None, log: Path, columns: Mapping[str, str]) -> list[Event]:
-    from coefvq.vmp.publications import read_events
+def _read_with_progress(stack: ExitStack, source: Path, root: Path | None, log: Path, params: Path) -> Iterator[Event]:
+    """Events of a table while ``stack`` is open, and a bar."""
+    from coefvq.data.media.clips import default_cache
+    from coefvq.data.media.probe_cache import open_cache
+    from coefvq.vmp.publications import HASHES, read_events
 
-    with progress_bar(transient=True) as progress:
-        task = progress.add_task("reading", total=None)
-        advance = partial(progress.update, task)
-        return read_events(
-            source,
-            root,
-            lambda done, total: advance(completed=done, total=total),
-            partial(_published, log),
-            say,
-            columns,
-        )
+    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
+    # the cache of the workspace, wherever the command is called
+    hashes = stack.enter_context(open_cache(params.parent / default_cache(), HASHES))
+    progress = stack.enter_context(progress_bar(transient=True))
+    task = progress.add_task("reading", total=None)
+    advance = partial(progress.update, task)
+    return read_events(
+        source,
+        root,
+        lambda done, total: advance(completed=done, total=total),
+        partial(_published, log),
+        say,
+        columns,
+        hashes,
+    )
 
 
-def _published(log: Path) -> list[tuple[str, str]]:
+def _published(log: Path) -> Iterator[tuple[str, str]]:
     """Id and path of what the log holds; a log that is not there yet is not made."""
-    if not log.is_file():
-        return []
-    with open_log(log, create=False) as source:
-        return source.places()
+    if log.is_file():
+        with open_log(log, create=False) as source:
+            yield from source.places()
 
 
 @contextmanager

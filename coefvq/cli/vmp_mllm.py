@@ -48,11 +48,12 @@ def mllm(
     from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
     from coefvq.vmp.budget import set_limits
+    from coefvq.vmp.kept_rules import SHIPPED, next_rules
     from coefvq.vmp.outlook import outlook
-    from coefvq.vmp.rules import load_rules
 
-    filter_rules, limits = load_rules(rules), limits_of(budget, burst, max_wait)
+    limits = limits_of(budget, burst, max_wait)
     folder = given(state_folder(state, params), params)
+    filter_rules = next_rules(folder, rules if rules in (None, SHIPPED) else given(rules, params))
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issue or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)

@@ -96,10 +96,10 @@ def _seconds_left(campaign: Campaign, remaining: int) -> float | None:
 
 def _dry_run(rules: Path | None, issues: list[str] | None, folder: Path, params: Path, as_json: bool) -> None:
     from coefvq.registry import champions, tracking
-    from coefvq.vmp.rules import load_rules
+    from coefvq.vmp.kept_rules import next_rules
     from coefvq.vmp.worker import preview
 
-    filter_rules = load_rules(rules)
+    filter_rules = next_rules(folder, rules)
     settings = open_workspace(params)
     chosen = [settings.check_issue(issue) for issue in issues or ()]
     tracking.configure(settings.tracking.uri, settings.tracking.experiment, create=False)

@@ -17,7 +17,7 @@ StateOption = Annotated[
     Path | None, typer.Option("--state", help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
 ]
 BatchOption = Annotated[int, typer.Option(min=1, max=100_000, help="Videos per batch and transaction.")]
-RulesOption = Annotated[Path | None, typer.Option(help="Filter rules (YAML); default: shipped ones.")]
+RulesOption = Annotated[Path | None, typer.Option(help="Filter rules (YAML), kept for later runs, or: shipped.")]
 ScoredIssuesOption = Annotated[
     list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
 ]

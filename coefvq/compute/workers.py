@@ -17,6 +17,7 @@ A worker that opened a stranger's file is not trusted any more: its answers are 
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import threading
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from itertools import islice
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter
@@ -163,10 +164,9 @@ class LimitedPool:
         # the process that started them, however that ends
         if (this := multiprocessing.current_process()).daemon:
             this.daemon = False
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = multiprocessing.get_context("spawn").Pipe()
         arguments = (theirs, self.limits.worker_mib, self.limits.cpu_seconds)
-        process = context.Process(target=serve, args=arguments, daemon=True)
+        process = _WithoutMain(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()  # the process has its own: when that one closes, we see the end
         worker = _Worker(process, ParentEnd(ours), time.monotonic() + _START_SECONDS)
@@ -240,6 +240,29 @@ class LimitedPool:
     def _dismiss(self, worker: _Worker) -> None:
         worker.kill()
         self._team.remove(worker)
+
+
+_starting = threading.Lock()
+
+
+class _WithoutMain(SpawnProcess):
+    """A spawned process that does not import the caller's script: a worker needs nothing of it.
+
+    Otherwise a plain script without ``if __name__ == "__main__"`` would begin again in each worker.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - multiprocessing's own name
+        from multiprocessing.popen_spawn_posix import Popen
+
+        with _starting:
+            main = sys.modules["__main__"]
+            # what spawn looks at to learn which script to import
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return Popen(process_obj)
+            finally:
+                sys.modules["__main__"] = main
 
 
 def pickled(value: object) -> bytes:

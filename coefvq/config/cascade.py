@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from coefvq.config.values import Count, Fraction, KeptShare, Percent, Positive, Precision, Section
+from coefvq.extensions import METRICS, registered
 
 
 class Approximate(Section):
@@ -32,6 +34,16 @@ class Predict(Scoring):
     batch_size: Count
 
 
+def _check_metric(name: str) -> str:
+    if name in (known := registered(METRICS)):
+        return name
+    words = {"words": ", ".join(known) or "none is registered", "group": METRICS}
+    raise PydanticCustomError("metric", "a name that a package registers in {group} ({words})", words)
+
+
+MetricName = Annotated[str, AfterValidator(_check_metric)]
+
+
 class Evaluate(Section):
     """Which R@P figures to report, P in percent; slices of test; the bootstrap behind the intervals."""
 
@@ -39,6 +51,7 @@ class Evaluate(Section):
     slices: tuple[str, ...] = ("language", "duration", "has_audio", "views", "creator_size")
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     group_by: str | None = "creator_id"
+    metrics: tuple[MetricName, ...] = ()  # figures of packages (docs/extend.md)
 
 
 class PriceList(Section):
@@ -117,6 +130,7 @@ class Gate(Section):
     min_base_auc: Fraction = 0.5  # ROC-AUC of the base model on test, above; 0: not asked
     min_f1_over_guess: Difference = 0.0  # the policy's F1 minus that of flagging every video, more than
     min_f1_over_shortcut: Difference = 0.0  # and minus that of the metadata shortcut, more than
+    min_metrics: dict[str, float] = Field(default={})  # of evaluate.metrics: the policy's figure on test, at least
     max_f1_drop: Fraction
     max_flip_rate: Fraction
 

@@ -64,7 +64,7 @@ class Runtime(Section):
     ``loader_workers`` processes make batches for a model that trains or scores; with any, the clips of a training are
     decoded when they are first read. ``auto``: none without a GPU.
     ``features`` says whether outputs of frozen towers are kept (``auto``: where it pays), ``features_gib`` how
-    much disk they may take.
+    much disk they may take, ``clips_gib`` how much decoded clips may.
     """
 
     workers: Count
@@ -75,6 +75,7 @@ class Runtime(Section):
     resume_from: str | None
     features: Literal["auto", "on", "off"]
     features_gib: Positive
+    clips_gib: Positive = 50.0
 
 
 class Loading(Section):
@@ -182,10 +183,15 @@ class Negatives(Section):
 
 
 class Split(Section):
-    """Grouped, stratified splitting."""
+    """Grouped, stratified splitting.
+
+    ``creator``: ``hard`` never puts a creator of ``group_by`` into two splits; ``soft`` does so where sources and
+    creators would tie too many videos together, and reports it.
+    """
 
     fractions: Fractions
     order: Literal["random", "time"]
     near_duplicates: Annotated[int, Field(ge=0, le=128)] | None
     negatives: Negatives
     group_by: tuple[Literal["source_id", "creator_id", "sha256"], ...]
+    creator: Literal["hard", "soft"] = "hard"

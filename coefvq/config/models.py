@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from coefvq.config.values import Count, Fraction, IssueName, Positive, PresetName, Section
+from coefvq.extensions import LOSSES, registered
 
 
 class MediaSpec(Section):
@@ -15,6 +17,20 @@ class MediaSpec(Section):
     frames: Count
     frame_size: Annotated[int, Field(ge=32, le=1024, multiple_of=16)]
     audio_seconds: Annotated[float, Field(gt=0.0, le=30.0)]
+
+
+#: losses that ship; others come from packages (docs/extend.md)
+LOSS_NAMES = ("cross_entropy", "focal", "logit_adjusted")
+
+
+def _check_loss(name: str) -> str:
+    if name in LOSS_NAMES or name in (others := registered(LOSSES)):
+        return name
+    words = {"words": ", ".join((*LOSS_NAMES, *others)), "group": LOSSES}
+    raise PydanticCustomError("loss", "one of {words}, or a name that a package registers in {group}", words)
+
+
+LossName = Annotated[str, AfterValidator(_check_loss), Field(json_schema_extra={"enum": list(LOSS_NAMES)})]
 
 
 class Training(Section):
@@ -41,7 +57,7 @@ class Training(Section):
     max_grad_norm: Annotated[float, Field(ge=0.0)]  # 0: no clipping
     warmup_steps: Annotated[float, Field(ge=0.0)]  # below 1: a share of all steps
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
-    loss: Literal["cross_entropy", "focal", "logit_adjusted"]
+    loss: LossName
     focal_gamma: Annotated[float, Field(ge=0.0)]
     positive_weight: Positive
     metric_for_best_model: Annotated[str, Field(pattern=r"^(loss|average_precision|roc_auc|f1|r_at_p[1-9]\d?)$")]
@@ -104,11 +120,15 @@ class BaseModelParams(Section):
 
 
 class Lora(Section):
-    """LoRA on every linear layer of the language model; rank 0 leaves it frozen (paper, Table 4)."""
+    """LoRA on every linear layer of the language model; rank 0 leaves it frozen (paper, Table 4).
+
+    ``target_modules`` names the layers instead, by the last part of their names.
+    """
 
     rank: Annotated[int, Field(ge=0)]
     alpha: Annotated[int, Field(ge=0)]
     dropout: Fraction
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # null: every linear layer
 
 
 class Alignment(Section):

@@ -59,6 +59,13 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_gate_asks_for_figures_that_are_made(self) -> Self:
+        for name in self.gate.min_metrics:
+            if name not in self.evaluate.metrics:
+                raise ValueError(f"gate.min_metrics.{name}: '{name}' is not in evaluate.metrics; add it there")
+        return self
+
+    @model_validator(mode="after")
     def _a_shared_mllm_has_one_setting(self) -> Self:
         """DVC compares for each issue its own settings, so those of a shared MLLM must be equal."""
         for issue in self.issues:

@@ -28,17 +28,21 @@ def read_descriptions(rows: pd.DataFrame, raw: Path) -> list[tuple[str, ...]]:
     """
     if CAPTION in rows.columns:
         return [(value,) if isinstance(value, str) and value else () for value in rows[CAPTION]]
-    folder = raw if raw.is_dir() else raw.parent
-    path = folder / DESCRIPTIONS
+    path = descriptions_file(raw)
     if path.is_file():
         by_video = dict(_lines(path))
         return [by_video.get(str(video), ()) for video in rows["video_id"]]
-    if (folder / _FACTORS).is_file():
+    if (path.parent / _FACTORS).is_file():
         raise DataError(
             f"{path}: not there, but {_FACTORS} is; these clips were made by an earlier version: "
             "run coefvq data synth again with the same numbers, which keeps the clips"
         )
     return [()] * len(rows)
+
+
+def descriptions_file(raw: Path) -> Path:
+    """Where descriptions lie: in the folder of clips, or beside their table."""
+    return (raw if raw.is_dir() else raw.parent) / DESCRIPTIONS
 
 
 def _lines(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:

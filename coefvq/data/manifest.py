@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ _DTYPES: dict[str, str] = {
     "decode_ok": "bool",
     "has_audio": "bool",
 }
+_INPUT_COLUMNS = ("video_id", "uri", "title", "stickers", "views", "sha256")
 _LATER_DTYPES = {"audio_ok": "boolean", "hdr": "str"}
 
 
@@ -72,8 +73,11 @@ def normalise(frame: pd.DataFrame, issues: Sequence[str]) -> pd.DataFrame:
 
 
 @contextmanager
-def manifest_writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
-    """Write normalised rows one row group at a time; the file appears, whole, when all are written."""
+def manifest_writer(path: Path, notes: Mapping[str, str] | None = None) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write normalised rows one row group at a time; the file appears, whole, when all are written.
+
+    ``notes`` are kept in the file, beside its columns.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,7 +86,7 @@ def manifest_writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
 
         def write(frame: pd.DataFrame) -> None:
             nonlocal writer
-            schema = _schema(frame) if writer is None else writer.schema
+            schema = _schema(frame, notes or {}) if writer is None else writer.schema
             writer = writer or pq.ParquetWriter(temporary, schema)
             writer.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
 
@@ -93,11 +97,12 @@ def manifest_writer(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
                 writer.close()
 
 
-def _schema(frame: pd.DataFrame) -> pa.Schema:
+def _schema(frame: pd.DataFrame, notes: Mapping[str, str]) -> pa.Schema:
     import pyarrow as pa
 
     # from the types, not from the values: a first row group without any sticker must not fix their type
     schema = pa.Schema.from_pandas(frame.head(0), preserve_index=False)
+    schema = schema.with_metadata({**(schema.metadata or {}), **notes})
     return schema.set(schema.get_field_index("stickers"), pa.field("stickers", pa.list_(pa.string())))
 
 
@@ -111,18 +116,22 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(temporary, index=False)
 
 
-def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read Parquet that a stage wrote; ``columns`` must be there.
+def read_table(path: Path, columns: Sequence[str] = (), skip: Collection[str] = ()) -> pd.DataFrame:
+    """Read Parquet that a stage wrote, without the columns to ``skip``; ``columns`` must be there.
 
     Raises:
         DataError: the file is missing, is not Parquet, lacks a column or has no row.
     """
+    import pyarrow.parquet as pq
+
     remedy = "delete it and run its stage again"
     check_regular(path, missing="run the stage that writes it (dvc repro)", remedy=remedy)
     with parquet_errors(path, remedy):
-        table = pd.read_parquet(path)
+        names = pq.read_schema(path).names if skip else None
+        table = pd.read_parquet(path, columns=names and [name for name in names if name not in skip])
+    there = frozenset(names or table.columns)
     for name in columns:
-        if name not in table:
+        if name not in there:
             raise DataError(f"{path}: no column '{name}'; {remedy}")
     if not len(table):
         raise DataError(f"{path}: no row; {remedy}")
@@ -152,19 +161,22 @@ def to_inputs(rows: pd.DataFrame, media_root: Path, protocols: Iterable[str]) ->
     A row that leads elsewhere, or to a scheme that is not one of ``protocols``, becomes an input that cannot be read.
     """
     cache, root = default_cache(), root_at(media_root, protocols)
-    return [_to_input(row, root, cache) for row in rows.to_dict("records")]
+    # column by column: a dictionary of all columns per row would be most of the memory
+    cells = zip(*(rows[name].tolist() for name in _INPUT_COLUMNS), strict=True)
+    return [_to_input(row, root, cache) for row in cells]
 
 
-def _to_input(row: Mapping[Hashable, Any], root: Root, cache: Path) -> VideoInput:
-    uri = str(row["uri"])
+def _to_input(row: tuple[Any, ...], root: Root, cache: Path) -> VideoInput:
+    video_id, place, title, stickers, views, sha256 = row
+    uri = str(place)
     path, refusal = _path(uri, root, cache)
     return VideoInput(
-        video_id=str(row["video_id"]),
+        video_id=str(video_id),
         path=path,
-        title=_text(row["title"]),
-        stickers=tuple(_texts(row["stickers"])),
-        views=None if pd.isna(row["views"]) else int(row["views"]),
-        sha256=_text(row["sha256"]) or None if refusal is None else None,
+        title=_text(title),
+        stickers=tuple(_texts(stickers)),
+        views=None if pd.isna(views) else int(views),
+        sha256=_text(sha256) or None if refusal is None else None,
         url=uri if is_url(uri) and refusal is None else None,
         refusal=refusal,
     )

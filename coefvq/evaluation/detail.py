@@ -75,10 +75,9 @@ def detail_report(
     test = labelled_split(scores, "test")
     weight = test.weight if judged is None else np.where(judged, test.weight, 0.0)
     # cut on the whole manifest: a creator's size is not how many of its videos fell into test
-    named = slice_columns(manifest, settings.slices)
     rows = _rows_of_test(scores, manifest)
-    places = manifest.reset_index(drop=True).reset_index().set_index("video_id")["index"].loc[rows["video_id"]]
-    slices = {name: column[places.to_numpy()] for name, column in named.items()}
+    numbered = manifest[["video_id"]].reset_index(drop=True).reset_index().set_index("video_id")["index"]
+    slices = slice_columns(manifest, settings.slices, numbered.loc[rows["video_id"]].to_numpy())
     groups = None if settings.group_by is None else _groups(rows, settings.group_by)
     intervals = {
         name: with_intervals(

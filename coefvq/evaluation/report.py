@@ -49,6 +49,7 @@ from coefvq.cascade.search import (
 )
 from coefvq.evaluation.labelled import BOUNDS, SHORTCUT, LabelledSplit, labelled_split, split_rows
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
+from coefvq.evaluation.own_metrics import own_metrics
 from coefvq.evaluation.score_files import Columns, check_disjoint
 from coefvq.evaluation.traffic import chooses_threshold, measured_share, share_caution, traffic_columns
 
@@ -56,13 +57,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Sequence[float]) -> dict[str, Any]:
+def evaluation_report(
+    scores: pd.DataFrame, issue: str, precision_targets: Sequence[float], own: Sequence[str] = ()
+) -> dict[str, Any]:
     """Base, MLLM and (where known) the yardsticks alone, on ``val``, ``test`` and ``test_posterior``.
 
     Args:
         scores: a table with ``records.REQUIRED_SCORE_COLUMNS``, the optional ones where known.
         issue: name put into the report.
         precision_targets: P of R@P, in percent.
+        own: names of metrics that packages register.
 
     Raises:
         DataError: a column is missing, a score is unusable, or val or test lacks rows or a class.
@@ -74,9 +78,10 @@ def evaluation_report(scores: pd.DataFrame, issue: str, precision_targets: Seque
     return {
         "issue": issue,
         "precision_targets": list(precision_targets),
-        "val": _models_alone(val, thresholds, precision_targets),
-        "test": _models_alone(test, thresholds, precision_targets),
-        "test_posterior": None if soft is None else _models_alone(soft, thresholds, precision_targets),
+        "metrics": list(own),
+        "val": _models_alone(val, thresholds, precision_targets, own),
+        "test": _models_alone(test, thresholds, precision_targets, own),
+        "test_posterior": None if soft is None else _models_alone(soft, thresholds, precision_targets, own),
     }
 
 
@@ -88,6 +93,7 @@ def cascade_report(
     views_trigger: int | None,
     precision_targets: Sequence[float],
     objective: Objective | CallShare | None = None,
+    own: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Search on val, choose, and measure every candidate on test and traffic with its thresholds frozen.
 
@@ -129,7 +135,7 @@ def cascade_report(
         "traffic_measured": len(arriving),
         "policies": [
             {
-                **_measured(scores, arriving, candidate, precision_targets),
+                **_measured(scores, arriving, candidate, precision_targets, own),
                 "selected": candidate.policy == choice.policy,
             }
             for candidate in listed
@@ -145,6 +151,7 @@ def evaluate_policy(
     views: ArrayLike | None,
     weight: ArrayLike | None,
     precision_targets: Iterable[float],
+    own: Sequence[str] = (),
 ) -> Summary:
     """The cascade as one score: F1 at its frozen thresholds, R@P along its final score.
 
@@ -159,7 +166,9 @@ def evaluate_policy(
     weights = np.ones(len(score)) if weight is None else np.asarray(weight, dtype=np.float64)
     judged = policy.judges(base, views)
     labels = np.asarray(label, dtype=np.float64)[judged]
-    return classification_summary(labels, score[judged], weights[judged], policy.decision_threshold, precision_targets)
+    kept, rows = score[judged], weights[judged]
+    summary = classification_summary(labels, kept, rows, policy.decision_threshold, precision_targets)
+    return summary | own_metrics(own, labels, kept, rows)
 
 
 def _thresholds(val: LabelledSplit, known: Collection[str]) -> dict[str, float]:
@@ -177,7 +186,7 @@ def _thresholds(val: LabelledSplit, known: Collection[str]) -> dict[str, float]:
 
 
 def _models_alone(
-    split: LabelledSplit, thresholds: dict[str, float], precision_targets: Sequence[float]
+    split: LabelledSplit, thresholds: dict[str, float], precision_targets: Sequence[float], own: Sequence[str]
 ) -> dict[str, Any]:
     score_of = {"base": split.base, "mllm": split.mllm, **dict.fromkeys((SHORTCUT, *BOUNDS)), **split.yardsticks}
     report: dict[str, Any] = {"n": len(split.label), "positives": float(split.label.sum())}
@@ -188,12 +197,17 @@ def _models_alone(
         report[name] = {
             **classification_summary(split.label, score, split.weight, thresholds[name], precision_targets),
             "expected_calibration_error": expected_calibration_error(split.label, score, split.weight),
+            **own_metrics(own, split.label, score, split.weight),
         }
     return report
 
 
 def _measured(
-    scores: pd.DataFrame, arriving: pd.DataFrame, candidate: CascadeCandidate, precision_targets: Sequence[float]
+    scores: pd.DataFrame,
+    arriving: pd.DataFrame,
+    candidate: CascadeCandidate,
+    precision_targets: Sequence[float],
+    own: Sequence[str],
 ) -> dict[str, Any]:
     """One candidate's validation figures and, if it has a policy, those on test and on the ``arriving`` traffic."""
     entry: dict[str, Any] = {
@@ -219,13 +233,13 @@ def _measured(
     soft = test.against_posterior()
     return entry | {
         "policy": policy.to_dict(),
-        "val": _evaluated(policy, labelled_split(scores, "val"), precision_targets),
-        "test": _evaluated(policy, test, precision_targets),
-        "test_posterior": None if soft is None else _evaluated(policy, soft, precision_targets),
+        "val": _evaluated(policy, labelled_split(scores, "val"), precision_targets, own),
+        "test": _evaluated(policy, test, precision_targets, own),
+        "test_posterior": None if soft is None else _evaluated(policy, soft, precision_targets, own),
         **measured_share(arriving, policy),
         "base_recall_test": at_threshold(test.label, test.base, policy.base_threshold, test.weight).recall,
     }
 
 
-def _evaluated(policy: CascadePolicy, split: LabelledSplit, targets: Sequence[float]) -> Summary:
-    return evaluate_policy(policy, split.label, split.base, split.mllm, split.views, split.weight, targets)
+def _evaluated(policy: CascadePolicy, split: LabelledSplit, targets: Sequence[float], own: Sequence[str]) -> Summary:
+    return evaluate_policy(policy, split.label, split.base, split.mllm, split.views, split.weight, targets, own)

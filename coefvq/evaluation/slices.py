@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,10 @@ CREATOR_EDGES = (2.0, 10.0, 100.0)
 Names = NDArray[np.object_]
 
 
-def slice_columns(manifest: pd.DataFrame, wanted: Iterable[str] = DERIVED) -> dict[str, Names]:
-    """Slice name of every row [n], per wanted slicing.
+def slice_columns(
+    manifest: pd.DataFrame, wanted: Iterable[str] = DERIVED, places: NDArray[np.int64] | None = None
+) -> dict[str, Names]:
+    """Slice name of every row [n], or of those at ``places``, per wanted slicing.
 
     ``language`` is the manifest's column of that name, else the writing system of the title, which is the part
     of it that can be told without a model. ``creator_size`` counts the creator's videos in ``manifest``.
@@ -45,21 +48,19 @@ def slice_columns(manifest: pd.DataFrame, wanted: Iterable[str] = DERIVED) -> di
     Raises:
         DataError: a column that is asked for is not in the manifest.
     """
+    chosen = np.arange(len(manifest)) if places is None else places
     made = {}
     for name in wanted:
         if name == "language" and "language" not in manifest:
-            made[name] = _array(map(writing_system, _texts(manifest, "title")))
+            made[name] = _array(map(writing_system, _texts(manifest, "title")[chosen]))
         elif name == "duration":
-            made[name] = bands(_numbers(manifest, "duration_s"), DURATION_EDGES, " s")
+            made[name] = bands(_numbers(manifest, "duration_s")[chosen], DURATION_EDGES, " s")
         elif name == "views":
-            made[name] = bands(_numbers(manifest, "views"), VIEWS_EDGES)
+            made[name] = bands(_numbers(manifest, "views")[chosen], VIEWS_EDGES)
         elif name == "creator_size":
-            creators = _texts(manifest, "creator_id")
-            videos = Counter(creators)
-            sizes = np.array([videos[creator] if creator else np.nan for creator in creators], dtype=np.float64)
-            made[name] = bands(sizes, CREATOR_EDGES, " videos")
+            made[name] = bands(_sizes(_texts(manifest, "creator_id"))[chosen], CREATOR_EDGES, " videos")
         else:
-            made[name] = _frequent(_texts(manifest, name))
+            made[name] = _frequent(_texts(manifest, name))[chosen]
     return made
 
 
@@ -70,16 +71,21 @@ def bands(values: ArrayLike, edges: Sequence[float], unit: str = "") -> Names:
     names += [f"{low:g}–{high:g}{unit}" for low, high in pairwise(edges)]
     names += [f"{edges[-1]:g}{unit} or more", UNKNOWN]
     which = np.searchsorted(np.asarray(edges), numbers, side="right")
-    return _array(names[-1 if np.isnan(number) else at] for number, at in zip(numbers, which, strict=True))
+    return _array(names)[np.where(np.isnan(numbers), len(names) - 1, which)]
 
 
 def writing_system(text: str) -> str:
     """The script most letters of ``text`` belong to, by their Unicode names: "latin", "cyrillic", "cjk", …"""
-    scripts = Counter(unicodedata.name(letter, "?").split(maxsplit=1)[0] for letter in text if letter.isalpha())
+    scripts = Counter(_script(letter) for letter in text if letter.isalpha())
     if not scripts:
         return UNKNOWN
     # equal counts: the alphabetically first, so that the answer depends on the text alone
     return min(scripts, key=lambda script: (-scripts[script], script)).lower()
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "?").split(maxsplit=1)[0]
 
 
 def statistics(threshold: float, targets: Iterable[float]) -> dict[str, Statistic]:
@@ -182,9 +188,19 @@ def _numbers(manifest: pd.DataFrame, name: str) -> NDArray[np.float64]:
     return _known(manifest, name).to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _texts(manifest: pd.DataFrame, name: str) -> list[str]:
+def _texts(manifest: pd.DataFrame, name: str) -> Names:
+    """A column as texts, "" where empty."""
     column = _known(manifest, name)
-    return ["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+    texts: Names = column.astype("str").to_numpy(dtype=object, na_value="")
+    return np.where(column.isna(), "", texts)
+
+
+def _sizes(keys: Names) -> NDArray[np.float64]:
+    """How often the key of each row occurs; NaN for an empty one."""
+    import pandas as pd
+
+    codes, _ = pd.factorize(keys)
+    return np.where(keys == "", np.nan, np.bincount(codes)[codes]) if len(keys) else np.zeros(0)
 
 
 def _known(manifest: pd.DataFrame, name: str) -> pd.Series[Any]:
@@ -195,10 +211,15 @@ def _known(manifest: pd.DataFrame, name: str) -> pd.Series[Any]:
     return manifest[name]
 
 
-def _frequent(texts: list[str]) -> Names:
-    counts = Counter(text or UNKNOWN for text in texts)
-    kept = {value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_VALUES]}
-    return _array((text or UNKNOWN) if (text or UNKNOWN) in kept else OTHER for text in texts)
+def _frequent(texts: Names) -> Names:
+    import pandas as pd
+
+    codes, values = pd.factorize(np.where(texts == "", UNKNOWN, texts), sort=True)
+    counts = np.bincount(codes, minlength=len(values))
+    # the values are sorted: equal counts, the alphabetically first
+    kept = np.zeros(len(values), bool)
+    kept[np.argsort(-counts, kind="stable")[:MAX_VALUES]] = True
+    return _array(value if keep else OTHER for value, keep in zip(values.tolist(), kept, strict=True))[codes]
 
 
 def _array(values: Iterable[str]) -> Names:

@@ -7,7 +7,7 @@ a table never mixes the two kinds of labels, and its caption says which kind it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.call_share import BASE_ALONE, MLLM_ON_ALL
@@ -39,7 +39,8 @@ class Row:
     """One line; figures are shares in [0, 1], ``qps_ratio`` percent; None shows as a dash.
 
     ``recalls`` maps "R@P60" to recall, ``qps_interval`` is the 95 % interval of the QPS ratio on traffic. ``chosen``
-    marks the policy that is released; ``reachable`` is False for a P_base without a policy.
+    marks the policy that is released; ``reachable`` is False for a P_base without a policy. ``own`` are figures of
+    packages, shown as they are.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     chosen: bool = False
     reachable: bool = True
     qps_interval: tuple[float, float] | None = None
+    own: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> list[Row]:
@@ -60,12 +62,12 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
         cascade: what ``report.cascade_report`` returned for the same scores.
     """
     key = _measured_on(evaluation)
-    targets = evaluation["precision_targets"]
+    wanted = _Wanted(evaluation["precision_targets"], evaluation.get("metrics", ()))
     alone = evaluation[key]
     rows = [
-        *_known({"shortcut": SHORTCUT_NAME}, alone, targets, qps_ratio=0.0),
-        _row("base", alone["base"], targets, qps_ratio=0.0),
-        _row("MLLM", alone["mllm"], targets, qps_ratio=100.0),
+        *_known({"shortcut": SHORTCUT_NAME}, alone, wanted, qps_ratio=0.0),
+        _row("base", alone["base"], wanted, qps_ratio=0.0),
+        _row("MLLM", alone["mllm"], wanted, qps_ratio=100.0),
     ]
     for entry in cascade["policies"]:
         name = policy_name(entry, cascade)
@@ -77,14 +79,14 @@ def result_rows(evaluation: Mapping[str, Any], cascade: Mapping[str, Any]) -> li
             _row(
                 name if entry["reachable"] else f"{name}, unreachable",
                 entry[key],
-                targets,
+                wanted,
                 qps_ratio=entry["qps_ratio"],
                 chosen=entry["selected"],
                 reachable=entry["reachable"],
                 qps_interval=_ends(entry.get("qps_ratio_interval")),
             )
         )
-    return [*rows, *_known(_BOUND_NAMES, alone, targets, qps_ratio=None)]
+    return [*rows, *_known(_BOUND_NAMES, alone, wanted, qps_ratio=None)]
 
 
 def policy_name(entry: Mapping[str, Any], cascade: Mapping[str, Any]) -> str:
@@ -168,21 +170,25 @@ def _measured_on(evaluation: Mapping[str, Any]) -> str:
     return "test" if evaluation["test_posterior"] is None else "test_posterior"
 
 
-def _known(
-    names: Mapping[str, str], alone: Mapping[str, Any], targets: Sequence[float], qps_ratio: float | None
-) -> list[Row]:
+@dataclass(frozen=True)
+class _Wanted:
+    """R@P targets in percent, and names of packages' metrics."""
+
+    targets: Sequence[float]
+    own: Sequence[str]
+
+
+def _known(names: Mapping[str, str], alone: Mapping[str, Any], wanted: _Wanted, qps_ratio: float | None) -> list[Row]:
     # reports of earlier versions lack a yardstick's key
     return [
-        _row(name, alone[key], targets, qps_ratio=qps_ratio)
-        for key, name in names.items()
-        if alone.get(key) is not None
+        _row(name, alone[key], wanted, qps_ratio=qps_ratio) for key, name in names.items() if alone.get(key) is not None
     ]
 
 
 def _row(
     name: str,
     summary: Mapping[str, Any] | None,
-    targets: Sequence[float],
+    wanted: _Wanted,
     *,
     qps_ratio: float | None,
     chosen: bool = False,
@@ -193,12 +199,13 @@ def _row(
     return Row(
         name=name,
         f1=figures.get("f1"),
-        recalls={f"R@P{target:g}": figures.get(recall_key(target)) for target in targets},
+        recalls={f"R@P{target:g}": figures.get(recall_key(target)) for target in wanted.targets},
         roc_auc=figures.get("roc_auc"),
         qps_ratio=qps_ratio,
         chosen=chosen,
         reachable=reachable,
         qps_interval=qps_interval,
+        own={name: figures.get(name) for name in wanted.own},
     )
 
 
@@ -210,15 +217,20 @@ def _ends(interval: Mapping[str, float | None] | None) -> tuple[float, float] | 
 
 
 def _header(rows: Sequence[Row]) -> list[str]:
-    recalls = list(rows[0].recalls) if rows else []
-    return ["approach", "F1", *recalls, "AUC", "QPS ratio"]
+    recalls, own = (list(rows[0].recalls), list(rows[0].own)) if rows else ([], [])
+    return ["approach", "F1", *recalls, "AUC", *own, "QPS ratio"]
 
 
 def _cells(row: Row) -> list[str]:
     name = f"{row.name} (chosen)" if row.chosen else row.name
     shares = [row.f1, *row.recalls.values(), row.roc_auc]
     percents = [None if share is None else 100.0 * share for share in shares]
-    return [name, *(_percent(value) for value in (*percents, row.qps_ratio))]
+    return [name, *map(_percent, percents), *map(plain_figure, row.own.values()), _percent(row.qps_ratio)]
+
+
+def plain_figure(value: float | None) -> str:
+    """A package's figure as it is, of unknown unit."""
+    return DASH if value is None else f"{value:.3g}"
 
 
 def _percent(value: float | None) -> str:

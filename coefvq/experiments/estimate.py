@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from coefvq.config import BaseModelParams, Lora, MediaSpec, MLLMParams
+from coefvq.config import BaseModelParams, MediaSpec, MLLMParams
 from coefvq.experiments.grid import CostSpec, DataSpec, GpuSpec
 from coefvq.models.planning import MemoryPlan, plan
 from coefvq.models.presets import get_preset
@@ -83,7 +83,7 @@ def _on_gpus(
 def planned_mllm(model: MLLMParams, media: MediaSpec, presets: Path | None, gpu: GpuSpec) -> MemoryPlan:
     """The planner's answer for the MLLM of a cell."""
     preset = get_preset(model.preset, presets)
-    lora = Lora(rank=model.lora.rank, alpha=model.lora.alpha, dropout=model.lora.dropout)
+    lora = model.lora
     return plan(
         preset,
         media,

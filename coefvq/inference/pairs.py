@@ -17,7 +17,7 @@ from coefvq.config import MediaLimits
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import CoefVQError, MLLMUnavailableError
 from coefvq.inference.decisions import Answers, Decisions, decide, route
-from coefvq.inference.score_cache import ScoreCache, score_key
+from coefvq.inference.score_cache import ScoreCache, score_keys
 from coefvq.inference.scores import Failed, Scores, head_scores
 from coefvq.inference.settings import Recorded, load_for_scoring, model_key
 from coefvq.inference.stages import decided_row, first_stage
@@ -39,13 +39,6 @@ class KnownScores:
     cache: ScoreCache
     base: str
     mllm: str
-
-    def keys(self, videos: Sequence[VideoInput], *, mllm: bool) -> list[str | None]:
-        """A key per video; None where the clip's hash is not known."""
-        from coefvq.models.dataset import text_of
-
-        model = self.mllm if mllm else self.base
-        return [None if video.sha256 is None else score_key(model, video.sha256, text_of(video)) for video in videos]
 
 
 @dataclass(frozen=True)
@@ -100,6 +93,12 @@ class PairScorer:
             known=KnownScores(ScoreCache(place), model_key(base_dir, how.scoring), model_key(mllm_dir, how.scoring)),
         )
 
+    @property
+    def stores(self) -> tuple[ClipStore, ClipStore]:
+        """Clips as the base model and as the MLLM sees them, which may be other frames or more sound."""
+        store = ClipStore(self.cache, self.base.config.media, self.limits)
+        return store, replace(store, spec=self.mllm.config.media)
+
     def score(self, inputs: Sequence[VideoInput]) -> list[ScoredVideo]:
         """Base score for all, MLLM score for those the policy lets through; a bad clip gets an error row.
 
@@ -119,7 +118,7 @@ class PairScorer:
 
     def ask(self, inputs: Sequence[VideoInput]) -> Answers:
         """The second stage: the MLLM's scores of these videos, whatever the policy says of them."""
-        store = self._store()
+        store, _ = self.stores
         return self._ask([store.hashed(video) for video in inputs], range(len(inputs)), store)
 
     def _after_base(
@@ -127,7 +126,7 @@ class PairScorer:
         inputs: Sequence[VideoInput],
         rows_of: Callable[[Sequence[VideoInput], Scores, ClipStore], list[ScoredVideo]],
     ) -> list[ScoredVideo]:
-        store = self._store()
+        store, _ = self.stores
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
         base = self._scored(self.base, videos, store, errors.__setitem__)
@@ -135,9 +134,6 @@ class PairScorer:
         good = [index for index in range(len(videos)) if index not in rows]
         rows.update(zip(good, rows_of([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
-
-    def _store(self) -> ClipStore:
-        return ClipStore(self.cache, self.base.config.media, self.limits)
 
     def _cascade(self, videos: Sequence[VideoInput], base: Scores, store: ClipStore) -> list[ScoredVideo]:
         views = _views(videos)
@@ -160,7 +156,6 @@ class PairScorer:
             scores[indices] = self._scored(
                 self.mllm,
                 [videos[index] for index in indices],
-                # its settings may differ from the base's, and ask for frames or sound that were not decoded yet
                 replace(store, spec=self.mllm.config.media),
                 lambda at, error: errors.update({indices[at]: error}),
             )
@@ -184,7 +179,7 @@ class PairScorer:
         head = head_of(issues, self.issue if model is self.mllm else None)
         if self.known is None:
             return compute(list(range(len(videos))))[:, head]
-        keys = self.known.keys(videos, mllm=model is self.mllm)
+        keys = score_keys(self.known.mllm if model is self.mllm else self.known.base, videos)
         return self.known.cache.fill(keys, len(issues), compute)[:, head]
 
     def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:
@@ -237,7 +232,7 @@ class MultiIssueScorer:
 
         An MLLM that several issues share is asked once.
         """
-        with _memos(self.pairs):
+        with _group(self.pairs, [video for videos in wanted.values() for video in videos]):
             return {pair.issue: pair.ask(wanted[pair.issue]) for pair in self.pairs if wanted.get(pair.issue)}
 
 
@@ -249,17 +244,19 @@ def _in_groups(
     """Rows pair by pair. A group of videos goes through all pairs before the next group: shared towers run once."""
     rows: list[list[ScoredVideo]] = [[] for _ in pairs]
     for start in range(0, len(inputs), GROUP):
-        group = inputs[start : start + GROUP]
-        with _memos(pairs):
+        group = [pairs[0].stores[0].hashed(video) for video in inputs[start : start + GROUP]]
+        with _group(pairs, group):
             for pair, own_rows in zip(pairs, rows, strict=True):
                 own_rows += stage(pair, group)
     return [row for own_rows in rows for row in own_rows]
 
 
 @contextmanager
-def _memos(pairs: Sequence[PairScorer]) -> Iterator[None]:
-    """What the pairs' towers have in common is kept for one group of videos."""
+def _group(pairs: Sequence[PairScorer], videos: Sequence[VideoInput]) -> Iterator[None]:
+    """What the pairs' towers have in common is kept for one group of videos, and so are the clips decoded for it."""
     with ExitStack() as stack:
+        for store in {store.spec: store for pair in pairs for store in pair.stores}.values():
+            stack.enter_context(store.passing(videos))
         for memo in {id(pair.memo): pair.memo for pair in pairs}.values():
             stack.enter_context(memo.group())
         yield

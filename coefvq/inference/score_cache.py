@@ -1,4 +1,4 @@
-"""What models said of clips, kept across runs: a stream, a table and `coefvq score` ask about the same clip once.
+"""What models said of clips, kept across runs: stream and `coefvq score` ask about a clip once, bulk scoring adds its.
 
 A key is everything that a score depends on: the clip's bytes, the text, the model's files, how it is computed. Never
 the policy: it is applied to scores, not stored in them. The file is a saving only. A damaged row is deleted and scored
@@ -21,6 +21,7 @@ from coefvq.documents import parse_json
 from coefvq.errors import DataError
 from coefvq.files import private_file, sha256_json
 from coefvq.inference.scores import Scores
+from coefvq.records import VideoInput
 from coefvq.terminal import say
 
 FILE = "scores.sqlite"
@@ -38,9 +39,11 @@ _SCHEMA = (
 )
 
 
-def score_key(model: str, sha256: str, text: str) -> str:
-    """The key of a clip's scores; ``model`` names its files and settings."""
-    return sha256_json([model, sha256, text])
+def score_keys(model: str, videos: Sequence[VideoInput]) -> list[str | None]:
+    """A key per video, None where its clip's hash is not known; ``model`` names files and settings."""
+    from coefvq.models.dataset import text_of
+
+    return [None if video.sha256 is None else sha256_json([model, video.sha256, text_of(video)]) for video in videos]
 
 
 @dataclass
@@ -64,9 +67,13 @@ class ScoreCache:
                 scores[index] = known[key]
         if missing:
             scores[missing] = compute(missing)
-            new = {key: scores[index] for index in missing if (key := keys[index]) is not None}
-            self._write({key: row for key, row in new.items() if np.isfinite(row).all()})
+            self.keep([keys[index] for index in missing], scores[missing])
         return scores
+
+    def keep(self, keys: Sequence[str | None], scores: Scores) -> None:
+        """Store scores [n, heads] that somebody computed, but for those without a key or not finite."""
+        rows = zip(keys, scores, strict=True)
+        self._write({key: row for key, row in rows if key is not None and np.isfinite(row).all()})
 
     def _read(self, keys: Sequence[str], heads: int) -> dict[str | None, Scores]:
         if not (self.folder / FILE).is_file():
@@ -76,7 +83,7 @@ class ScoreCache:
             found: dict[str | None, Scores] = {}
             for key in dict.fromkeys(keys):
                 row = connection.execute("SELECT scores, digest FROM scores WHERE key = ?", (key,)).fetchone()
-                scores = None if row is None else _checked(key, *row, heads=heads)
+                scores = None if row is None else _checked(key, row[0], row[1], heads)
                 if scores is not None:
                     found[key] = scores
                 elif row is not None:

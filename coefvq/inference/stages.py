@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from coefvq.cascade.policy import BoolArray, CascadePolicy
+from coefvq.cascade.escalation import BoolArray
+from coefvq.cascade.policy import CascadePolicy
 from coefvq.inference.decisions import Answers, Decisions, decide, route
 from coefvq.inference.scores import Scores
 from coefvq.records import ScoredVideo

@@ -133,7 +133,8 @@ def _built(
         return Classifier(config, attending, text)
     if config.architecture == "siglip":
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
-    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout)
+    targets = config.lora_target_modules
+    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout, target_modules=targets)
     heads = len(config.issues)
     network = make.mllm(ids, lora=lora, fusion=config.fusion, pooling=config.pooling, motion=config.motion, heads=heads)
     return Classifier(config, network, text)

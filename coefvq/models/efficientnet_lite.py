@@ -75,16 +75,19 @@ class ConvNorm(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',ceil(H/stride),ceil(W/stride)]."""
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
-            plain: torch.Tensor = super().forward(x)
-            return plain
+            return self._apart(x)
         y = self._folded(x)
         return y.clamp_(0.0, 6.0) if len(self) == 4 else y
 
+    def _apart(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
+
     def _folded(self, x: torch.Tensor) -> torch.Tensor:
         conv, norm = cast(nn.Conv2d, self[1]), cast(nn.BatchNorm2d, self[2])
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
+        mean, variance = cast(torch.Tensor, norm.running_mean), cast(torch.Tensor, norm.running_var)
+        weight, bias = fuse_conv_bn_weights(conv.weight, None, mean, variance, norm.eps, norm.weight, norm.bias)
         kernel, stride = conv.kernel_size[0], conv.stride[0]
         if kernel == stride == 1:
             # in channels_last this permutation moves nothing

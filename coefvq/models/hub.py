@@ -29,15 +29,16 @@ from coefvq.data.media.clips import ClipStore
 from coefvq.data.media.decode import Clip
 from coefvq.data.media.limits import kept_limits
 from coefvq.errors import DataError
-from coefvq.files import write_text
+from coefvq.files import read_json, sha256_json, write_json, write_text
 from coefvq.models.card import model_card
-from coefvq.models.classifier import Classifier, load
+from coefvq.models.classifier import Classifier, load, read_description
 from coefvq.models.dataset import Collator, Example, text_of
 from coefvq.models.heads import MISSING_LABEL
 from coefvq.models.model_config import ModelConfig
 from coefvq.records import VideoInput
 
 Video = str | Path | bytes | Clip
+_PROCESSOR = "preprocessor_config.json"
 
 
 class CoefVQConfig(PreTrainedConfig):
@@ -115,7 +116,7 @@ class CoefVQProcessor:
     """
 
     def __init__(self, collator: Collator, config: ModelConfig, limits: MediaLimits | None = None) -> None:
-        self._collator, self._media = collator, config.media
+        self._collator, self._config, self._media = collator, config, config.media
         self._limits = kept_limits(config.limits) if limits is None else limits
 
     @cached_property
@@ -129,9 +130,25 @@ class CoefVQProcessor:
         revision: str | None = None,
         limits: MediaLimits | None = None,
     ) -> Self:
-        """The processor of a saved model."""
-        classifier = load(_local(pretrained_model_name_or_path, revision))
-        return cls(classifier.collator, classifier.config, limits)
+        """The processor of a saved model; of one that ``save_pretrained`` wrote no weights are read."""
+        folder = _local(pretrained_model_name_or_path, revision)
+        config, text = read_description(folder)
+        saved: dict[str, Any] = read_json(folder / _PROCESSOR) if (folder / _PROCESSOR).is_file() else {}
+        if saved.get("config_sha256") != _digest(config):  # none yet, or another model was saved here since
+            classifier = load(folder)
+            return cls(classifier.collator, classifier.config, limits)
+        seconds = config.media.audio_seconds if config.hears else None
+        return cls(Collator(text, int(saved["visual_tokens"]), seconds, config.text), config, limits)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write config.json, tokenizer.json and preprocessor_config.json; the weights may be in the folder or not."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._collator.text is not None:
+            self._collator.text.save(folder)
+        write_json(folder / "config.json", self._config.model_dump(exclude_none=True))
+        facts = {"processor_class": "CoefVQProcessor", "visual_tokens": self._collator.visual_tokens}
+        write_json(folder / _PROCESSOR, {**facts, "config_sha256": _digest(self._config)})
 
     def __call__(
         self,
@@ -179,6 +196,10 @@ class CoefVQProcessor:
         return clip
 
 
+def _digest(config: ModelConfig) -> str:
+    return sha256_json(config.model_dump(mode="json", exclude_none=True))
+
+
 def _file(video: str | Path | bytes, place: Path) -> Path:
     if isinstance(video, bytes):
         place.write_bytes(video)
@@ -194,7 +215,7 @@ def merge(classifier: Classifier) -> Classifier:
     language = getattr(network.float(), "language", None)
     if language is not None and hasattr(language.decoder, "merge_and_unload"):
         language.decoder = language.decoder.merge_and_unload()
-    changes = {"merged": True, "lora_rank": 0, "lora_alpha": 0, "dtype": "float32"}
+    changes = {"merged": True, "lora_rank": 0, "lora_alpha": 0, "lora_target_modules": None, "dtype": "float32"}
     config = classifier.config.model_copy(update=changes)
     return replace(classifier, config=config, network=network)
 
@@ -210,5 +231,5 @@ def _local(name: str | Path, revision: str | None) -> Path:
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "model.safetensors", "tokenizer.json", "chat.json"]
+    wanted = ["config.json", "model.safetensors", "tokenizer.json", "chat.json", _PROCESSOR]
     return Path(snapshot_download(str(name), revision=revision, allow_patterns=wanted))

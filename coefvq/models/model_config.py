@@ -52,6 +52,7 @@ class ModelConfig(BaseModel):
     teacher: str | None = None  # SHA-256 of the MLLM's folder that a distilled base learned from
     lora_rank: int = 0
     lora_alpha: int = 0
+    lora_target_modules: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # None: every linear layer
     merged: bool = False
     aligned: str | None = None
     dtype: Dtype = "float32"
@@ -140,6 +141,7 @@ def mllm_config(
         motion=params.motion,
         lora_rank=params.lora.rank,
         lora_alpha=params.lora.alpha,
+        lora_target_modules=params.lora.target_modules,
     )
     if not params.aligned:
         return config

@@ -64,6 +64,19 @@ class SwinPart:
 
 @_checked
 @dataclass(frozen=True)
+class OwnFramePart:
+    """A frame tower of another package, by its name in ``coefvq.frame_towers``; ``width`` is the size of its vectors.
+
+    It is called with ``frame_size`` and ``options``, and returns a module: images [N,3,S,S] in [-1,1] -> [N,width].
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    width: Size
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@_checked
+@dataclass(frozen=True)
 class LanguagePart:
     """A decoder of transformers without its language-model head.
 
@@ -136,7 +149,7 @@ class AlignedPart:
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-FrameTowerPart = ResNetPart | SwinPart | LitePart
+FrameTowerPart = ResNetPart | SwinPart | LitePart | OwnFramePart
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from coefvq.models.parts import (
     AudioPart,
     LanguagePart,
     LitePart,
+    OwnFramePart,
     Preset,
     ResNetPart,
     SiglipPair,
@@ -37,7 +38,7 @@ from coefvq.models.preset_checks import check_parts
 from coefvq.models.weights.sources import source_from
 
 _Kinds = Mapping[str, type]
-_FRAMES: _Kinds = {"resnet": ResNetPart, "swin": SwinPart, "efficientnet-lite": LitePart}
+_FRAMES: _Kinds = {"resnet": ResNetPart, "swin": SwinPart, "efficientnet-lite": LitePart, "own": OwnFramePart}
 _AUDIO: _Kinds = {"whisper": AudioPart}
 #: role -> kinds that can fill it
 _PARTS: Mapping[str, _Kinds] = {

@@ -23,6 +23,7 @@ from coefvq.models.tokens import SpecialTokens
 UNKNOWN = "<unk>"
 _TRAINED = SpecialTokens()
 _FILE = "tokenizer.json"
+_CHUNK = 8192  # texts that are encoded at once
 #: what stands before each piece of on-screen text in ``data.dataset.text_of``
 STICKER = "\n["
 _log = logging.getLogger(__name__)
@@ -107,13 +108,15 @@ class TextEncoder:
             prefix = [*prefix, self.id_of(self.tokens.start)]
         # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
         prompted = [(prompt + text).encode("utf-8", "replace").decode() for text in texts]
-        encoded = self.tokenizer.encode_batch(prompted, add_special_tokens=False)
-        long = [self._is_long(item) for item in encoded]
-        rows = [
-            [*prefix, *(self._shortened(item, text, len(prompt)) if cut else self._ids(item)), *after]
-            for item, text, cut in zip(encoded, prompted, long, strict=True)
-        ]
-        return rows, sum(long)
+        rows, count = [], 0
+        # in chunks: the tokenizer's answers hold far more than ids
+        for start in range(0, len(prompted), _CHUNK):
+            chunk = prompted[start : start + _CHUNK]
+            for item, text in zip(self.tokenizer.encode_batch(chunk, add_special_tokens=False), chunk, strict=True):
+                long = self._is_long(item)
+                count += long
+                rows.append([*prefix, *(self._shortened(item, text, len(prompt)) if long else self._ids(item)), *after])
+        return rows, count
 
     @cached_property
     def _around(self) -> tuple[list[int], str, list[int]]:

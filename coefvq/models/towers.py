@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from coefvq.errors import ModelError
+from coefvq.extensions import FRAME_TOWERS, extension
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
 from coefvq.models.frozen import READS, SEES, FrozenPart, is_frozen
 from coefvq.models.language import positions_of
-from coefvq.models.parts import FrameTowerPart, LitePart, ResNetPart, SiglipPair, SwinPart, TextPart
+from coefvq.models.parts import FrameTowerPart, LitePart, OwnFramePart, ResNetPart, SiglipPair, SwinPart, TextPart
 from coefvq.models.vision import lite_cells, lite_input, lite_settings, motion_images, with_motion
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -57,7 +59,9 @@ class FrameTower(nn.Module):
         return features
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
-        """Of transformers' networks: images [N,3,S,S] in [-1,1] -> [N,vector_size]."""
+        """Of transformers' networks and own ones: images [N,3,S,S] in [-1,1] -> [N,vector_size]."""
+        if isinstance(self._part, OwnFramePart):
+            return _checked_vectors(self.encoder(images), len(images), self._part)
         scaled = (((images + 1.0) / 2.0 - self.mean) / self.std).to(images.dtype)
         pooled: torch.Tensor = self.encoder(scaled).pooler_output
         return pooled.flatten(1)
@@ -78,9 +82,25 @@ class FrameTower(nn.Module):
         return FrozenPart("vision_features", SEES, self.vectors, (self.encoder,), settings)
 
 
+def _checked_vectors(vectors: Any, count: int, part: OwnFramePart) -> torch.Tensor:
+    if not isinstance(vectors, torch.Tensor) or vectors.shape != (count, part.width):
+        shape = tuple(vectors.shape) if isinstance(vectors, torch.Tensor) else type(vectors).__name__
+        raise ModelError(f"frame tower {part.name!r}: returned {shape}; expected [{count}, {part.width}] (width)")
+    return vectors
+
+
+def _own_encoder(part: OwnFramePart, frame_size: int) -> nn.Module:
+    made = extension(FRAME_TOWERS, part.name)(frame_size=frame_size, **part.options)
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"frame tower {part.name!r}: returned {type(made).__name__}; expected a torch module")
+    return made
+
+
 def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:
     from transformers import ResNetConfig, ResNetModel, SwinConfig, SwinModel
 
+    if isinstance(part, OwnFramePart):
+        return _own_encoder(part, frame_size), part.width
     if isinstance(part, LitePart):
         network = EfficientNetLite(EfficientNetLiteSizes(part.width, part.depth))
         return network, network.output_size

@@ -32,6 +32,7 @@ def check(candidate: Candidate, champion: Candidate | None, params: Gate) -> Gat
         _over_base(candidate, params),
         over_guess(candidate, params.min_f1_over_guess),
         over_shortcut(candidate, params.min_f1_over_shortcut),
+        *(_own_metric(candidate, name, limit) for name, limit in params.min_metrics.items()),
         _f1(candidate, champion, params),
         _flip_rate(candidate, params),
     )
@@ -123,6 +124,20 @@ def _interval(candidate: Candidate, key: str) -> str:
 def _share_interval(candidate: Candidate) -> str:
     """The 95 % interval of the share of calls on traffic; likewise."""
     return interval_text(candidate.metrics.get("cascade"), "qps_ratio_interval", 1.0)
+
+
+def _own_metric(candidate: Candidate, name: str, limit: float) -> GateCheck:
+    """A package's figure of the policy on test."""
+    value = metric(candidate, "cascade", name)
+    if value is None:
+        return undefined(name, limit, "the metric has no value on test")
+    return GateCheck(
+        name=name,
+        passed=value >= limit - SLACK,
+        value=value,
+        limit=limit,
+        explanation=f"{name} {value:.4g} on test; at least {limit:g} wanted",
+    )
 
 
 def _f1(candidate: Candidate, champion: Candidate | None, params: Gate) -> GateCheck:

@@ -27,6 +27,8 @@ from coefvq.registry.bundle import bundle_version, read_candidate, score_columns
 if TYPE_CHECKING:
     import pandas as pd
 
+    from coefvq.inference import Scores
+
 Predict = Callable[["pd.DataFrame"], "pd.DataFrame"]
 
 
@@ -74,12 +76,19 @@ def _open_single(folder: Path) -> Predict:
         return pd.DataFrame(
             {
                 "video_id": [row.video_id for row in rows],
-                **dict(zip(score_columns(classifier.config.issues), scores.T, strict=True)),
+                **dict(zip(score_columns(classifier.config.issues), map(_objects, scores.T), strict=True)),
                 "error": pd.Series(told, dtype="object"),
             }
         )
 
     return predict
+
+
+def _objects(scores: Scores) -> pd.Series[Any]:
+    """Scores with None where there is none: JSON has no NaN."""
+    import pandas as pd
+
+    return pd.Series([None if math.isnan(score) else float(score) for score in scores], dtype="object")
 
 
 def videos(frame: pd.DataFrame) -> list[VideoInput]:
@@ -143,14 +152,14 @@ def _stickers(text: str, number: int) -> tuple[str, ...]:
 
 
 def pair_frame(scored: Sequence[ScoredVideo]) -> pd.DataFrame:
-    """Scored videos as the pair's output frame; a score that does not exist is NaN, a decision None."""
+    """Scored videos as the pair's output frame; what does not exist is None: null in JSON, which has no NaN."""
     import pandas as pd
 
     return pd.DataFrame(
         {
             "video_id": [row.video_id for row in scored],
-            "base_score": pd.Series([row.base_score for row in scored], dtype="float64"),
-            "mllm_score": pd.Series([row.mllm_score for row in scored], dtype="float64"),
+            "base_score": pd.Series([row.base_score for row in scored], dtype="object"),
+            "mllm_score": pd.Series([row.mllm_score for row in scored], dtype="object"),
             "positive": pd.Series([row.positive for row in scored], dtype="object"),
             "decided_by": [row.decided_by for row in scored],
             "error": pd.Series([row.error for row in scored], dtype="object"),

@@ -36,6 +36,8 @@ class Evaluation(TypedDict):
     test: Split
     test_posterior: Split | None
     val: NotRequired[Split | None]
+    metrics: NotRequired[list[str]]
+    detail: NotRequired[dict[str, Any]]
 
 
 class PolicyFigures(TypedDict):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.reporting.html import ReportInputs
 
+_UNREAD = frozenset({"uri", "sha256", "phash", "stickers", "reason", "published_at"})
 _REPORTS = ("evaluation", "thresholds", "stability", "calibration")
 
 
@@ -108,7 +109,7 @@ def gather(settings: ReportSettings, issue: str, registry: bool) -> ReportInputs
         candidate=None if candidate is None else candidate.to_json(),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bundle_version=asked.bundle_version if asked else None,
-        manifest=read_table(manifest) if manifest.is_file() else None,
+        manifest=read_table(manifest, skip=_UNREAD) if manifest.is_file() else None,
         gate=asked.gate if asked else None,
         served=asked.served if asked else None,
         is_served=asked.is_served if asked else False,

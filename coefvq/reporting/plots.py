@@ -38,6 +38,8 @@ STYLES: dict[str, dict[str, Any]] = {
 DISPLAY = {"base": "base", "mllm": "MLLM", "cascade": "released policy", "bayes": "Bayes bound"}
 
 Rows = list[dict[str, Any]]
+#: precision target (percent), and the points that search the base threshold for it
+Frontier = tuple[float, Sequence[FrontierPoint]]
 
 
 def pr_curves(scores: pd.DataFrame, cascade: Mapping[str, Any] | None = None) -> dict[str, PRCurve]:
@@ -74,12 +76,15 @@ def pr_curve_rows(scores: pd.DataFrame, cascade: Mapping[str, Any] | None = None
     return rows
 
 
-def frontier_rows(scores: pd.DataFrame, cascade: Mapping[str, Any] | None = None) -> Rows:
+def frontier_rows(
+    scores: pd.DataFrame, cascade: Mapping[str, Any] | None = None, frontier: Frontier | None = None
+) -> Rows:
     """Rows ``series, mark, qps_ratio, value``: best F1 and R@P (first target) over the QPS ratio on val.
 
-    With the cascade's report, each reachable policy is a point of the series "policy" or "chosen".
+    With the cascade's report, each reachable policy is a point of the series "policy" or "chosen". ``frontier`` is
+    that of the same scores and report, if it is known.
     """
-    target, points = _frontier(scores, cascade)
+    target, points = frontier or validation_frontier(scores, cascade)
     rows: Rows = []
     for point in points:
         shared = {"mark": "line", "qps_ratio": point.qps_ratio}
@@ -113,14 +118,16 @@ def score_histogram_rows(scores: pd.DataFrame, bins: int = 20) -> Rows:
     return rows
 
 
-def write_result_figure(scores: pd.DataFrame, cascade: Mapping[str, Any], path: Path) -> None:
+def write_result_figure(
+    scores: pd.DataFrame, cascade: Mapping[str, Any], path: Path, frontier: Frontier | None = None
+) -> None:
     """Write :func:`result_figure` atomically."""
-    picture = result_figure(scores, cascade)
+    picture = result_figure(scores, cascade, frontier)
     with atomic_path(path) as temporary:
         temporary.write_bytes(picture)
 
 
-def result_figure(scores: pd.DataFrame, cascade: Mapping[str, Any]) -> bytes:
+def result_figure(scores: pd.DataFrame, cascade: Mapping[str, Any], frontier: Frontier | None = None) -> bytes:
     """PNG of 1800 × 810 pixels: test curves beside the validation frontier with the chosen point.
 
     Equal input gives equal bytes.
@@ -128,6 +135,7 @@ def result_figure(scores: pd.DataFrame, cascade: Mapping[str, Any]) -> bytes:
     Args:
         scores: a table with ``records.SCORE_COLUMNS``.
         cascade: what ``report.cascade_report`` returned for it.
+        frontier: as for ``frontier_rows``.
 
     Raises:
         DataError: the scores table is unusable.
@@ -139,7 +147,7 @@ def result_figure(scores: pd.DataFrame, cascade: Mapping[str, Any]) -> bytes:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_curves(left, pr_curves(scores, cascade), labelled_split(scores, "test"), cascade)
-    _draw_frontier(right, *_frontier(scores, cascade), cascade)
+    _draw_frontier(right, *(frontier or validation_frontier(scores, cascade)), cascade)
     for axes in (left, right):
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -198,7 +206,8 @@ def _draw_frontier(axes: Any, target: float, points: Sequence[FrontierPoint], ca
     axes.legend(loc="best", fontsize=8, framealpha=0.9)
 
 
-def _frontier(scores: pd.DataFrame, cascade: Mapping[str, Any] | None) -> tuple[float, list[FrontierPoint]]:
+def validation_frontier(scores: pd.DataFrame, cascade: Mapping[str, Any] | None) -> Frontier:
+    """What ``frontier_rows`` and ``result_figure`` draw; the search is the dear part of both."""
     targets = cascade["precision_targets"] if cascade is not None else ()
     target = targets[0] if targets else DEFAULT_TARGET
     return target, frontier_points(labelled_split(scores, "val").scored(), target / 100.0)

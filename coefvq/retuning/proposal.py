@@ -66,7 +66,7 @@ def propose(settings: RetuneSettings, request: RetuneRequest) -> Proposal:
     labels = read_drawn_labels(request.labels, issue)
     sample = fresh_sample(traffic, labels, old, request.min_labels, str(request.labels))
     rule = _rule(settings, request.qps)
-    found = search_policies(sample.scores, issue, rule, settings.evaluate.precision_targets)
+    found = search_policies(sample.scores, issue, rule, settings.evaluate.precision_targets, settings.evaluate.metrics)
     new = CascadePolicy.from_dict(found["policy"], f"thresholds.{issue}")
     seed, replicates = settings.stability.seed, settings.evaluate.bootstrap
     quality = compare_quality(sample.scores, old, new, replicates, seed)
@@ -203,7 +203,7 @@ def _candidate(
 ) -> Candidate:
     """The champion with the new policy, judged on the held-out half of the fresh labels."""
     before, evaluate = bundle.candidate, settings.evaluate
-    evaluation = evaluation_report(sample.scores, settings.issue, evaluate.precision_targets)
+    evaluation = evaluation_report(sample.scores, settings.issue, evaluate.precision_targets, evaluate.metrics)
     detail = DetailSettings(evaluate.precision_targets, (), evaluate.bootstrap, None, settings.stability.seed)
     ids = sample.scores.loc[sample.scores["split"] == "test", ["video_id"]]
     return build_candidate(

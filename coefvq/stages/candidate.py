@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Paths
-from coefvq.data.splits.rows import data_hashes, split_manifest
+from coefvq.data.splits.rows import CLIP_COLUMNS, data_hashes, split_manifest
 from coefvq.data.validation.profile import profile
 from coefvq.files import read_json, write_json
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
@@ -41,7 +41,9 @@ def run(inputs: CandidateInputs) -> None:
         calibration=_calibration(read_calibration(paths.report(issue, "calibration.json"))),
     )
     write_json(paths.report(issue, "candidate.json"), candidate.to_json())
-    write_json(paths.report(issue, "metrics.json"), {issue: _headline(candidate.metrics)})
+    write_json(
+        paths.report(issue, "metrics.json"), {issue: _headline(candidate.metrics, evaluation.get("metrics", ()))}
+    )
 
 
 def _preprocessing(inputs: CandidateInputs) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def _policy(path: Path) -> dict[str, Any]:
 
 
 def _profile(paths: Paths, issue: str) -> dict[str, Any]:
-    rows = split_manifest(paths)
+    rows = split_manifest(paths, CLIP_COLUMNS - {"stickers"})
     return profile(rows[rows["split"] == "train"], [issue])
 
 
@@ -77,10 +79,10 @@ def _base_figures(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return {**evaluation["test"]["base"], "roc_auc_interval": known.get("roc_auc")}
 
 
-def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _headline(metrics: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
     """The figures people compare runs by, few enough for one line of `dvc metrics show`."""
     rows = {name: row for name, row in metrics.items() if name in ("base", "mllm", "cascade") and row}
-    wanted = ("f1", "average_precision", "roc_auc", "qps_ratio")
+    wanted = ("f1", "average_precision", "roc_auc", "qps_ratio", *own)
     return {
         name: {key: value for key, value in row.items() if key in wanted or key.startswith("r_at_p")}
         for name, row in rows.items()

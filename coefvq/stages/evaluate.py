@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coefvq.data.manifest import read_table
-from coefvq.data.splits.rows import split_manifest
+from coefvq.data.splits.rows import CLIP_COLUMNS, split_manifest
 from coefvq.evaluation.detail import detail_report, prevalence_report
 from coefvq.evaluation.labelled import labelled_split
 from coefvq.evaluation.report import evaluation_report
@@ -21,11 +21,12 @@ def run(inputs: EvaluateInputs) -> None:
     """
     issue, paths, evaluate = inputs.issue, inputs.paths, inputs.evaluate
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    report = evaluation_report(scores, issue, evaluate.precision_targets)
+    report = evaluation_report(scores, issue, evaluate.precision_targets, evaluate.metrics)
     thresholds = {name: report["test"][name]["decision_threshold"] for name in ("base", "mllm")}
     test = labelled_split(scores, "test")
     models = {"base": (test.base, thresholds["base"]), "mllm": (test.mllm, thresholds["mllm"])}
-    report["detail"] = detail_report(scores, split_manifest(paths), models, detail_settings(evaluate, inputs.seed))
+    manifest = split_manifest(paths, CLIP_COLUMNS - {*evaluate.slices, evaluate.group_by})
+    report["detail"] = detail_report(scores, manifest, models, detail_settings(evaluate, inputs.seed))
     report["prevalence"] = prevalence_report(scores, thresholds, evaluate.precision_targets)
     write_json(paths.report(issue, "evaluation.json"), report)
     write_json(paths.report(issue, "histogram.json"), score_histogram_rows(scores))

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from coefvq.data import remote
+from coefvq.data.descriptions import descriptions_file
 from coefvq.data.importers import CheckedTable, Naming, open_table
 from coefvq.data.importers.ids import manifest_ids
 from coefvq.data.importers.left_out import LeftOut, ListedNames, not_listed, not_taken
@@ -21,7 +22,7 @@ from coefvq.data.manifest import manifest_writer, normalise
 from coefvq.data.media.clips import default_cache
 from coefvq.data.media.probe import expect, probe_all
 from coefvq.errors import ConfigError
-from coefvq.files import write_json
+from coefvq.files import sha256_file, write_json
 from coefvq.records import REASONS, label_column
 from coefvq.redaction import redact
 from coefvq.stages.inputs import IngestInputs
@@ -37,7 +38,7 @@ def run(inputs: IngestInputs) -> None:
     tally, listed = _Tally(inputs.issues), ListedNames()
     with (
         progress("probing clips", table.count) as advance,
-        manifest_writer(Path(inputs.paths.manifest)) as write,
+        manifest_writer(Path(inputs.paths.manifest), _notes(inputs)) as write,
     ):
         rows = _probed(table, inputs, listed, advance)
         while group := list(islice(rows, _ROW_GROUP)):
@@ -50,6 +51,12 @@ def run(inputs: IngestInputs) -> None:
     for line in (tally.line(root), left_out.line(), table.unused_line(), tally.title_line(table.columns)):
         if line:
             say(line)
+
+
+def _notes(inputs: IngestInputs) -> dict[str, str]:
+    """The hash of the descriptions beside the clips, which training reads: it depends on the manifest alone."""
+    file = descriptions_file(Path(inputs.paths.raw))
+    return {"descriptions_sha256": sha256_file(file)} if file.is_file() else {}
 
 
 def _open(inputs: IngestInputs) -> CheckedTable:

@@ -12,7 +12,7 @@ from coefvq.config import Paths
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import to_inputs, write_table
 from coefvq.data.splits.halves import MIN_POSITIVES, kept_for_epochs, smaller_half
-from coefvq.data.splits.rows import split_manifest
+from coefvq.data.splits.rows import CLIP_COLUMNS, split_manifest
 from coefvq.evaluation.shortcut import CONTAINER_COLUMNS, FloatArray, container_facts, shortcut_scores
 from coefvq.evaluation.traffic import for_base_only
 from coefvq.files import write_json
@@ -23,6 +23,7 @@ from coefvq.stages.inputs import PredictInputs
 from coefvq.terminal import say
 from coefvq.training.scoring import score_videos
 
+_UNREAD = frozenset({"phash", "reason", "published_at", "source_id", "creator_id"})
 _SCORED = ("val", "test", "traffic")
 _ONE_VALIDATION = (
     "validation chooses the epoch and the thresholds, since a half of it has {} positives or negatives and needs {}"
@@ -58,7 +59,7 @@ def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> ScoredVideo
         DataError: too many clips cannot be read.
         ModelError: a model does not fit.
     """
-    issue, manifest = inputs.issue, split_manifest(inputs.paths)
+    issue, manifest = inputs.issue, split_manifest(inputs.paths, _UNREAD)
     chose_epochs = kept_for_epochs(manifest, issue)
     if not chose_epochs.any():
         say(f"[{issue}] {_ONE_VALIDATION.format(smaller_half(manifest, issue), MIN_POSITIVES)}")
@@ -80,7 +81,7 @@ def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> ScoredVideo
 
 def score_facts(paths: Paths, issue: str) -> pd.DataFrame:
     """The same table without models: id, split, label, weight, views, posteriors, and the metadata shortcut."""
-    manifest = split_manifest(paths)
+    manifest = split_manifest(paths, CLIP_COLUMNS)
     rows = _scored_rows(manifest, kept_for_epochs(manifest, issue))
     return _table(rows, issue).assign(shortcut=_shortcut(manifest, rows, issue))
 

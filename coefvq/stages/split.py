@@ -11,8 +11,8 @@ import pandas as pd
 from coefvq.config import Split, Thresholds
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
-from coefvq.data.splits.checks import few_calls, few_positives, torn_videos
-from coefvq.data.splits.groups import tying_columns, with_look_alikes
+from coefvq.data.splits.checks import few_calls, few_positives, large_groups, torn_videos
+from coefvq.data.splits.groups import undivided_columns, with_look_alikes
 from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits
 from coefvq.data.validation.report import first_error
@@ -23,13 +23,16 @@ from coefvq.stages.common import write_validation
 from coefvq.stages.inputs import SplitInputs
 from coefvq.terminal import say
 
+# columns that no step of splitting looks at
+_UNREAD = frozenset({"uri", "title", "stickers", "reason", "size_bytes", "duration_s", "fps", "width", "height"})
 # a near-duplicate group larger than this share of the videos is no set of copies
 _SUSPICIOUS_SHARE = 0.05
 
 
 def run(inputs: SplitInputs) -> None:
     """Assign splits and refuse unusable ones before anything is written; videos of the last run stay where they are."""
-    manifest = with_look_alikes(read_table(Path(inputs.paths.manifest), MANIFEST_COLUMNS), inputs.split)
+    manifest = with_look_alikes(read_table(Path(inputs.paths.manifest), MANIFEST_COLUMNS, _UNREAD), inputs.split)
+    manifest = manifest.drop(columns="phash")  # the look-alikes are known; a quarter of a kilobyte each
     target = Path(inputs.paths.splits)
     settings = settings_digest(inputs.split, inputs.seed)
     previous = earlier(target, settings)
@@ -41,6 +44,8 @@ def run(inputs: SplitInputs) -> None:
         "previous": _kept(manifest, splits, previous, target),
     }
     _tell(account, inputs.thresholds)
+    for line in large_groups(account, manifest, inputs.split):
+        say(line)
     _validate(manifest, splits, weights, inputs)
     halves = validation_halves(manifest, splits, inputs.split, inputs.seed)
     table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights, HALF: halves})
@@ -55,8 +60,11 @@ def settings_digest(split: Split, seed: int) -> str:
     The share of negatives and the list of issues do not count: a change of either must not reshuffle a test set.
     """
     settings = split.model_dump(mode="json", exclude={"negatives"})
+    # splits that were made before there were these settings stay
     if not settings["fractions"]["unlabelled"]:
-        del settings["fractions"]["unlabelled"]  # splits that were made before there was one stay
+        del settings["fractions"]["unlabelled"]
+    if settings["creator"] == "hard":
+        del settings["creator"]
     return sha256_json([seed, settings])
 
 
@@ -69,6 +77,11 @@ def _tell(account: dict[str, Any], thresholds: Mapping[str, Thresholds]) -> None
         say(line)
     if account["conflicts"]:
         say(f"splits: {len(account['conflicts'])} group(s) of old videos of several splits (conflicts in splits.json)")
+    if (shared := account["shared_creators"]) and shared["creators"]:
+        say(
+            f"splits: split.creator is soft and {shared['creators']} creator(s) are in several splits; train has the "
+            f"creator of {shared['test_in_train']:.1%} of test (shared_creators in splits.json)"
+        )
     if near > _SUSPICIOUS_SHARE * (account["rows"] - account["excluded"]):
         say(f"splits: {near} videos form one near-duplicate group; if they are no copies, lower split.near_duplicates")
 
@@ -77,7 +90,7 @@ def _validate(manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series
     """Ask the split suite, write its reports, and fail if it fails."""
     rows = manifest.assign(split=splits, weight=manifest["weight"] * weights).dropna(subset="split")
     excused = torn_videos(manifest, splits, inputs.split)
-    columns = tying_columns(manifest, inputs.split)
+    columns = undivided_columns(manifest, inputs.split)
     result = validate_splits(rows, inputs.expected, inputs.issues, columns, excused)
     reports = Path(inputs.paths.reports)
     write_validation(result, reports, "splits_validation", "Split validation")

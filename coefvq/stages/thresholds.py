@@ -13,13 +13,13 @@ from coefvq.cascade.objectives import Prices
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Thresholds
 from coefvq.data.manifest import read_table
-from coefvq.data.splits.rows import split_manifest
+from coefvq.data.splits.rows import CLIP_COLUMNS, split_manifest
 from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
 from coefvq.evaluation.labelled import labelled_split
 from coefvq.evaluation.report import cascade_report
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
-from coefvq.reporting.plots import frontier_rows, pr_curve_rows, write_result_figure
+from coefvq.reporting.plots import frontier_rows, pr_curve_rows, validation_frontier, write_result_figure
 from coefvq.stages.common import detail_settings
 from coefvq.stages.inputs import ThresholdsInputs
 from coefvq.terminal import say
@@ -29,22 +29,28 @@ def run(inputs: ThresholdsInputs) -> None:
     """Search P_base, choose one and write its policy."""
     settings, issue, paths = inputs.thresholds, inputs.issue, inputs.paths
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
-    report = search_policies(scores, issue, settings, inputs.evaluate.precision_targets)
-    policy, manifest = CascadePolicy.from_dict(report["policy"]), split_manifest(paths)
+    report = search_policies(scores, issue, settings, inputs.evaluate.precision_targets, inputs.evaluate.metrics)
+    policy = CascadePolicy.from_dict(report["policy"])
+    manifest = split_manifest(paths, CLIP_COLUMNS - {*inputs.evaluate.slices, inputs.evaluate.group_by})
     wanted = detail_settings(inputs.evaluate, inputs.seed)
     report["detail"] = _detail(scores, manifest, policy, wanted)
     report["against_models"] = against_models(scores, manifest, policy, wanted)
     write_json(paths.report(issue, "thresholds.json"), report)
     write_json(paths.report(issue, "policy.json"), report["policy"])
     write_json(paths.report(issue, "calibration.json"), calibration_report(scores))
-    write_json(paths.report(issue, "frontier.json"), frontier_rows(scores, report))
+    frontier = validation_frontier(scores, report)
+    write_json(paths.report(issue, "frontier.json"), frontier_rows(scores, report, frontier))
     write_json(paths.report(issue, "pr_curve.json"), pr_curve_rows(scores, report))
-    write_result_figure(scores, report, paths.report(issue, "result.png"))
+    write_result_figure(scores, report, paths.report(issue, "result.png"), frontier)
     say(f"[{issue}] {report['reason']}")
 
 
 def search_policies(
-    scores: pd.DataFrame, issue: str, settings: Thresholds, precision_targets: Sequence[float]
+    scores: pd.DataFrame,
+    issue: str,
+    settings: Thresholds,
+    precision_targets: Sequence[float],
+    own: Sequence[str] = (),
 ) -> dict[str, Any]:
     """``cascade_report`` by the rule of the settings.
 
@@ -61,6 +67,7 @@ def search_policies(
         settings.views_trigger,
         precision_targets,
         _objective(settings),
+        own,
     )
     for entry in (report, *report["policies"]):
         if entry["policy"] is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.data.splits.checks import FEW_POSITIVES
-from coefvq.models.classifier import ModelConfig
+from coefvq.models.model_config import ModelConfig
 
 #: published picture towers have seen pictures of 224 pixels and more; below this they recognise little
 LEAST_PIXELS = 128
@@ -33,7 +33,9 @@ def concerns(config: ModelConfig, labels: Sequence[int | tuple[int, ...]]) -> li
     return [*_small_frames(config), *_unfrozen(config, len(labels)), *_few(config, labels)]
 
 
-def below_chance(issue: str, average_precision: float | None, labels: Sequence[int], weight: ArrayLike) -> list[str]:
+def below_chance(
+    issue: str, average_precision: float | None, labels: Sequence[int | tuple[int, ...]], weight: ArrayLike
+) -> list[str]:
     """A line if a base model's average precision on validation is not above guessing, the share of positives."""
     truth, weights = np.asarray(labels, dtype=np.float64), np.asarray(weight, dtype=np.float64)
     chance = float(np.average(truth, weights=weights))

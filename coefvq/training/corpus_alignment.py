@@ -154,6 +154,7 @@ def _reading(workers: int) -> ReadingSettings:
         resume_from=None,
         features="on",
         features_gib=1024.0,
+        clips_gib=1024.0,
     )
     loading = Loading(max_bad_share=1.0, group_by_length=False)
     return ReadingSettings(limits=kept_limits(None), loading=loading, runtime=runtime)

@@ -20,6 +20,8 @@ from coefvq.training.job import TrainingJob
 from coefvq.training.settings import TrainingSettings
 from coefvq.training.teacher import Teaching, read_teaching
 
+_UNREAD = frozenset({"reason", "published_at", "size_bytes", "duration_s", "fps", "width", "height"})
+
 
 @dataclass(frozen=True)
 class LabelledVideos:
@@ -52,7 +54,9 @@ def read_training_data(settings: TrainingSettings, job: TrainingJob) -> Training
         DataError: a table is missing or damaged, a split has no labelled row, or a teacher is asked for and silent.
         SplitError: the labels of a split are all equal.
     """
-    rows, issues = split_manifest(settings.paths), job.config.issues
+    # a teacher looks for copies by the hash of the frames
+    skip = _UNREAD if job.distil is not None else {*_UNREAD, "phash"}
+    rows, issues = split_manifest(settings.paths, skip), job.config.issues
     train = labelled(rows, issues, "train")
     descriptions = read_descriptions(train, Path(settings.paths.raw)) if job.reads_descriptions else None
     teaching = None

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coefvq.config import MediaLimits, Runtime
+from coefvq.config import Runtime
 from coefvq.data.media.claims import fill_together
+from coefvq.data.media.clip_room import GIB
 from coefvq.data.media.clips import ClipStore, default_cache
 from coefvq.errors import DataError
 from coefvq.files import storage_errors
@@ -69,9 +70,10 @@ def feature_store(runtime: Runtime) -> FeatureStore:
     return FeatureStore(default_cache() / "features", round(runtime.features_gib * 2**30))
 
 
-def clip_store(limits: MediaLimits, classifier: Classifier) -> ClipStore:
-    """Decoded clips as the classifier sees them, within the limits of ingest."""
-    return ClipStore(default_cache(), classifier.config.media, limits)
+def clip_store(reading: ReadingSettings, classifier: Classifier) -> ClipStore:
+    """Decoded clips as the classifier sees them, within the limits of ingest and of ``runtime.clips_gib``."""
+    max_bytes = round(reading.runtime.clips_gib * GIB)
+    return ClipStore(default_cache(), classifier.config.media, reading.limits, max_bytes)
 
 
 @contextmanager
@@ -92,7 +94,7 @@ def opened(
         DataError: more clips than ``loading.max_bad_share`` cannot be read.
         StorageError: the disk is full.
     """
-    clips, model, runtime = clip_store(reading.limits, classifier), cached_model(classifier), reading.runtime
+    clips, model, runtime = clip_store(reading, classifier), cached_model(classifier), reading.runtime
     if (text := classifier.text) is not None and (cut := text.count_cut([text_of(video) for video in videos])):
         say(f"texts [{title}]: {cut} of {len(videos)} are longer than {text.max_tokens} tokens and are cut")
     if not model.parts or runtime.features == "off":
@@ -158,7 +160,7 @@ def decoded(
         DataError: more clips than ``loading.max_bad_share`` cannot be read.
         StorageError: the disk is full.
     """
-    return _from_clips(reading, clip_store(reading.limits, classifier), classifier.collator, videos, title)
+    return _from_clips(reading, clip_store(reading, classifier), classifier.collator, videos, title)
 
 
 def _from_clips(

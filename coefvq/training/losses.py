@@ -6,16 +6,17 @@ weights. A label of -100 is missing: it is left out, as in torch's own losses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from coefvq.errors import DataError
+from coefvq.config.models import LOSS_NAMES
+from coefvq.errors import ConfigError, DataError
+from coefvq.extensions import LOSSES, extension
 from coefvq.models.heads import MISSING_LABEL
 from coefvq.training.ranks import summed, world_size
 
@@ -26,7 +27,7 @@ Labels = Sequence[int] | Sequence[Sequence[int]]
 class LossSpec:
     """Which loss, with what weight on the positive class (the negative class has 1)."""
 
-    kind: Literal["cross_entropy", "focal", "logit_adjusted"] = "cross_entropy"
+    kind: str = "cross_entropy"  # of config.models.LOSS_NAMES, or one that a package registers
     positive_weight: float = 1.0
     focal_gamma: float = 2.0
 
@@ -40,6 +41,7 @@ class ClassificationLoss(nn.Module):
     def __init__(self, spec: LossSpec, prior: torch.Tensor) -> None:
         super().__init__()
         self.spec = spec
+        self._own = None if spec.kind in LOSS_NAMES else extension(LOSSES, spec.kind)
         self.class_weight: torch.Tensor
         self.log_prior: torch.Tensor
         self.register_buffer("class_weight", torch.tensor([1.0, spec.positive_weight]), persistent=False)
@@ -65,6 +67,8 @@ class ClassificationLoss(nn.Module):
     def _sum(self, logits: torch.Tensor, labels: torch.Tensor, issue: int) -> torch.Tensor:
         if self.spec.kind == "logit_adjusted":
             logits = logits + self.log_prior[issue]
+        if self._own is not None:
+            return self._sum_of_own(logits, labels, self._own)
         if self.spec.kind != "focal":
             return cross_entropy(logits, labels, self.class_weight, ignore_index=MISSING_LABEL, reduction="sum")
         loss = cross_entropy(logits, labels, ignore_index=MISSING_LABEL, reduction="none")
@@ -74,6 +78,19 @@ class ClassificationLoss(nn.Module):
         # power below 1 has no gradient
         missed = (-torch.expm1(-loss)).clamp(min=1e-12)
         return (weight * missed**self.spec.focal_gamma * loss).sum()
+
+    def _sum_of_own(self, logits: torch.Tensor, labels: torch.Tensor, own: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """Of a package's loss: logits [n,2] and labels [n] of the labelled examples -> losses [n]."""
+        known = labels != MISSING_LABEL
+        if not known.any():
+            return 0.0 * logits.sum()
+        losses = own(logits[known], labels[known])
+        if not isinstance(losses, torch.Tensor) or losses.shape != (int(known.sum()),):
+            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise ConfigError(
+                f"loss {self.spec.kind!r}: returned {shape}; expected a loss per example, [{known.sum()}]"
+            )
+        return (self.class_weight[labels[known]] * losses).sum()
 
     def _weight(self, labels: torch.Tensor) -> torch.Tensor:
         known = labels != MISSING_LABEL  # a selection through a mask would make the host wait for the GPU

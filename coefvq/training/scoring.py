@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from coefvq.compute.cards import visible_cards
-from coefvq.config import Predict
+from coefvq.config import Predict, Scoring
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import DataError
@@ -18,6 +18,8 @@ from coefvq.files import sha256_json, sha256_tree
 from coefvq.inference import NOTHING, Scores, load_for_scoring, ready_for_scoring, score_dataset
 from coefvq.inference.bulk import score_on_ray
 from coefvq.inference.cards import score_on_cards
+from coefvq.inference.score_cache import ScoreCache, score_keys
+from coefvq.inference.settings import model_key
 from coefvq.models.classifier import load
 from coefvq.models.dataset import text_of
 from coefvq.models.heads import head_of
@@ -49,15 +51,23 @@ def score_videos(
     head, title = head_of(issues, issue), f"{issue} {kind}"
     if len(issues) == 1:
         scores, skipped = _scored(folder, videos, predict, reading, title)
+        _share(folder, videos, predict, scores)
         return scores[:, head], skipped
     kept = _KeptScores.of(folder, issues, videos, predict, reading)
     if (found := kept.read()) is None:
         found = _scored(folder, videos, predict, reading, title)
         kept.write(*found)
+        _share(folder, videos, predict, found[0])
     else:
         say(f"scores [{title}]: the model of {'+'.join(issues)} has scored these {len(videos)} videos before")
         checked(found[1], len(videos), reading.loading.max_bad_share, title)
     return found[0][:, head], found[1]
+
+
+def _share(folder: Path, videos: Sequence[VideoInput], predict: Predict, scores: Scores) -> None:
+    """Keep the scores where the stream and `coefvq score` look for them; they take the very ones of evaluation."""
+    scoring = Scoring.model_validate(predict.model_dump(include=set(Scoring.model_fields)))
+    ScoreCache(default_cache()).keep(score_keys(model_key(folder, scoring), videos), scores)
 
 
 def _scored(

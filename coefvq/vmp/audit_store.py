@@ -77,7 +77,8 @@ def get(index: IndexStore, number: int) -> Draw:
         (number,),
     )
     labels = {cells[0]: cells[5] for cells in drawn if cells[5] is not None}
-    return Draw(*rows[0], [Stratum(*cells) for cells in strata], [Drawn(*cells[:5]) for cells in drawn], labels)
+    made = ([Stratum(*cells) for cells in strata], [Drawn(*cells[:5]) for cells in drawn], labels)
+    return Draw(*(*rows[0], *made))
 
 
 def numbers(index: IndexStore) -> list[int]:

@@ -12,7 +12,7 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.inference import stages
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.deployment import Deployment, SecondStage, decided, same_models
-from coefvq.vmp.records import Event, Known, SinkRow, Task
+from coefvq.vmp.records import Candidate, Event, Known, SinkRow, Task
 from coefvq.vmp.retriever import candidate_of, video_input
 from coefvq.vmp.rows import How
 
@@ -92,6 +92,21 @@ def _first_row(issue: str, stored: Mapping[str, Any], task: Task, event: Event, 
     # the audit's draw stays with the task, whatever the policy says by now
     audited = row.awaits is None and row.mllm_score is None and stored.get("drawn", False) and not row.positive
     return replace(row, video_id=event.video_id, awaits="audit" if audited else row.awaits, drawn=task.drawn)
+
+
+def with_draw(candidate: Candidate, task: Task, second: SecondStage) -> Candidate:
+    """New base scores of a task's video, with the audit's draw that it had before: no draw is lost to a promotion."""
+    rows = []
+    for row in candidate.scores:
+        rate = task.scores.get(row.issue, {}).get("audit_probability")
+        accepted = row.base_score is not None and stages.policy_accepts(
+            second.policies[row.issue], row.base_score, math.nan
+        )
+        if rate is not None and row.error is None and not accepted:
+            awaits = row.awaits or ("audit" if task.drawn else None)
+            row = replace(row, audit_probability=rate, drawn=task.drawn, awaits=awaits)
+        rows.append(row)
+    return replace(candidate, scores=tuple(rows))
 
 
 def questions(cases: Sequence[Case]) -> dict[str, list[VideoInput]]:

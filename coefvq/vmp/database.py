@@ -35,6 +35,9 @@ class Result(Protocol):
     def rowcount(self) -> int:
         """Rows that a writing statement changed."""
 
+    def __iter__(self) -> Iterator[Any]:
+        """The rows one by one."""
+
     def fetchone(self) -> Any:
         """The next row, None at the end."""
 

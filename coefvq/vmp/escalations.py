@@ -12,13 +12,13 @@ from datetime import datetime
 
 from coefvq.inference.pairs import GROUP
 from coefvq.vmp import budget, pending
-from coefvq.vmp.cases import Case, Cases, answered_row, ask, expired_row, silent_row, sort_cases
+from coefvq.vmp.cases import Case, Cases, answered_row, ask, expired_row, silent_row, sort_cases, with_draw
 from coefvq.vmp.database import Connection
 from coefvq.vmp.deployment import Deployment, decided
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.leases import owner
 from coefvq.vmp.pending import Pending
-from coefvq.vmp.records import SinkRow, Task
+from coefvq.vmp.records import AUDIT, LIVE, SinkRow, Task
 from coefvq.vmp.retriever import retrieve
 from coefvq.vmp.revisions import Contents
 from coefvq.vmp.rows import How
@@ -99,10 +99,17 @@ class Escalations:
         """Another pair, or none that is known, gave the base score: the first stage once more, and a new task."""
         if not cases.old:
             return
+        assert deployment.second is not None  # noqa: S101
         scored = retrieve([case.event for case in cases.old], deployment.scorer)
         now = self._now()
         rows = [
-            decided(candidate, deployment, case.known, now, How(lane=case.task.lane))
+            decided(
+                with_draw(candidate, case.task, deployment.second),
+                deployment,
+                case.known,
+                now,
+                How(lane=LIVE if case.task.lane == AUDIT else case.task.lane),
+            )
             for case, candidate in zip(cases.old, scored, strict=True)
         ]
         self._index.revise(rows, BASE)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coefvq.documents import parse_json
 from coefvq.errors import DataError
@@ -55,6 +56,17 @@ _SCHEMA = (
 )
 
 
+#: events of one transaction: about a second of the write lock at most
+BATCH = 10_000
+
+
+class Published(NamedTuple):
+    """How many events were given, and how many of them were new."""
+
+    events: int = 0
+    appended: int = 0
+
+
 @dataclass(frozen=True)
 class EventLog:
     """The log; open it with ``open_log``."""
@@ -73,6 +85,18 @@ class EventLog:
         with self.database.transaction() as connection:
             appended = [_append(connection, event, only_if_changed=True) for event in events]
         return [event for event in appended if event is not None]
+
+    def publish_all(self, events: Iterable[Event]) -> Published:
+        """As ``publish``, in transactions of ``BATCH`` events: memory is bounded and other publishers get their turn.
+
+        Raises:
+            DataError: as ``publish``, or of ``events`` itself; the transactions before stay.
+        """
+        published, rest = Published(), iter(events)
+        while batch := list(islice(rest, BATCH)):
+            appended = self.publish(batch)
+            published = Published(published.events + len(batch), published.appended + len(appended))
+        return published
 
     def republish(self, versions: Mapping[str, int]) -> list[Event]:
         """Append events once more, one source version up, so that they are processed again.
@@ -114,10 +138,12 @@ class EventLog:
         )
         return _event(rows[0]) if rows else None
 
-    def places(self) -> list[tuple[str, str]]:
+    def places(self) -> Iterator[tuple[str, str]]:
         """Id and path of each upsert in the log, oldest first."""
         query = "SELECT video_id, uri FROM events WHERE kind = 'upsert' ORDER BY offset"
-        return [(str(video_id), str(uri)) for video_id, uri in self.database.query(query)]
+        with self.database.reading() as connection:
+            for video_id, uri in connection.execute(query):
+                yield str(video_id), str(uri)
 
     def last_offset(self) -> int:
         """Offset of the newest event, also if it was forgotten since; 0 for an empty log."""
@@ -206,7 +232,7 @@ def content_digest(event: Event) -> str:
     if event.kind == "delete":
         # a deletion carries no content: two of them are the same whatever else they hold
         return sha256_json(["delete", event.video_id])
-    return sha256_json(asdict(replace(event, kind="upsert", views=None, offset=0, source_version=0)))
+    return sha256_json(vars(event) | {"kind": "upsert", "views": None, "offset": 0, "source_version": 0})
 
 
 def _digest(event: Event) -> str:

@@ -107,7 +107,7 @@ class Pending:
 
     def _task(self, *cells: Any) -> Task:
         video_id, version, epoch, views, lane, priority, calls, scores, enqueued, *flags = cells
-        place = f"{self.database.place} task {video_id}"
+        place = f"the index's MLLM task of video {video_id}"
         found = parse_json(scores, place, "restore the index from a copy") if scores else {}
         return Task(video_id, version, epoch, views, lane, priority, calls, found, enqueued, *map(bool, flags))
 

@@ -1,21 +1,27 @@
-"""A user's folder or table of videos as events for the Source."""
+"""A user's folder or table of videos as events for the Source, row by row: memory does not grow with the rows."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regular
+from coefvq.data.locations import Location, Root, check_clip, file_stamp, locate, root_at, sha256_regular
+from coefvq.data.media.probe_cache import ProbeCache
 from coefvq.data.remote import is_url
 from coefvq.errors import DataError, MediaError
 from coefvq.redaction import redact
+from coefvq.vmp.log import BATCH
 from coefvq.vmp.records import Event
 
 if TYPE_CHECKING:
-    from coefvq.data.importers import ImportedTable
+    from coefvq.data.importers import CheckedTable
+
+#: settings under which a ``ProbeCache`` keeps hashes of files
+HASHES = "sha256 of the file"
 
 
 def read_events(
@@ -25,66 +31,103 @@ def read_events(
     published: Callable[[], Iterable[tuple[str, str]]] = tuple,
     note: Callable[[str], None] = lambda line: None,
     columns: Mapping[str, str] | None = None,
-) -> list[Event]:
+    hashes: ProbeCache | None = None,
+) -> Iterator[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
     ``root`` defaults to the folder of the table. ``progress`` gets rows done and rows in total. ``published``
     gives id and path of the videos in the log: a row without an id keeps the one that its clip has there. ``note``
-    gets a line that names other files of a folder without a table. ``columns`` is ``ingest.columns``.
+    gets a line that names other files of a folder without a table. ``columns`` is ``ingest.columns``. ``hashes``
+    keeps the hash of each file until its size or time changes.
+
+    The table is checked before this returns; the first event comes when the first ``BATCH`` rows are events.
 
     Raises:
-        DataError: a row does not fit, or no file at all is found below the root.
+        DataError: a row does not fit, or none of the first files is found below the root.
     """
-    # pandas: half a second that `get` need not pay
-    from coefvq.data.importers import Naming, find_source, import_table
+    # pyarrow: half a second that `get` need not pay
+    from coefvq.data.importers import Naming, find_source, open_table
     from coefvq.data.importers.ids import KnownIds
+    from coefvq.data.importers.left_out import not_taken
 
     folder = (root or find_source(source).root).resolve()
     # realpath: Path.resolve raises where a link leads to itself, and that row will have its reason
     ids = KnownIds(published, lambda uri: os.path.realpath(folder / uri))
-    table = import_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True))
-    if line := table.left_out.line():
+    table = open_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True))
+    if line := not_taken(table.source).line():
         note(line)
-    return events_from_table(table, root or table.root, progress)
+    return _events(table, root or table.source.root, progress, _Hashes(hashes))
 
 
-def events_from_table(
-    table: ImportedTable, root: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Event]:
-    """Turn rows into events; a missing file stays in, without hash, to become a dead letter.
-
-    Raises:
-        DataError: a row does not fit, or no file at all is found below ``root``.
-    """
-    records, below = table.frame.to_dict("records"), root_at(root)
-    events = []
-    for done, record in enumerate(records, start=1):
-        # rows as a person counts them in an editor: the header is line 1
-        events.append(_event({str(key): value for key, value in record.items()}, below, f"row {done + 1}"))
-        progress(done, len(records))
-    if all(event.sha256 is None for event in events):
+def _events(table: CheckedTable, root: Path, progress: Callable[[int, int], None], hashes: _Hashes) -> Iterator[Event]:
+    """Rows as events; a missing file stays in, without hash, to become a dead letter."""
+    below = root_at(root)
+    # rows as a person counts them in an editor: the header is line 1
+    events = (_event(words, below, f"row {number}", hashes) for number, words in enumerate(table.rows(), start=2))
+    first = list(islice(events, BATCH))
+    if all(event.sha256 is None for event in first):
         raise DataError(
-            f"{table.source}: none of its {len(events)} files is below {root} (first: {events[0].uri}); "
-            "pass --root with the folder the paths are relative to"
+            f"{table.source.origin}: none of its {_first(len(first), table.count)} files is below {root} (first: "
+            f"{first[0].uri}); pass --root with the folder the paths are relative to"
         )
-    return events
+    for done, event in enumerate(chain(first, events), start=1):
+        progress(done, table.count)
+        yield event
+    hashes.keep()
 
 
-def _event(record: dict[str, Any], root: Root, row: str) -> Event:
-    path, sha256 = _content(str(record["uri"]), root, row)
+def _first(seen: int, count: int) -> str:
+    return str(count) if seen == count else f"first {seen}"
+
+
+@dataclass
+class _Hashes:
+    """Hashes of files, kept until a file's size or time changes, and written a batch at a time."""
+
+    cache: ProbeCache | None
+    _new: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def of(self, found: Location) -> str:
+        """Hex SHA-256 of a located file.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        if self.cache is None or found.facts is None:
+            return sha256_regular(found.file)
+        place, stamp = str(found.file), file_stamp(found.facts)
+        known = self.cache.get(place)
+        if known is not None and known[0] == stamp and isinstance(known[1].get("sha256"), str):
+            return str(known[1]["sha256"])
+        sha256 = sha256_regular(found.file)
+        if file_stamp(found.file.stat()) == stamp:  # nobody wrote to it while it was read
+            self._new.append((place, stamp, {"sha256": sha256}))
+        if len(self._new) >= BATCH:
+            self.keep()
+        return sha256
+
+    def keep(self) -> None:
+        """Write what is new."""
+        if self.cache is not None and self._new:
+            self.cache.put_all(self._new)
+            self._new = []
+
+
+def _event(record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes) -> Event:
+    path, sha256 = _content(str(record["uri"]), root, row, hashes)
     return Event(
         video_id=str(record["video_id"]),
         uri=str(path),
         title=str(record["title"]),
         stickers=tuple(record["stickers"]),
-        views=_views(record["views"]),
+        views=record["views"],
         # hashed here rather than taken from the table: it decides whether the content changed
         sha256=sha256,
-        published_at=_utc(record["published_at"], row),
+        published_at=record["published_at"],
     )
 
 
-def _content(uri: str, root: Root, row: str) -> tuple[Path, str | None]:
+def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[Path, str | None]:
     """The clip and its hash; a file that is not there, or is a pipe or folder, has none."""
     if is_url(uri):
         raise DataError(f"{row}: {redact(uri)}: expected a local file; download it and publish the copy")
@@ -99,28 +142,6 @@ def _content(uri: str, root: Root, row: str) -> tuple[Path, str | None]:
     except MediaError as error:
         raise DataError(f"{row}: {error}") from error
     try:
-        return found.file, sha256_regular(found.file)
-    except MediaError:  # not readable, or gone meanwhile
+        return found.file, hashes.of(found)
+    except (MediaError, OSError):  # not readable, or gone meanwhile
         return found.file, None
-
-
-def _views(value: Any) -> int | None:
-    # pandas gives NA or NaN for an empty cell; both differ from themselves or refuse the comparison
-    import pandas as pd
-
-    return None if pd.isna(value) else int(value)
-
-
-def _utc(value: Any, row: str) -> str | None:
-    import pandas as pd
-
-    if pd.isna(value):
-        return None
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise DataError(
-            f"{row}: published_at = {str(value)!r}: expected ISO 8601 such as 2026-01-31T08:00:00+00:00; "
-            "correct or empty it"
-        ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from coefvq.config import IssueName
 from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
+from coefvq.extensions import RULE_FIELDS, extension, registered
 from coefvq.files import read_text
 from coefvq.records import ScoredVideo
 from coefvq.vmp.records import Candidate, Decision, Event, Outcome, Undecided
@@ -33,14 +34,18 @@ FIELDS: dict[str, type] = {
     "mllm_score": float,
     "decided_by": str,
     "views": float,
+    "title": str,
+    "tags": tuple,
     "title_length": float,
     "age_hours": float,
 }
 DELETED = Decision("removed", "deleted")
+#: the platform's own word about a video that no rule speaks of; the shipped rule of that name says the same
+UNSCORED = Decision("ignored", "unscored")
 _RESERVED = {"default", "deleted"}
 
-Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "missing"]
-Facts = Mapping[str, bool | float | str | None]
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "matches", "contains", "missing"]
+Facts = Mapping[str, bool | float | str | tuple[str, ...] | None]
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": lambda fact, value: fact == value,
@@ -50,6 +55,8 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda fact, value: fact > value,
     ">=": lambda fact, value: fact >= value,
     "in": lambda fact, value: fact in value,
+    "matches": lambda fact, value: re.search(value, fact) is not None,
+    "contains": lambda fact, value: value in fact,
 }
 
 
@@ -67,8 +74,8 @@ class Condition(_Section):
     @field_validator("field")
     @classmethod
     def _known_field(cls, field: str) -> str:
-        if field not in FIELDS:
-            raise ValueError(f"{field!r}: unknown field{_near(field, list(FIELDS))}")
+        if field not in FIELDS and field not in registered(RULE_FIELDS):
+            raise ValueError(f"{field!r}: unknown field{_near(field, [*FIELDS, *registered(RULE_FIELDS)])}")
         return field
 
     @field_validator("value")
@@ -78,10 +85,15 @@ class Condition(_Section):
 
     @model_validator(mode="after")
     def _value_fits(self) -> Self:
-        kind = FIELDS[self.field]
+        kind = FIELDS.get(self.field) or _own_kind(self.field)
         if self.op == "missing":
             if not isinstance(self.value, bool):
                 raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
+        elif self.op == "matches":
+            _check_pattern(self.field, kind, self.value)
+        elif kind is tuple or self.op == "contains":
+            if kind is not tuple or self.op != "contains" or not isinstance(self.value, str):
+                raise ValueError(f"op '{self.op}': tags takes op 'contains' with a text, other fields do not")
         elif self.op == "in":
             if not isinstance(self.value, tuple) or not all(_is_a(kind, item) for item in self.value):
                 raise ValueError(f"value: op 'in' on {self.field} takes a list of {_PLURALS[kind]}")
@@ -90,7 +102,8 @@ class Condition(_Section):
                 f"value = {json.dumps(self.value)}: {self.field} takes {_WORDS[kind]}{_exponent_hint(self.value)}"
             )
         elif kind is not float and self.op not in ("==", "!="):
-            raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in")
+            also = " or matches" if self.field == "title" else ""
+            raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in{also}")
         return self
 
 
@@ -101,6 +114,11 @@ class Rule(_Section):
     issue: IssueName | None = None
     when: Annotated[tuple[Condition, ...], Field(min_length=1)]
     then: Outcome
+
+    @property
+    def takes_unscored(self) -> bool:
+        """Whether it says in so many words that it is about videos that could not be scored."""
+        return any(one.field == "error" and one.op == "==" and one.value is True for one in self.when)
 
     @field_validator("name")
     @classmethod
@@ -117,6 +135,12 @@ class Rules(_Section):
     default: Outcome
     pending: Undecided = "hold"
 
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """Fields of packages that a rule looks at."""
+        named = (condition.field for rule in self.rules for condition in rule.when)
+        return tuple(dict.fromkeys(field for field in named if field not in FIELDS))
+
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
         names = [rule.name for rule in self.rules]
@@ -129,22 +153,29 @@ class Rules(_Section):
 def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     """Return the first rule's outcome that holds, or the default; a deletion is always ``removed``.
 
+    A video that an issue could not score remains only by a rule with ``error == true``; else it is ``ignored``.
+
     Raises:
         ConfigError: a rule names an issue that is not scored; it could never hold.
     """
     if candidate.event.kind == "delete":
         return DELETED
-    facts = _facts_by_issue(candidate, now)
+    facts = _facts_by_issue(candidate, now, rules.own_fields)
     for rule in rules.rules:
         if rule.issue is not None and candidate.scores and rule.issue not in facts:
             raise ConfigError(
                 f"rule '{rule.name}': issue '{rule.issue}' is not scored; expected one of "
                 f"{', '.join(facts)}: correct the rule or add --issue {rule.issue}"
             )
+    unscored = any(one.get("error") is True for one in facts.values())
     for rule in rules.rules:
+        if unscored and rule.then == "remained" and not rule.takes_unscored:
+            continue
         seen = facts.values() if rule.issue is None or not candidate.scores else [facts[rule.issue]]
         if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
             return Decision(rule.then, rule.name)
+    if unscored and rules.default == "remained":
+        return UNSCORED
     return Decision(rules.default, "default")
 
 
@@ -197,16 +228,40 @@ def parse_rules(text: str, source: str) -> Rules:
         raise ConfigError(f"{source}: {_explain(items[0], raw)}") from error
 
 
-def _facts_by_issue(candidate: Candidate, now: datetime) -> dict[str, Facts]:
+def _facts_by_issue(candidate: Candidate, now: datetime, own_fields: Iterable[str]) -> dict[str, Facts]:
     event = candidate.event
-    common: dict[str, float | None] = {
+    common: dict[str, float | str | tuple[str, ...] | None] = {
         "views": event.views,
+        "title": event.title,
+        "tags": event.stickers,
         "title_length": len(event.title),
         "age_hours": _age_hours(event.published_at, now),
+        **_own_facts(event, own_fields),
     }
     if not candidate.scores:
         return {"": {**common, "error": True}}
     return {score.issue: {**common, **_score_facts(score)} for score in candidate.scores}
+
+
+def _own_kind(field: str) -> type:
+    """Type of the value of a package's field: its attribute ``kind``."""
+    kind: type | None = getattr(extension(RULE_FIELDS, field), "kind", None)
+    if kind not in (bool, float, str):
+        raise ValueError(f"{field!r}: its attribute kind is {kind!r}; expected bool, float or str")
+    return kind
+
+
+def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | str | None]:
+    """Facts of packages about an event, of those fields that rules name; None is a missing fact."""
+    facts = {}
+    for field in fields:
+        value = extension(RULE_FIELDS, field)(event)
+        if value is not None and not _is_a(_own_kind(field), value):
+            raise ConfigError(
+                f"rule field {field!r}: returned {value!r:.60}; expected {_WORDS[_own_kind(field)]} or None"
+            )
+        facts[field] = value
+    return facts
 
 
 def _score_facts(score: ScoredVideo) -> dict[str, bool | float | str | None]:
@@ -241,6 +296,15 @@ def _is_a(kind: type, value: Any) -> bool:
         # bool is an int in Python, and NaN would make a rule that silently never holds
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind)
+
+
+def _check_pattern(field: str, kind: type, value: Any) -> None:
+    if kind is not str or not isinstance(value, str):
+        raise ValueError(f"op 'matches': {field} is not a text; use it on title")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"value = {json.dumps(value)}: no regular expression ({error}); correct it") from error
 
 
 def _exponent_hint(value: Any) -> str:

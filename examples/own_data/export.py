@@ -1,6 +1,6 @@
 """Make what a database export looks like: rendered clips and a clips.csv with column names of its own.
 
-    python examples/own_data/export.py FOLDER [--videos 160]
+    python examples/own_data/export.py FOLDER [--videos 160] [--first 0]
 
 The clips come from the synthetic world; names, absolute paths, hashtags and `t`/`f` labels are as people export them.
 """
@@ -21,10 +21,10 @@ COLUMNS = (
 )
 
 
-def export(folder: Path, videos: int, seed: int = 7) -> Path:
-    """Render clips below ``folder`` and write ``clips.csv`` beside them; returns the table."""
+def export(folder: Path, videos: int, first: int = 0, seed: int = 7) -> Path:
+    """Render clips ``first`` and on below ``folder`` and write ``clips.csv`` beside them; returns the table."""
     clips = folder.resolve()
-    generate(clips, videos, seed, PREVALENCE, workers=2)
+    generate(clips, videos, seed, PREVALENCE, workers=2, first_index=first)
     with (clips / "metadata.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     (clips / "metadata.csv").unlink()
@@ -32,7 +32,7 @@ def export(folder: Path, videos: int, seed: int = 7) -> Path:
     with table.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-        writer.writerows(_row(number, row, clips) for number, row in enumerate(rows))
+        writer.writerows(_row(number, row, clips) for number, row in enumerate(rows, first))
     return table
 
 
@@ -50,5 +50,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--videos", type=int, default=160)
+    parser.add_argument("--first", type=int, default=0, help="number of the first clip: another batch starts later")
     given = parser.parse_args()
-    print(export(given.folder, given.videos))
+    print(export(given.folder, given.videos, given.first))

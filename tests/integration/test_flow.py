@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -48,10 +49,16 @@ class Server:
             UUID(word) for line in output.splitlines() if "UUID" in line for word in line.split() if len(word) == 36
         )
 
-    def state(self, run: UUID) -> str:
+    def run(self, run: UUID) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.env['PREFECT_API_URL']}/flow_runs/{run}") as answer:  # noqa: S310 - loopback
-            name: str = json.load(answer)["state"]["name"]
-        return name
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def state(self, run: UUID) -> str:
+        return str(self.run(run)["state"]["name"])
+
+    def tags(self, run: UUID) -> list[str]:
+        return list(self.run(run)["tags"])
 
     def scheduled(self) -> str:
         """Start times of the runs that the server's scheduler has planned."""
@@ -162,6 +169,7 @@ def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
     assert f"flow run {run} was waiting" in done.stdout
     assert server.champion() == "2"
     server.wait_for(run, "Completed")
+    assert not [tag for tag in server.tags(run) if tag.startswith("awaiting-")]
     assert json.loads(server.coefvq("status", "--json").stdout)[0]["challenger"] is None
 
     server.commit(thresholds__icd__views_trigger=5)

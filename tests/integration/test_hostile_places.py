@@ -278,12 +278,12 @@ def test_publish(scene: Scene) -> None:
         scene.write(["good.mp4", row])
         if reason == "outside_root":
             with pytest.raises(DataError, match="row 3: "):
-                read_events(scene.source)
+                list(read_events(scene.source))
         else:  # becomes a dead letter
             assert [event.sha256 is None for event in read_events(scene.source)] == [False, True]
     scene.write(["good.mp4", "notes.txt"])
     with pytest.raises(DataError, match=r"row 3: notes\.txt: not an accepted container"):
-        read_events(scene.source)
+        list(read_events(scene.source))
     scene.check()
 
 

@@ -42,7 +42,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (given.file_bytes, given.file_bytes))
     try:
         with store.lease() as lease:
-            built = FeatureBuilder(cached_model(model), store, clips, lease, workers=1).build(videos)
+            built = FeatureBuilder(cached_model(model), store, clips, lease, workers=1, flush_seconds=0.0).build(videos)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -17,6 +17,15 @@ REMEDY = "free some space, or set COEFVQ_CACHE to a folder on another disk"
 _HEADER = 4096  # bytes that the header of an entry may take, at most
 
 
+def entry_bytes(spec: MediaSpec) -> int:
+    """The most that a clip of these settings takes on disk."""
+    return math.prod(_shape(spec)) + 2 * round(spec.audio_seconds * SAMPLE_RATE) + _HEADER
+
+
+def _shape(spec: MediaSpec) -> list[int]:
+    return [spec.frames, 3, spec.frame_size, spec.frame_size]
+
+
 def write_entry(path: Path, clip: Clip, root: Path) -> None:
     """Write a clip below the cache folder ``root``, whole or not at all.
 
@@ -38,14 +47,14 @@ def is_entry(path: Path, spec: MediaSpec) -> bool:
     """Whether a file is a whole entry of these settings: its header fits its size, types and shapes are right."""
     from safetensors import SafetensorError, safe_open
 
-    frames = [spec.frames, 3, spec.frame_size, spec.frame_size]
+    frames = _shape(spec)
     samples = round(spec.audio_seconds * SAMPLE_RATE)
     try:
         # first, as a worker wrote it that a clip may have taken over: nothing huge is mapped or copied
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):  # opening a pipe may wait for ever
             return False
-        if facts.st_size > math.prod(frames) + 2 * samples + _HEADER:
+        if facts.st_size > entry_bytes(spec):
             return False
         with safe_open(path, framework="np") as entry:
             if set(entry.keys()) != {"frames", "waveform"}:

@@ -1,7 +1,8 @@
 """Decoded clips on disk, addressed by content: decode once, read in every epoch, stage and run.
 
 Key = SHA-256 of the media bytes + the decode settings + this module's format version; one safetensors
-file each, written atomically, so several processes may share a store. Deleting it costs time only.
+file each, written atomically, so several processes may share a store. Deleting it costs time only, and above
+``max_bytes`` the least recently used go (``clip_room``).
 A clip whose hash the manifest knows is decoded only if the file, or what a store sends, still has it.
 
 Clips are decoded in limited workers and nowhere else: what a store lacks, it asks a pool for. An entry that is cut,
@@ -27,7 +28,8 @@ from coefvq.compute.pools import shared_pool
 from coefvq.compute.workers import LimitedPool
 from coefvq.config import MediaLimits, MediaSpec
 from coefvq.data import remote
-from coefvq.data.media.clip_entry import is_entry, read_entry, write_entry
+from coefvq.data.media.clip_entry import entry_bytes, is_entry, read_entry, write_entry
+from coefvq.data.media.clip_room import DEFAULT_BYTES, ClipRoom
 from coefvq.data.media.decode import Clip, decode_clip
 from coefvq.errors import MediaError
 from coefvq.files import sha256_file, sha256_json, storage_errors
@@ -59,11 +61,15 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class ClipStore:
-    """Reads clips for one set of decode settings; what is not there yet is decoded within ``limits``."""
+    """Reads clips for one set of decode settings; what is not there yet is decoded within ``limits``.
+
+    All clips below ``root`` together take about ``max_bytes`` at most.
+    """
 
     root: Path
     spec: MediaSpec
     limits: MediaLimits
+    max_bytes: int = DEFAULT_BYTES
 
     def get(self, video: VideoInput) -> Clip:
         """Decoded clip of a video; ``video.url`` is fetched into this store's folder if need be.
@@ -81,7 +87,19 @@ class ClipStore:
             raise MediaError(filled.reason, filled.message)
         if (clip := self._stored(filled.sha256)) is None:
             raise MediaError("crashed", f"{_name(video)}: its decoder left no clip; re-encode it or delete the row")
+        self._room.wrote(entry_bytes(self.spec))
         return clip
+
+    @contextmanager
+    def passing(self, videos: Sequence[VideoInput]) -> Iterator[None]:
+        """Keep no clip of ``videos`` that is decoded within the block: a stream sees each video once."""
+        absent = {video.sha256 for video in videos if not self._holds(video.sha256)}
+        try:
+            yield
+        finally:
+            for sha256 in absent:
+                if sha256 is not None and self._holds(sha256):
+                    self.path(sha256).unlink(missing_ok=True)
 
     def fill(
         self, videos: Sequence[VideoInput], workers: int, progress: Callable[[int], None] = lambda _: None
@@ -136,6 +154,8 @@ class ClipStore:
             results = limited_map(work, todo, answer=_FILLED, failed=_stopped, limits=self.limits, workers=workers)
         for index, filled in zip(missing, results, strict=True):
             progress(1)
+            if not filled.reason:
+                self._room.wrote(entry_bytes(self.spec))
             yield index, filled
 
     def _source(self, video: VideoInput) -> tuple[Path, str]:
@@ -165,6 +185,10 @@ class ClipStore:
     def _folder(self) -> Path:
         return self.root / "clips" / sha256_json([FORMAT_VERSION, self.spec.model_dump()])[:16]
 
+    @cached_property
+    def _room(self) -> ClipRoom:
+        return ClipRoom(self.root, self.max_bytes)
+
     def _holds(self, sha256: str | None) -> bool:
         # a hash comes from a table or an event: what is none must not become a path
         return sha256 is not None and _SHA256.fullmatch(sha256) is not None and is_entry(self.path(sha256), self.spec)
@@ -178,6 +202,9 @@ class ClipStore:
             # no folder to hold it: the worker will say so when it writes
             with storage_errors(path, "delete it"), suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
+        else:
+            with suppress(OSError):  # gone, or another user's
+                os.utime(path)
         return clip
 
 

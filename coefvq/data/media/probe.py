@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from coefvq.compute.engines import limited_map
 from coefvq.config import MediaLimits
 from coefvq.data import remote
-from coefvq.data.locations import Root, locate
+from coefvq.data.locations import Root, file_stamp, locate
 from coefvq.data.media.probe_cache import ProbeCache, open_cache
 from coefvq.data.media.probe_worker import (
     Answer,
@@ -26,7 +26,6 @@ from coefvq.data.media.probe_worker import (
     Settings,
     Task,
     content_key,
-    file_stamp,
     inspect,
     probe_settings,
     rejected,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,15 @@ class ProbeCache:
         """Keep the facts of a place, instead of earlier ones; written when this returns."""
         query = "INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)"
         self._run(query, place, self._settings, stamp, json.dumps(facts, allow_nan=False))
+
+    def put_all(self, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """``put`` of many (place, stamp, facts), in one transaction."""
+        self._run("BEGIN IMMEDIATE")
+        try:
+            for row in rows:
+                self.put(*row)
+        finally:
+            self._run("COMMIT")
 
     def _run(self, query: str, *values: str) -> sqlite3.Cursor:
         try:

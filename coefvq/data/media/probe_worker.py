@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coefvq.config import MediaLimits
 from coefvq.data import remote
+from coefvq.data.locations import file_stamp
 from coefvq.data.media.decode import decode_audio, decode_frames, stream_info
 from coefvq.data.media.probe_cache import Facts, peek
 from coefvq.data.splits.near_duplicates import video_hash
@@ -85,11 +85,6 @@ def rejected(reason: str, *, sha256: str = "", size: int | None = None) -> Probe
 def probe_settings(limits: MediaLimits, cache: Path | None) -> Settings:
     """What a worker is told, with the key under which its answers are remembered."""
     return Settings(limits, cache, sha256_json([PROBE_VERSION, version("av"), limits.model_dump()]))
-
-
-def file_stamp(facts: os.stat_result) -> str:
-    """Which state of a local file was looked at: its size and time."""
-    return f"{facts.st_size} {facts.st_mtime_ns}"
 
 
 def remembered_probe(facts: Facts) -> Probe | None:

@@ -1,7 +1,8 @@
 """Grouped, stratified, growth-stable assignment of videos to train, val, test, traffic and unlabelled.
 
 Videos that share a value of a grouping column, the same bytes or a near-duplicate form one group, transitively,
-and a group is never divided. The steps, all deterministic by seed and independent of row order:
+and a group is never divided; with ``creator: soft`` a group that creators made too large is divided first
+(division.py). The steps, all deterministic by seed and independent of row order:
 
 1. A group with a video that the user's own column ``split`` places goes there as a whole; else a group with
    videos in ``previous`` takes their split: an old video never moves.
@@ -37,8 +38,16 @@ from numpy.typing import NDArray
 from coefvq.config import Split
 from coefvq.data.splits.checks import check_splits, earlier_splits, summarize
 from coefvq.data.splits.draws import uniform
-from coefvq.data.splits.groups import Group, Places, components, decodable, make_groups, with_look_alikes
-from coefvq.data.splits.search import cover_classes, free_groups
+from coefvq.data.splits.groups import (
+    Group,
+    Places,
+    components,
+    decodable,
+    make_groups,
+    undivided,
+    with_look_alikes,
+)
+from coefvq.data.splits.search import cover_classes, free_groups, giants
 from coefvq.data.splits.time_order import Borders, borders_by_share, check_times, earlier_borders, up_to_the_borders
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS, UNLABELLED, label_column
@@ -76,7 +85,7 @@ def assign_splits(
         check_times(decoded)
     numbers = components(decoded, params)
     earlier = earlier_splits(decoded, previous)
-    pins = _pins(decoded, numbers, earlier)
+    pins = _pins(decoded, undivided(decoded, params), earlier)
     groups = make_groups(decoded, numbers, pins, issues, seed, timed)
     shares = params.fractions.model_dump()
     if timed:
@@ -133,6 +142,7 @@ def _place(groups: Sequence[Group], fractions: Mapping[str, float]) -> Places:
     if not shares:
         return dict.fromkeys(range(len(groups)), TRAFFIC) | places
     places |= cover_classes(groups, places, tuple(shares))
+    places |= giants(groups, places, fractions)
     return places | _balance(groups, places, shares)
 
 

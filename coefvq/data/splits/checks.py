@@ -7,14 +7,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from coefvq.config import Split, Thresholds
-from coefvq.data.splits.groups import LOOK_ALIKE, components, tying_columns, with_look_alikes
+from coefvq.data.splits.groups import (
+    LOOK_ALIKE,
+    components,
+    tying_columns,
+    undivided,
+    undivided_columns,
+    with_look_alikes,
+)
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS, SPLITS, UNLABELLED, label_column
 
 #: with fewer positives than this the 95 % interval of a recall near 0.8 is wider than +-0.17 (Wilson)
 FEW_POSITIVES = 20
+# a split that holds so many times its share is no longer what was asked for
+_OVERFULL = 1.1
+
+Sizes = NDArray[np.int64]
 
 
 def check_splits(
@@ -36,13 +48,16 @@ def check_splits(
         weights: of ``enrichment_weights``; classes are counted without the videos it leaves out.
 
     Raises:
-        SplitError: a group is in two splits, a split is empty, or a labelled split has one class only.
+        SplitError: a group is in two splits or larger than every split, a split is empty, or a labelled split has
+            one class only.
     """
     present = with_look_alikes(manifest, params)[splits.notna()]
     placed = splits[splits.notna()]
     _check_leakage(present, placed, params, previous)
+    sizes = np.bincount(components(present, params)) if len(present) else np.zeros(0, dtype=int)
     for name in SPLITS:
-        _check_size(name, present, placed, params)
+        _check_size(name, present, placed, sizes, params)
+    _check_largest(present, placed, int(sizes.max(initial=0)), params)
     kept = present if weights is None else present[weights[present.index] > 0]
     for name in LABELLED_SPLITS:
         for issue in issues:
@@ -66,6 +81,7 @@ def summarize(
     placed = splits[splits.notna()]
     numbers = pd.Series(components(present, params), index=present.index)
     sizes = numbers.value_counts()
+    sources = pd.Series(undivided(present, params), index=present.index)
     reach = {name: _published(present[placed == name]) for name in SPLITS} if params.order == "time" else {}
     return {
         "rows": len(manifest),
@@ -73,10 +89,11 @@ def summarize(
         "groups": int(numbers.nunique()),
         "largest_group": int(sizes.max()) if len(sizes) else 0,
         "near_duplicates": _near_duplicates(present, params),
+        "shared_creators": _shared_creators(present, placed, params),
         "splits": {
             name: _summary(present[placed == name], numbers, issues, factor) | reach.get(name, {}) for name in SPLITS
         },
-        "conflicts": _conflicts(present["video_id"], placed, numbers),
+        "conflicts": _conflicts(present["video_id"], placed, sources),
     }
 
 
@@ -89,6 +106,20 @@ def few_positives(account: Mapping[str, Any]) -> list[str]:
                 counts.setdefault(issue, []).append(f"{name} {facts['positives']}")
     remedy = "intervals will be wide; label more before you rely on a figure"
     return [f"splits: few positives of {issue} ({', '.join(found)}): {remedy}" for issue, found in counts.items()]
+
+
+def large_groups(account: Mapping[str, Any], rows: pd.DataFrame, params: Split) -> list[str]:
+    """A line where one group is larger than the smallest split should be, from ``summarize``."""
+    used = account["rows"] - account["excluded"]
+    name, share = min(
+        ((name, share) for name, share in params.fractions.model_dump().items() if share > 0), key=lambda item: item[1]
+    )
+    if account["largest_group"] <= share * used:
+        return []
+    return [
+        f"splits: the largest group holds {account['largest_group']} of {used} videos, more than {name} should; "
+        f"shares and prevalence may be off: {looser(rows, params)}"
+    ]
 
 
 def few_calls(account: Mapping[str, Any], thresholds: Mapping[str, Thresholds]) -> list[str]:
@@ -112,6 +143,22 @@ def _near_duplicates(rows: pd.DataFrame, params: Split) -> dict[str, int]:
     return {"videos": int(sizes.sum()), "groups": len(sizes), "largest": int(sizes.max()) if len(sizes) else 0}
 
 
+def _shared_creators(rows: pd.DataFrame, placed: pd.Series[Any], params: Split) -> dict[str, Any]:
+    """Creators in several splits, their videos, and the share of val and of test whose creator is in train too."""
+    if "creator_id" not in params.group_by:
+        return {}
+    creators = rows["creator_id"].replace("", None).dropna()
+    split = placed[creators.index]
+    shared = creators[split.groupby(creators).transform("nunique") > 1]
+    trained = shared[split[shared.index] == "train"].unique()
+    known = shared[shared.isin(trained)]
+    share = {
+        f"{name}_in_train": round(float((split[known.index] == name).sum() / max((placed == name).sum(), 1)), 6)
+        for name in ("val", "test")
+    }
+    return {"creators": int(shared.nunique()), "videos": len(shared), **share}
+
+
 def _published(rows: pd.DataFrame) -> dict[str, list[str]]:
     times = rows["published_at"].astype("str")
     return {"published": [str(times.min()), str(times.max())] if len(times) else []}
@@ -120,7 +167,7 @@ def _published(rows: pd.DataFrame) -> dict[str, list[str]]:
 def torn_videos(manifest: pd.DataFrame, splits: pd.Series[Any], params: Split) -> set[str]:
     """Ids of all videos whose group is in several splits; ``summarize`` names the first few only."""
     present = with_look_alikes(manifest, params)[splits.notna()]
-    kinds = splits[present.index].groupby(components(present, params)).transform("nunique")
+    kinds = splits[present.index].groupby(undivided(present, params)).transform("nunique")
     return set(present.loc[kinds > 1, "video_id"])
 
 
@@ -182,9 +229,9 @@ def earlier_splits(rows: pd.DataFrame, previous: pd.Series[Any] | None) -> pd.Se
 
 
 def _check_leakage(rows: pd.DataFrame, placed: pd.Series[Any], params: Split, previous: pd.Series[Any] | None) -> None:
-    numbers = pd.Series(components(rows, params), index=rows.index)
+    numbers = pd.Series(undivided(rows, params), index=rows.index)
     known = earlier_splits(rows, previous).groupby(numbers).transform("nunique") > 1
-    for column in tying_columns(rows, params):
+    for column in undivided_columns(rows, params):
         values = rows.loc[~known, column].replace("", None).dropna()
         kinds = placed.loc[values.index].groupby(values).nunique()
         torn = kinds.index[kinds > 1]
@@ -200,22 +247,46 @@ def _check_leakage(rows: pd.DataFrame, placed: pd.Series[Any], params: Split, pr
             )
 
 
-def _check_size(name: str, rows: pd.DataFrame, placed: pd.Series[Any], params: Split) -> None:
+def _check_size(name: str, rows: pd.DataFrame, placed: pd.Series[Any], sizes: Sizes, params: Split) -> None:
     if (placed == name).any():
         return
     fraction = getattr(params.fractions, name)
     if name == UNLABELLED and fraction == 0:
         return
-    sizes = np.bincount(components(rows, params)) if len(rows) else np.zeros(0, dtype=int)
     remedy = (
         f"raise split.fractions.{name}"
         if fraction == 0
-        else f"add videos, raise split.fractions.{name} or drop a column from split.group_by"
+        else f"add videos, raise split.fractions.{name} or {looser(rows, params)}"
     )
     raise SplitError(
         f"split '{name}' is empty: split.fractions.{name} is {fraction:g} and {len(rows)} decodable video(s) form "
         f"{len(sizes)} group(s) by {', '.join(tying_columns(rows, params))} (largest {sizes.max(initial=0)}); {remedy}"
     )
+
+
+def _check_largest(rows: pd.DataFrame, placed: pd.Series[Any], largest: int, params: Split) -> None:
+    """Refuse a group that fits into no split; one that the user placed is the user's own choice."""
+    name, share = max(params.fractions.model_dump().items(), key=lambda item: item[1])
+    wanted = share * len(rows)
+    if largest <= wanted or (placed == name).sum() <= wanted * _OVERFULL or _placed_by_user(rows):
+        return
+    raise SplitError(
+        f"{largest} of {len(rows)} decodable videos form one group by {', '.join(tying_columns(rows, params))}, more "
+        f"than the largest split wants ({name}: {wanted:.0f}), so no split has its share; {looser(rows, params)}"
+    )
+
+
+def looser(rows: pd.DataFrame, params: Split) -> str:
+    """What makes groups smaller, for an error or a warning: the tie that is least needed first."""
+    if "creator_id" in params.group_by and params.creator == "hard":
+        return "set split.creator: soft"
+    if LOOK_ALIKE in tying_columns(rows, params) and len(rows) and rows[LOOK_ALIKE].notna().any():
+        return "lower split.near_duplicates or drop a column from split.group_by"
+    return "drop a column from split.group_by"
+
+
+def _placed_by_user(rows: pd.DataFrame) -> bool:
+    return "split" in rows and bool(rows["split"].replace("", None).notna().any())
 
 
 def _check_classes(name: str, issue: str, rows: pd.DataFrame, placed: pd.Series[Any], params: Split) -> None:

@@ -14,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from coefvq.config import Split
+from coefvq.data.splits.division import divided, size_limit
 from coefvq.data.splits.near_duplicates import near_duplicate_codes
 from coefvq.records import label_column
 
@@ -23,6 +24,7 @@ Places = dict[int, str]
 
 # column with the number of a video's near-duplicate group
 LOOK_ALIKE = "look_alike"
+_CREATOR = "creator_id"
 # whom new videos follow where old ones of several splits are equally many
 _TIE_ORDER = ("test", "val", "traffic", "unlabelled", "train")
 
@@ -79,12 +81,35 @@ def with_look_alikes(manifest: pd.DataFrame, params: Split) -> pd.DataFrame:
     return manifest.assign(**{LOOK_ALIKE: codes.astype("Int64").mask(codes < 0)})
 
 
+def undivided_columns(rows: pd.DataFrame, params: Split) -> list[str]:
+    """``tying_columns`` whose values are in one split each: all, or all but the creator where that one is soft."""
+    return [name for name in tying_columns(rows, params) if name != _CREATOR or params.creator == "hard"]
+
+
 def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
-    """Group number [rows]: connected components of the graph rows — values of the tying columns."""
+    """Group number [rows]: connected components of the graph rows — values of the tying columns.
+
+    Where the creator is soft, groups that would be too large are divided (``division``).
+    """
+    groups = _connected(rows, tying_columns(rows, params))
+    if params.creator == "hard" or _CREATOR not in params.group_by or not len(rows):
+        return groups
+    limit = size_limit(len(rows), params)
+    if np.bincount(groups).max() <= limit:
+        return groups
+    creators = pd.factorize(_values(rows, _CREATOR), sort=True)[0]
+    return divided(groups, undivided(rows, params), creators.astype(np.int64), limit)
+
+
+def undivided(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
+    """As ``components``, of the ties that are never divided."""
+    return _connected(rows, undivided_columns(rows, params))
+
+
+def _connected(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
     sources, targets, nodes = [], [], len(rows)
-    for name in tying_columns(rows, params):
-        # an empty value means unknown, and unknown is not shared
-        codes, values = pd.factorize(rows[name].replace("", None))
+    for name in columns:
+        codes, values = pd.factorize(_values(rows, name))
         known = np.flatnonzero(codes >= 0)
         sources.append(known)
         targets.append(codes[known] + nodes)
@@ -94,6 +119,11 @@ def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
     _, numbers = connected_components(graph, directed=False)
     # value nodes are dropped; numbering the rest anew keeps numbers dense
     return np.asarray(np.unique(numbers[: len(rows)], return_inverse=True)[1], dtype=np.int64)
+
+
+def _values(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
+    # an empty value means unknown, and unknown is not shared
+    return rows[name].replace("", None)
 
 
 def make_groups(

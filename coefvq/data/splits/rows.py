@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,22 +29,26 @@ def data_hashes(paths: Paths) -> DataHashes:
     return DataHashes(sha256_file(Path(paths.manifest)), sha256_file(Path(paths.splits)))
 
 
-def split_manifest(paths: Paths) -> pd.DataFrame:
+#: columns of the manifest that say where a clip is and what is in it, for stages that look at no clip
+CLIP_COLUMNS = frozenset({"uri", "sha256", "phash", "stickers", "reason", "published_at", "source_id"})
+
+
+def split_manifest(paths: Paths, skip: Collection[str] = ()) -> pd.DataFrame:
     """Manifest joined with each video's split, sampling weight and half of validation.
 
-    Rows without a split and rows that enrichment drops are left out.
+    Rows without a split and rows that enrichment drops are left out. Columns to ``skip`` are not read.
 
     Raises:
         DataError: a file is missing or damaged.
     """
     columns = ["video_id", "split", "weight"]
-    manifest = read_table(Path(paths.manifest), MANIFEST_COLUMNS)
+    # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
+    manifest = read_table(Path(paths.manifest), MANIFEST_COLUMNS, {"split", *skip})
     splits = read_table(Path(paths.splits), columns)
     splits = splits[[*columns, *({HALF} & {*splits})]]  # splits that were made before there were halves lack them
     if not pd.api.types.is_numeric_dtype(splits["weight"]):
         raise DataError(f"{paths.splits}: column weight holds no numbers; run the stage split again")
-    # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
-    rows = manifest.drop(columns="split", errors="ignore").merge(
+    rows = manifest.merge(
         splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"
     )
     factor = rows.pop("_factor")

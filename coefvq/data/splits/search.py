@@ -1,8 +1,11 @@
-"""Which groups give every split an example of every class: an exact search, so it succeeds whenever it can."""
+"""Which groups are settled before shares are balanced: every split gets every class, and giants train.
+
+The search for an example of every class is exact, so it succeeds whenever it can.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from coefvq.data.splits.groups import Group, Places
@@ -12,6 +15,15 @@ from coefvq.records import LABELLED_SPLITS
 def free_groups(groups: Sequence[Group], places: Places) -> list[int]:
     """Numbers of the groups without a place, in their random order."""
     return sorted((n for n in range(len(groups)) if n not in places), key=lambda n: groups[n].key)
+
+
+def giants(groups: Sequence[Group], places: Places, fractions: Mapping[str, float]) -> Places:
+    """Train for labelled groups as large as val or test, where train has room; no figure should rest on one."""
+    total = sum(group.size for group in groups)
+    limit = min((fractions[name] for name in ("val", "test") if fractions[name] > 0), default=1.0) * total
+    large = [n for n in free_groups(groups, places) if groups[n].size >= limit and groups[n].classes]
+    fits = sum(groups[n].size for n in large) <= fractions["train"] * total
+    return dict.fromkeys(large, "train") if fits else {}
 
 
 def cover_classes(groups: Sequence[Group], places: Places, names: Sequence[str]) -> Places:

@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from coefvq import __version__
 from coefvq.errors import DataError, RegistryError
 from coefvq.files import inside, read_yaml
 from coefvq.registry.store import user_cache
 from coefvq.registry.tracking.session import client, or_none, quiet, store_errors
+from coefvq.version import __version__
 
 _RESTORE = "restore the store"
 _SOURCE = Path(__file__).parents[1] / "served_model.py"

@@ -13,7 +13,7 @@ import pandas as pd
 from coefvq.cascade.policy import CascadePolicy, threshold_text
 from coefvq.evaluation.intervals import Interval
 from coefvq.evaluation.slices import DERIVED, slice_columns, slice_rows, with_intervals
-from coefvq.evaluation.table import DASH, footnotes, policy_name, result_rows
+from coefvq.evaluation.table import DASH, footnotes, plain_figure, policy_name, result_rows
 from coefvq.reporting.html.decisions import Per1000, TestVideos
 from coefvq.reporting.html.figures import FEW_VIDEOS, LOOK_PSI, SHIFTED_PSI, Shift
 from coefvq.reporting.html.inputs import ReportInputs
@@ -92,9 +92,11 @@ def recall_table(given: ReportInputs, videos: TestVideos) -> Table:
             _with_interval(value, known.get(f"r_at_p{target:g}"))
             for value, target in zip(row.recalls.values(), targets, strict=True)
         ]
-        body.append((*cells, percent(row.roc_auc), _plain(row.qps_ratio)))
+        figures = map(plain_figure, row.own.values())
+        body.append((*cells, percent(row.roc_auc), *figures, _plain(row.qps_ratio)))
         strong = number if row.chosen else strong
-    header = ("approach", "F1", *(rows[0].recalls if rows else ()), "AUC", "QPS ratio")
+    recalls, own = (tuple(rows[0].recalls), tuple(rows[0].own)) if rows else ((), ())
+    header = ("approach", "F1", *recalls, "AUC", *own, "QPS ratio")
     return Table(header, tuple(body), strong, tuple(footnotes(rows)))
 
 

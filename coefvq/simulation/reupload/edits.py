@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-Params = Mapping[str, Any]
+EditParams = Mapping[str, Any]
 
 #: what creators do to videos of their own as well as copyists to other people's
 PRESENTATION = ("letterbox", "border", "logo", "banner", "colour", "music")
@@ -33,7 +33,7 @@ class Edit:
     """One edit; ``params`` are JSON values."""
 
     kind: str
-    params: Params
+    params: EditParams
 
     def to_json(self) -> dict[str, Any]:
         """Flat, as the ``edits`` column holds it."""
@@ -81,36 +81,36 @@ def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _draw_crop(rng: np.random.Generator) -> Params:
+def _draw_crop(rng: np.random.Generator) -> EditParams:
     share = _uniform(rng, 0.7, 0.92)
     left, top = (_uniform(rng, 0.0, 1.0 - share) for _ in range(2))
     return {"left": left, "top": top, "share": share}
 
 
-def _draw_letterbox(rng: np.random.Generator) -> Params:
+def _draw_letterbox(rng: np.random.Generator) -> EditParams:
     fill = "blur" if rng.random() < 0.5 else _colour(rng)
     return {"bars": _pick(rng, "above", "beside", "around"), "share": _uniform(rng, 0.07, 0.16), "fill": fill}
 
 
-def _draw_logo(rng: np.random.Generator) -> Params:
+def _draw_logo(rng: np.random.Generator) -> EditParams:
     accent = [int(value) for value in rng.integers(80, 256, 3)]
     place = {"corner": int(rng.integers(4)), "jumps": bool(rng.integers(2)), "height": _uniform(rng, 0.07, 0.12)}
     return {"text": handle(rng), "accent": accent, **place}
 
 
-def _draw_banner(rng: np.random.Generator) -> Params:
+def _draw_banner(rng: np.random.Generator) -> EditParams:
     text = _BANNERS[int(rng.integers(len(_BANNERS)))]
     dark = bool(rng.integers(2))
     return {"text": text, "low": bool(rng.integers(2)), "dark": dark, "height": _uniform(rng, 0.09, 0.15)}
 
 
-def _draw_colour(rng: np.random.Generator) -> Params:
+def _draw_colour(rng: np.random.Generator) -> EditParams:
     tint = [_uniform(rng, 0.88, 1.12) for _ in range(3)]
     factors = {name: _uniform(rng, 0.75, 1.25) for name in ("brightness", "contrast", "saturation")}
     return {**factors, "tint": tint}
 
 
-_DRAW: Mapping[str, Callable[[np.random.Generator], Params]] = {
+_DRAW: Mapping[str, Callable[[np.random.Generator], EditParams]] = {
     "letterbox": _draw_letterbox,
     "border": lambda rng: {"share": _uniform(rng, 0.025, 0.07), "fill": _colour(rng)},
     "logo": _draw_logo,

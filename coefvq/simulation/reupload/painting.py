@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from coefvq.simulation.reupload.edits import Edit, Params
+from coefvq.simulation.reupload.edits import Edit, EditParams
 
 Paint = Callable[[Image.Image, float], Image.Image]
 
@@ -21,18 +21,18 @@ def painter(edit: Edit, size: tuple[int, int], inset: Iterator[Image.Image]) -> 
     return None if make is None else make(edit.params, size, inset)
 
 
-def _crop(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _crop(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     width, height = size
     left, top, share = params["left"] * width, params["top"] * height, params["share"]
     box = (left, top, left + share * width, top + share * height)
     return lambda image, progress: image.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
-def _mirror(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _mirror(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     return lambda image, progress: ImageOps.mirror(image)
 
 
-def _colours(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _colours(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     curves = [np.clip(np.arange(256) * gain, 0, 255).round().astype(int).tolist() for gain in params["tint"]]
     table = [value for curve in curves for value in curve]
 
@@ -44,7 +44,7 @@ def _colours(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]
     return paint
 
 
-def _letterbox(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _letterbox(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     """Bars above and below, or left and right, over the picture; or the whole picture made smaller."""
     width, height = size
     bar_x = round(params["share"] * width) if params["bars"] != "above" else 0
@@ -71,7 +71,7 @@ def _blurred(image: Image.Image) -> Image.Image:
     return small.filter(ImageFilter.BoxBlur(1)).resize(image.size, Image.Resampling.BILINEAR)
 
 
-def _border(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _border(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     width, height = size
     line = max(round(params["share"] * min(size)), 2)
 
@@ -83,7 +83,7 @@ def _border(params: Params, size: tuple[int, int], inset: Iterator[Image.Image])
     return paint
 
 
-def _logo(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _logo(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     patch = _logo_patch(params["text"], tuple(params["accent"]), max(round(params["height"] * size[1]), 10))
 
     def paint(image: Image.Image, progress: float) -> Image.Image:
@@ -113,7 +113,7 @@ def _logo_patch(text: str, accent: tuple[int, int, int], height: int) -> Image.I
     return patch
 
 
-def _banner(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _banner(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     width, height = size
     strip_height = max(round(params["height"] * height), 10)
     back, ink = ((0, 0, 0), (255, 255, 255)) if params["dark"] else ((255, 255, 255), (0, 0, 0))
@@ -131,7 +131,7 @@ def _banner(params: Params, size: tuple[int, int], inset: Iterator[Image.Image])
     return paint
 
 
-def _pip(params: Params, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
+def _pip(params: EditParams, size: tuple[int, int], inset: Iterator[Image.Image]) -> Paint:
     """Another clip, small, in a corner."""
     small = (round(params["share"] * size[0]), round(params["share"] * size[1]))
     place = _corner(params["corner"], small, size)
@@ -151,7 +151,7 @@ def _corner(corner: int, patch: tuple[int, int], size: tuple[int, int]) -> tuple
 
 
 #: in the order an editor would apply them; sound, speed and quality are not painted
-_PAINT: Mapping[str, Callable[[Params, tuple[int, int], Iterator[Image.Image]], Paint]] = {
+_PAINT: Mapping[str, Callable[[EditParams, tuple[int, int], Iterator[Image.Image]], Paint]] = {
     "crop": _crop,
     "mirror": _mirror,
     "colour": _colours,

@@ -2,7 +2,7 @@
 
 Everything follows from (seed, index), never from how many videos are made, so a data set can grow
 without changing what it already holds. Creators and shared sources stay inside a circle of
-neighbouring indices: groups of linked videos are small at any size, and a grouped split stays possible.
+neighbouring indices, so groups of linked videos are small at any size; ``copies`` also ties videos of strangers.
 Creator, source, date and view count follow from neither labels nor true factors: no view holds them, and
 nothing can be learnt from them that the view "all" does not say.
 """
@@ -46,6 +46,7 @@ _CIRCLE = 12  # videos whose creators know each other
 _CREATORS = 3  # per circle, picked with Zipf weights 1, 1/2, 1/3: about one creator per four videos
 _RELAY = 3  # at most so many videos are cut from one source
 _SECOND_HAND = frozenset({Claim.CREDIT, Claim.AGGREGATOR, Claim.DENIAL})
+_COPIES = 1  # the stream of random numbers that decides on copies
 _START = datetime(2021, 1, 1, tzinfo=UTC)
 _SPACING_SECONDS = 4 * 3600  # 2,000 videos are eleven months
 _VIEWS_LOG_MEAN, _VIEWS_LOG_STD = 6.5, 2.0  # log-normal: median near 700, one in a thousand above 300,000
@@ -79,8 +80,11 @@ def random_streams(seed: int, index: int) -> list[np.random.Generator]:
     return [np.random.default_rng(child) for child in np.random.SeedSequence([seed, index]).spawn(3)]
 
 
-def describe(seed: int, index: int, prevalence: Mapping[str, float]) -> Clip:
-    """Draw the facts of video ``index``; labels are drawn from P(label | true factors) at the given prevalence."""
+def describe(seed: int, index: int, prevalence: Mapping[str, float], copies: float = 0.0) -> Clip:
+    """Draw the facts of video ``index``; labels are drawn from P(label | true factors) at the given prevalence.
+
+    A share ``copies`` of the videos names the source of any earlier one, whoever made it; nothing else differs.
+    """
     rng = random_streams(seed, index)[0]
     truth = draw_truth(rng)
     shown = draw_shown(rng, truth)
@@ -97,7 +101,7 @@ def describe(seed: int, index: int, prevalence: Mapping[str, float]) -> Clip:
         writing=write(rng, shown),
         published_at=_published_at(rng, index),
         creator_id=_creator_id(rng, seed, index),
-        source_id=_source_id(seed, index, shown.claim),
+        source_id=_copied_source(seed, index, copies) or _source_id(seed, index, shown.claim),
         views=int(rng.lognormal(_VIEWS_LOG_MEAN, _VIEWS_LOG_STD)),
     )
 
@@ -150,6 +154,13 @@ def _source_id(seed: int, index: int, claim: Claim) -> str:
     shared = claim in _SECOND_HAND
     key = ("shared", index // _RELAY) if shared else ("own", index)
     return f"source-{_digest(seed, *key)}"
+
+
+def _copied_source(seed: int, index: int, copies: float) -> str | None:
+    rng = np.random.default_rng([seed, index, _COPIES])
+    if rng.random() >= copies or not index:
+        return None
+    return f"source-{_digest(seed, 'own', int(rng.integers(index)))}"
 
 
 def _digest(*parts: object) -> str:

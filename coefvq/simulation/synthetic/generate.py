@@ -56,10 +56,12 @@ def generate(
     workers: int = 2,
     first_index: int = 0,
     progress: Callable[[int], None] | None = None,
+    copies: float = 0.0,
 ) -> GenerateSummary:
     """Make the videos ``first_index … first_index + videos - 1`` of the world ``seed`` in ``out``.
 
-    ``prevalence`` is the share of positives per issue over the factor prior. Afterwards the folder holds
+    ``prevalence`` is the share of positives per issue over the factor prior, ``copies`` that of videos whose source
+    is a stranger's (``clips.describe``). Afterwards the folder holds
     exactly these videos; the same arguments give the same bytes whatever ``workers``, and a video's
     bytes depend on seed and index only. ``progress`` is told how many more clips are ready.
 
@@ -68,8 +70,10 @@ def generate(
     """
     shares = check_prevalence(prevalence)
     _check_numbers(videos=(videos, 1), seed=(seed, 0), workers=(workers, 1), first_index=(first_index, 0))
-    _claim_folder(out, {"version": WORLD_VERSION, "seed": seed, "prevalence": shares, **_libraries()})
-    clips = [describe(seed, index, shares) for index in range(first_index, first_index + videos)]
+    # folders that were made before there were copies have none
+    asked = {"version": WORLD_VERSION, "seed": seed, "prevalence": shares, **({"copies": copies} if copies else {})}
+    _claim_folder(out, asked | _libraries())
+    clips = [describe(seed, index, shares, copies) for index in range(first_index, first_index + videos)]
     tell = progress or (lambda _: None)
     missing = [clip for clip in clips if not _is_written(out / clip.file_name)]
     if len(missing) < videos:

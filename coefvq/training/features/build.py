@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,13 +27,12 @@ from coefvq.models.dataset import Example, ready, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
 from coefvq.training.features.keys import CachedModel
+from coefvq.training.features.pending import Claim, Index, PendingFeatures, Task
 from coefvq.training.features.store import FeatureStore, Lease
 
 CHUNK = 32  # videos that one process takes at a time
-_SHARD_BYTES = 64 * 2**20  # a shard is written at the latest when it is so large
+FLUSH_SECONDS = 10.0  # features that wait so long are written: what a kill costs at most
 _AHEAD = 2  # chunks decoded before their turn; their clips wait on disk, not in memory
-Index = dict[str, dict[str, Path]]
-_Task = tuple[VideoInput, tuple[FrozenPart, ...]]
 
 
 @dataclass
@@ -58,6 +56,7 @@ class FeatureBuilder:
     clips: ClipStore
     lease: Lease
     workers: int
+    flush_seconds: float = FLUSH_SECONDS
 
     def lookup(self, videos: Sequence[VideoInput]) -> Index:
         """What is there already."""
@@ -87,7 +86,7 @@ class FeatureBuilder:
         built.seconds = time.perf_counter() - start
         return built
 
-    def missing(self, videos: Sequence[VideoInput], index: Index) -> list[_Task]:
+    def missing(self, videos: Sequence[VideoInput], index: Index) -> list[Task]:
         """Each video with its parts that are not there; the same clip and text twice is one task."""
         tasks, seen = [], set()
         for video in videos:
@@ -100,30 +99,36 @@ class FeatureBuilder:
 
     def _pass(
         self,
-        chunks: Sequence[list[_Task]],
+        chunks: Sequence[list[Task]],
         built: Built,
         pool: LimitedPool,
         progress: Callable[[int], None],
         *,
         wait: bool,
-    ) -> Iterator[list[_Task]]:
+    ) -> Iterator[list[Task]]:
         """Compute chunk after chunk; yields those that another process is at."""
 
-        def prepare(chunk: list[_Task]) -> _Claim | None:
+        def prepare(chunk: list[Task]) -> Claim | None:
             return self._claim(chunk, pool, wait)
 
-        for chunk, claim in _ahead(prepare, chunks):
-            if claim is None:
-                yield chunk
-                continue
-            try:
+        pending = PendingFeatures({part.name: {} for part in self.model.parts})
+        try:
+            for chunk, claim in _ahead(prepare, chunks):
+                if claim is None:
+                    yield chunk
+                    continue
+                pending.claims.append(claim)
                 built.skipped |= claim.failed
-                self._compute(claim, built)
-            finally:
-                claim.lock.release()
-            progress(len(chunk))
+                self._compute(claim, pending, built)
+                # who waits for a chunk must not make others wait for its own: two builders would wait for each other
+                if wait or pending.due(self.flush_seconds):
+                    self._flush(pending, built)
+                progress(len(chunk))
+            self._flush(pending, built)
+        finally:
+            pending.release()
 
-    def _claim(self, chunk: list[_Task], pool: LimitedPool, wait: bool) -> _Claim | None:
+    def _claim(self, chunk: list[Task], pool: LimitedPool, wait: bool) -> Claim | None:
         """Lock a chunk, see what others did of it meanwhile, decode the rest; None if another process has it."""
         from filelock import FileLock, Timeout
 
@@ -143,30 +148,28 @@ class FeatureBuilder:
                 lock.release()
                 raise
 
-    def _decoded(self, chunk: list[_Task], pool: LimitedPool, lock: Any) -> _Claim:
+    def _decoded(self, chunk: list[Task], pool: LimitedPool, lock: Any) -> Claim:
         index = self.lookup([video for video, _ in chunk])
         todo = self.missing([video for video, _ in chunk], index)
         seen = [video for video, parts in todo if any(part.reads != READS for part in parts)]
         bad = self.clips.try_fill(seen, self.workers, pool=pool)
         failed = {seen[at].video_id: error for at, error in bad.items()}
-        return _Claim(lock, [task for task in todo if task[0].video_id not in failed], index, failed)
+        return Claim(lock, [task for task in todo if task[0].video_id not in failed], index, failed)
 
-    def _compute(self, claim: _Claim, built: Built) -> None:
+    def _compute(self, claim: Claim, pending: PendingFeatures, built: Built) -> None:
         for name, found in claim.index.items():
             built.index[name] |= found
-        pending: dict[str, dict[str, torch.Tensor]] = {part.name: {} for part in self.model.parts}
         for parts, videos in _alike(claim.tasks, self.model.at_once):
             examples = self._examples(parts, videos, built)
             inputs = model_inputs(self.model, parts, list(examples.values()))
             for video, features in zip(examples, self.model.compute(parts, inputs), strict=True):
                 built.computed += 1
                 for part in parts:
-                    pending[part.name][self.model.entry(part, video)] = features[part.name]
-                    built.tensor_bytes += features[part.name].nbytes
-                    if sum(tensor.nbytes for tensor in pending[part.name].values()) >= _SHARD_BYTES:
-                        self._flush(part.name, pending, built)
-        for name in pending:
-            self._flush(name, pending, built)
+                    tensor = features[part.name]
+                    pending.add(part.name, self.model.entry(part, video), tensor)
+                    built.tensor_bytes += tensor.nbytes
+                if pending.full:
+                    self._write(pending, built)
 
     def _examples(
         self, parts: Sequence[FrozenPart], videos: Sequence[VideoInput], built: Built
@@ -179,24 +182,19 @@ class FeatureBuilder:
                 built.skipped[video.video_id] = error
         return examples
 
-    def _flush(self, name: str, pending: dict[str, dict[str, torch.Tensor]], built: Built) -> None:
-        tensors, pending[name] = pending[name], {}
-        if tensors:
-            shard = self.store.write(self.model.keys[name], tensors, self.lease)
-            built.index[name] |= dict.fromkeys(tensors, shard)
+    def _flush(self, pending: PendingFeatures, built: Built) -> None:
+        """Write what waits, then let others have its chunks."""
+        self._write(pending, built)
+        pending.release()
+
+    def _write(self, pending: PendingFeatures, built: Built) -> None:
+        for name, tensors in pending.take().items():
+            if tensors:
+                shard = self.store.write(self.model.keys[name], tensors, self.lease)
+                built.index[name] |= dict.fromkeys(tensors, shard)
 
 
-@dataclass
-class _Claim:
-    """A chunk that is ours until ``lock`` is released: what to compute, what is there, what does not decode."""
-
-    lock: Any
-    tasks: list[_Task]
-    index: Index
-    failed: dict[str, MediaError]
-
-
-def _alike(tasks: Sequence[_Task], size: int) -> Iterator[tuple[tuple[FrozenPart, ...], list[VideoInput]]]:
+def _alike(tasks: Sequence[Task], size: int) -> Iterator[tuple[tuple[FrozenPart, ...], list[VideoInput]]]:
     """Videos that lack the same parts, at most ``size`` at a time, in order."""
     for parts, group in groupby(tasks, key=itemgetter(1)):
         videos = [video for video, _ in group]
@@ -228,10 +226,10 @@ def model_inputs(
 
 
 def _ahead(
-    prepare: Callable[[list[_Task]], _Claim | None], chunks: Sequence[list[_Task]]
-) -> Iterator[tuple[list[_Task], _Claim | None]]:
+    prepare: Callable[[list[Task]], Claim | None], chunks: Sequence[list[Task]]
+) -> Iterator[tuple[list[Task], Claim | None]]:
     """Results in order, prepared by a thread that is at most ``_AHEAD`` chunks in front."""
-    waiting: deque[tuple[list[_Task], Future[_Claim | None]]] = deque()
+    waiting: deque[tuple[list[Task], Future[Claim | None]]] = deque()
     executor = ThreadPoolExecutor(1)
     try:
         for chunk in chunks:

@@ -46,7 +46,7 @@ def build_features(
     videos = _videos(chosen, settings) if splits else [*train, *val]
     store = feature_store(reading.runtime)
     with store.lease() as lease:
-        builder = FeatureBuilder(model, store, clip_store(reading.limits, classifier), lease, reading.runtime.workers)
+        builder = FeatureBuilder(model, store, clip_store(reading, classifier), lease, reading.runtime.workers)
         passes = runs * job.training.num_train_epochs
         facts: dict[str, Any] = {"decision": f"auto: {decide(builder, videos, passes, 'auto')[1]}"}
         if dry_run:

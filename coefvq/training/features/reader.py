@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from coefvq.records import VideoInput
-    from coefvq.training.features.build import Index
+    from coefvq.training.features.pending import Index
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
     <root>/<part digest>/part.json              what the digest stands for
     <root>/<part digest>/<sha256>.safetensors   a shard: entry -> tensor; its name is the hash of its bytes
+    <root>/<part digest>/shards.txt             names of shards in the order they came (``index``)
     <root>/leases/<id>.{lock,txt}               shards that a live process uses; the lock dies with the process
-    <root>/lock                                 held while shards are looked up, evicted or pruned
+    <root>/size                                 bytes of all shards, as the last writer left it
+    <root>/lock                                 held while shards are written, leased, evicted or pruned
 
 A shard appears under its name when all its bytes are on disk, so nothing half-written is ever read. The least
 recently used shards go first when room is needed; those under a live lease never do.
@@ -24,9 +26,11 @@ import torch
 
 from coefvq.errors import StorageError
 from coefvq.files import atomic_path, private_folder, sha256_file, storage_errors, write_json
+from coefvq.training.features.index import JOURNAL, SUFFIX, ShardIndex, record
 from coefvq.training.features.keys import PartKey
 
-_SUFFIX = ".safetensors"
+# of the limit, freed beyond need: the shards are then listed once for many that are written
+_SLACK = 0.02
 _REMEDY = "free some space, set runtime.features_gib lower, or runtime.features: off"
 
 
@@ -36,23 +40,26 @@ class FeatureStore:
 
     root: Path
     max_bytes: int
+    _indexes: dict[str, ShardIndex] = field(default_factory=dict, compare=False, repr=False)
+    _counted: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def lookup(self, key: PartKey, wanted: Iterable[str], lease: Lease) -> dict[str, Path]:
         """Shards of the wanted entries that are there; ``lease`` protects them from now on.
 
         A shard that is no whole safetensors file any more is deleted.
         """
-        wanted = set(wanted)
-        folders: dict[str, Path] = {}
-        with self._locked():
-            for shard in self.shards(key.digest):
-                entries = entries_of(shard)
-                if entries is None:
-                    shard.unlink(missing_ok=True)
-                else:
-                    folders |= dict.fromkeys(wanted.intersection(entries), shard)
-            lease.protect(set(folders.values()))
-        return folders
+        index = self._indexes.setdefault(key.digest, ShardIndex(self.root / key.digest))
+        if damaged := index.refresh(entries_of):
+            self._remove_damaged(damaged)
+        found = {entry: index.shards[entry] for entry in wanted if entry in index.shards}
+        # a shard that is leased already stays; only others need the lock, and may have gone meanwhile
+        if new := lease.unknown(found.values()):
+            with self._locked():
+                gone = lease.protect(new)
+            if gone:
+                index.forget(gone)
+                found = {entry: shard for entry, shard in found.items() if shard not in gone}
+        return found
 
     def write(self, key: PartKey, tensors: Mapping[str, torch.Tensor], lease: Lease) -> Path:
         """Add a shard; the least recently used ones make room.
@@ -64,21 +71,23 @@ class FeatureStore:
 
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
         with self._locked():
-            path = self._folder(key) / f"{sha256(content).hexdigest()}{_SUFFIX}"
+            path = self._folder(key) / f"{sha256(content).hexdigest()}{SUFFIX}"
             if not path.is_file():
-                self._make_room(len(content))
+                size = self._make_room(len(content))
                 with atomic_path(path, durable=True, private=True) as temporary:
                     temporary.write_bytes(content)
-            lease.protect([path])
+                record(path)
+                self._set_size(size + len(content))
+            lease.protect({path})
         return path
 
     def shards(self, digest: str) -> list[Path]:
         """Shards of a part, oldest use first."""
-        return sorted((self.root / digest).glob(f"*{_SUFFIX}"), key=_last_use)
+        return sorted((self.root / digest).glob(f"*{SUFFIX}"), key=_last_use)
 
     def all_shards(self) -> list[Path]:
         """Every shard, oldest use first."""
-        return sorted(self.root.glob(f"*/*{_SUFFIX}"), key=_last_use)
+        return sorted(self.root.glob(f"*/*{SUFFIX}"), key=_last_use)
 
     def size(self) -> int:
         """Bytes of all shards."""
@@ -123,6 +132,9 @@ class FeatureStore:
                 rest = [path for path in shards if path.is_file()]
                 excess = sum(map(_size, rest)) - max_bytes
                 gone += self._evict(_oldest([path for path in rest if path not in in_use], excess))
+            self._set_size(self.size())
+            for journal in self.root.glob(f"*/{JOURNAL}"):
+                journal.unlink(missing_ok=True)  # it names shards that are gone; readers list the folder once
         return len(gone), sum(gone)
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[Path]:
@@ -141,19 +153,42 @@ class FeatureStore:
             write_json(folder / "part.json", {"name": key.name, **key.facts})
         return folder
 
-    def _make_room(self, size: int) -> None:
+    def _remove_damaged(self, shards: Iterable[Path]) -> None:
+        with self._locked():
+            for shard in shards:
+                if entries_of(shard) is None:  # looked at again: somebody may have written it anew
+                    shard.unlink(missing_ok=True)
+
+    def _make_room(self, size: int) -> int:
+        """Evict until ``size`` more bytes fit; returns the bytes of all shards then."""
+        total = self._running_size()
+        if total + size <= self.max_bytes:
+            return total
         shards = self.all_shards()
-        excess = sum(map(_size, shards)) + size - self.max_bytes
+        total = sum(map(_size, shards))
+        excess = total + size - self.max_bytes
         if excess <= 0:
-            return
+            return total
         in_use = self._in_use()
-        chosen = _oldest([path for path in shards if path not in in_use], excess)
+        free = [path for path in shards if path not in in_use]
+        chosen = _oldest(free, excess)
         if sum(map(_size, chosen)) < excess:
             raise StorageError(
                 f"{self.root}: features of this run need more than runtime.features_gib "
                 f"({self.max_bytes / 2**30:.2f} GiB); raise it or set runtime.features: off"
             )
-        self._evict(chosen)
+        return total - sum(self._evict(_oldest(free, max(excess, round(_SLACK * self.max_bytes)))))
+
+    def _running_size(self) -> int:
+        """Bytes of all shards: counted once by each process, since a killed writer leaves the file behind."""
+        if "size" in self._counted:
+            with suppress(OSError, ValueError):
+                return int((self.root / "size").read_text(encoding="utf-8"))
+        self._counted.add("size")
+        return self.size()
+
+    def _set_size(self, size: int) -> None:
+        (self.root / "size").write_text(str(size), encoding="utf-8")
 
     def _evict(self, shards: list[Path]) -> list[int]:
         sizes = [_size(path) for path in shards]
@@ -198,15 +233,27 @@ class Lease:
     lock: Any
     _held: set[Path] = field(default_factory=set)
 
-    def protect(self, shards: Iterable[Path]) -> None:
-        """Keep these from eviction, and mark them as used now; call it with the store's lock held."""
-        new = set(shards) - self._held
+    def unknown(self, shards: Iterable[Path]) -> set[Path]:
+        """Those of the shards that this lease does not protect yet."""
+        return set(shards) - self._held
+
+    def protect(self, shards: Iterable[Path]) -> set[Path]:
+        """Keep these from eviction, and mark them as used now; call it with the store's lock held.
+
+        Returns:
+            Those that are gone.
+        """
+        gone, new = set(), self.unknown(shards)
         for path in new:
-            os.utime(path)
-        if new:
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                gone.add(path)
+        if kept := new - gone:
             with self.listing.open("a", encoding="utf-8") as stream:
-                stream.writelines(f"{path.parent.name}/{path.name}\n" for path in sorted(new))
-            self._held |= new
+                stream.writelines(f"{path.parent.name}/{path.name}\n" for path in sorted(kept))
+            self._held |= kept
+        return gone
 
     def close(self) -> None:
         """Give the shards up."""

@@ -44,6 +44,7 @@ def _failure(result: Result) -> CoefVQError:
 def test_an_empty_workspace_says_what_comes_first(run: Run) -> None:
     assert "nothing is registered; coefvq register" in run("status").output
     assert "no decisions yet" in run("history").output
+    assert run("status", "--waiting").output == ""
     assert json.loads(run("status", "--json").output) == []
     assert "coefvq register" in run("register", "--help").output
 
@@ -58,6 +59,8 @@ def test_register_shows_the_gate_and_status_the_challenger(run: Run, unregistere
     assert status["champion"] is None
     assert status["challenger"]["version"] == "1"
     assert status["challenger"]["gate"]["passed"] is True
+    assert run("status", "--waiting").output.startswith("icd: bundle 1-")
+    assert len(run("status", "--waiting").output.splitlines()) == 1
     release.reject("icd", "ana", "misses slides")
     assert "was registered before; next: nothing, it was decided on before" in run("register", "--issue", "icd").output
 

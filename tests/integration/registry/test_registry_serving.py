@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +99,57 @@ def test_the_registered_pair_answers_like_the_scorer(pair: Candidate, clip: str)
     assert "no such file" in second["error"]
 
 
+@pytest.mark.usefixtures("pair")
+def test_the_http_server_answers_null_and_never_nan(clip: str) -> None:
+    import mlflow
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc.scoring_server import init
+
+    rows = [{"path": clip, "title": "dinner"}, {"path": "missing.mp4", "title": ""}]
+    for name, score in (("cascade", "base_score"), ("base", "score")):
+        app = init(mlflow.pyfunc.load_model(f"models:/coefvq-icd-{name}/1"))
+        answer = TestClient(app).post("/invocations", json={"dataframe_records": rows})
+        assert answer.status_code == 200, answer.text
+        assert "NaN" not in answer.text
+        first, second = answer.json()["predictions"]
+        assert 0.0 < first[score] < 1.0
+        assert second[score] is None
+        assert "no such file" in second["error"]
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_plain_script_scores_without_a_main_guard(
+    fresh: Workspace, clip: str, tmp_path: Path, repository: Path
+) -> None:
+    for name in ("params.yaml", "recipe.yaml"):
+        (fresh.root / name).write_text((repository / name).read_text())
+    script = tmp_path / "mine.py"
+    script.write_text(
+        f"""
+import coefvq
+print("started")
+pair = coefvq.load("icd", workspace={str(fresh.root)!r})
+for row in pair.score([{clip!r}, "missing.mp4"], titles=["dinner", ""], views=[3, None]):
+    print(row.positive, row.decided_by, row.error)
+try:
+    pair.score(["a.mp4"], titles=[])
+except coefvq.errors.DataError as error:
+    print(error)
+"""
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    environment = {name: value for name, value in environment.items() if name != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    started, first, second, refused = done.stdout.splitlines()
+    assert (started, first) == ("started", "True mllm None")
+    assert second.startswith("None none missing.mp4: no such file")
+    assert refused == "1 paths, 0 titles: give one for each path, or none"
+    assert not (tmp_path / ".coefvq").exists()
+
+
 def test_a_single_model_answers_with_its_score(pair: Candidate, clip: str) -> None:
     import mlflow
 
@@ -127,7 +181,7 @@ def test_a_single_model_decodes_under_the_limits_it_was_trained_under(
         frame = pd.DataFrame({"path": [clip, "missing.mp4"]})
         [first, second] = open_model({"model": tmp_path / "model"})(frame).to_dict("records")
         assert "no such file" in second["error"]
-        assert np.isnan(second["score"])
+        assert second["score"] is None
         if limits is None:
             assert first["error"] is None
             Path(tmp_path / "cache" / "clips").rename(tmp_path / "away")  # what was decoded is not decoded again

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
 import pytest
 
-from coefvq.cli.score import collect
+from coefvq.cli.score import by_video, collect, csv_lines, results_table
 from coefvq.errors import DataError
+from coefvq.records import ScoredVideo
 
 
 @pytest.mark.parametrize("name", ["12:30 fight.mp4", "http:x.mp4", "a%20b.MPG", ".hidden.mp4", "c.mts", "0a1b2c"])
@@ -64,3 +66,24 @@ def test_what_a_folder_holds_besides_is_named(tmp_path: Path, capsys: pytest.Cap
         (tmp_path / name).touch()
     assert [video.video_id for video in collect([tmp_path], "", ())] == ["a"]
     assert capsys.readouterr().err == "1 file not taken: e.wmv (not an accepted container)\n"
+
+
+def scored(video_id: str, issue: str, **fields: object) -> ScoredVideo:
+    given = {"base_score": 0.5, "mllm_score": None, "positive": True, "decided_by": "base", "bundle_version": "1-ab"}
+    return ScoredVideo(video_id=video_id, issue=issue, **{**given, **fields})
+
+
+def test_rows_come_video_by_video_as_a_table_too() -> None:
+    failed = {"base_score": None, "positive": None, "decided_by": "none", "error": 'b,"c": no such file'}
+    by_issue = [scored("a", "icd"), scored("b", "icd", **failed), scored("a", "ucc"), scored("b", "ucc")]
+    rows = by_video(by_issue, 2)
+    assert [(row.video_id, row.issue) for row in rows] == [("a", "icd"), ("a", "ucc"), ("b", "icd"), ("b", "ucc")]
+    header, first, _, third, _ = csv.reader(csv_lines(rows))
+    assert dict(zip(header, first, strict=True))["mllm_score"] == ""
+    assert dict(zip(header, third, strict=True))["error"] == 'b,"c": no such file'
+    assert by_video([], 0) == []
+
+
+def test_the_title_names_the_bundle_of_each_issue() -> None:
+    table = results_table([scored("a", "icd"), scored("a", "ucc", bundle_version="2-cd")])
+    assert str(table.title) == "icd: bundle 1-ab, ucc: bundle 2-cd"

@@ -328,7 +328,7 @@ def test_folder_without_table(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "x.mp4").write_bytes(b"x")
     (tmp_path / "sub" / "y.webm").write_bytes(b"y")
-    events = read_events(tmp_path)
+    events = list(read_events(tmp_path))
     assert {(e.video_id, Path(e.uri).name, e.views, e.published_at) for e in events} == {
         ("x", "x.mp4", None, None), (id_from_path("sub/y.webm"), "y.webm", None, None),
     }  # fmt: skip
@@ -388,7 +388,7 @@ def test_parquet_manifest_with_a_root(tmp_path: Path, clips: Path) -> None:
     assert (second.sha256, second.views, second.published_at) == (None, None, None)
     assert progress == [(1, 2), (2, 2)]
     with pytest.raises(DataError, match=r"none of its 2 files is below .*; pass --root"):
-        read_events(manifest)
+        list(read_events(manifest))
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_parquet_manifest_with_a_root(tmp_path: Path, clips: Path) -> None:
 def test_rows_that_are_refused(clips: Path, row: str, message: str) -> None:
     (clips / "metadata.csv").write_text(f"file_name,title,published_at\n{row}\n")
     with pytest.raises(DataError) as error:
-        read_events(clips)
+        list(read_events(clips))
     assert message in str(error.value)
 
 

@@ -339,6 +339,7 @@ def test_summary_counts_and_is_json() -> None:
         "groups": 3,
         "largest_group": 4,
         "near_duplicates": {"videos": 0, "groups": 0, "largest": 0},
+        "shared_creators": {},
         "splits": {
             "train": {"rows": 4, "kept": 4, "groups": 1, "issues": {"icd": labelled(3, 1, 0.333333)}},
             "val": {"rows": 1, "kept": 1, "groups": 1, "issues": {"icd": labelled(1, 1, 1.0)}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coefvq.inference.score_cache import FILE, ScoreCache, score_key
+from coefvq.files import sha256_json
+from coefvq.inference.score_cache import FILE, ScoreCache, score_keys
 from coefvq.inference.scores import Scores
+from coefvq.records import VideoInput
 
 
 class Model:
@@ -31,7 +34,7 @@ class Model:
 
 
 def truth(key: str | None) -> list[float]:
-    return [int(score_key("m", str(key), "")[:8], 16) / 2**32, 0.25]
+    return [int(sha256_json(key)[:8], 16) / 2**32, 0.25]
 
 
 def filled(cache: ScoreCache, keys: list[str | None]) -> list[str]:
@@ -57,6 +60,16 @@ def test_any_order_gives_the_scores_themselves(
     for keys in rounds:
         assert filled(cache, list(keys)) == [key for key in keys if key not in seen]
         seen |= set(keys)
+
+
+def test_a_key_is_model_clip_and_text_and_nothing_else() -> None:
+    video = VideoInput("a", Path("a.mp4"), "title", ("sale",), 5, "ab" * 32)
+    same = [replace(video, video_id="b", path=Path("b.mp4"), views=9)]
+    others = [replace(video, title="another"), replace(video, stickers=()), replace(video, sha256="cd" * 32)]
+    (key,) = score_keys("m", [video])
+    assert score_keys("m", same) == [key]
+    assert len({key, *score_keys("m", others), *score_keys("n", [video])}) == 5
+    assert score_keys("m", [replace(video, sha256=None)]) == [None]
 
 
 def test_what_is_not_a_number_is_not_kept(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForVideoClassification
 
 from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.data.media.decode import DEFAULT_LIMITS, Clip
-from coefvq.errors import DataError, MediaError
+from coefvq.errors import DataError, MediaError, ModelError
 from coefvq.models.classifier import Classifier, build
 from coefvq.models.hub import CoefVQConfig, CoefVQForVideoClassification, CoefVQProcessor, register
 from coefvq.models.model_config import mllm_config
@@ -141,3 +141,21 @@ def test_the_card_says_what_the_model_is(classifier: Classifier, tmp_path: Path)
     assert card.startswith("---\nlibrary_name: coefvq\n")
     for fact in ("ucc", "LoRA rank 4", "2 frames of 64 px", "hears 1 s", "0 = negative"):
         assert fact in card
+
+
+def test_a_saved_processor_needs_no_weights_and_notices_another_model(
+    classifier: Classifier, clip_file: Path, tmp_path: Path
+) -> None:
+    model_of(classifier).save_pretrained(tmp_path / "model")
+    whole = CoefVQProcessor.from_pretrained(tmp_path / "model")
+    whole.save_pretrained(tmp_path / "processor")
+    names = {path.name for path in (tmp_path / "processor").iterdir()}
+    assert names == {"config.json", "preprocessor_config.json", "tokenizer.json"}
+    again = CoefVQProcessor.from_pretrained(tmp_path / "processor")
+    expected, found = whole([clip_file], ["my title"]), again([clip_file], ["my title"])
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    config = tmp_path / "processor" / "config.json"
+    config.write_text(config.read_text().replace('"audio_seconds": 1.0', '"audio_seconds": 2.0'))
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        CoefVQProcessor.from_pretrained(tmp_path / "processor")

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations, pairwise
 
@@ -116,6 +117,17 @@ def test_videos_linked_by_creator_or_source_stay_in_their_circle(clips: list[Cli
         for clip in clips:
             circles[getattr(clip, key)].add(clip.index // 12)
         assert all(len(indices) == 1 for indices in circles.values())
+
+
+def test_copies_share_the_source_of_strangers_and_change_nothing_else(clips: list[Clip]) -> None:
+    copied = [describe(11, index, PREVALENCE, copies=0.2) for index in range(500)]
+    changed = [clip for clip, plain in zip(copied, clips, strict=False) if clip.source_id != plain.source_id]
+    assert 0.15 < len(changed) / len(copied) < 0.25
+    assert [replace(clip, source_id="") for clip in copied] == [replace(clip, source_id="") for clip in clips[:500]]
+    circles = defaultdict(set)
+    for clip in copied:
+        circles[clip.source_id].add(clip.index // 12)
+    assert sum(len(found) > 1 for found in circles.values()) > 25
 
 
 def test_times_are_utc_follow_the_index_and_spread_over_a_year(clips: list[Clip]) -> None:

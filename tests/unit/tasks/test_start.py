@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from coefvq.config import load_params
+from coefvq.config import LabelNames, load_params
 from coefvq.errors import CoefVQError, ConfigError, DataError
 from flows.start import start_workspace
 from tasks.data_copy import copy_data, link_table
@@ -59,6 +59,7 @@ def test_settings_that_fit_the_table(tmp_path: Path) -> None:
     assert params.validate_.prevalence["violence"] == (0.083, 0.75)
     assert params.thresholds["reposts"].max_qps_ratio == params.gate.max_qps_ratio == 60
     assert params.base["violence"].architecture == "multitower"
+    assert params.label_names["violence"] == LabelNames(positive="violence", negative="not violence")
     assert any("few positives in test (violence about 2" in line for line in start.warnings)
     keys = [decision.key for decision in start.decisions]
     assert len(keys) == len(set(keys))
@@ -162,3 +163,15 @@ def test_a_start_that_was_broken_off_is_taken_up_again(tmp_path: Path, capsys: p
     assert "ready, recipe tiny" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="has clips already"):
         start_workspace(root, path, [VIOLENCE], None, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("values", "positive"),
+    [(("fight",), "fight"), (("fight", "brawl"), "street violence"), (("t",), "street violence")],
+)
+def test_the_report_speaks_in_the_tables_word_or_the_issues(
+    tmp_path: Path, values: tuple[str, ...], positive: str
+) -> None:
+    table = export(tmp_path, is_violent=[*values, "calm"])
+    names = propose(table, [IssueSource("street_violence", "is_violent", values)]).settings["label_names"]
+    assert names == {"street_violence": {"positive": positive, "negative": f"not {positive}"}}

@@ -6,7 +6,7 @@ import pytest
 
 from coefvq.config import MediaSpec
 from coefvq.data.splits.checks import FEW_POSITIVES
-from coefvq.models.classifier import ModelConfig
+from coefvq.models.model_config import ModelConfig
 from coefvq.training.concerns import ENOUGH_TO_UNFREEZE, LEAST_PIXELS, below_chance, concerns
 
 ENOUGH = [0, 1] * ENOUGH_TO_UNFREEZE

@@ -127,8 +127,12 @@ def test_what_is_known_of_a_clip_is_not_computed_again(
     before = scorer.score(inputs)
     ran: list[int] = []
     whole = scores.score_dataset
-    monkeypatch.setattr(scores, "score_dataset", lambda model, dataset, *rest, **named: (
-        ran.append(len(dataset)), whole(model, dataset, *rest, **named))[1])  # fmt: skip
+
+    def counted(model: Any, dataset: VideoDataset, *rest: Any, **named: Any) -> Any:
+        ran.append(len(dataset))
+        return whole(model, dataset, *rest, **named)
+
+    monkeypatch.setattr(scores, "score_dataset", counted)
     stricter = replace(scorer, policy=scorer.policy.model_copy(update={"decision_threshold": 0.9}))
     assert [row.mllm_score for row in stricter.score(inputs)] == [row.mllm_score for row in before]
     stream = MultiIssueScorer((scorer,))
@@ -173,7 +177,7 @@ def test_the_mllm_may_be_down(
 ) -> None:
     scorer = pair(store, 0.0, tmp_path)
     changes = {"mllm_down": rule, "decision_threshold": 1e-9}
-    scorer = replace(scorer, mllm=load(tmp_path / "m"), policy=scorer.policy.model_copy(update=changes))
+    scorer = replace(scorer, mllm=load(tmp_path / "m"), policy=scorer.policy.model_copy(update=changes), known=None)
 
     def silent(*_: object) -> None:
         raise MLLMUnavailableError("connection refused")
@@ -192,7 +196,7 @@ def test_an_audit_escalates_what_it_draws_and_logs_the_probability(
     audit = AuditSample(rate=0.5, seed=3)
     drawn = audit.selected(ids)
     assert 0 < drawn.sum() < 8
-    scorer = replace(pair(store, 1.0, tmp_path), audit=audit, mllm=load(tmp_path / "m"))
+    scorer = replace(pair(store, 1.0, tmp_path), audit=audit, mllm=load(tmp_path / "m"), known=None)
     rows = scorer.score([VideoInput(name, path) for name in ids] + [VideoInput("viral", path, views=5000)])
     assert [row.mllm_score is not None for row in rows] == [*drawn, True]
     assert [row.decided_by for row in rows] == [*("mllm" if one else "base" for one in drawn), "mllm"]

@@ -147,5 +147,8 @@ def test_labels_of_other_formats(tmp_path: Path):
 def test_selection_is_the_logged_probability():
     ids = [f"v{i}" for i in range(3000)]
     assert AuditSample(rate=0.2, seed=4).selected(ids).mean() == pytest.approx(0.2, abs=0.03)
-    assert (AuditSample(rate=0.2, seed=4).selected(ids) == (uniform_draws(ids, 4) < 0.2)).all()
+    drawn = AuditSample(rate=0.2, seed=4).selected(ids)
+    assert (drawn == (uniform_draws([f"audit:{name}" for name in ids], 4) < 0.2)).all()
+    other = uniform_draws(ids, 4) < 0.2  # such as a canary's, by the same ids and seed
+    assert abs(float(np.mean(drawn[other])) - 0.2) < 0.1
     assert np.isfinite(uniform_draws(ids, 4)).all()

@@ -273,6 +273,25 @@ def test_a_base_verdict_is_replaced_by_an_audit_of_the_same_epoch(world: World) 
     assert (world.state("v1"), world.tasks()) == (("removed", 3), [])
 
 
+def test_a_promotion_loses_no_draw(world: World) -> None:
+    """The worker that scores again need not know of the audit: the draw stays with the task."""
+    world.epoch = promote(world.index, 1, "1-ab", models="one")
+    world.pair.audit = AuditSample(rate=0.5, seed=3)
+    names = [f"v{number}" for number in range(10)]
+    world.base(*names)
+    drawn = dict(zip(names, world.pair.audit.selected(names).tolist(), strict=True))
+    world.epoch = promote(world.index, 2, "2-cd", models="two")
+    world.pair = Pair(bundle="2-cd", base=lambda video: 0.9 - by_id(video))
+    world.run(world.mllm(), models={"icd": "two"})
+    scores = dict(world.index.scores("icd"))
+    queued = [name for name in names if drawn[name] or int(name[1:]) >= 5]  # the others had their full verdicts
+    for name in queued:
+        filtered = 0.9 - int(name[1:]) / 10 < 0.5
+        assert (scores[name].get("audit_probability") is not None) == filtered
+        assert (scores[name]["mllm_score"] is not None) == (drawn[name] or not filtered)
+    assert world.tasks() == []
+
+
 # --- the budget ------------------------------------------------------------------------------------------------------
 
 

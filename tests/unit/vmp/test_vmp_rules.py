@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from coefvq.errors import ConfigError
 from coefvq.records import ScoredVideo
+from coefvq.vmp.kept_rules import SHIPPED, kept_rules, next_rules
 from coefvq.vmp.records import Candidate, Decision, Event
 from coefvq.vmp.rules import FIELDS, Rules, decide, load_rules, parse_rules
 
@@ -188,3 +190,67 @@ def test_the_documented_example_loads_and_every_field_is_documented() -> None:
     example = text.split("```yaml\n")[1].split("```")[0]
     assert [rule.then for rule in parse_rules(example, "docs/vmp.md").rules] == ["removed", "ignored", "ignored"]
     assert [field for field in FIELDS if f"`{field}`" not in text] == []
+
+
+@pytest.mark.parametrize("rule", ["", '{name: seen, when: [{field: views, op: ">", value: 1}], then: remained}'])
+def test_an_unscored_video_never_remains_unless_a_rule_says_so(rule: str) -> None:
+    rules = parse_rules(f"rules: [{rule}]\ndefault: remained", "r")
+    for scores in ((), (failed(),), (score("icd"), failed("ucc"))):
+        assert decide(Candidate(EVENT, scores), rules, NOW) == Decision("ignored", "unscored")
+    assert decide(Candidate(EVENT, (score(),)), rules, NOW).outcome == "remained"
+    says = '{name: anyway, when: [{field: error, op: "==", value: true}], then: remained}'
+    rules = parse_rules(f"rules: [{says}]\ndefault: ignored", "r")
+    assert decide(Candidate(EVENT, (failed(),)), rules, NOW) == Decision("remained", "anyway")
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("{field: title, op: matches, value: '^hel+o$'}", True),
+        ("{field: title, op: matches, value: 'x'}", False),
+        ('{field: title, op: "==", value: hello}', True),
+        ("{field: tags, op: contains, value: SALE}", True),
+        ("{field: tags, op: contains, value: SAL}", False),
+    ],
+)
+def test_words_of_a_video(condition: str, expected: bool) -> None:
+    event = Event("v", title="hello", stickers=("SALE", "part 2"), source_version=1)
+    assert fires(one_rule(condition), Candidate(event, (score(),))) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("{field: title, op: matches, value: '('}", "no regular expression"),
+        ("{field: views, op: matches, value: 'x'}", "views is not a text"),
+        ('{field: tags, op: "==", value: SALE}', "tags takes op 'contains'"),
+        ("{field: title, op: contains, value: SALE}", "tags takes op 'contains'"),
+        ("{field: tags, op: contains, value: [SALE]}", "tags takes op 'contains'"),
+    ],
+)
+def test_conditions_on_words_that_do_not_fit(condition: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        one_rule(condition)
+
+
+def test_rules_are_kept_with_the_state_and_a_change_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    state, mine = tmp_path / "vmp", tmp_path / "mine.yaml"
+    mine.write_text("rules: []\ndefault: ignored\n")
+    assert kept_rules(state, None, said.append) == load_rules()
+    assert kept_rules(state, mine, said.append).default == "ignored"
+    assert said == []
+    assert next_rules(state, None).default == "ignored"
+    assert kept_rules(state, None, said.append).default == "ignored"
+    assert "those of the last run" in said[-1]
+    kept_rules(state, mine, said.append)
+    assert len(said) == 1
+    mine.write_text("rules: []\ndefault: nonsense\n")
+    with pytest.raises(ConfigError):
+        kept_rules(state, mine, said.append)
+    assert next_rules(state, None).default == "ignored"
+    mine.write_text("rules: []\ndefault: removed\n")
+    kept_rules(state, mine, said.append)
+    assert "differs from those of the last run" in said[-1]
+    assert kept_rules(state, SHIPPED, said.append) == load_rules() == next_rules(state, None)
+    assert "are gone" in said[-1]

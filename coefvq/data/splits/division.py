@@ -1,0 +1,60 @@
+"""Divide a group that grew too large because creators tie it together.
+
+Ties are transitive: where a tenth of the videos are copies of anybody's, sources and creators tie most of the set
+into one group. Such a group is divided along creators: each source goes with the creator who has most of its
+videos. A creator who is still too large is divided into sources. Sources are never divided.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coefvq.config import Split
+
+Numbers = NDArray[np.int64]
+
+# no split's figures rest on one divisible group for more than this share of the split
+_LARGEST_SHARE = 0.1
+# in a small set a tenth of a split is a video or two; groups of so many are left whole
+_SMALLEST_LIMIT = 20
+
+
+def size_limit(videos: int, params: Split) -> int:
+    """Videos of the largest group that is left whole although creators alone tie it together."""
+    smallest = min((share for share in params.fractions.model_dump().values() if share > 0), default=0.0)
+    return max(_SMALLEST_LIMIT, int(_LARGEST_SHARE * smallest * videos))
+
+
+def divided(groups: Numbers, sources: Numbers, creators: Numbers, limit: int) -> Numbers:
+    """Group number [rows], as ``groups``, but those above ``limit`` videos divided.
+
+    Args:
+        groups: by all ties.
+        sources: finer groups that are never divided.
+        creators: number of each row's creator, in an order that does not depend on rows; -1 where unknown.
+        limit: videos.
+    """
+    large = np.bincount(groups)[groups] > limit
+    if not large.any():
+        return groups
+    sources, creators = sources[large], creators[large]
+    homes = _homes(sources, creators)[sources]
+    # creators first, then the sources that stand for themselves
+    parts = np.where(homes >= 0, homes, creators.max(initial=0) + 1 + sources)
+    too_large = np.bincount(parts)[parts] > limit
+    parts = np.where(too_large, creators.max(initial=0) + 1 + sources, parts)
+    numbers = groups.copy()
+    numbers[large] = parts + groups.max() + 1
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
+
+
+def _homes(sources: Numbers, creators: Numbers) -> Numbers:
+    """The creator of most videos of each source, the first on a tie; -1 where none is known."""
+    homes = np.full(sources.max() + 1, -1, np.int64)
+    known = creators >= 0
+    pairs, counts = np.unique(np.stack([sources[known], creators[known]], axis=1), axis=0, return_counts=True)
+    # the last of a source wins, so most videos and, among those, the first creator come last
+    order = np.lexsort((-pairs[:, 1], counts, pairs[:, 0]))
+    homes[pairs[order, 0]] = pairs[order, 1]
+    return homes
