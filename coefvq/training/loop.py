@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,13 +169,21 @@ def _optimize(
         # autocast and DeepSpeed look after precision and layout themselves
         fixed = () if arguments.bf16 or arguments.deepspeed else (model,)
         if resume is None or not resume.is_finished():
-            with packed_frozen(fixed), plain_errors(plan.loaders), card_errors():
+            with packed_frozen(fixed), plain_errors(plan.loaders), card_errors(), _quiet_ddp():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
         parameter.data = parameter.data.to(dtype)  # DeepSpeed leaves a bf16 module behind
     keeper.restore()
     objective.eval()
     return _result(keeper, model, training.metric_for_best_model)
+
+
+@contextmanager
+def _quiet_ddp() -> Iterator[None]:
+    """accelerate calls what ``ddp_broadcast_buffers`` sets by the name that torch 2.13 warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated", FutureWarning)
+        yield
 
 
 def _trainer(
