@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,12 +81,16 @@ class World:
 def opened(folder: Path, **parts: Any) -> Iterator[World]:
     with open_state(folder) as (log, index):
         for database in (log.database, index.database):
-            database.connection.execute("PRAGMA synchronous = OFF")  # order is tested here, not power cuts
+            if isinstance(database.connection, sqlite3.Connection):
+                database.connection.execute("PRAGMA synchronous = OFF")  # order is tested here, not power cuts
         yield World(log, index, **parts)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, index_place: Path | str) -> Iterator[World]:
+    if isinstance(index_place, str):
+        (tmp_path / "vmp").mkdir()
+        (tmp_path / "vmp" / "state.yaml").write_text(f"index: {index_place}")
     with opened(tmp_path / "vmp") as made:
         yield made
 
