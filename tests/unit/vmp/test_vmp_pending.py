@@ -32,6 +32,7 @@ from coefvq.vmp.records import Event
 from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.rules import parse_rules
 from coefvq.vmp.state import open_state
+from tests.postgres import schema_of
 from tests.vmp_world import NOW, POLICY, FixedDeployment, Pair, by_rules, deployment, promote
 
 
@@ -86,11 +87,12 @@ def opened(folder: Path, **parts: Any) -> Iterator[World]:
         yield World(log, index, **parts)
 
 
-@pytest.fixture
-def world(tmp_path: Path, index_place: Path | str) -> Iterator[World]:
-    if isinstance(index_place, str):
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "postgres":
+        url = schema_of(request.getfixturevalue("postgres_url"), "queue")
         (tmp_path / "vmp").mkdir()
-        (tmp_path / "vmp" / "state.yaml").write_text(f"index: {index_place}")
+        (tmp_path / "vmp" / "state.yaml").write_text(f"index: {url}")
     with opened(tmp_path / "vmp") as made:
         yield made
 
