@@ -36,7 +36,7 @@ from coefvq.cli.vmp_state import (
     result_table,
     state_folder,
 )
-from coefvq.cli.workspace import given, open_workspace
+from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
@@ -119,39 +119,27 @@ def run(
     Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
     """
     from coefvq.cascade.audit_sample import AuditSample
-    from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
-    from coefvq.vmp.budget import set_limits
-    from coefvq.vmp.rules import load_rules
 
-    filter_rules, limits = load_rules(rules), limits_of(budget, burst, max_wait)
-    folder = given(state_folder(state, params), params)
-    settings = open_workspace(params)
-    chosen = [settings.check_issue(name) for name in issue or ()]
-    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
-    with (
-        loop.stop_on_signals() as stop,
-        open_state(folder) as (log, index),
-        worker.follower(
-            index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=follow_interval, patient=not once
-        ) as deployments,
-        _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch),
-    ):
-        if limits is not None:
-            set_limits(index.database, limits)
-        loop.run(
-            log,
-            deployments,
-            index,
-            stop=stop,
-            on_batch=on_batch,
-            batch_size=batch_size,
-            once=once,
-            poll_interval=poll_interval,
-            consumer=consumer,
-            work=worker.work(log, index, mllm=mllm == "inline"),
-        )
+    limits = limits_of(budget, burst, max_wait)
+    with open_stream(
+        state, params, rules, issue, interval=follow_interval, patient=not once, audit=audit, limits=limits
+    ) as stream:
+        log, index = stream.log, stream.index
+        with _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch):
+            loop.run(
+                log,
+                stream.deployments,
+                index,
+                stop=stream.stop,
+                on_batch=on_batch,
+                batch_size=batch_size,
+                once=once,
+                poll_interval=poll_interval,
+                consumer=consumer,
+                work=worker.work(log, index, mllm=mllm == "inline"),
+            )
         waiting = Pending(index.database).waiting().tasks
         summary = {**totals, "offset": index.committed(consumer), "pending": waiting}
     lines = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []

@@ -15,12 +15,9 @@ from coefvq.cli.vmp_state import (
     ScoredIssuesOption,
     StateOption,
     print_result,
-    state_folder,
 )
-from coefvq.cli.workspace import given, open_workspace
+from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE
-from coefvq.terminal import say
-from coefvq.vmp.state import open_state
 
 if TYPE_CHECKING:
     from coefvq.vmp.budget import Limits
@@ -45,32 +42,19 @@ def mllm(
 
     Several may run beside `coefvq vmp run --mllm workers`; give all the same rules.
     """
-    from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
-    from coefvq.vmp.budget import set_limits
     from coefvq.vmp.outlook import outlook
-    from coefvq.vmp.rules import load_rules
 
-    filter_rules, limits = load_rules(rules), limits_of(budget, burst, max_wait)
-    folder = given(state_folder(state, params), params)
-    settings = open_workspace(params)
-    chosen = [settings.check_issue(name) for name in issue or ()]
-    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
-    with (
-        loop.stop_on_signals() as stop,
-        open_state(folder, create=False) as (log, index),
-        worker.follower(
-            index, filter_rules, chosen or None, None, stop=stop, say=say, interval=follow_interval, patient=not once
-        ) as deployments,
-    ):
-        if limits is not None:
-            set_limits(index.database, limits)
-        served = worker.mllm_work(log, index)
+    limits = limits_of(budget, burst, max_wait)
+    with open_stream(
+        state, params, rules, issue, interval=follow_interval, patient=not once, limits=limits, create=False
+    ) as stream:
+        served = worker.mllm_work(stream.log, stream.index)
         loop.run(
-            worker.NoEvents(), deployments, index, stop=stop, on_batch=lambda report: None, batch_size=batch_size,
-            once=once, poll_interval=poll_interval, consumer="mllm", work=[served],
+            worker.NoEvents(), stream.deployments, stream.index, stop=stream.stop, on_batch=lambda report: None,
+            batch_size=batch_size, once=once, poll_interval=poll_interval, consumer="mllm", work=[served],
         )  # fmt: skip
-        summary = {**served.counts, "pending": outlook(index.database, loop.now().timestamp()).tasks}
+        summary = {**served.counts, "pending": outlook(stream.index.database, loop.now().timestamp()).tasks}
     line = f"{summary['answered']} answered, {summary['expired']} given up, {summary['pending']} wait"
     print_result(summary, as_json, [line])
 

@@ -83,7 +83,7 @@ class ScoreCache:
             found: dict[str | None, Scores] = {}
             for key in dict.fromkeys(keys):
                 row = connection.execute("SELECT scores, digest FROM scores WHERE key = ?", (key,)).fetchone()
-                scores = None if row is None else _checked(key, *row, heads=heads)
+                scores = None if row is None else _checked(key, row[0], row[1], heads)
                 if scores is not None:
                     found[key] = scores
                 elif row is not None:

@@ -126,8 +126,12 @@ def test_what_is_known_of_a_clip_is_not_computed_again(
     before = scorer.score(inputs)
     ran: list[int] = []
     whole = scores.score_dataset
-    monkeypatch.setattr(scores, "score_dataset", lambda model, dataset, *rest, **named: (
-        ran.append(len(dataset)), whole(model, dataset, *rest, **named))[1])  # fmt: skip
+
+    def counted(model: Any, dataset: Any, *rest: Any, **named: Any) -> Any:
+        ran.append(len(dataset))
+        return whole(model, dataset, *rest, **named)
+
+    monkeypatch.setattr(scores, "score_dataset", counted)
     stricter = replace(scorer, policy=scorer.policy.model_copy(update={"decision_threshold": 0.9}))
     assert [row.mllm_score for row in stricter.score(inputs)] == [row.mllm_score for row in before]
     stream = MultiIssueScorer((scorer,))

@@ -1,0 +1,72 @@
+"""What `coefvq vmp run` and `coefvq vmp mllm` work with: a state, the deployments that it follows, a stop flag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coefvq.cli.vmp_state import state_folder
+from coefvq.cli.workspace import given, open_workspace
+from coefvq.terminal import say
+from coefvq.vmp.state import open_state
+
+if TYPE_CHECKING:
+    from coefvq.cascade.audit_sample import AuditSample
+    from coefvq.vmp.budget import Limits
+    from coefvq.vmp.follow import Follower
+    from coefvq.vmp.index import IndexStore
+    from coefvq.vmp.log import EventLog
+    from coefvq.vmp.loop import SignalStop
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An open state whose champions are loaded."""
+
+    stop: SignalStop
+    log: EventLog
+    index: IndexStore
+    deployments: Follower
+
+
+@contextmanager
+def open_stream(
+    state: Path | None,
+    params: Path,
+    rules: Path | None,
+    issues: Sequence[str] | None,
+    *,
+    interval: float,
+    patient: bool,
+    audit: AuditSample | None = None,
+    limits: Limits | None = None,
+    create: bool = True,
+) -> Iterator[Stream]:
+    """Load the champions of ``issues`` (all by default) and open the state; ``limits`` are a new budget.
+
+    Raises:
+        CoefVQError: the rules file does not fit, there is no champion, or a pair does not load.
+    """
+    from coefvq.registry.tracking import configure
+    from coefvq.vmp import loop, worker
+    from coefvq.vmp.budget import set_limits
+    from coefvq.vmp.rules import load_rules
+
+    filter_rules = load_rules(rules)
+    folder = given(state_folder(state, params), params)
+    settings = open_workspace(params)
+    chosen = [settings.check_issue(name) for name in issues or ()]
+    configure(settings.tracking.uri, settings.tracking.experiment, create=False)
+    with (
+        loop.stop_on_signals() as stop,
+        open_state(folder, create=create) as (log, index),
+        worker.follower(
+            index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=interval, patient=patient
+        ) as deployments,
+    ):
+        if limits is not None:
+            set_limits(index.database, limits)
+        yield Stream(stop, log, index, deployments)
