@@ -77,8 +77,9 @@ def get(index: IndexStore, number: int) -> Draw:
         (number,),
     )
     labels = {cells[0]: cells[5] for cells in drawn if cells[5] is not None}
-    made = ([Stratum(*cells) for cells in strata], [Drawn(*cells[:5]) for cells in drawn], labels)
-    return Draw(*(*rows[0], *made))
+    _, issue, since, until, seed, drawn_at, imported_at = rows[0]
+    return Draw(number, issue, since, until, seed, drawn_at, imported_at, [Stratum(*cells) for cells in strata],
+                [Drawn(*cells[:5]) for cells in drawn], labels)  # fmt: skip
 
 
 def numbers(index: IndexStore) -> list[int]:

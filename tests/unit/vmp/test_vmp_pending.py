@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from coefvq.vmp.records import Event
 from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.rules import parse_rules
 from coefvq.vmp.state import open_state
+from tests.postgres import schema_of
 from tests.vmp_world import NOW, POLICY, FixedDeployment, Pair, by_rules, deployment, promote
 
 
@@ -80,12 +82,17 @@ class World:
 def opened(folder: Path, **parts: Any) -> Iterator[World]:
     with open_state(folder) as (log, index):
         for database in (log.database, index.database):
-            database.connection.execute("PRAGMA synchronous = OFF")  # order is tested here, not power cuts
+            if isinstance(database.connection, sqlite3.Connection):
+                database.connection.execute("PRAGMA synchronous = OFF")  # order is tested here, not power cuts
         yield World(log, index, **parts)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "postgres":
+        url = schema_of(request.getfixturevalue("postgres_url"), "queue")
+        (tmp_path / "vmp").mkdir()
+        (tmp_path / "vmp" / "state.yaml").write_text(f"index: {url}")
     with opened(tmp_path / "vmp") as made:
         yield made
 
