@@ -59,7 +59,7 @@ def test_settings_are_those_that_figures_were_measured_with(tmp_path: Path, name
 def test_both_files_are_short_and_keep_their_comments(tmp_path: Path, name: str) -> None:
     written(tmp_path, name)
     texts = [(tmp_path / file).read_text() for file in ("params.yaml", "recipe.yaml")]
-    assert sum(len(text.splitlines()) for text in texts) <= 160
+    assert sum(len(text.splitlines()) for text in texts) <= 150
     assert texts[1].count("#") == shipped_recipe(name).text.count("#") > 8
     assert texts[0].count("#") == template("params.yaml").count("#")
     assert not recipe_differs(tmp_path, name)
