@@ -16,7 +16,7 @@ from coefvq.records import ScoredVideo
 from coefvq.vmp.index import open_index
 from coefvq.vmp.records import Candidate, Decision, Event, SinkRow
 from coefvq.vmp.rows import How, to_row
-from coefvq.vmp.rules import FIELDS, Rules, decide, parse_rules
+from coefvq.vmp.rules import FIELDS, UNSCORED, Rules, decide, parse_rules
 from tests.vmp_world import NOW
 
 OUTCOMES = ("remained", "removed", "ignored")
@@ -148,6 +148,9 @@ def values(kind: type) -> st.SearchStrategy[Any]:
 def conditions(draw: st.DrawFn) -> dict[str, Any]:
     field = draw(st.sampled_from(sorted(FIELDS)))
     kind = FIELDS[field]
+    if kind is tuple:
+        op = draw(st.sampled_from(["contains", "missing"]))
+        return {"field": field, "op": op, "value": draw(st.booleans() if op == "missing" else st.text(max_size=3))}
     numeric = ["<", "<=", ">", ">="] if kind is float else []
     op = draw(st.sampled_from(["==", "!=", "in", "missing", *numeric]))
     value = {"missing": st.booleans(), "in": st.lists(values(kind), max_size=3)}.get(op, values(kind))
@@ -176,7 +179,9 @@ def test_every_candidate_gets_the_outcome_of_the_first_rule_that_holds_alone(
         return decide(candidate, Rules(rules=(rule,), default="ignored"), NOW)
 
     holding = [rule for rule in rules.rules if alone(rule).rule == rule.name]
-    expected = Decision(holding[0].then, holding[0].name) if holding else Decision(rules.default, "default")
+    unscored = any(score.error for score in candidate.scores) or not candidate.scores
+    default = UNSCORED if unscored and rules.default == "remained" else Decision(rules.default, "default")
+    expected = Decision(holding[0].then, holding[0].name) if holding else default
     assert decision == expected
 
 

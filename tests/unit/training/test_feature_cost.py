@@ -90,7 +90,7 @@ def test_only_the_parts_that_pay_are_taken_from_the_cache(
         batch = ready(inputs.collator([inputs.dataset(videos)[at] for at in range(3)]))
     assert {"audio_features", "pixel_values"} <= batch.keys()
     assert not {"log_mel", "projected_features"} & batch.keys()
-    plain = model.collator([VideoDataset(videos, clip_store(settings.limits, model))[at] for at in range(3)])
+    plain = model.collator([VideoDataset(videos, clip_store(settings, model))[at] for at in range(3)])
     with torch.inference_mode():
         expected = model.network.eval()(**plain)
         assert torch.allclose(model.network(**batch), expected, atol=1e-6)
