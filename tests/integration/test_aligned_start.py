@@ -57,6 +57,7 @@ def align(workspace: Workspace, out: str, seed: str = "5") -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_training_starts_from_the_file_and_refuses_one_that_does_not_fit(workspace: Workspace) -> None:
     change_params(workspace.root / "recipe.yaml", {"media.frames": 2})
     path, again = align(workspace, "one.safetensors"), align(workspace, "two.safetensors")

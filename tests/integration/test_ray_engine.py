@@ -56,6 +56,7 @@ class TestRay:
         assert run(square, iter(range(100))) == [n * n for n in range(100)]
         assert run(square, []) == []
 
+    @pytest.mark.long
     def test_a_hostile_item_costs_itself_only(self) -> None:
         orders = ["a", "segfault", "b", "abort", "c"]
         assert run(obey, orders) == ["a", "segfault: crashed", "b", "abort: out_of_memory", "c"]
@@ -75,6 +76,7 @@ class TestRay:
         assert found
         assert {ip for ip in found if not is_loopback(ip)} == set()
 
+    @pytest.mark.long
     def test_probes_are_those_of_the_local_engine(self, clips: Path, tmp_path: Path) -> None:
         root = tmp_path / "raw"
         (root / "videos").mkdir(parents=True)

@@ -47,6 +47,7 @@ def entries(cache: Path) -> dict[tuple[str, str], torch.Tensor]:
     return {(shard.parent.name, name): value for shard in shards for name, value in load_file(shard).items()}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
 def test_two_ray_tasks_leave_what_one_builder_leaves(

@@ -184,6 +184,7 @@ def test_two_batches_reach_a_fresh_clone(team: Site) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_same_batch_twice_is_one_version(team: Site) -> None:
     batch = team.batch("monday", "a")
     team.take(batch)
@@ -230,6 +231,7 @@ def test_reference_layout_versions_rows_and_hashes(team: Site) -> None:
         team.take(store / "d1", layout="files")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("begin", ["nothing", "folders", "manifest"])
 def test_the_first_table_of_a_workspace(begin: str, laptop: Site) -> None:
     """No data at all, or clips in folders named after their label, whose rows get a table now.
@@ -267,6 +269,7 @@ def test_the_first_table_of_a_workspace(begin: str, laptop: Site) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_without_origin_the_version_waits_on_a_data_branch(laptop: Site) -> None:
     make_dirty(laptop.root)
     before = tree(laptop.root)
@@ -383,6 +386,7 @@ def test_killed_at_each_step(kind: str, request: pytest.FixtureRequest) -> None:
     assert list((site.root / ".coefvq" / "snapshots").glob("run-*")) == []
 
 
+@pytest.mark.long
 def test_a_remote_that_takes_no_data_gets_no_pointer(team: Site) -> None:
     refs, store = team.visible(), team.top / "store"
     store.rename(team.top / "away")
@@ -398,6 +402,7 @@ def test_a_remote_that_takes_no_data_gets_no_pointer(team: Site) -> None:
     assert team.take(team.top / "batches" / "monday").tag == "data-v1"
 
 
+@pytest.mark.long
 def test_origin_refuses_or_is_away(team: Site) -> None:
     refs, batch = team.visible(), team.batch("monday", "a")
     hook = team.origin / "hooks" / "pre-receive"

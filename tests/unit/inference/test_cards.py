@@ -55,6 +55,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mllm"
 
 
+@pytest.mark.long
 def test_scores_of_two_cards_are_those_of_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COEFVQ_CACHE", str(tmp_path / "cache"))
     videos = [
