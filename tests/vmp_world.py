@@ -23,7 +23,8 @@ from coefvq.vmp.records import Candidate, Decision, Undecided
 from coefvq.vmp.redecide import redecider
 from coefvq.vmp.retriever import Scorer
 from coefvq.vmp.revisions import Contents, Reviser
-from coefvq.vmp.rules import Rules, changes_at, decide, load_rules
+from coefvq.vmp.rules import Rules, load_rules
+from coefvq.vmp.ruling import changes_at, decide
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHIPPED = load_rules()

@@ -10,8 +10,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,8 +22,7 @@ from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.extensions import RULE_FIELDS, extension, registered
 from coefvq.files import read_text
-from coefvq.records import ScoredVideo
-from coefvq.vmp.records import Candidate, Decision, Event, Outcome, Undecided
+from coefvq.vmp.records import Outcome, Undecided
 
 #: what a condition may look at, with the type of its value
 FIELDS: dict[str, type] = {
@@ -39,25 +37,9 @@ FIELDS: dict[str, type] = {
     "title_length": float,
     "age_hours": float,
 }
-DELETED = Decision("removed", "deleted")
-#: the platform's own word about a video that no rule speaks of; the shipped rule of that name says the same
-UNSCORED = Decision("ignored", "unscored")
 _RESERVED = {"default", "deleted"}
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "matches", "contains", "missing"]
-Facts = Mapping[str, bool | float | str | tuple[str, ...] | None]
-
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "==": lambda fact, value: fact == value,
-    "!=": lambda fact, value: fact != value,
-    "<": lambda fact, value: fact < value,
-    "<=": lambda fact, value: fact <= value,
-    ">": lambda fact, value: fact > value,
-    ">=": lambda fact, value: fact >= value,
-    "in": lambda fact, value: fact in value,
-    "matches": lambda fact, value: re.search(value, fact) is not None,
-    "contains": lambda fact, value: value in fact,
-}
 
 
 class _Section(BaseModel):
@@ -85,7 +67,7 @@ class Condition(_Section):
 
     @model_validator(mode="after")
     def _value_fits(self) -> Self:
-        kind = FIELDS.get(self.field) or _own_kind(self.field)
+        kind = FIELDS.get(self.field) or own_kind(self.field)
         if self.op == "missing":
             if not isinstance(self.value, bool):
                 raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
@@ -95,11 +77,11 @@ class Condition(_Section):
             if kind is not tuple or self.op != "contains" or not isinstance(self.value, str):
                 raise ValueError(f"op '{self.op}': tags takes op 'contains' with a text, other fields do not")
         elif self.op == "in":
-            if not isinstance(self.value, tuple) or not all(_is_a(kind, item) for item in self.value):
+            if not isinstance(self.value, tuple) or not all(is_a(kind, item) for item in self.value):
                 raise ValueError(f"value: op 'in' on {self.field} takes a list of {_PLURALS[kind]}")
-        elif not _is_a(kind, self.value):
+        elif not is_a(kind, self.value):
             raise ValueError(
-                f"value = {json.dumps(self.value)}: {self.field} takes {_WORDS[kind]}{_exponent_hint(self.value)}"
+                f"value = {json.dumps(self.value)}: {self.field} takes {WORDS[kind]}{_exponent_hint(self.value)}"
             )
         elif kind is not float and self.op not in ("==", "!="):
             also = " or matches" if self.field == "title" else ""
@@ -150,52 +132,6 @@ class Rules(_Section):
         return self
 
 
-def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
-    """Return the first rule's outcome that holds, or the default; a deletion is always ``removed``.
-
-    A video that an issue could not score remains only by a rule with ``error == true``; else it is ``ignored``.
-
-    Raises:
-        ConfigError: a rule names an issue that is not scored; it could never hold.
-    """
-    if candidate.event.kind == "delete":
-        return DELETED
-    facts = _facts_by_issue(candidate, now, rules.own_fields)
-    for rule in rules.rules:
-        if rule.issue is not None and candidate.scores and rule.issue not in facts:
-            raise ConfigError(
-                f"rule '{rule.name}': issue '{rule.issue}' is not scored; expected one of "
-                f"{', '.join(facts)}: correct the rule or add --issue {rule.issue}"
-            )
-    unscored = any(one.get("error") is True for one in facts.values())
-    for rule in rules.rules:
-        if unscored and rule.then == "remained" and not rule.takes_unscored:
-            continue
-        seen = facts.values() if rule.issue is None or not candidate.scores else [facts[rule.issue]]
-        if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
-            return Decision(rule.then, rule.name)
-    if unscored and rules.default == "remained":
-        return UNSCORED
-    return Decision(rules.default, "default")
-
-
-def changes_at(rules: Rules, event: Event, now: datetime) -> float | None:
-    """Unix time after ``now`` at which a condition on ``age_hours`` holds or fails first; None if none will."""
-    if event.published_at is None or event.kind == "delete":
-        return None
-    published = datetime.fromisoformat(event.published_at).timestamp()
-    ages = {
-        float(age)
-        for rule in rules.rules
-        for condition in rule.when
-        if condition.field == "age_hours" and condition.op != "missing"
-        for age in (condition.value if isinstance(condition.value, tuple) else (condition.value,))
-    }
-    # a second later, so that ">" and "<=" have changed too
-    moments = [published + 3600.0 * age + 1.0 for age in ages]
-    return min((moment for moment in moments if moment > now.timestamp()), default=None)
-
-
 def load_rules(path: Path | None = None) -> Rules:
     """Read a rules file, or the one that ships with the package.
 
@@ -228,22 +164,7 @@ def parse_rules(text: str, source: str) -> Rules:
         raise ConfigError(f"{source}: {_explain(items[0], raw)}") from error
 
 
-def _facts_by_issue(candidate: Candidate, now: datetime, own_fields: Iterable[str]) -> dict[str, Facts]:
-    event = candidate.event
-    common: dict[str, float | str | tuple[str, ...] | None] = {
-        "views": event.views,
-        "title": event.title,
-        "tags": event.stickers,
-        "title_length": len(event.title),
-        "age_hours": _age_hours(event.published_at, now),
-        **_own_facts(event, own_fields),
-    }
-    if not candidate.scores:
-        return {"": {**common, "error": True}}
-    return {score.issue: {**common, **_score_facts(score)} for score in candidate.scores}
-
-
-def _own_kind(field: str) -> type:
+def own_kind(field: str) -> type:
     """Type of the value of a package's field: its attribute ``kind``."""
     kind: type | None = getattr(extension(RULE_FIELDS, field), "kind", None)
     if kind not in (bool, float, str):
@@ -251,47 +172,14 @@ def _own_kind(field: str) -> type:
     return kind
 
 
-def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | str | None]:
-    """Facts of packages about an event, of those fields that rules name; None is a missing fact."""
-    facts = {}
-    for field in fields:
-        value = extension(RULE_FIELDS, field)(event)
-        if value is not None and not _is_a(_own_kind(field), value):
-            raise ConfigError(
-                f"rule field {field!r}: returned {value!r:.60}; expected {_WORDS[_own_kind(field)]} or None"
-            )
-        facts[field] = value
-    return facts
-
-
-def _score_facts(score: ScoredVideo) -> dict[str, bool | float | str | None]:
-    return {
-        "positive": score.positive,
-        "error": score.error is not None,
-        "base_score": score.base_score,
-        "mllm_score": score.mllm_score,
-        "decided_by": score.decided_by,
-    }
-
-
-def _age_hours(published_at: str | None, now: datetime) -> float | None:
-    if published_at is None:
-        return None
-    return (now - datetime.fromisoformat(published_at)).total_seconds() / 3600
-
-
-def _holds(condition: Condition, facts: Facts) -> bool:
-    fact = facts.get(condition.field)
-    if condition.op == "missing":
-        return (fact is None) is condition.value
-    return fact is not None and _COMPARE[condition.op](fact, condition.value)
-
-
-_WORDS = {bool: "true or false", float: "a number", str: "a text"}
+#: the types of a condition's value, for messages
+#: kinds of values, for messages
+WORDS = {bool: "true or false", float: "a number", str: "a text"}
 _PLURALS = {bool: "true and false", float: "numbers", str: "texts"}
 
 
-def _is_a(kind: type, value: Any) -> bool:
+def is_a(kind: type, value: Any) -> bool:
+    """Whether a value from YAML or a package is of this kind; whole numbers are numbers too."""
     if kind is float:
         # bool is an int in Python, and NaN would make a rule that silently never holds
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

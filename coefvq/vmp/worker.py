@@ -25,7 +25,8 @@ from coefvq.vmp.loop import Stop
 from coefvq.vmp.records import Candidate, Decision, Event
 from coefvq.vmp.redecide import redecider
 from coefvq.vmp.revisions import Reviser, changes, plan, rows_of
-from coefvq.vmp.rules import Rules, changes_at, decide
+from coefvq.vmp.rules import Rules
+from coefvq.vmp.ruling import changes_at, decide
 
 if TYPE_CHECKING:
     from coefvq.registry.champions import Head

@@ -16,7 +16,8 @@ from coefvq.records import ScoredVideo
 from coefvq.vmp.index import open_index
 from coefvq.vmp.records import Candidate, Decision, Event, SinkRow
 from coefvq.vmp.rows import How, to_row
-from coefvq.vmp.rules import FIELDS, UNSCORED, Rules, decide, parse_rules
+from coefvq.vmp.rules import FIELDS, Rules, parse_rules
+from coefvq.vmp.ruling import UNSCORED, decide
 from tests.vmp_world import NOW
 
 OUTCOMES = ("remained", "removed", "ignored")

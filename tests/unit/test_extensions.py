@@ -174,7 +174,8 @@ def test_an_own_metric_reaches_evaluation_table_and_gate(blocks: dict[str, list[
 def test_an_own_rule_field_decides(blocks: dict[str, list[str]]) -> None:
     from coefvq.records import ScoredVideo
     from coefvq.vmp.records import Candidate, Event
-    from coefvq.vmp.rules import decide, parse_rules
+    from coefvq.vmp.rules import parse_rules
+    from coefvq.vmp.ruling import decide
 
     rules = parse_rules(blocks["yaml"][3], "rules.yaml")
     score = ScoredVideo("v", "icd", 0.1, None, positive=False, decided_by="base", bundle_version="1-ab")

@@ -12,7 +12,8 @@ from coefvq.errors import ConfigError
 from coefvq.records import ScoredVideo
 from coefvq.vmp.kept_rules import SHIPPED, kept_rules, next_rules
 from coefvq.vmp.records import Candidate, Decision, Event
-from coefvq.vmp.rules import FIELDS, Rules, decide, load_rules, parse_rules
+from coefvq.vmp.rules import FIELDS, Rules, load_rules, parse_rules
+from coefvq.vmp.ruling import decide
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 EVENT = Event("v", title="hello", views=10, published_at="2026-01-31T18:00:00+00:00", source_version=1)
