@@ -61,7 +61,7 @@ def _guarded(group: str, point: EntryPoint, made: Any) -> Callable[..., Any]:
         except Exception as error:
             raise ConfigError(_blame(point, "failed", error)) from error
 
-    # what a rule field says of itself
+    # a rule field names its type
     call.kind = getattr(made, "kind", None)  # type: ignore[attr-defined]
     return call
 

@@ -12,10 +12,13 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coefvq.documents import parse_json, parse_yaml
 from coefvq.errors import CoefVQError, ConfigError, DataError, StorageError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)  # e.g. a file for a folder
@@ -98,6 +101,21 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def claim(path: Path, *, wait: bool) -> FileLock | None:
+    """Take a piece of work that ``path`` names, until the lock is released or this process ends.
+
+    None if another process has it and nobody is to ``wait``. Any thread may release it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        return None
+    return lock
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from coefvq.cli.numbers import prune_limits
 from coefvq.cli.options import JsonOption, MaxGibOption, ParamsOption, UnusedDaysOption
 from coefvq.config import PARAMS_FILE
 from coefvq.data.media.clip_room import GIB, entries
@@ -55,11 +56,7 @@ def prune(
 
     Example: coefvq clips prune --max-gib 0
     """
-    max_bytes = _limit(params)
-    limit = max_bytes if max_gib is None and unused_days is None else None
-    limit = limit if max_gib is None else round(max_gib * GIB)
-    before = None if unused_days is None else time.time() - unused_days * 86_400
-    count, size = prune_clips(default_cache(), limit, before)
+    count, size = prune_clips(default_cache(), *prune_limits(_limit(params), max_gib, unused_days))
     if as_json:
         echo_json({"clips": count, "bytes": size})
     else:

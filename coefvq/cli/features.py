@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from coefvq.cli.numbers import prune_limits
 from coefvq.cli.options import IssueOption, JsonOption, MaxGibOption, ParamsOption, UnusedDaysOption
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import cell, echo, echo_json, progress, show, size_text
@@ -141,10 +142,7 @@ def prune(
     Example: coefvq features prune --max-gib 0
     """
     store = _store(params)
-    limit = store.max_bytes if max_gib is None and unused_days is None else None
-    limit = limit if max_gib is None else round(max_gib * 2**30)
-    before = None if unused_days is None else time.time() - unused_days * 86_400
-    count, size = store.prune(limit, before)
+    count, size = store.prune(*prune_limits(store.max_bytes, max_gib, unused_days))
     if as_json:
         echo_json({"shards": count, "bytes": size})
     else:

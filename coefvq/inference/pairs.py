@@ -20,7 +20,7 @@ from coefvq.inference.decisions import Answers, Decisions, decide, route
 from coefvq.inference.score_cache import ScoreCache, score_keys
 from coefvq.inference.scores import Failed, Scores, head_scores
 from coefvq.inference.settings import Recorded, load_for_scoring, model_key
-from coefvq.inference.stages import decided_row, first_stage
+from coefvq.inference.stages import decided_row, error_row, first_stage
 from coefvq.models.memo import Memo
 from coefvq.records import ScoredVideo, VideoInput
 
@@ -117,7 +117,7 @@ class PairScorer:
         return self._after_base(inputs, self._first_stage)
 
     def ask(self, inputs: Sequence[VideoInput]) -> Answers:
-        """The second stage: the MLLM's scores of these videos, whatever the policy says of them."""
+        """The second stage: the MLLM's scores of these videos; the policy plays no part."""
         store, _ = self.stores
         return self._ask([store.hashed(video) for video in inputs], range(len(inputs)), store)
 
@@ -130,7 +130,7 @@ class PairScorer:
         videos = [store.hashed(video) for video in inputs]
         errors: dict[int, CoefVQError] = {}
         base = self._scored(self.base, videos, store, errors.__setitem__)
-        rows = {index: self._undecided(videos[index], None, str(error)) for index, error in errors.items()}
+        rows = {index: self._failed(videos[index], error) for index, error in errors.items()}
         good = [index for index in range(len(videos)) if index not in rows]
         rows.update(zip(good, rows_of([videos[index] for index in good], base[good], store), strict=True))
         return [rows[index] for index in range(len(videos))]
@@ -184,7 +184,7 @@ class PairScorer:
 
     def _row(self, video: VideoInput, index: int, base: float, answers: Answers, decisions: Decisions) -> ScoredVideo:
         if index in decisions.errors:
-            return self._undecided(video, None, str(decisions.errors[index]))
+            return self._failed(video, decisions.errors[index])
         mllm = float(answers.scores[index])
         row = decided_row(
             self.policy, self.bundle_version, video.video_id, base, None if np.isnan(mllm) else mllm, decisions, index,
@@ -199,18 +199,9 @@ class PairScorer:
             return np.zeros(len(videos), bool)
         return self.audit.selected([video.video_id for video in videos])
 
-    def _undecided(self, video: VideoInput, base: float | None, error: str) -> ScoredVideo:
-        """An error row: the VMP keeps it as a dead letter, to be scored again."""
-        return ScoredVideo(
-            video_id=video.video_id,
-            issue=self.issue,
-            base_score=base,
-            mllm_score=None,
-            positive=None,
-            decided_by="none",
-            bundle_version=self.bundle_version,
-            error=error,
-        )
+    def _failed(self, video: VideoInput, error: CoefVQError) -> ScoredVideo:
+        """The VMP keeps it as a dead letter, to be scored again."""
+        return error_row(video.video_id, self.issue, self.bundle_version, str(error))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What models said of clips, kept across runs: stream and `coefvq score` ask about a clip once, bulk scoring adds its.
+"""Scores of clips, kept across runs: stream and `coefvq score` compute each once, bulk scoring adds its own.
 
 A key is everything that a score depends on: the clip's bytes, the text, the model's files, how it is computed. Never
 the policy: it is applied to scores, not stored in them. The file is a saving only. A damaged row is deleted and scored

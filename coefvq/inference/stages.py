@@ -137,6 +137,11 @@ def decided_row(
     )
 
 
+def error_row(video_id: str, issue: str, bundle_version: str, error: str) -> ScoredVideo:
+    """The row of a video that has no score, with the reason."""
+    return ScoredVideo(video_id, issue, None, None, None, "none", bundle_version, error=error)
+
+
 def _base(first: ScoredVideo) -> Scores:
     return np.array([first.base_score], np.float64)
 

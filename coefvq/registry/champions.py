@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.audit_sample import AuditSample
@@ -20,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def load_scorer(
-    issues: Sequence[str] | None = None, version: str = CHAMPION, audit: AuditSample | None = None
+    issues: Sequence[str] | None = None,
+    version: str = CHAMPION,
+    audit: AuditSample | None = None,
+    cache: Path | None = None,
 ) -> MultiIssueScorer:
     """Scorer over the pairs of ``issues`` (all that have that alias by default); ``audit`` draws for all alike.
+
+    ``cache`` is where decoded clips and scores are kept, by default that of the working directory.
 
     The tracking store has to be configured before.
 
     Raises:
         RegistryError: no pair stands behind the alias or version, or its files were changed.
     """
-    from coefvq.models.shared import TowerPool
-
-    towers = TowerPool()
-    return MultiIssueScorer(
-        tuple(replace(_load(issue, version, towers), audit=audit) for issue in _wanted(issues, version))
-    )
+    return _scorer([(issue, version) for issue in _wanted(issues, version)], audit, cache)
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,7 @@ def load_head(head: Head, audit: AuditSample | None = None) -> MultiIssueScorer:
         RegistryError: a pair's files are gone or were changed, or the store does not answer.
         ModelError: a pair does not load.
     """
-    from coefvq.models.shared import TowerPool
-
-    towers = TowerPool()
-    loaded = [_load(issue, version_of(version), towers) for issue, version in head.bundles.items()]
-    return MultiIssueScorer(tuple(replace(pair, audit=audit) for pair in loaded))
+    return _scorer([(issue, version_of(version)) for issue, version in head.bundles.items()], audit)
 
 
 def _models(issue: str, version: str) -> str:
@@ -155,7 +152,18 @@ def _has(issue: str, version: str) -> bool:
     return version.isdecimal() or version in pairs.aliases(issue)
 
 
-def _load(issue: str, version: str, towers: TowerPool) -> PairScorer:
+def _scorer(
+    chosen: Iterable[tuple[str, str]], audit: AuditSample | None, cache: Path | None = None
+) -> MultiIssueScorer:
+    """Pairs by issue and alias or version; towers that they have in common are held once."""
+    from coefvq.models.shared import TowerPool
+
+    towers = TowerPool()
+    loaded = (_load(issue, version, towers, cache) for issue, version in chosen)
+    return MultiIssueScorer(tuple(replace(pair, audit=audit) for pair in loaded))
+
+
+def _load(issue: str, version: str, towers: TowerPool, cache: Path | None) -> PairScorer:
     bundle = pair_files.resolve(issue, version)
     return PairScorer.from_folders(
         bundle.base_dir,
@@ -164,5 +172,6 @@ def _load(issue: str, version: str, towers: TowerPool) -> PairScorer:
         issue,
         bundle.bundle_version,
         recorded(bundle.candidate.preprocessing),
-        towers=towers,
+        cache,
+        towers,
     )

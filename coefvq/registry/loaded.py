@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from coefvq.data.media.clips import default_cache
 from coefvq.errors import DataError
 from coefvq.inference import PairScorer
 from coefvq.records import ScoredVideo, VideoInput
@@ -57,11 +58,11 @@ class LoadedPair:
 
 
 def loaded_pair(issue: str, version: str, root: Path) -> LoadedPair:
-    """The pair, its decoded clips kept in the workspace ``root`` wherever the script was started.
+    """The pair; what it decodes and scores is kept in the workspace ``root`` wherever the script was started.
 
     Raises:
         RegistryError: no pair stands behind the version, or its files were changed.
     """
-    (scorer,) = load_scorer([issue], version).pairs
-    cache = scorer.cache if "COEFVQ_CACHE" in os.environ else root / scorer.cache
-    return LoadedPair(issue, replace(scorer, cache=cache))
+    cache = None if os.environ.get("COEFVQ_CACHE") else root / default_cache()
+    (scorer,) = load_scorer([issue], version, cache=cache).pairs
+    return LoadedPair(issue, scorer)

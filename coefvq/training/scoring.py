@@ -20,14 +20,14 @@ from coefvq.inference.bulk import score_on_ray
 from coefvq.inference.cards import score_on_cards
 from coefvq.inference.score_cache import ScoreCache, score_keys
 from coefvq.inference.settings import model_key
-from coefvq.models.classifier import load
+from coefvq.models.classifier import Classifier, load
 from coefvq.models.dataset import text_of
 from coefvq.models.heads import head_of
 from coefvq.models.loader import loader_processes
 from coefvq.models.model_config import read_config
 from coefvq.records import VideoInput
 from coefvq.terminal import progress, say
-from coefvq.training.loading import checked, decoded, opened
+from coefvq.training.loading import ReadableVideos, checked, decoded, opened
 from coefvq.training.settings import ReadingSettings
 
 #: P(positive) of each video and issue [n,K], NaN where a clip could not be read, and why, by video
@@ -73,34 +73,33 @@ def _share(folder: Path, videos: Sequence[VideoInput], predict: Predict, scores:
 def _scored(
     folder: Path, videos: Sequence[VideoInput], predict: Predict, reading: ReadingSettings, title: str
 ) -> Scored:
+    def there(answer: tuple[Scores, dict[int, str]]) -> Scored:
+        scores, failed = answer
+        named = {videos[index].video_id: error for index, error in failed.items()}
+        return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
+
     with progress(f"scoring [{title}]", len(videos)) as advance:
         if reading.runtime.engine == "ray":
-            scores, failed = score_on_ray(folder, videos, predict, reading.limits, reading.runtime.workers, advance)
-            named = {videos[index].video_id: error for index, error in failed.items()}
-            return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
+            return there(score_on_ray(folder, videos, predict, reading.limits, reading.runtime.workers, advance))
         if len(cards := visible_cards()) > 1:
             loaders = loader_processes(reading.runtime.loader_workers, len(cards))
-            scores, failed = score_on_cards(cards, folder, videos, predict, reading.limits, loaders, advance)
-            named = {videos[index].video_id: error for index, error in failed.items()}
-            return scores, checked(named, len(videos), reading.loading.max_bad_share, title)
-        scores = np.full((len(videos), len(read_config(folder).issues)), np.nan)
+            return there(score_on_cards(cards, folder, videos, predict, reading.limits, loaders, advance))
         loaders = loader_processes(reading.runtime.loader_workers)
-        if predict.approximate != NOTHING:
-            # what an approximation sees is not what the cache was filled for
-            ready = load_for_scoring(folder, predict)
-            source = decoded(reading, ready, videos, title)
-            rows = source.readable(videos)
+
+        def here(ready: Classifier, source: ReadableVideos) -> Scored:
+            scores, rows = np.full((len(videos), len(ready.config.issues)), np.nan), source.readable(videos)
             data = source.dataset(videos)
             scores[rows] = score_dataset(ready, data, source.collator, predict.batch_size, advance, loaders=loaders)
             return scores, dict(source.skipped)
+
+        if predict.approximate != NOTHING:
+            # what an approximation sees is not what the cache was filled for
+            ready = load_for_scoring(folder, predict)
+            return here(ready, decoded(reading, ready, videos, title))
         classifier = load(folder)
         # features are those of the trained towers, so that training and scoring share them
         with opened(reading, classifier, videos, 1, title) as source:
-            ready = ready_for_scoring(classifier, predict)
-            rows = source.readable(videos)
-            data = source.dataset(videos)
-            scores[rows] = score_dataset(ready, data, source.collator, predict.batch_size, advance, loaders=loaders)
-        return scores, dict(source.skipped)
+            return here(ready_for_scoring(classifier, predict), source)
 
 
 @dataclass(frozen=True)

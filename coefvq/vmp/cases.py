@@ -44,7 +44,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the MLLM said of one video for one issue: a score, why the clip has none, or why nobody answered."""
+    """The MLLM's answer about one video for one issue: a score, why the clip has none, or why nobody answered."""
 
     score: float | None = None
     error: str = ""
@@ -85,10 +85,8 @@ def _first_row(issue: str, stored: Mapping[str, Any], task: Task, event: Event, 
     plain = {name: value for name, value in stored.items() if name not in ("awaits", "drawn")}
     row = deployment.redecide(issue, plain, event.views)
     if row is None:
-        return ScoredVideo(
-            event.video_id, issue, None, None, None, "none", stored["bundle_version"],
-            error=str(stored.get("error") or "not scored"),
-        )  # fmt: skip
+        error = str(stored.get("error") or "not scored")
+        return stages.error_row(event.video_id, issue, stored["bundle_version"], error)
     # the audit's draw stays with the task, whatever the policy says by now
     audited = row.awaits is None and row.mllm_score is None and stored.get("drawn", False) and not row.positive
     return replace(row, video_id=event.video_id, awaits="audit" if audited else row.awaits, drawn=task.drawn)

@@ -133,9 +133,7 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
     try:
         _refuse_foreign(database)
         with _named_errors(path):
-            connection.execute("PRAGMA journal_mode = WAL")
-            # FULL: with the default of some builds a power cut may lose committed batches
-            connection.execute("PRAGMA synchronous = FULL")
+            _make_durable(connection)
         _ensure_schema(database, schema)
         yield database
     finally:
@@ -146,6 +144,12 @@ def _sqlite(path: Path, connection: sqlite3.Connection) -> Database:
     # IMMEDIATE: what the block reads cannot change before it writes
     return Database(str(path), path.name, f"move {path.name}* away", connection, ("BEGIN IMMEDIATE",),
                     partial(_named_errors, path), partial(_rewrite, path, connection))  # fmt: skip
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL: with the default of some builds a power cut may lose committed batches
+    connection.execute("PRAGMA synchronous = FULL")
 
 
 def _make(path: Path, schema: Schema) -> None:
@@ -159,8 +163,7 @@ def _make(path: Path, schema: Schema) -> None:
         raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
     try:
         with _named_errors(path), closing(sqlite3.connect(new, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            _make_durable(connection)
             _ensure_schema(_sqlite(path, connection), schema)
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: no file; pass another --state DIR")

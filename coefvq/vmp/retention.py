@@ -160,14 +160,12 @@ def _drop_entry(connection: Connection, video_id: str, source_version: int) -> b
 
 def _cut_deletions(log: EventLog, index: IndexStore, upto: int) -> None:
     """Let the log forget videos that are deleted, read by all, and in the index no longer."""
-    deletions = log.database.query(
-        "SELECT DISTINCT video_id FROM events WHERE kind = 'delete' AND offset <= ?", (upto,)
-    )
-    known = index.known(video_id for (video_id,) in deletions)
+    rows = log.database.query("SELECT DISTINCT video_id FROM events WHERE kind = 'delete' AND offset <= ?", (upto,))
+    deleted = [video_id for (video_id,) in rows]
+    known = index.known(deleted)
     with log.database.transaction() as connection:
-        for (video_id,) in deletions:
-            event = log.newest([video_id]).get(video_id)
-            if video_id not in known and event is not None and event.kind == "delete" and event.offset <= upto:
+        for video_id, event in log.newest(deleted).items():
+            if video_id not in known and event.kind == "delete" and event.offset <= upto:
                 _remove_events(connection, video_id, before=event.offset + 1)
 
 

@@ -109,7 +109,7 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules) -> Previ
     issued = epochs.issued(index.database)
     newest = issued[-1].epoch if issued else 0
     epoch = newest if issued and epochs.asks_for(order, issued[-1]) else newest + 1
-    gone = {item.epoch for item in issued if item.withdrawn or order.withdrawn & set(item.bundles.split(","))}
+    gone = {item.epoch for item in issued if item.withdrawn or order.withdraws(item.bundles)}
     policies = champions.policies_of(head)
     again = redecider(policies, order.bundles)
     second = SecondStage(policies, order.bundles, lambda wanted: {})

@@ -1,4 +1,4 @@
-"""The budget of MLLM calls under drift and a burst, and what the audit says of recall under it."""
+"""The budget of MLLM calls under drift and a burst, and the recall that the audit estimates under it."""
 
 from __future__ import annotations
 

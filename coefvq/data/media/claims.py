@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from filelock import FileLock, Timeout
-
 from coefvq.compute.workers import LimitedPool
 from coefvq.data.media.clip_entry import REMEDY
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
-from coefvq.files import private_folder, sha256_json, storage_errors
+from coefvq.files import claim, private_folder, sha256_json, storage_errors
 from coefvq.records import VideoInput
 
 _CHUNK = 32  # clips that one process takes at a time
@@ -58,12 +56,10 @@ def _claimed(
         digest = sha256_json([[videos[row].sha256, str(videos[row].path)] for row in rows])
         with storage_errors(store.root, REMEDY):
             private_folder(folder)
-            lock = FileLock(folder / f"{int(digest[:8], 16) % _LOCKS}.lock")
-            try:
-                lock.acquire(blocking=wait)
-            except Timeout:
-                yield rows
-                continue
+            lock = claim(folder / f"{int(digest[:8], 16) % _LOCKS}.lock", wait=wait)
+        if lock is None:
+            yield rows
+            continue
         try:
             fill(rows)
         finally:

@@ -22,7 +22,7 @@ import torch
 from coefvq.compute.workers import LimitedPool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
-from coefvq.files import sha256_json, storage_errors
+from coefvq.files import claim, sha256_json, storage_errors
 from coefvq.models.dataset import Example, ready, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
@@ -130,17 +130,12 @@ class FeatureBuilder:
 
     def _claim(self, chunk: list[Task], pool: LimitedPool, wait: bool) -> Claim | None:
         """Lock a chunk, see what others did of it meanwhile, decode the rest; None if another process has it."""
-        from filelock import FileLock, Timeout
-
         # named by what will be written, so that every process calls the same chunk the same
         names = [[self.model.keys[p.name].digest, self.model.entry(p, video)] for video, parts in chunk for p in parts]
         with storage_errors(self.store.root, "free some space"):
             folder = self.store.root / "claims"
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / f"{sha256_json(names)[:32]}.lock", thread_local=False)
-            try:
-                lock.acquire(blocking=wait)
-            except Timeout:
+            if (lock := claim(folder / f"{sha256_json(names)[:32]}.lock", wait=wait)) is None:
                 return None
             try:
                 return self._decoded(chunk, pool, lock)

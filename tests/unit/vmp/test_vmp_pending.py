@@ -151,7 +151,7 @@ def test_an_update_keeps_no_earlier_verdict_but_a_campaign_does(world: World) ->
     world.run(world.mllm())
     world.pair.base = lambda video: 0.95
     world.base("v1", title="new")
-    assert world.state("v1") == ("held", -1)  # other content: what was said of the old one does not count
+    assert world.state("v1") == ("held", -1)  # other content: the answer about the old one does not count
     world.run(world.mllm())
     epoch = world.epoch = promote(world.index, 1, "1-ab") + 1
     event = world.log.newest(["v1"])["v1"]
