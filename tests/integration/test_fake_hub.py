@@ -41,7 +41,10 @@ class _Hub(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         name = self.path.partition("?")[0]
-        if name.startswith("/api/models/someone/model"):
+        if name == f"/api/models/someone/model/tree/{COMMIT}":
+            tree = [{"type": "file", "path": file, "size": len(FILES[file]), "oid": "0" * 40} for file in FILES]
+            self._send(json.dumps(tree).encode(), "application/json", body)
+        elif name.startswith("/api/models/someone/model"):
             listing = {"id": "someone/model", "sha": COMMIT, "siblings": [{"rfilename": file} for file in FILES]}
             self._send(json.dumps(listing).encode(), "application/json", body)
         elif (file := name.removeprefix(f"/someone/model/resolve/{COMMIT}/")) in FILES:
