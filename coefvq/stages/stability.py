@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coefvq.cascade.policy import CascadePolicy
+from coefvq.compute.threads import torch_threads
 from coefvq.config import Scoring
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
@@ -127,7 +127,7 @@ class _ScoringPath:
         yield self._made("batches of 1", True, self._scores(batch_size=1))
         yield self._made("other neighbours", True, self._scores(order, batch_size=7))
         yield self._made("padded by a long text", True, self._scores(padding=True))
-        with _threads(1):
+        with torch_threads(1):
             yield self._made("one thread", True, self._scores())
         yield self._made("decoded anew", True, self._scores(store=self.anew))
         yield self._made("bfloat16", False, self._scores(half=True))
@@ -157,15 +157,3 @@ class _ScoringPath:
                 clips = _of(model, store or self.store)
                 scores[part] = score_batches(model, batch, clips, len(batch), issue=self.issue)[: len(part)]
         return scores_by_model
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

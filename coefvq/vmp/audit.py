@@ -114,7 +114,8 @@ def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], la
             kinds[kind].append((video_id, float(score.get("audit_probability") or 1.0)))
     if not kinds["audited"]:
         raise DataError(
-            f"{issue}: no video was audited; run `coefvq vmp run --audit-rate 0.02` and publish again, or wait"
+            f"--issue {issue}: no video was audited for it; run `coefvq vmp run --audit-rate 0.02` and publish again, "
+            "or wait"
         )
     known = {kind: sum(video_id in labels for video_id, _ in kinds[kind]) for kind in KINDS[:3]}
     for kind, count in known.items():

@@ -56,10 +56,11 @@ class Sample:
     unlogged: int
 
 
-def draw(scores: Iterable[tuple[str, Mapping[str, Any]]], labels: int, seed: int) -> Sample:
+def draw(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], labels: int, seed: int) -> Sample:
     """Draw ``labels`` videos, shared evenly among the kinds of each bundle as far as these go.
 
     Args:
+        issue: its name, for errors.
         scores: (video id, the issue's scores as the index keeps them) per video of the window.
         labels: how many to label.
         seed: another seed draws other videos.
@@ -77,7 +78,10 @@ def draw(scores: Iterable[tuple[str, Mapping[str, Any]]], labels: int, seed: int
             probability = float(score.get("audit_probability") or 1.0)
             groups[str(score.get("bundle_version")), kind].append((video_id, probability))
     if not any(kind == "audited" for _, kind in groups):
-        raise DataError("no video of the window was audited; run `coefvq vmp run --audit-rate 0.02`, or widen --since")
+        raise DataError(
+            f"--issue {issue}: no video of the window was audited for it; run `coefvq vmp run --audit-rate 0.02`, "
+            "or widen --since"
+        )
     sizes = {group: len(rows) for group, rows in sorted(groups.items()) if group[1] in LABELLED}
     quota = shares(sizes, labels)
     drawn = [row for group, size in quota.items() if size for row in _sample(group, groups[group], size, seed)]

@@ -40,7 +40,7 @@ def make(
     Raises:
         DataError: no video of the window was audited.
     """
-    sample = draw(index.scores(issue, *window), labels, seed)
+    sample = draw(issue, index.scores(issue, *window), labels, seed)
     since, until = (None if moment is None else moment.astimezone(UTC).isoformat() for moment in window)
     with index.database.transaction() as connection:
         number = connection.execute(

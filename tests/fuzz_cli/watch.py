@@ -54,11 +54,17 @@ _WRITES = {
 _FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
+def _other_temporary_folders() -> tuple[str, ...]:
+    """Where Python itself turns to if TMPDIR names no folder, and what it tries first."""
+    named = os.environ.get("TMPDIR", "")
+    return () if Path(named).is_dir() else tuple(os.path.realpath(at) + os.sep for at in (named, "/tmp", "/var/tmp"))  # noqa: S108
+
+
 def watch(events: Path, allowed: Path) -> None:
     """Note writes outside ``allowed`` and connections, as far as Python's own calls make them."""
     log = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     owner = os.getpid()
-    root = os.path.realpath(allowed) + os.sep
+    roots = (os.path.realpath(allowed) + os.sep, *_other_temporary_folders())
 
     def note(text: str) -> None:
         os.write(log, (text.replace("\n", " ")[:400] + "\n").encode("utf-8", "backslashreplace"))
@@ -69,7 +75,7 @@ def watch(events: Path, allowed: Path) -> None:
         name = os.path.realpath(os.fsdecode(path))
         # numba keeps what it compiles beside the source
         harmless = name.startswith(("/dev/", "/proc/")) or "/__pycache__" in name
-        if not harmless and not (name + os.sep).startswith(root):
+        if not harmless and not (name + os.sep).startswith(roots):
             note(f"{event} {name}")
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

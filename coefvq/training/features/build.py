@@ -1,9 +1,9 @@
 """Fill the store: clips are decoded by limited processes ahead of the towers, through a bounded queue.
 
 Any number of processes may build the same videos: each takes chunks that no other has taken, and at the end
-waits for those of the others (or takes over where one died). On a CPU every video is computed alone, so that its
-features do not depend on its neighbours or on who computed them; a GPU gets some at once. A clip that does not
-decode in its time is skipped and named.
+waits for those of the others (or takes over where one died). On a CPU every video is computed alone and on one
+thread, so that its features do not depend on its neighbours or on who computed them; a GPU gets some at once. A clip
+that does not decode in its time is skipped and named.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from coefvq.compute.threads import Each, thread_each
 from coefvq.compute.workers import LimitedPool
 from coefvq.data.media.clips import ClipStore
 from coefvq.errors import MediaError
@@ -45,6 +46,16 @@ class Built:
     tensor_bytes: int = 0
     seconds: float = 0.0
     skipped: dict[str, MediaError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """Features of each of ``videos`` by part; a video whose clip does not decode is in ``skipped``."""
+
+    parts: tuple[FrozenPart, ...]
+    videos: list[VideoInput]
+    features: list[dict[str, torch.Tensor]]
+    skipped: dict[str, MediaError]
 
 
 @dataclass(frozen=True)
@@ -79,10 +90,11 @@ class FeatureBuilder:
         built.found = len(videos) - len(tasks)
         progress(built.found)
         chunks = [tasks[at : at + CHUNK] for at in range(0, len(tasks), CHUNK)]
-        with self.model.packed(), LimitedPool(self.clips.limits, self.workers) as pool:
+        limits, device = self.clips.limits, self.model.device
+        with self.model.packed(), LimitedPool(limits, self.workers) as pool, thread_each(device) as each:
             # first what nobody else is at, then the rest as it becomes free
-            busy = list(self._pass(chunks, built, pool, progress, wait=False))
-            list(self._pass(busy, built, pool, progress, wait=True))
+            busy = list(self._pass(chunks, built, pool, each, progress, wait=False))
+            list(self._pass(busy, built, pool, each, progress, wait=True))
         built.seconds = time.perf_counter() - start
         return built
 
@@ -102,6 +114,7 @@ class FeatureBuilder:
         chunks: Sequence[list[Task]],
         built: Built,
         pool: LimitedPool,
+        each: Each,
         progress: Callable[[int], None],
         *,
         wait: bool,
@@ -119,7 +132,7 @@ class FeatureBuilder:
                     continue
                 pending.claims.append(claim)
                 built.skipped |= claim.failed
-                self._compute(claim, pending, built)
+                self._compute(claim, pending, built, each)
                 # who waits for a chunk must not make others wait for its own: two builders would wait for each other
                 if wait or pending.due(self.flush_seconds):
                     self._flush(pending, built)
@@ -151,31 +164,30 @@ class FeatureBuilder:
         failed = {seen[at].video_id: error for at, error in bad.items()}
         return Claim(lock, [task for task in todo if task[0].video_id not in failed], index, failed)
 
-    def _compute(self, claim: Claim, pending: PendingFeatures, built: Built) -> None:
+    def _compute(self, claim: Claim, pending: PendingFeatures, built: Built, each: Each) -> None:
         for name, found in claim.index.items():
             built.index[name] |= found
-        for parts, videos in _alike(claim.tasks, self.model.at_once):
-            examples = self._examples(parts, videos, built)
-            inputs = model_inputs(self.model, parts, list(examples.values()))
-            for video, features in zip(examples, self.model.compute(parts, inputs), strict=True):
+        for computed in each(self._computed, _alike(claim.tasks, self.model.at_once)):
+            built.skipped |= computed.skipped
+            for video, features in zip(computed.videos, computed.features, strict=True):
                 built.computed += 1
-                for part in parts:
+                for part in computed.parts:
                     tensor = features[part.name]
                     pending.add(part.name, self.model.entry(part, video), tensor)
                     built.tensor_bytes += tensor.nbytes
                 if pending.full:
                     self._write(pending, built)
 
-    def _examples(
-        self, parts: Sequence[FrozenPart], videos: Sequence[VideoInput], built: Built
-    ) -> dict[VideoInput, Example]:
-        examples = {}
+    def _computed(self, task: tuple[tuple[FrozenPart, ...], list[VideoInput]]) -> _Computed:
+        parts, videos = task
+        examples, skipped = dict[VideoInput, Example](), dict[str, MediaError]()
         for video in videos:
             try:
                 examples[video] = example(parts, video, self.clips)
             except MediaError as error:
-                built.skipped[video.video_id] = error
-        return examples
+                skipped[video.video_id] = error
+        inputs = model_inputs(self.model, parts, list(examples.values()))
+        return _Computed(parts, list(examples), self.model.compute(parts, inputs), skipped)
 
     def _flush(self, pending: PendingFeatures, built: Built) -> None:
         """Write what waits, then let others have its chunks."""

@@ -63,7 +63,7 @@ def test_half_of_the_flagged_labelled_counts_twice():
 @pytest.mark.parametrize(
     ("rows", "labels", "message"),
     [
-        ([row for row in ROWS if row[0][0] != "a"], LABELS, "no video was audited"),
+        ([row for row in ROWS if row[0][0] != "a"], LABELS, "--issue icd: no video was audited for it"),
         (ROWS, {k: v for k, v in LABELS.items() if k[0] != "r"}, "none of the 20 rejected"),
     ],
 )

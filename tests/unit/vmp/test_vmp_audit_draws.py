@@ -59,7 +59,7 @@ def stream(seed: int, bundle: str = "1-ab") -> list[tuple[str, dict[str, Any]]]:
 
 def estimated(seed: int, lose: float = 0.0) -> AuditEstimate:
     """An estimate from 150 labels; ``lose`` is the share of positive audit draws that never get a label."""
-    sample = draw(stream(seed), 150, seed)
+    sample = draw("icd", stream(seed), 150, seed)
     hard = uniform_draws([f"hard {row.video_id}" for row in sample.drawn], seed) < lose
     labels = {
         row.video_id: POSITIVE[row.video_id]
@@ -88,19 +88,19 @@ def test_the_estimate_is_unbiased_and_one_that_loses_draws_is_not() -> None:
 
 
 def test_probabilities_are_those_of_both_draws() -> None:
-    sample = draw(stream(3), 90, 5)
+    sample = draw("icd", stream(3), 90, 5)
     sizes = {stratum.kind: stratum.videos for stratum in sample.strata}
     assert Counter(row.kind for row in sample.drawn) == {"flagged": 30, "rejected": 30, "audited": 30}
     assert sum(sizes.values()) == len(IDS)
     for row in sample.drawn:
         assert row.probability == pytest.approx((RATE if row.kind == "audited" else 1.0) * 30 / sizes[row.kind])
-    assert draw(stream(3), 90, 5) == sample
-    assert {row.video_id for row in draw(stream(3), 90, 6).drawn} != {row.video_id for row in sample.drawn}
+    assert draw("icd", stream(3), 90, 5) == sample
+    assert {row.video_id for row in draw("icd", stream(3), 90, 6).drawn} != {row.video_id for row in sample.drawn}
 
 
 def test_each_bundle_is_drawn_and_estimated_by_itself() -> None:
     rows = [*stream(3), *((f"w{name}", score | {"bundle_version": "2-cd"}) for name, score in stream(4))]
-    sample = draw(rows, 120, 1)
+    sample = draw("icd", rows, 120, 1)
     assert Counter((row.bundle, row.kind) for row in sample.drawn) == {
         (bundle, kind): 20 for bundle in ("1-ab", "2-cd") for kind in ("flagged", "rejected", "audited")
     }
@@ -116,9 +116,9 @@ def test_what_waits_for_the_mllm_is_left_out_and_a_waiting_audit_draw_is_not() -
     later = [
         (name, score | ({"mllm_score": None, "awaits": "audit"} if name in waiting else {})) for name, score in rows
     ]
-    assert draw(later, 90, 5).drawn == draw(rows, 90, 5).drawn
+    assert draw("icd", later, 90, 5).drawn == draw("icd", rows, 90, 5).drawn
     undecided = [*rows, ("x", {"base_score": 0.9, "mllm_score": None, "awaits": "mllm", "bundle_version": "1-ab"})]
-    assert draw(undecided, 90, 5) == draw(rows, 90, 5)
+    assert draw("icd", undecided, 90, 5) == draw("icd", rows, 90, 5)
 
 
 def test_shares_go_round() -> None:
@@ -128,7 +128,7 @@ def test_shares_go_round() -> None:
 
 
 def test_refusals() -> None:
-    sample = draw(stream(3), 200, 5)
+    sample = draw("icd", stream(3), 200, 5)
     labels = {row.video_id: 0 for row in sample.drawn}
     names = sorted(labels)
     check_labels(sample.drawn, labels)
@@ -137,8 +137,8 @@ def test_refusals() -> None:
         check_labels(sample.drawn, labels.keys() - names[:3])
     with pytest.raises(DataError, match=r"'y'.* was not drawn"):
         check_labels(sample.drawn, labels.keys() | {"y"})
-    with pytest.raises(DataError, match="no video of the window was audited"):
-        draw([row for row in stream(3) if row[1]["mllm_score"] != 0.5], 9, 1)
+    with pytest.raises(DataError, match="--issue icd: no video of the window was audited"):
+        draw("icd", [row for row in stream(3) if row[1]["mllm_score"] != 0.5], 9, 1)
 
 
 @pytest.fixture
