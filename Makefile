@@ -10,7 +10,8 @@ INSTALLER ?= pip
 # package index that holds the torch build you want, CPU or CUDA; empty: the default index
 TORCH_INDEX ?=
 
-INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# --no-compile: Python compiles what is imported; all 28,000 files would take 1.5 of the 5 CPU minutes
+INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 INSTALL_uv = $(BIN)/uv pip install --quiet --python $(BIN)/python
 INSTALL = $(or $(INSTALL_$(INSTALLER)),$(error INSTALLER=$(INSTALLER) is not known; use pip or uv))
 

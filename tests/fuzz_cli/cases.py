@@ -46,7 +46,9 @@ def of_file(target: Target, mutation: Mutation, command: int, number: int, seed:
     """``TARGET:MUTATION:COMMAND:NUMBER``; command is an index into the target's commands."""
 
     def prepare(rng: Random, root: Path) -> tuple[Path, tuple[str, ...]]:
-        path = rng.choice(sorted(path for path in root.glob(target.path) if path.is_file()))
+        # a lock is empty, and empty it stays
+        found = sorted(path for path in root.glob(target.path) if path.is_file() and path.stat().st_size)
+        path = rng.choice(found)
         return path, mutation.apply(rng, path)
 
     name = f"{target.name}:{mutation.name}:{command}:{number}"
