@@ -224,10 +224,18 @@ def _control(case: Case, base: Path, folder: Path, controls: Path) -> Outcome:
 
 
 def fingerprint(root: Path) -> str:
-    """Names, sizes, rights and times of all files below a folder."""
+    """Names, sizes, rights and times of all files below a folder; of decoded clips their bytes, not their times.
+
+    A clip that is used gets the time of its use, and copies of the base share its clips.
+    """
     entries = []
     for path in sorted(root.rglob("*")):
         about = path.lstat()
-        time_ns = 0 if path.is_dir() else about.st_mtime_ns
-        entries.append(f"{path} {about.st_mode} {about.st_size} {time_ns}")
+        if path.is_dir():
+            state = ""
+        elif "/cache/clips/" in str(path) and path.is_file():
+            state = hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            state = str(about.st_mtime_ns)
+        entries.append(f"{path} {about.st_mode} {about.st_size} {state}")
     return hashlib.sha256("\n".join(entries).encode("utf-8", "surrogateescape")).hexdigest()
