@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -96,16 +97,21 @@ def create(root: Path, settings: Mapping[str, Any], recipe: str = "tiny") -> Non
 
 
 def _init_dvc(root: Path) -> None:
-    """``dvc init`` and the workspace's settings of DVC, in this process: one start of DVC instead of four.
+    """``dvc init --quiet`` and the workspace's settings of DVC, in this process: DVC starts once instead of four times.
 
     Raises:
         CoefVQError: DVC failed.
     """
     from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
     try:
-        with Repo.init(str(root)) as repository, repository.config.edit("repo") as config:
+        with (
+            set_loggers_level(logging.ERROR),
+            Repo.init(str(root)) as repository,
+            repository.config.edit("repo") as config,
+        ):
             config["core"] |= {"analytics": "false", "autostage": "true"}
             config["plots"]["html_template"] = "plots/offline.html"
     except DvcException as error:
