@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from coefvq.config import LabelSource
+from coefvq.data.clip_names import check_clip
 from coefvq.data.importers import ImportedTable, Naming, import_table, open_table
 from coefvq.data.importers.columns import PATH_COLUMNS
 from coefvq.data.importers.sources import Part
-from coefvq.data.locations import Location, Root, check_clip, locate, open_regular, root_at
+from coefvq.data.locations import Location, Root, locate, open_regular, root_at
 from coefvq.data.raw_table import Layout, canonical_rows, to_chunks, write_table
 from coefvq.errors import DataError, MediaError
 from coefvq.files import inside

@@ -12,7 +12,7 @@ from typing import Any
 
 from coefvq.config import check_issue_names
 from coefvq.data.importers.look import Look, look_at, outside
-from coefvq.data.splits.checks import FEW_POSITIVES
+from coefvq.data.splits.account import FEW_POSITIVES
 from coefvq.errors import ConfigError, DataError
 from coefvq.records import label_column
 

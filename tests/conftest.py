@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from coefvq.__main__ import QUIET
+from coefvq.compute.collection import collect_rarely
 from tests import postgres
 
 # a busy machine is no fault of the code: how long an example takes is never asserted
@@ -21,6 +23,16 @@ for _name, _value in QUIET.items():
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+# as in a command: the tests import torch, transformers and many others
+collect_rarely()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end; each training collects garbage and would walk through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

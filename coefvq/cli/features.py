@@ -158,7 +158,7 @@ def _store(params: Path) -> FeatureStore:
 
 def _parts(store: FeatureStore) -> list[dict[str, Any]]:
     from coefvq.files import read_json
-    from coefvq.training.features.store import entries_of
+    from coefvq.training.features.shards import entries_of
 
     rows = []
     for about in sorted(store.root.glob("*/part.json")):

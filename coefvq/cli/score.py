@@ -100,8 +100,9 @@ def collect(
     Raises:
         DataError: a source does not exist, or is neither clip, folder nor table.
     """
+    from coefvq.data.clip_names import check_clip
     from coefvq.data.importers.tables import TABLE_SUFFIXES
-    from coefvq.data.locations import Location, check_clip, person_file
+    from coefvq.data.locations import Location, person_file
 
     inputs: list[VideoInput] = []
     for source in sources:

@@ -23,8 +23,9 @@ import pyarrow as pa
 
 from coefvq.config import Ingest, MediaLimits
 from coefvq.data import remote
+from coefvq.data.clip_names import check_clip
 from coefvq.data.importers import CheckedTable
-from coefvq.data.locations import Root, check_clip, locate, root_at, sha256_regular
+from coefvq.data.locations import Root, locate, root_at, sha256_regular
 from coefvq.data.raw_table import Counts, Labels, Layout, Row, add_counts, canonical_rows, count_labels, same_facts
 from coefvq.errors import ConfigError, DataError, MediaError
 from coefvq.files import sha256_file

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from coefvq.config import Paths
@@ -37,8 +37,6 @@ CLIP_SUFFIXES = frozenset(
     | {".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".flv"}
 )
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-# the longest of the signatures below: three transport packets of 192 bytes
-_HEAD = 4 + 2 * 192 + 1
 
 
 @dataclass(frozen=True)
@@ -157,27 +155,6 @@ def person_file(path: Path) -> Path:
     return resolved
 
 
-def check_clip(place: Location) -> None:
-    """Refuse a local file that is no clip by its name, before it is copied or published as one.
-
-    A file without suffix is one if it begins like an accepted container.
-
-    Raises:
-        MediaError: ``unsupported``.
-    """
-    problem = name_problem(place.uri)
-    if problem is not None and not (_is_bare(place.uri) and _begins_like_a_clip(place.file)):
-        raise MediaError("unsupported", f"{place.uri}: {problem}; rename or re-encode the clip, or delete the row")
-
-
-def name_problem(uri: str) -> str | None:
-    """Why a path is not a clip's, as far as its name tells; None where it is."""
-    parts = PurePosixPath(uri).parts
-    if any(part.startswith(".") for part in parts):
-        return "hidden"
-    return None if PurePosixPath(uri).suffix.lower() in CLIP_SUFFIXES else "not an accepted container"
-
-
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a located file for reading: a link, pipe or device put there meanwhile is refused and never waited for.
@@ -248,26 +225,6 @@ def _forms(name: str) -> Iterator[str]:
     cased = [name, f"{stem}{dot}{suffix.lower()}", f"{stem}{dot}{suffix.upper()}"] if clip else [name]
     yield name
     yield from (unicodedata.normalize(form, written) for written in cased for form in ("NFC", "NFD"))
-
-
-def _is_bare(uri: str) -> bool:
-    parts = PurePosixPath(uri).parts
-    return not any(part.startswith(".") for part in parts) and "." not in parts[-1]
-
-
-def _begins_like_a_clip(path: Path) -> bool:
-    with open_regular(path) as stream:
-        head = stream.read(_HEAD)
-    packets = any(
-        len(head) > start + 2 * size and all(head[start + n * size] == 0x47 for n in range(3))
-        for start, size in ((0, 188), (4, 192))
-    )
-    return (
-        packets
-        or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
-        or head.startswith((b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"))
-    )
 
 
 def media_root(paths: Paths) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from coefvq.config import BaseModelParams, MediaSpec, MLLMParams
@@ -80,8 +81,9 @@ def _on_gpus(
     return Estimate(train, scored, epochs, hours, made.memory.total)
 
 
+@cache
 def planned_mllm(model: MLLMParams, media: MediaSpec, presets: Path | None, gpu: GpuSpec) -> MemoryPlan:
-    """The planner's answer for the MLLM of a cell."""
+    """The planner's answer for the MLLM of a cell; cells that differ in their seed are planned once."""
     preset = get_preset(model.preset, presets)
     lora = model.lora
     return plan(

@@ -9,7 +9,7 @@ from torch import nn
 
 from coefvq.config import AttentionLayers, Lora, MediaSpec
 from coefvq.models.assembly import NetworkBuilder, TokenIds
-from coefvq.models.mllm import Fusion
+from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import Preset
 
 _IDS = TokenIds(pad=0, video=1)
@@ -50,11 +50,15 @@ def count_base(preset: Preset, architecture: str, media: MediaSpec, *, audio: bo
     return Counted(parts, _trainable(network))
 
 
-def count_mllm(preset: Preset, media: MediaSpec, lora: Lora, fusion: Fusion) -> Counted:
-    """Parameters of the MLLM by vision encoder, projector, language model, LoRA, audio encoder and head."""
+def meta_mllm(preset: Preset, media: MediaSpec, lora: Lora, fusion: Fusion) -> MultimodalLLM:
+    """The MLLM on the meta device: sizes without values."""
     make = NetworkBuilder(preset, media, weights=False)
     with torch.device("meta"):
-        network = make.mllm(_IDS, lora=lora, fusion=fusion)
+        return make.mllm(_IDS, lora=lora, fusion=fusion)
+
+
+def count_mllm(network: MultimodalLLM, preset: Preset) -> Counted:
+    """Parameters of the MLLM by vision encoder, projector, language model, LoRA, audio encoder and head."""
     vision, language = network.vision, network.language
     adapter = sum(p.numel() for name, p in language.named_parameters() if "lora_" in name)
     parts = {

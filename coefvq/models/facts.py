@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from coefvq.config import Lora, MediaSpec
-from coefvq.models.counting import count_base, count_mllm
+from coefvq.models.counting import count_base, count_mllm, meta_mllm
 from coefvq.models.parts import Preset
-from coefvq.models.planning import BASES, plan
+from coefvq.models.planning import BASES, training_memory
 from coefvq.models.weights.sources import Source
 
 _LORA = Lora(rank=32, alpha=64, dropout=0.0)
@@ -23,7 +23,8 @@ def preset_facts(preset: Preset) -> dict[str, Any]:
     for scoring, activations, is not in it.
     """
     media = MediaSpec(frames=8, frame_size=preset.frame_size or 64, audio_seconds=30.0)
-    mllm = count_mllm(preset, media, _LORA, "late")
+    network = meta_mllm(preset, media, _LORA, "late")
+    mllm = count_mllm(network, preset)
     bases = {kind: count_base(preset, kind, media) for kind in BASES}
     sizes = {
         "onevision": sum(mllm.parts[part] for part in ("vision encoder", "projector", "language model")),
@@ -37,7 +38,7 @@ def preset_facts(preset: Preset) -> dict[str, Any]:
         "siglip": bases["siglip"].parts["siglip"],
     }
     used = set(preset.weights.values())
-    training = plan(preset, media, _LORA, "late", gpus=1, memory_gib=None).memory
+    training = training_memory(preset, media, _LORA, network, gpus=1, memory_gib=None)
     return {
         "name": preset.name,
         "summary": preset.summary,

@@ -15,9 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.activations import decoder_activations
-from coefvq.models.assembly import NetworkBuilder, TokenIds
 from coefvq.models.chat import CHATML
-from coefvq.models.counting import Counted, count_base, count_mllm
+from coefvq.models.counting import Counted, count_base, count_mllm, meta_mllm
 from coefvq.models.mllm import Fusion, MultimodalLLM
 from coefvq.models.parts import Preset
 from coefvq.models.vision import visual_tokens
@@ -87,22 +86,20 @@ def plan(
     activation_checkpointing: bool = True,
 ) -> MemoryPlan:
     """Count and estimate; ``batch_size`` is per rank. Several GPUs train by ZeRO-2, one without DeepSpeed; in bf16."""
-    counted = count_mllm(preset, media, lora, fusion)
-    make = NetworkBuilder(preset, media, weights=False)
-    with torch.device("meta"):
-        network = make.mllm(TokenIds(pad=0, video=1), lora=lora, fusion=fusion).to(torch.bfloat16).eval()
-    visual = visual_tokens(network.vision, media.frames)
-    around = CHATML.length if preset.chats else 1
-    length = visual + text_tokens + around + (fusion == "early")
-    activations = batch_size * decoder_activations(
+    network = meta_mllm(preset, media, lora, fusion)
+    counted = count_mllm(network, preset)
+    memory = training_memory(
         preset,
+        media,
         lora,
-        length,
-        checkpointing=activation_checkpointing,
-        zero=gpus > 1,
-        # else nothing before the decoder trains
-        grad_input="onevision" not in preset.weights or fusion == "early",
+        network,
+        gpus=gpus,
+        memory_gib=memory_gib,
+        batch_size=batch_size,
+        text_tokens=text_tokens,
+        activation_checkpointing=activation_checkpointing,
     )
+    length = _length(preset, media, network, text_tokens)
     return MemoryPlan(
         preset=preset.name,
         gpus=gpus,
@@ -110,14 +107,50 @@ def plan(
         activation_checkpointing=activation_checkpointing,
         parameters=counted.parts,
         trainable=counted.trainable,
-        visual_tokens=visual,
+        visual_tokens=visual_tokens(network.vision, media.frames),
         text_tokens=text_tokens,
-        template_tokens=around,
-        flops_per_video=forward_flops(network, media, length),
-        memory=_memory(counted, preset, gpus, memory_gib, activations),
+        template_tokens=_template_tokens(preset),
+        flops_per_video=forward_flops(network.to(torch.bfloat16).eval(), media, length),
+        memory=memory,
         base_parameters={kind: count_base(preset, kind, media).total for kind in BASES},
         not_pinned=tuple(role for role, source in preset.weights.items() if not source.pinned),
     )
+
+
+def training_memory(
+    preset: Preset,
+    media: MediaSpec,
+    lora: Lora,
+    network: MultimodalLLM,
+    *,
+    gpus: int,
+    memory_gib: float | None,
+    batch_size: int = 1,
+    text_tokens: int = 64,
+    activation_checkpointing: bool = True,
+) -> Memory:
+    """Memory of a rank that trains ``network`` (of ``meta_mllm``), as ``plan`` gives it; nothing else is counted."""
+    early = network.fusion == "early"
+    activations = batch_size * decoder_activations(
+        preset,
+        lora,
+        _length(preset, media, network, text_tokens),
+        checkpointing=activation_checkpointing,
+        zero=gpus > 1,
+        # else nothing before the decoder trains
+        grad_input="onevision" not in preset.weights or early,
+    )
+    return _memory(count_mllm(network, preset), preset, gpus, memory_gib, activations)
+
+
+def _length(preset: Preset, media: MediaSpec, network: MultimodalLLM, text_tokens: int) -> int:
+    """Tokens of one video that reach the decoder."""
+    visual = visual_tokens(network.vision, media.frames)
+    return visual + text_tokens + _template_tokens(preset) + (network.fusion == "early")
+
+
+def _template_tokens(preset: Preset) -> int:
+    return CHATML.length if preset.chats else 1
 
 
 def forward_flops(network: MultimodalLLM, media: MediaSpec, length: int) -> dict[str, float]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from coefvq.config import Split, Thresholds
 from coefvq.data.manifest import read_table, write_table
+from coefvq.data.splits.account import few_calls, few_positives, large_groups, torn_videos
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
-from coefvq.data.splits.checks import few_calls, few_positives, large_groups, torn_videos
 from coefvq.data.splits.groups import undivided_columns, with_codes, with_look_alikes
 from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits

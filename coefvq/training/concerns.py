@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from coefvq.data.splits.checks import FEW_POSITIVES
+from coefvq.data.splits.account import FEW_POSITIVES
 from coefvq.models.model_config import ModelConfig
 
 #: published picture towers have seen pictures of 224 pixels and more; below this they recognise little

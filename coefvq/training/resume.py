@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerState
 
@@ -38,6 +40,12 @@ class ResumableTrainer(Trainer):
 
     sampler: Sampler[int] | None = None
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if not self.is_deepspeed_enabled:
+            # accelerate would import DeepSpeed, and that MLflow, to see that the model is none of its engines
+            self.accelerator.unwrap_model = _unwrapped
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler if self.sampler is not None else super()._get_train_sampler(train_dataset)
 
@@ -47,6 +55,11 @@ class ResumableTrainer(Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         with fixed_precision(self.model):  # DeepSpeed casts every parameter, those of a frozen Whisper too
             return super()._prepare_for_training(max_steps, train_dataloader, None)
+
+
+def _unwrapped(model: nn.Module, *_: Any, **__: Any) -> nn.Module:
+    """The model itself, out of what DDP made of it."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 class Resume(TrainerCallback):

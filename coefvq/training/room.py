@@ -6,7 +6,8 @@ import torch
 
 from coefvq.config import Lora
 from coefvq.errors import ModelError
-from coefvq.models.planning import plan
+from coefvq.models.counting import meta_mllm
+from coefvq.models.planning import training_memory
 from coefvq.training.job import TrainingJob
 from coefvq.training.ranks import world_size
 
@@ -31,16 +32,17 @@ def check_room(job: TrainingJob, card_gib: float, ranks: int) -> None:
         ModelError: the card is too small.
     """
     config, training = job.config, job.training
-    needed = plan(
+    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=0.0)
+    needed = training_memory(
         config.parts,
         config.media,
-        Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=0.0),
-        config.fusion,
+        lora,
+        meta_mllm(config.parts, config.media, lora, config.fusion),
         gpus=ranks,
         memory_gib=card_gib,
         batch_size=training.per_device_train_batch_size,
         activation_checkpointing=training.activation_checkpointing,
-    ).memory
+    )
     if needed.fits:
         return
     fixed = needed.total - needed.activations

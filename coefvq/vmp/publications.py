@@ -9,7 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.data.locations import Location, Root, check_clip, file_stamp, locate, root_at, sha256_regular
+from coefvq.data.clip_names import check_clip
+from coefvq.data.locations import Location, Root, file_stamp, locate, root_at, sha256_regular
 from coefvq.data.media.probe_cache import ProbeCache
 from coefvq.data.remote import is_url
 from coefvq.errors import DataError, MediaError

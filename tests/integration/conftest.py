@@ -122,12 +122,17 @@ class Finished:
     output: str
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder of this test run, the same for side-by-side test processes."""
+    own = factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The workspace after its demo; do not change it."""
     # side-by-side test processes share it: the first one makes it, the others wait
-    shared = tmp_path_factory.getbasetemp()
-    top = (shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared) / "demo"
+    top = shared_folder(tmp_path_factory) / "demo"
     with FileLock(f"{top}.lock"):
         if not (top / "output.txt").is_file():
             data = labelled_folder(top / "clips")

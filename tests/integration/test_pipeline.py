@@ -60,7 +60,8 @@ def test_silent_and_untitled_clips_go_through(finished: Finished) -> None:
 
 def test_init_makes_a_workspace_and_leaves_an_existing_one_alone(tmp_path: Path) -> None:
     here = Workspace(tmp_path)
-    here.coefvq("init", "w", "--issue", "icd")
+    said = here.coefvq("init", "w", "--issue", "icd")
+    assert "DVC repository" not in said.stdout + said.stderr
     made = Workspace(tmp_path / "w")
     assert {"dvc.yaml", "params.yaml", "prefect.yaml", ".dvc", ".git"} <= {p.name for p in made.root.iterdir()}
     assert "train-mllm@ucc" not in made.dvc("stage", "list", "--name-only").stdout

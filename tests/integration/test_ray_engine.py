@@ -63,10 +63,10 @@ class TestRay:
 
     def test_errors_of_the_work_reach_the_caller(self) -> None:
         with pytest.raises(ValueError, match="zero"):
-            run(raise_on, [5, 4, 0, 6])
+            run(raise_on, [5, 4, 0, 6], workers=1)
 
     def test_nothing_listens_beyond_this_machine(self) -> None:
-        assert run(square, [1, 2, 3]) == [1, 4, 9]
+        assert run(square, [1, 2, 3], workers=1) == [1, 4, 9]
         found = set()
         for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
             try:

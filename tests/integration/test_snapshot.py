@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -475,6 +476,21 @@ def test_the_command(
     assert "nowhere" in err
 
 
+def test_the_flow_makes_the_version(laptop: Site, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Its steps without Prefect's server."""
+    from flows import snapshot
+
+    for name in ("locate", "collect", "land"):
+        monkeypatch.setattr(snapshot, name, getattr(snapshot, name).fn)
+    monkeypatch.setattr(snapshot, "get_run_logger", logging.getLogger)
+    monkeypatch.setattr(snapshot, "protect", lambda: None)  # for the whole process
+    with caplog.at_level(logging.INFO):
+        made = snapshot.snapshot.fn(str(laptop.batch("monday", "a")), str(laptop.root))
+    assert made["tag"] == "data-v1"
+    assert "data-v1: 1 clips added" in caplog.text
+
+
+@pytest.mark.long  # starts Prefect's server
 def test_the_flow(laptop: Site, tmp_path: Path) -> None:
     batch = laptop.batch("monday", "a")
     code = (

@@ -16,7 +16,8 @@ import torch
 
 from coefvq.training.features.build import FeatureBuilder
 from coefvq.training.features.keys import cached_model
-from coefvq.training.features.store import FeatureStore, read_entry
+from coefvq.training.features.shards import read_entry
+from coefvq.training.features.store import FeatureStore
 from tests.unit.frozen_models import frozen_model, stored_clips
 
 pytestmark = pytest.mark.long

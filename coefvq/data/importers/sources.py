@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from coefvq.data.clip_names import name_problem
 from coefvq.data.importers.tables import TABLE_SUFFIXES
-from coefvq.data.locations import CLIP_SUFFIXES, name_problem
+from coefvq.data.locations import CLIP_SUFFIXES
 from coefvq.errors import DataError
 
 #: folder name -> split, with the names Hugging Face uses

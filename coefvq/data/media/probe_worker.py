@@ -14,7 +14,7 @@ from coefvq.data import remote
 from coefvq.data.locations import file_stamp
 from coefvq.data.media.decode import decode_audio, decode_frames, stream_info
 from coefvq.data.media.probe_cache import Facts, peek
-from coefvq.data.splits.near_duplicates import video_hash
+from coefvq.data.media.video_hash import video_hash
 from coefvq.errors import MediaError
 from coefvq.files import sha256_file, sha256_json
 

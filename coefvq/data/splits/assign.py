@@ -36,7 +36,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from coefvq.config import Split
-from coefvq.data.splits.checks import check_splits, earlier_splits, summarize
+from coefvq.data.splits.account import summarize
+from coefvq.data.splits.checks import check_splits, earlier_splits
 from coefvq.data.splits.draws import uniform
 from coefvq.data.splits.groups import (
     Group,

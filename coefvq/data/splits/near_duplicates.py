@@ -21,12 +21,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-BITS = 256
-_HEX = BITS // 4
-# PDQ's own measure of how much there is to see, 0 … 100; flat frames all look alike
-_MIN_QUALITY = 50
-_MIN_FRAMES = 2
-_BLANK = "-" * _HEX
+from coefvq.data.media.video_hash import BITS, HEX, MIN_FRAMES
+
 _BAND = 21
 # a mirrored hash is only known approximately, so more bits may differ
 _MIRROR_SLACK = 12
@@ -41,20 +37,6 @@ Codes = npt.NDArray[np.int64]
 Pairs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
-
-
-def video_hash(frames: npt.NDArray[np.uint8]) -> str:
-    """PDQ of each frame, uint8 [F, 3, S, S] -> F x 64 hexadecimal digits; "-" for a frame with too little in it.
-
-    Empty where fewer than two frames say anything.
-    """
-    import pdqhash
-
-    parts = []
-    for frame in frames:
-        bits, quality = pdqhash.compute(np.ascontiguousarray(frame.transpose(1, 2, 0)))
-        parts.append(np.packbits(np.asarray(bits, np.uint8)).tobytes().hex() if quality >= _MIN_QUALITY else _BLANK)
-    return "".join(parts) if sum(part != _BLANK for part in parts) >= _MIN_FRAMES else ""
 
 
 def near_duplicate_codes(hashes: Sequence[str | None], max_distance: int) -> Codes:
@@ -73,7 +55,7 @@ def near_duplicate_codes(hashes: Sequence[str | None], max_distance: int) -> Cod
         return np.full(len(hashes), -1, np.int64)
     bits, good = _unpack([str(text) for text in distinct])
     numbers = _near(bits, good, max_distance)
-    known = (owner >= 0) & (good.sum(axis=1) >= _MIN_FRAMES)[owner]
+    known = (owner >= 0) & (good.sum(axis=1) >= MIN_FRAMES)[owner]
     group = np.where(known, numbers[owner], -1)
     sizes = np.bincount(group[known], minlength=len(distinct))
     shared = known & (sizes[group] > 1)
@@ -89,13 +71,13 @@ def mirrored(bits: Bytes) -> Bytes:
 
 def _unpack(hashes: Sequence[str]) -> tuple[Bytes, Flags]:
     """Packed bits [n, F, 32] and which frames count [n, F]; short hashes are filled up with blanks."""
-    frames = -(-max(len(text) for text in hashes) // _HEX)
+    frames = -(-max(len(text) for text in hashes) // HEX)
     bits = np.empty((len(hashes), frames, BITS // 8), np.uint8)
     good = np.empty((len(hashes), frames), bool)
     for start in range(0, len(hashes), _CHUNK):
-        padded = "".join(text.ljust(frames * _HEX, "-") for text in hashes[start : start + _CHUNK])
+        padded = "".join(text.ljust(frames * HEX, "-") for text in hashes[start : start + _CHUNK])
         rows = slice(start, start + _CHUNK)
-        good[rows] = np.frombuffer(padded.encode(), np.uint8).reshape(-1, frames, _HEX)[:, :, 0] != ord("-")
+        good[rows] = np.frombuffer(padded.encode(), np.uint8).reshape(-1, frames, HEX)[:, :, 0] != ord("-")
         bits[rows] = np.frombuffer(bytes.fromhex(padded.replace("-", "0")), np.uint8).reshape(-1, frames, BITS // 8)
     return bits, good
 
@@ -162,5 +144,5 @@ def _are_near(pairs: Pairs, bits: Bytes, good: Flags, max_distance: int) -> Flag
     for change, limit in ((differ, max_distance), (differ ^ odd_columns, max_distance + _MIRROR_SLACK)):
         distance = np.bitwise_count(change).sum(axis=2, dtype=np.int64)
         near |= (distance * both).sum(axis=1) <= limit * shared
-    enough: Flags = near & (shared >= _MIN_FRAMES)
+    enough: Flags = near & (shared >= MIN_FRAMES)
     return enough

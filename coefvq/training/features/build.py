@@ -28,8 +28,9 @@ from coefvq.models.dataset import Example, ready, text_of
 from coefvq.models.frozen import READS, FrozenPart
 from coefvq.records import VideoInput
 from coefvq.training.features.keys import CachedModel
+from coefvq.training.features.leases import Lease
 from coefvq.training.features.pending import Claim, Index, PendingFeatures, Task
-from coefvq.training.features.store import FeatureStore, Lease
+from coefvq.training.features.store import FeatureStore
 
 CHUNK = 32  # videos that one process takes at a time
 FLUSH_SECONDS = 10.0  # features that wait so long are written: what a kill costs at most

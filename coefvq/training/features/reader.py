@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from coefvq.models.dataset import Collator
 from coefvq.training.features.keys import CachedModel
-from coefvq.training.features.store import read_entry
+from coefvq.training.features.shards import read_entry
 
 if TYPE_CHECKING:
     import torch

@@ -13,14 +13,12 @@ recently used shards go first when room is needed; those under a live lease neve
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,6 +26,8 @@ from coefvq.errors import StorageError
 from coefvq.files import atomic_path, private_folder, sha256_file, storage_errors, write_json
 from coefvq.training.features.index import JOURNAL, SUFFIX, ShardIndex, record
 from coefvq.training.features.keys import PartKey
+from coefvq.training.features.leases import Lease, remove_unlocked
+from coefvq.training.features.shards import entries_of, last_use, oldest, shard_size
 
 # of the limit, freed beyond need: the shards are then listed once for many that are written
 _SLACK = 0.02
@@ -83,15 +83,15 @@ class FeatureStore:
 
     def shards(self, digest: str) -> list[Path]:
         """Shards of a part, oldest use first."""
-        return sorted((self.root / digest).glob(f"*{SUFFIX}"), key=_last_use)
+        return sorted((self.root / digest).glob(f"*{SUFFIX}"), key=last_use)
 
     def all_shards(self) -> list[Path]:
         """Every shard, oldest use first."""
-        return sorted(self.root.glob(f"*/*{SUFFIX}"), key=_last_use)
+        return sorted(self.root.glob(f"*/*{SUFFIX}"), key=last_use)
 
     def size(self) -> int:
         """Bytes of all shards."""
-        return sum(map(_size, self.all_shards()))
+        return sum(map(shard_size, self.all_shards()))
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
@@ -124,14 +124,14 @@ class FeatureStore:
             in_use = self._in_use()
             for left_over in self.root.glob("*/.*.tmp"):
                 left_over.unlink(missing_ok=True)  # writers hold the lock that we hold: this one's is dead
-            _remove_unlocked(self.root / "claims")
+            remove_unlocked(self.root / "claims")
             shards = self.all_shards()
-            chosen = [] if before is None else [path for path in shards if _last_use(path) < before]
+            chosen = [] if before is None else [path for path in shards if last_use(path) < before]
             gone = self._evict([path for path in chosen if path not in in_use])
             if max_bytes is not None:
                 rest = [path for path in shards if path.is_file()]
-                excess = sum(map(_size, rest)) - max_bytes
-                gone += self._evict(_oldest([path for path in rest if path not in in_use], excess))
+                excess = sum(map(shard_size, rest)) - max_bytes
+                gone += self._evict(oldest([path for path in rest if path not in in_use], excess))
             self._set_size(self.size())
             for journal in self.root.glob(f"*/{JOURNAL}"):
                 journal.unlink(missing_ok=True)  # it names shards that are gone; readers list the folder once
@@ -165,19 +165,19 @@ class FeatureStore:
         if total + size <= self.max_bytes:
             return total
         shards = self.all_shards()
-        total = sum(map(_size, shards))
+        total = sum(map(shard_size, shards))
         excess = total + size - self.max_bytes
         if excess <= 0:
             return total
         in_use = self._in_use()
         free = [path for path in shards if path not in in_use]
-        chosen = _oldest(free, excess)
-        if sum(map(_size, chosen)) < excess:
+        chosen = oldest(free, excess)
+        if sum(map(shard_size, chosen)) < excess:
             raise StorageError(
                 f"{self.root}: features of this run need more than runtime.features_gib "
                 f"({self.max_bytes / 2**30:.2f} GiB); raise it or set runtime.features: off"
             )
-        return total - sum(self._evict(_oldest(free, max(excess, round(_SLACK * self.max_bytes)))))
+        return total - sum(self._evict(oldest(free, max(excess, round(_SLACK * self.max_bytes)))))
 
     def _running_size(self) -> int:
         """Bytes of all shards: counted once by each process, since a killed writer leaves the file behind."""
@@ -191,7 +191,7 @@ class FeatureStore:
         (self.root / "size").write_text(str(size), encoding="utf-8")
 
     def _evict(self, shards: list[Path]) -> list[int]:
-        sizes = [_size(path) for path in shards]
+        sizes = [shard_size(path) for path in shards]
         for path in shards:
             path.unlink(missing_ok=True)
         return sizes
@@ -223,102 +223,3 @@ class FeatureStore:
             private_folder(self.root)
             with FileLock(self.root / "lock"):
                 yield
-
-
-@dataclass
-class Lease:
-    """Shards that one process uses, by name, in a file that lives as long as its lock is held."""
-
-    listing: Path
-    lock: Any
-    _held: set[Path] = field(default_factory=set)
-
-    def unknown(self, shards: Iterable[Path]) -> set[Path]:
-        """Those of the shards that this lease does not protect yet."""
-        return set(shards) - self._held
-
-    def protect(self, shards: Iterable[Path]) -> set[Path]:
-        """Keep these from eviction, and mark them as used now; call it with the store's lock held.
-
-        Returns:
-            Those that are gone.
-        """
-        gone, new = set(), self.unknown(shards)
-        for path in new:
-            try:
-                os.utime(path)
-            except FileNotFoundError:
-                gone.add(path)
-        if kept := new - gone:
-            with self.listing.open("a", encoding="utf-8") as stream:
-                stream.writelines(f"{path.parent.name}/{path.name}\n" for path in sorted(kept))
-            self._held |= kept
-        return gone
-
-    def close(self) -> None:
-        """Give the shards up."""
-        self.listing.unlink(missing_ok=True)
-        with suppress(OSError):
-            Path(self.lock.lock_file).unlink(missing_ok=True)
-        self.lock.release()
-
-
-def entries_of(shard: Path) -> list[str] | None:
-    """Names in a shard's header; None where it is damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(shard, framework="pt") as opened:
-            return list(opened.keys())
-    except (SafetensorError, OSError):
-        return None
-
-
-def read_entry(shard: Path, entry: str) -> torch.Tensor:
-    """One tensor out of a memory-mapped shard; its pages are let go with it.
-
-    Raises:
-        StorageError: the shard was damaged or deleted while in use.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(shard, framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(entry)
-            return tensor
-    except (SafetensorError, OSError) as error:
-        raise StorageError(f"{shard}: deleted or damaged while in use; run again, it will be computed anew") from error
-
-
-def _remove_unlocked(folder: Path) -> None:
-    """Delete lock files that nobody holds."""
-    from filelock import FileLock, Timeout
-
-    for path in folder.glob("*.lock"):
-        lock = FileLock(path, thread_local=False)
-        with suppress(Timeout):
-            lock.acquire(blocking=False)
-            path.unlink(missing_ok=True)
-            lock.release()
-
-
-def _oldest(shards: list[Path], excess: int) -> list[Path]:
-    chosen = []
-    for path in shards:
-        if excess <= 0:
-            break
-        chosen.append(path)
-        excess -= _size(path)
-    return chosen
-
-
-def _last_use(path: Path) -> float:
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0

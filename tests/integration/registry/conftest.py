@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from coefvq.registry import pairs, tracking
-from tests.integration.registry.registry_workspace import Workspace, train
+from tests.integration.conftest import shared_folder
+from tests.integration.registry.registry_workspace import Refs, Workspace, read_refs, train, write_refs
 
 
 def _without_fsync(connection: Any, _: object) -> None:
@@ -33,13 +35,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def trained(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Models of four seeds of icd and two of ucc, logged once; tests copy the database, not the files."""
-    root = tmp_path_factory.mktemp("trained")
-    workspace = Workspace(root, {})
-    shutil.copy(empty_database, root / "mlflow.db")
-    tracking.configure(workspace.uri, "coefvq")
-    for issue, seed in [("icd", 1), ("icd", 2), ("icd", 3), ("icd", 4), ("ucc", 1), ("ucc", 2)]:
-        workspace.trained[issue, seed] = train(root, seed, issue)
-    return workspace
+
+    def make(root: Path) -> Refs:
+        shutil.copy(empty_database, root / "mlflow.db")
+        tracking.configure(Workspace(root, {}).uri, "coefvq")
+        seeds = [("icd", 1), ("icd", 2), ("icd", 3), ("icd", 4), ("ucc", 1), ("ucc", 2)]
+        return {(issue, seed): train(root, seed, issue) for issue, seed in seeds}
+
+    return _shared(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture
@@ -52,13 +55,28 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def registered(trained: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The same with a registered pair of each seed, version = seed, and no alias."""
-    workspace = Workspace(tmp_path_factory.mktemp("registered"), trained.trained)
-    shutil.copy(trained.root / "mlflow.db", workspace.root / "mlflow.db")
-    (workspace.root / "mlartifacts").symlink_to(trained.root / "mlartifacts")
-    tracking.configure(workspace.uri, "coefvq")
-    for issue, seed in trained.trained:
-        pairs.drop_challenger(issue, workspace.register(seed, issue).version)
-    return workspace
+
+    def make(root: Path) -> Refs:
+        workspace = Workspace(root, trained.trained)
+        shutil.copy(trained.root / "mlflow.db", root / "mlflow.db")
+        (root / "mlartifacts").symlink_to(trained.root / "mlartifacts")
+        tracking.configure(workspace.uri, "coefvq")
+        for issue, seed in trained.trained:
+            pairs.drop_challenger(issue, workspace.register(seed, issue).version)
+        return trained.trained
+
+    return _shared(tmp_path_factory, "registered", make)
+
+
+def _shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Refs]) -> Workspace:
+    """A workspace that side-by-side test processes share: the first one makes it, the others wait."""
+    top = shared_folder(factory)
+    root, record = top / name, top / f"{name}.json"
+    with FileLock(f"{root}.lock"):
+        if not record.is_file():
+            root.mkdir()
+            write_refs(record, make(root))
+    return Workspace(root, read_refs(record))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,21 @@ def train(root: Path, seed: int, issue: str) -> dict[str, ModelRef]:
         write_json(folder.parent / f"{kind}_run.json", run.record())
         refs[kind] = model_ref(folder, folder.parent / f"{kind}_run.json")
     return refs
+
+
+def write_refs(path: Path, refs: Refs) -> None:
+    """Keep what was trained for another test process."""
+    rows = [[issue, seed, {kind: ref.model_dump(mode="json") for kind, ref in kinds.items()}]
+            for (issue, seed), kinds in refs.items()]  # fmt: skip
+    write_json(path, rows)
+
+
+def read_refs(path: Path) -> Refs:
+    """What ``write_refs`` kept."""
+    return {
+        (issue, seed): {kind: ModelRef.model_validate(ref) for kind, ref in kinds.items()}
+        for issue, seed, kinds in json.loads(path.read_text())
+    }
 
 
 def champion(issue: str = "icd") -> str | None:

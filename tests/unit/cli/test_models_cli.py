@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coefvq.cli.models import app, gibibytes
+from coefvq.cli.models_text import plan_text, show_text
 from coefvq.errors import ConfigError, ModelError
 from coefvq.models.presets import shipped_presets
 from tasks.workspace import write_pipeline
@@ -28,7 +29,7 @@ def test_list_names_every_preset() -> None:
 
 
 @pytest.mark.parametrize("preset", list(shipped_presets()))
-def test_show_names_sizes_licence_source_memory_and_disk(preset: str) -> None:
+def test_show_names_sizes_licence_source_memory_and_disk(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(run("show", preset, "--json"))
     assert facts["licence"]
     assert all(part["parameters"] > 0 and part["licence"] and part["weights"] for part in facts["parts"])
@@ -41,14 +42,19 @@ def test_show_names_sizes_licence_source_memory_and_disk(preset: str) -> None:
     # projector, LoRA and head are no parts of their own here
     assert 4 * weights / 1024**3 - 1e-3 <= memory["score_fp32"] <= 4 * (1.08 * weights + 200_000) / 1024**3 + 1e-3
     assert memory["train"] > memory["score_bf16"] > 0
-    text = run("show", preset)
+    show_text(facts)
+    text = capsys.readouterr().out
     for word in ("parameters", "disk", "licence", "memory", *(part["part"] for part in facts["parts"])):
         assert word in text
 
 
+def test_show_prints_for_people() -> None:
+    assert run("show", "tiny").startswith("tiny: ")
+
+
 def test_plan_says_all_that_a_buyer_asks() -> None:
-    asked = ("plan", "--preset", "paper", "--gpus", "8", "--memory", "80GiB")
-    text, facts = run(*asked), json.loads(run(*asked, "--json"))
+    facts = json.loads(run("plan", "--preset", "paper", "--gpus", "8", "--memory", "80GiB", "--json"))
+    text = plan_text(facts, 80.0)
     for word in ("vision encoder", "projector", "language model", "LoRA", "audio encoder", "head", "of them trained"):
         assert word in text
     for word in ("tokens per video", "FLOPs per video", "per million videos", "ZeRO-2", "fits in 80.0 GiB"):
@@ -65,7 +71,8 @@ def test_plan_says_all_that_a_buyer_asks() -> None:
 
 
 def test_more_ranks_share_and_small_memory_does_not_fit() -> None:
-    one, eight = (json.loads(run("plan", "--gpus", ranks, "--rank", "512", "--json"))["memory"] for ranks in "18")
+    asked = ("plan", "--preset", "onevision-0.5b", "--rank", "512", "--json")
+    one, eight = (json.loads(run(*asked, "--gpus", ranks))["memory"] for ranks in "18")
     # alone two fp32 moments per weight; under ZeRO-2 an fp32 copy of the weights as well, shared by the ranks
     assert one["optimizer"] / 2 == pytest.approx(8 * eight["optimizer"] / 3)
     assert one["frozen_weights"] == eight["frozen_weights"]
@@ -75,7 +82,7 @@ def test_more_ranks_share_and_small_memory_does_not_fit() -> None:
 
 
 def test_rank_zero_plans_the_head_alone() -> None:
-    facts = json.loads(run("plan", "--rank", "0", "--json"))
+    facts = json.loads(run("plan", "--preset", "onevision-0.5b", "--rank", "0", "--json"))
     assert facts["parameters"]["LoRA"] == 0
     assert facts["trainable"] == facts["parameters"]["head"]
 

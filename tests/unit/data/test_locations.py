@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coefvq.data.clip_names import check_clip
 from coefvq.data.locations import (
     CLIP_SUFFIXES,
     Location,
-    check_clip,
     locate,
     open_regular,
     person_file,

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coefvq.data.splits.near_duplicates import mirrored, near_duplicate_codes, video_hash
+from coefvq.data.media.video_hash import video_hash
+from coefvq.data.splits.near_duplicates import mirrored, near_duplicate_codes
 
 Bits = npt.NDArray[np.uint8]
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from coefvq.config import Fractions, Negatives, Split
+from coefvq.data.splits.account import torn_videos
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
-from coefvq.data.splits.checks import torn_videos
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from coefvq.config import Lora, MediaSpec
 from coefvq.models.activations import decoder_activations, saved_bytes
+from coefvq.models.counting import meta_mllm
 from coefvq.models.language import LanguageBranch, decoder_config
 from coefvq.models.parts import LanguagePart, Preset
-from coefvq.models.planning import plan
+from coefvq.models.planning import training_memory
 from coefvq.models.precision import fixed_precision
 from coefvq.models.presets import get_preset
 
@@ -86,9 +87,12 @@ def test_what_checkpointing_saves_is_planned_within_a_tenth() -> None:
 def test_a_batch_of_32_videos_of_the_paper_does_not_fit_without_checkpointing() -> None:
     paper, media = get_preset("paper"), MediaSpec(frames=8, frame_size=384, audio_seconds=30.0)
     lora = Lora(rank=32, alpha=64, dropout=0.0)
+    network = meta_mllm(paper, media, lora, "late")
     made = {
-        kept: plan(paper, media, lora, "late", gpus=8, memory_gib=80.0, batch_size=32, activation_checkpointing=kept)
+        kept: training_memory(
+            paper, media, lora, network, gpus=8, memory_gib=80.0, batch_size=32, activation_checkpointing=kept
+        )
         for kept in (True, False)
     }
-    assert made[False].memory.activations > 250 > 40 > made[True].memory.activations
-    assert (made[False].memory.fits, made[True].memory.fits) == (False, True)
+    assert made[False].activations > 250 > 40 > made[True].activations
+    assert (made[False].fits, made[True].fits) == (False, True)

@@ -13,7 +13,7 @@ import yaml
 
 from coefvq.config import Params, Thresholds, load_recipe, parse_params
 from coefvq.data.manifest import normalise, write_table
-from coefvq.data.splits.checks import few_calls
+from coefvq.data.splits.account import few_calls
 from coefvq.data.splits.rows import split_manifest
 from coefvq.errors import ValidationFailedError
 from coefvq.stages import split

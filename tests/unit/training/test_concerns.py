@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coefvq.config import MediaSpec
-from coefvq.data.splits.checks import FEW_POSITIVES
+from coefvq.data.splits.account import FEW_POSITIVES
 from coefvq.models.model_config import ModelConfig
 from coefvq.training.concerns import ENOUGH_TO_UNFREEZE, LEAST_PIXELS, below_chance, concerns
 

@@ -20,7 +20,8 @@ from coefvq.records import VideoInput
 from coefvq.training.features.build import Built, FeatureBuilder
 from coefvq.training.features.keys import cached_model
 from coefvq.training.features.reader import feature_collator, reader
-from coefvq.training.features.store import FeatureStore, entries_of, read_entry
+from coefvq.training.features.shards import entries_of, read_entry
+from coefvq.training.features.store import FeatureStore
 from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything
 from tests.unit.frozen_models import KINDS, frozen_model, stored_clips, training
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +80,14 @@ def trained(store: ClipStore, settings: Training, seed: int = 1) -> tuple[Classi
     )
 
 
-def test_it_learns_and_scores_new_clips(store: ClipStore) -> None:
-    model, result = trained(store, training())
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Classifier, FitResult]:
+    """A whole training in fp32; do not change it."""
+    return trained(BrightAndDark(tmp_path_factory.mktemp("learned"), MEDIA, DEFAULT_LIMITS), training())
+
+
+def test_it_learns_and_scores_new_clips(store: ClipStore, learned: tuple[Classifier, FitResult]) -> None:
+    model, result = learned
     new, labels = videos(200, 230)
     scores = score_batches(model, new, store, batch_size=7)
     assert result.best_average_precision > 0.95
@@ -88,10 +95,8 @@ def test_it_learns_and_scores_new_clips(store: ClipStore) -> None:
 
 
 def test_same_seed_same_weights_bit_by_bit(store: ClipStore) -> None:
-    first, _ = trained(store, training(num_train_epochs=2.0))
-    second, _ = trained(store, training(num_train_epochs=2.0))
-    other, _ = trained(store, training(num_train_epochs=2.0), seed=2)
-    weights = [model.network.state_dict() for model in (first, second, other)]
+    models = [trained(store, training(num_train_epochs=1.0), seed)[0] for seed in (1, 1, 2)]
+    weights = [model.network.state_dict() for model in models]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
@@ -107,23 +112,27 @@ def test_the_best_epoch_is_kept_not_the_last(store: ClipStore) -> None:
     assert average_precision(labels, score_batches(model, val, store)) == pytest.approx(result.best_average_precision)
 
 
-def pair(store: ClipStore, base_threshold: float, tmp_path: Path) -> PairScorer:
-    model, _ = trained(store, training(num_train_epochs=1.0))
-    model.save(tmp_path / "m")
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one epoch, for tests that only score with it; do not change it."""
+    folder = tmp_path_factory.mktemp("quick")
+    trained(BrightAndDark(folder, MEDIA, DEFAULT_LIMITS), training(num_train_epochs=1.0))[0].save(folder / "m")
+    return folder / "m"
+
+
+def pair(model: Path, base_threshold: float, cache: Path) -> PairScorer:
     policy = CascadePolicy(
         issue="icd", base_threshold=base_threshold, decision_threshold=0.5, p_base=None, views_trigger=1000
     )
-    return PairScorer.from_folders(
-        tmp_path / "m", tmp_path / "m", policy.to_dict(), "icd", "1-abc", recorded({}), tmp_path / "cache"
-    )
+    return PairScorer.from_folders(model, model, policy.to_dict(), "icd", "1-abc", recorded({}), cache)
 
 
 def test_what_is_known_of_a_clip_is_not_computed_again(
-    store: ClipStore, tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Path, tmp_path: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cache for `score` and both stages of the stream, whatever the policy; another text is another question."""
     inputs = [VideoInput(path.stem, path, "a title") for path in sorted((clips / "videos").glob("*.mp4"))[:3]]
-    scorer = pair(store, 0.0, tmp_path)
+    scorer = pair(quick, 0.0, tmp_path / "cache")
     before = scorer.score(inputs)
     ran: list[int] = []
     whole = scores.score_dataset
@@ -143,7 +152,7 @@ def test_what_is_known_of_a_clip_is_not_computed_again(
     assert sum(ran) == 1  # base and MLLM are one folder here
 
 
-def test_a_bad_clip_costs_one_row(store: ClipStore, tmp_path: Path, clips: Path) -> None:
+def test_a_bad_clip_costs_one_row(quick: Path, tmp_path: Path, clips: Path) -> None:
     good = sorted((clips / "videos").glob("*.mp4"))[:2]
     (tmp_path / "bad.mp4").write_text("x")
     inputs = [
@@ -152,7 +161,7 @@ def test_a_bad_clip_costs_one_row(store: ClipStore, tmp_path: Path, clips: Path)
         VideoInput("b", good[1], views=5),
         VideoInput("gone", tmp_path / "gone.mp4"),
     ]
-    rows = pair(store, 0.0, tmp_path).score(inputs)
+    rows = pair(quick, 0.0, tmp_path / "cache").score(inputs)
     assert [row.video_id for row in rows] == ["a", "bad", "b", "gone"]
     assert [row.error is None for row in rows] == [True, False, True, False]
     assert rows[0].decided_by == "mllm"
@@ -160,9 +169,9 @@ def test_a_bad_clip_costs_one_row(store: ClipStore, tmp_path: Path, clips: Path)
     assert rows[1].positive is None
 
 
-def test_filtered_videos_are_not_sent_on_unless_they_are_watched(store: ClipStore, tmp_path: Path, clips: Path) -> None:
+def test_filtered_videos_are_not_sent_on_unless_they_are_watched(quick: Path, tmp_path: Path, clips: Path) -> None:
     path = next((clips / "videos").glob("*.mp4"))
-    rows = pair(store, 1.0, tmp_path).score(
+    rows = pair(quick, 1.0, tmp_path / "cache").score(
         [VideoInput("quiet", path, views=999), VideoInput("viral", path, views=1000)]
     )
     assert [(row.decided_by, row.mllm_score is None) for row in rows] == [("base", True), ("mllm", False)]
@@ -173,11 +182,11 @@ def test_filtered_videos_are_not_sent_on_unless_they_are_watched(store: ClipStor
     ("rule", "decided_by", "positive"), [("hold", "none", None), ("base_only", "base", True), ("ignore", "none", False)]
 )
 def test_the_mllm_may_be_down(
-    store: ClipStore, tmp_path: Path, clips: Path, rule: str, decided_by: str, positive: bool | None
+    quick: Path, tmp_path: Path, clips: Path, rule: str, decided_by: str, positive: bool | None
 ) -> None:
-    scorer = pair(store, 0.0, tmp_path)
+    scorer = pair(quick, 0.0, tmp_path / "cache")
     changes = {"mllm_down": rule, "decision_threshold": 1e-9}
-    scorer = replace(scorer, mllm=load(tmp_path / "m"), policy=scorer.policy.model_copy(update=changes), known=None)
+    scorer = replace(scorer, mllm=load(quick), policy=scorer.policy.model_copy(update=changes), known=None)
 
     def silent(*_: object) -> None:
         raise MLLMUnavailableError("connection refused")
@@ -188,15 +197,13 @@ def test_the_mllm_may_be_down(
     assert (row.error == "held until the MLLM answers: connection refused") == (rule == "hold")
 
 
-def test_an_audit_escalates_what_it_draws_and_logs_the_probability(
-    store: ClipStore, tmp_path: Path, clips: Path
-) -> None:
+def test_an_audit_escalates_what_it_draws_and_logs_the_probability(quick: Path, tmp_path: Path, clips: Path) -> None:
     path = next((clips / "videos").glob("*.mp4"))
     ids = [f"v{i}" for i in range(8)]
     audit = AuditSample(rate=0.5, seed=3)
     drawn = audit.selected(ids)
     assert 0 < drawn.sum() < 8
-    scorer = replace(pair(store, 1.0, tmp_path), audit=audit, mllm=load(tmp_path / "m"), known=None)
+    scorer = replace(pair(quick, 1.0, tmp_path / "cache"), audit=audit, mllm=load(quick), known=None)
     rows = scorer.score([VideoInput(name, path) for name in ids] + [VideoInput("viral", path, views=5000)])
     assert [row.mllm_score is not None for row in rows] == [*drawn, True]
     assert [row.decided_by for row in rows] == [*("mllm" if one else "base" for one in drawn), "mllm"]
@@ -211,8 +218,8 @@ def test_an_audit_escalates_what_it_draws_and_logs_the_probability(
     assert [(row.decided_by, row.error, row.audit_probability) for row in rows] == [("base", None, None)] * 8
 
 
-def test_no_videos_no_rows(store: ClipStore, tmp_path: Path) -> None:
-    assert pair(store, 0.0, tmp_path).score([]) == []
+def test_no_videos_no_rows(quick: Path, tmp_path: Path) -> None:
+    assert pair(quick, 0.0, tmp_path / "cache").score([]) == []
 
 
 def fresh(settings: Training, seed: int = 1) -> Classifier:
@@ -321,6 +328,13 @@ def test_accumulated_batches_are_stepped_over_once(store: ClipStore) -> None:
     assert torch.allclose(results[0], results[1], atol=1e-5)
 
 
+def test_deepspeed_is_not_imported_where_it_does_not_train(store: ClipStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)  # who imports it now gets an ImportError
+    settings = training(num_train_epochs=1.0)
+    model = fresh(settings)
+    fit(model, FitData(titled(0, 16, store), titled(100, 108, store)), FitPlan(settings, 1))
+
+
 def test_bf16_is_on_where_asked_for() -> None:
     assert use_bf16(True)
     assert not use_bf16(False)
@@ -328,11 +342,10 @@ def test_bf16_is_on_where_asked_for() -> None:
     assert use_bf16("auto") == (torch.cuda.is_available() or native)
 
 
-def test_a_run_in_bf16_learns_on_a_cpu_too(store: ClipStore) -> None:
+def test_a_run_in_bf16_learns_on_a_cpu_too(store: ClipStore, learned: tuple[Classifier, FitResult]) -> None:
     """Autocast: other weights than in fp32, kept in fp32, and what was to be learnt is learnt."""
     model, result = trained(store, training(bf16=True))
-    plain, _ = trained(store, training())
-    weights, others = model.network.state_dict(), plain.network.state_dict()
+    weights, others = model.network.state_dict(), learned[0].network.state_dict()
     assert result.best_average_precision > 0.95
     assert all(value.dtype != torch.bfloat16 for value in weights.values())
     assert not torch.equal(weights["head.weight"], others["head.weight"])
