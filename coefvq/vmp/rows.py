@@ -189,8 +189,7 @@ def _route(score: ScoredVideo, views: int | None, policy: CascadePolicy, expired
 def _state(candidate: Candidate, decision: Decision) -> State | None:
     if candidate.event.kind == "delete":
         return "deleted"
-    states: dict[str, State | None] = {"remained": "live", "removed": "removed", "ignored": None}
-    return states[decision.outcome]
+    return None if decision.outcome == "ignored" else decision.outcome
 
 
 def _metadata(candidate: Candidate) -> dict[str, Any]:
@@ -202,6 +201,8 @@ def _metadata(candidate: Candidate) -> dict[str, Any]:
         "stickers": list(event.stickers),
         "views": event.views,
         "published_at": event.published_at,
+        "creator_id": event.creator_id,
+        "duration_s": event.duration_s,
     }
 
 

@@ -1,4 +1,4 @@
-"""Towers for frames, text and sound, a loss, a metric and a rule field for coefvq, each by what it takes and returns."""
+"""Towers, a loss, a metric and a rule field for coefvq, each by what it takes and returns."""
 
 from __future__ import annotations
 

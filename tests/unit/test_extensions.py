@@ -109,7 +109,8 @@ def points(group: str, **named: str) -> str:
 def test_the_package_is_found_and_not_imported() -> None:
     assert registered(LOSSES) == ["smoothed"]
     assert "my_coefvq" not in sys.modules
-    for group, name in ((TEXT_TOWERS, "small_bert"), (SOUND_TOWERS, "small_cnn"), (FRAME_TOWERS, "small_vit"), (METRICS, "balanced_accuracy"), (RULE_FIELDS, "shouting")):
+    parts = {FRAME_TOWERS: "small_vit", TEXT_TOWERS: "small_bert", SOUND_TOWERS: "small_cnn"}
+    for group, name in {**parts, METRICS: "balanced_accuracy", RULE_FIELDS: "shouting"}.items():
         assert registered(group) == [name]
         assert callable(extension(group, name))
 
@@ -338,7 +339,11 @@ def test_a_tower_that_raises_or_answers_otherwise_is_one_line(tmp_path: Path, in
     install("broken", points(TEXT_TOWERS, raises="broken:raises", ids="broken:ids", nothing="broken:nothing"), code)
     tokens = torch.ones(2, 5, dtype=torch.int64)
     for name, error, message in (
-        ("raises", ConfigError, r"'raises' of coefvq\.text_towers failed: ValueError: no; correct broken:raises in pack"),
+        (
+            "raises",
+            ConfigError,
+            r"'raises' of coefvq\.text_towers failed: ValueError: no; correct broken:raises in pack",
+        ),
         ("ids", ModelError, r"text tower 'ids': returned \(2, 5\); expected \[2, 7\] \(width\)"),
         ("nothing", ModelError, r"text tower 'nothing': returned NoneType; expected a torch module"),
         ("nix", ConfigError, r"'nix': no installed package registers it in coefvq\.text_towers"),
