@@ -90,7 +90,7 @@ def tower_config(definition: Any) -> Any:
     from tests.settings import training_settings
 
     settings = BaseModelParams(
-        preset="heard",
+        preset="mine",
         architecture="multitower",
         audio=True,
         motion=False,
@@ -162,8 +162,8 @@ def test_own_text_and_sound_towers_learn_are_saved_and_are_loaded_again(
     from coefvq.models.presets import get_preset
     from coefvq.models.vocabulary import text_encoder
 
-    (tmp_path / "presets.yaml").write_text(blocks["yaml"][1])
-    config = tower_config(get_preset("heard", tmp_path / "presets.yaml").definition)
+    (tmp_path / "presets.yaml").write_text(blocks["yaml"][0])
+    config = tower_config(get_preset("mine", tmp_path / "presets.yaml").definition)
     torch.manual_seed(0)
     text = text_encoder(config, ["a long title about cats", "dogs"])
     made = build(config, text)
@@ -199,22 +199,22 @@ def test_an_own_text_tower_takes_published_weights_and_their_tokenizer(
     from coefvq.models.text import train_text_encoder
     from coefvq.models.vocabulary import text_encoder
 
-    raw = yaml.safe_load(blocks["yaml"][1])
-    part = raw["heard"]["tower_text"]
+    raw = yaml.safe_load(blocks["yaml"][0])
+    part = raw["mine"]["tower_text"]
     part["options"] |= {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
     published = BertForMaskedLM(BertConfig(vocab_size=part["vocab_size"], **part["options"]))  # with another head
     published.save_pretrained(tmp_path / "hub")
     train_text_encoder(["cats and dogs"], part["vocab_size"], 16).save(tmp_path / "hub")
-    raw["heard"]["weights"] = {"tower_text": {"folder": "hub"}}
+    raw["mine"]["weights"] = {"tower_text": {"folder": "hub"}}
     (tmp_path / "presets.yaml").write_text(yaml.safe_dump(raw))
-    config = tower_config(get_preset("heard", tmp_path / "presets.yaml").definition)
+    config = tower_config(get_preset("mine", tmp_path / "presets.yaml").definition)
     text = text_encoder(config, [])
     made: Any = build(config, text).network
     assert torch.equal(made.text.encoder.embeddings.word_embeddings.weight, published.get_input_embeddings().weight)
     part["options"]["hidden_size"] = 32
     (tmp_path / "presets.yaml").write_text(yaml.safe_dump(raw))
-    with pytest.raises(ModelError, match=r"hub: does not fit Tower .*correct the sizes of preset heard: tower_text"):
-        build(tower_config(get_preset("heard", tmp_path / "presets.yaml").definition), text)
+    with pytest.raises(ModelError, match=r"hub: does not fit Tower .*correct the sizes of preset mine: tower_text"):
+        build(tower_config(get_preset("mine", tmp_path / "presets.yaml").definition), text)
 
 
 @pytest.mark.usefixtures("package")
@@ -243,7 +243,7 @@ def test_an_own_metric_reaches_evaluation_table_and_gate(blocks: dict[str, list[
     from tests.unit.report_world import scored
 
     raw = read_mapping(repository / "params.yaml")
-    asked: dict[str, Any] = yaml.safe_load(blocks["yaml"][3])
+    asked: dict[str, Any] = yaml.safe_load(blocks["yaml"][2])
     raw = raw | {section: raw[section] | asked[section] for section in asked}
     params = parse_params(raw, load_recipe(repository / "recipe.yaml"))
     names, scores = params.evaluate.metrics, scored(600)
@@ -269,15 +269,15 @@ def test_an_own_rule_field_decides(blocks: dict[str, list[str]]) -> None:
     from coefvq.vmp.rules import parse_rules
     from coefvq.vmp.ruling import decide
 
-    rules = parse_rules(blocks["yaml"][4], "rules.yaml")
+    rules = parse_rules(blocks["yaml"][3], "rules.yaml")
     score = ScoredVideo("v", "icd", 0.1, None, positive=False, decided_by="base", bundle_version="1-ab")
     for title, rule in (("LOOK HERE", "loud"), ("look here", "default"), ("123", "default")):
         made = decide(Candidate(Event("v", title=title), (score,)), rules, datetime(2026, 2, 1, tzinfo=UTC))
         assert made.rule == rule, title
     with pytest.raises(ConfigError, match="shouting takes a number"):
-        parse_rules(blocks["yaml"][4].replace("0.8", "loud"), "rules.yaml")
+        parse_rules(blocks["yaml"][3].replace("0.8", "loud"), "rules.yaml")
     with pytest.raises(ConfigError, match="did you mean 'shouting'"):
-        parse_rules(blocks["yaml"][4].replace("shouting", "shoutin"), "rules.yaml")
+        parse_rules(blocks["yaml"][3].replace("shouting", "shoutin"), "rules.yaml")
 
 
 def test_lora_adapts_the_layers_that_are_named() -> None:
