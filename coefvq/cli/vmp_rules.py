@@ -19,11 +19,6 @@ from coefvq.vmp.state import open_state
 app = typer.Typer(help="Rules files of the stream.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """A group, though it has one command."""
-
-
 @app.command("test", epilog="Example: coefvq vmp rules test mine.yaml")
 def try_rules(
     rules: Annotated[Path, typer.Argument(help="Filter rules (YAML).")],

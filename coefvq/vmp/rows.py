@@ -25,6 +25,7 @@ from coefvq.vmp.records import (
     Decision,
     Event,
     Lane,
+    Outcome,
     Rank,
     SinkRow,
     State,
@@ -189,7 +190,8 @@ def _route(score: ScoredVideo, views: int | None, policy: CascadePolicy, expired
 def _state(candidate: Candidate, decision: Decision) -> State | None:
     if candidate.event.kind == "delete":
         return "deleted"
-    return None if decision.outcome == "ignored" else decision.outcome
+    states: dict[Outcome, State | None] = {"live": "live", "removed": "removed", "ignored": None}
+    return states[decision.outcome]
 
 
 def _metadata(candidate: Candidate) -> dict[str, Any]:
