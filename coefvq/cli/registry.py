@@ -251,7 +251,7 @@ def history_table(rows: list[Decision]) -> Table:
     for name in ("#", "when (UTC)"):
         table.add_column(name, no_wrap=True)
     table.add_column("issue", overflow="fold")
-    table.add_column("action")
+    table.add_column("action", max_width=10)
     table.add_column("versions", no_wrap=True)
     table.add_column("by: reason", overflow="fold")
     for row in rows:
