@@ -30,9 +30,7 @@ _INDEX = (
         video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
         uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
 )
-_EVENT_COLUMNS = (
-    "offset, video_id, kind, uri, title, stickers, views, sha256, published_at, source_version, digest"
-)
+_EVENT_COLUMNS = "offset, video_id, kind, uri, title, stickers, views, sha256, published_at, source_version, digest"
 _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
 
 
