@@ -6,7 +6,8 @@ my_loss = "my_package.losses:my_loss"
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from coefvq.errors import CoefVQError, ConfigError
 
 FRAME_TOWERS = "coefvq.frame_towers"
+TEXT_TOWERS = "coefvq.text_towers"
+SOUND_TOWERS = "coefvq.sound_towers"
 LOSSES = "coefvq.losses"
 METRICS = "coefvq.metrics"
 RULE_FIELDS = "coefvq.rule_fields"
@@ -41,6 +44,22 @@ def extension(group: str, name: str) -> Callable[..., Any]:
     return _guarded(group, points[0], _loaded(points[0]))
 
 
+@contextmanager
+def blamed(group: str, name: str) -> Iterator[None]:
+    """Within the block runs what a package registered: an exception there names package and remedy.
+
+    Raises:
+        ConfigError: it raised.
+    """
+    try:
+        yield
+    except CoefVQError:
+        raise
+    except Exception as error:
+        point = next(iter(entry_points(group=group, name=name)))
+        raise ConfigError(_blame(point, "failed", error)) from error
+
+
 @cache
 def _loaded(point: EntryPoint) -> Any:
     try:
@@ -54,12 +73,8 @@ def _guarded(group: str, point: EntryPoint, made: Any) -> Callable[..., Any]:
         raise ConfigError(f"{point.name!r} of {group}: {point.value} in {_owner(point)} is not callable; correct it")
 
     def call(*arguments: Any, **options: Any) -> Any:
-        try:
+        with blamed(group, point.name):
             return made(*arguments, **options)
-        except CoefVQError:
-            raise
-        except Exception as error:
-            raise ConfigError(_blame(point, "failed", error)) from error
 
     # a rule field names its type
     call.kind = getattr(made, "kind", None)  # type: ignore[attr-defined]

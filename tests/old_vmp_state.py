@@ -30,6 +30,7 @@ _INDEX = (
         video_id TEXT PRIMARY KEY, offset INTEGER NOT NULL, source_version INTEGER NOT NULL,
         uri TEXT NOT NULL, reason TEXT NOT NULL, failed_at {_NOW})""",
 )
+_EVENT_COLUMNS = "offset, video_id, kind, uri, title, stickers, views, sha256, published_at, source_version, digest"
 _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
 
 
@@ -69,7 +70,7 @@ def as_version(state: Path, version: Literal[1, 2, 3]) -> None:
     _rewrite(
         state / "log.sqlite",
         [_LOG, *(_SECOND[:1] if later else ())],
-        {"events": "*"} | ({"state": "id"} if later else {}),
+        {"events": _EVENT_COLUMNS} | ({"state": "id"} if later else {}),
         version,
     )
     common = "consumer, offset, video_id, source_version, bundle_version, outcome, rule, written, error, applied_at"

@@ -115,7 +115,8 @@ def status(
     elif waiting:
         echo(*map(_waits, rows))
     elif rows:
-        show(_status_table(rows))
+        show(status_table(rows))
+        echo(*(f"{row.issue}: {note}" for row in rows for note in _notes(row)))
     else:
         echo("nothing is registered; coefvq register --issue NAME makes the first challenger")
 
@@ -137,7 +138,7 @@ def history(
     if as_json:
         echo_json([row.model_dump(mode="json") for row in rows], indent=2)
     elif rows:
-        show(_history_table(rows))
+        show(history_table(rows))
     else:
         echo("no decisions yet")
 
@@ -198,23 +199,25 @@ def _short(at: str) -> str:
         return at
 
 
-def _status_table(rows: list[IssueStatus]) -> Table:
+def status_table(rows: list[IssueStatus]) -> Table:
+    """Pairs of each issue in 80 columns: bundle names are whole, since people copy them."""
+    table = _plain_table("pairs")
+    table.add_column("issue", overflow="fold")
+    for name in ("champion", "challenger", "gate"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("last decision", overflow="fold")
+    for row in rows:
+        shown = (_shown(row.champion), _shown(row.challenger), _gate(row.challenger), _last(row))
+        _add(table, row.issue, *shown)
+    return table
+
+
+def _plain_table(title: str) -> Table:
+    """A table without frame: its borders would cost a quarter of 80 columns."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="pairs")
-    for name in ("issue", "champion", "challenger", "gate", "last decision", "note"):
-        table.add_column(name)
-    for row in rows:
-        _add(
-            table,
-            row.issue,
-            _shown(row.champion),
-            _shown(row.challenger),
-            _gate(row.challenger),
-            _last(row),
-            _note(row),
-        )
-    return table
+    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
 def _shown(pair: RegisteredPair | None) -> str:
@@ -231,7 +234,7 @@ def _last(row: IssueStatus) -> str:
     return "–" if row.last is None else f"{row.last.action} {row.last.version} by {row.last.by}, {_short(row.last.at)}"
 
 
-def _note(row: IssueStatus) -> str:
+def _notes(row: IssueStatus) -> list[str]:
     notes = []
     if row.pending:
         notes.append("a decision was interrupted; the next approve, reject or rollback carries it out")
@@ -239,19 +242,23 @@ def _note(row: IssueStatus) -> str:
         notes.append("the champion alias was moved by hand; nothing is scored until somebody approves or rolls back")
     if row.missing is not None:
         notes.append(row.missing)
-    return "; ".join(notes)
+    return notes
 
 
-def _history_table(rows: list[Decision]) -> Table:
-    from rich.table import Table
-
-    table = Table(title="decisions")
-    for name in ("#", "when (UTC)", "issue", "action", "from", "to", "by", "reason", "state"):
-        table.add_column(name)
+def history_table(rows: list[Decision]) -> Table:
+    """Decisions in 80 columns; a decision that was not carried out says so beside its action."""
+    table = _plain_table("decisions")
+    for name in ("#", "when (UTC)"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("issue", overflow="fold")
+    table.add_column("action", max_width=10)
+    table.add_column("versions", no_wrap=True)
+    table.add_column("by: reason", overflow="fold")
     for row in rows:
-        action = f"{row.action} (override)" if row.override else row.action
-        versions = (row.from_version or "–", row.to_version or "–")
-        _add(table, str(row.sequence), _short(row.at), row.issue, action, *versions, row.by, row.reason, row.state)
+        marks = [*(["override"] if row.override else []), *([row.state] if row.state != "done" else [])]
+        action = " ".join([row.action, *([f"({', '.join(marks)})"] if marks else [])])
+        versions = f"{row.from_version or '–'} → {row.to_version or '–'}"
+        _add(table, str(row.sequence), _short(row.at), row.issue, action, versions, f"{row.by}: {row.reason}")
     return table
 
 

@@ -135,8 +135,8 @@ def results_table(rows: Sequence[ScoredVideo]) -> Table:
     bundles = dict(sorted((row.issue, row.bundle_version) for row in rows))
     table = Table(title=cell(", ".join(f"{issue}: bundle {version}" for issue, version in bundles.items())))
     table.add_column("video", overflow="fold")  # an id is shown whole, on two lines if need be
-    for name in ("issue", "decision"):
-        table.add_column(name)
+    table.add_column("issue", overflow="fold")
+    table.add_column("decision")
     for name in ("base", "MLLM"):
         table.add_column(name, justify="right")
     table.add_column("decided by")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli import vmp_audit, vmp_data, vmp_mllm, vmp_rescore
+from coefvq.cli import vmp_audit, vmp_data, vmp_mllm, vmp_rescore, vmp_rules
 from coefvq.cli.numbers import number
 from coefvq.cli.options import (
     BudgetOption,
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 
 app.add_typer(vmp_rescore.app, name="rescore")
+app.add_typer(vmp_rules.app, name="rules")
 app.add_typer(vmp_data.app)
 app.add_typer(vmp_audit.app, name="audit")
 app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
@@ -252,7 +253,7 @@ def _published(log: Path) -> Iterator[tuple[str, str]]:
 @contextmanager
 def _totals(todo: int | None, as_json: bool) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
     """Counts over all batches, and what adds a batch to them and shows it."""
-    totals: Counter[str] = Counter(events=0, remained=0, removed=0, ignored=0, dead=0, stale=0)
+    totals: Counter[str] = Counter(events=0, live=0, removed=0, ignored=0, dead=0, stale=0)
     with _batch_display(todo, as_json) as show:
 
         def on_batch(report: BatchReport) -> None:
@@ -275,7 +276,7 @@ def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchR
 
 def _counts(report: dict[str, Any]) -> str:
     return (
-        f"{report['events']} events up to offset {report['offset']}: {report['remained']} remained, "
+        f"{report['events']} events up to offset {report['offset']}: {report['live']} live, "
         f"{report['removed']} removed, {report['ignored']} ignored; "
         f"{report['dead']} dead letters, {report['stale']} stale"
     )

@@ -16,7 +16,7 @@ from coefvq.models.audio import AudioBranch
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.language import LanguageBranch, Pooling, decoder_config
 from coefvq.models.mllm import Fusion, MultimodalLLM, match_token_length
-from coefvq.models.parts import AudioPart, LitePart, Preset, SiglipPart
+from coefvq.models.parts import LitePart, Preset, SiglipPart, SoundPart
 from coefvq.models.precision import fixed_precision
 from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.towers import FrameTower, SiglipTower, TextTower
@@ -176,10 +176,10 @@ class NetworkBuilder:
             freeze_module(tower)
         return tower
 
-    def _audio(self, role: str, part: AudioPart, freeze: bool) -> AudioBranch:
+    def _audio(self, role: str, part: SoundPart, freeze: bool) -> AudioBranch:
         branch = AudioBranch(part, self.media.audio_seconds)
         if (folder := self._folder(role)) is not None:
-            pretrained.load_whisper_encoder(branch.encoder, folder, self._key(role), self.mapped)
+            pretrained.load_sound_tower(branch.encoder, part, folder, self._key(role), self.mapped)
         if freeze:
             freeze_module(branch)
         return branch

@@ -77,6 +77,38 @@ class OwnFramePart:
 
 @_checked
 @dataclass(frozen=True)
+class OwnTextPart:
+    """A text tower of another package, by its name in ``coefvq.text_towers``; ``width`` is the size of its vectors.
+
+    It is called with ``vocab_size``, ``pad_token`` (an id) and ``options``, and returns a module: input_ids and
+    attention_mask [B,L], padded on the left -> [B,width], which must not depend on the padding. ``positions`` is how
+    many tokens it takes; None: any number.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    width: Size
+    vocab_size: Size
+    positions: Size | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+
+
+@_checked
+@dataclass(frozen=True)
+class OwnSoundPart:
+    """A sound tower of another package, by its name in ``coefvq.sound_towers``; ``width`` is the size of its vectors.
+
+    It is called with ``audio_seconds`` and ``options``, and returns a module: log_mel [B,80,T], 100 columns a second
+    -> [B,width].
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    width: Size
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@_checked
+@dataclass(frozen=True)
 class LanguagePart:
     """A decoder of transformers without its language-model head.
 
@@ -150,6 +182,8 @@ class AlignedPart:
 
 
 FrameTowerPart = ResNetPart | SwinPart | LitePart | OwnFramePart
+TextTowerPart = TextPart | OwnTextPart
+SoundPart = AudioPart | OwnSoundPart
 
 
 @dataclass(frozen=True)
@@ -166,11 +200,11 @@ class Preset:
     summary: str
     vision: SiglipPart | LitePart
     language: LanguagePart
-    audio: AudioPart
+    audio: SoundPart
     frames: FrameTowerPart
     tower_frames: FrameTowerPart
-    tower_text: TextPart
-    tower_audio: AudioPart
+    tower_text: TextTowerPart
+    tower_audio: SoundPart
     siglip: SiglipPair
     max_text_tokens: int
     frame_size: int | None = None

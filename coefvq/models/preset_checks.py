@@ -9,7 +9,7 @@ from typing import Any
 
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import read_json
-from coefvq.models.parts import LitePart, Preset, ResNetPart, SiglipPart, SwinPart
+from coefvq.models.parts import AudioPart, LitePart, Preset, ResNetPart, SiglipPart, SwinPart, TextPart
 
 # sizes that a checkpoint's config.json and a part name alike
 _SIZES = (
@@ -51,21 +51,15 @@ def _heads(preset: Preset) -> Iterator[str]:
             "num_key_value_heads",
             language.num_key_value_heads,
         ),
-        ("audio.n_state", preset.audio.n_state, "n_head", preset.audio.n_head),
-        ("tower_audio.n_state", preset.tower_audio.n_state, "n_head", preset.tower_audio.n_head),
-        (
-            "tower_text.hidden_size",
-            preset.tower_text.hidden_size,
-            "num_attention_heads",
-            preset.tower_text.num_attention_heads,
-        ),
         ("siglip.vision.hidden_size", pair.vision.hidden_size, "num_attention_heads", pair.vision.num_attention_heads),
         ("siglip.text_hidden_size", pair.text_hidden_size, "text_heads", pair.text_heads),
     ]
-    if isinstance(preset.vision, SiglipPart):
-        sizes.append(
-            ("vision.hidden_size", preset.vision.hidden_size, "num_attention_heads", preset.vision.num_attention_heads)
-        )
+    for role, sound in (("audio", preset.audio), ("tower_audio", preset.tower_audio)):
+        if isinstance(sound, AudioPart):
+            sizes.append((f"{role}.n_state", sound.n_state, "n_head", sound.n_head))
+    for role, part in (("tower_text", preset.tower_text), ("vision", preset.vision)):
+        if isinstance(part, TextPart | SiglipPart):
+            sizes.append((f"{role}.hidden_size", part.hidden_size, "num_attention_heads", part.num_attention_heads))
     for key, size, name, count in sizes:
         if size % count:
             yield f"{key} = {size}: expected a multiple of {name} ({count})"

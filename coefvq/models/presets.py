@@ -26,6 +26,8 @@ from coefvq.models.parts import (
     LanguagePart,
     LitePart,
     OwnFramePart,
+    OwnSoundPart,
+    OwnTextPart,
     Preset,
     ResNetPart,
     SiglipPair,
@@ -39,7 +41,7 @@ from coefvq.models.weights.sources import source_from
 
 _Kinds = Mapping[str, type]
 _FRAMES: _Kinds = {"resnet": ResNetPart, "swin": SwinPart, "efficientnet-lite": LitePart, "own": OwnFramePart}
-_AUDIO: _Kinds = {"whisper": AudioPart}
+_AUDIO: _Kinds = {"whisper": AudioPart, "own": OwnSoundPart}
 #: role -> kinds that can fill it
 _PARTS: Mapping[str, _Kinds] = {
     "vision": {"siglip": SiglipPart, "efficientnet-lite": LitePart},
@@ -47,7 +49,7 @@ _PARTS: Mapping[str, _Kinds] = {
     "audio": _AUDIO,
     "frames": _FRAMES,
     "tower_frames": _FRAMES,
-    "tower_text": {"xlm-roberta": TextPart, "bert": TextPart},
+    "tower_text": {"xlm-roberta": TextPart, "bert": TextPart, "own": OwnTextPart},
     "tower_audio": _AUDIO,
     "siglip": {"siglip-pair": SiglipPair},
 }

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from coefvq.errors import ModelError
 from coefvq.files import read_json
-from coefvq.models.parts import FrameTowerPart, LanguagePart, Preset, SiglipPart, TextPart
+from coefvq.models.parts import (
+    FrameTowerPart,
+    LanguagePart,
+    OwnSoundPart,
+    Preset,
+    SiglipPart,
+    SoundPart,
+    TextPart,
+    TextTowerPart,
+)
 from coefvq.models.preset_checks import check_checkpoint
 from coefvq.models.weights.fetch import fetch
 
@@ -220,13 +229,26 @@ def onevision_model(folder: Path, key: str, dtype: torch.dtype) -> Any:
 
 def load_frame_encoder(encoder: nn.Module, part: FrameTowerPart, folder: Path, key: str, mapped: bool = False) -> None:
     """Weights of a ResNet, Swin or EfficientNet-Lite, with or without the head and prefix of a classifier model."""
+    check_checkpoint(folder, part, key)
+    _load_any(encoder, folder, key, mapped, _IMAGE_HEAD)
+
+
+def _load_any(module: nn.Module, folder: Path, key: str, mapped: bool, left_out: str = _TABLES) -> None:
+    """By the names of transformers' versions where the module is of one of its classes, else by the module's own."""
     from transformers import PreTrainedModel
 
-    check_checkpoint(folder, part, key)
-    if isinstance(encoder, PreTrainedModel):
-        load_published(encoder, tensors_of(folder), folder, key, mapped, _IMAGE_HEAD)
+    if isinstance(module, PreTrainedModel):
+        load_published(module, tensors_of(folder), folder, key, mapped, left_out)
     else:
-        load_into(encoder, tensors_of(folder), folder, key, mapped, _IMAGE_HEAD)
+        load_into(module, tensors_of(folder), folder, key, mapped, left_out)
+
+
+def load_sound_tower(encoder: nn.Module, part: SoundPart, folder: Path, key: str, mapped: bool = False) -> None:
+    """Weights of a Whisper, or of another package's tower."""
+    if isinstance(part, OwnSoundPart):
+        _load_any(encoder, folder, key, mapped)
+    else:
+        load_whisper_encoder(encoder, folder, key, mapped)
 
 
 def load_siglip_vision(tower: PreTrainedModel, part: SiglipPart, folder: Path, key: str, mapped: bool = False) -> None:
@@ -260,7 +282,11 @@ def _layer(name: str) -> int:
     return int(found.group(1)) if found else -1
 
 
-def load_text_tower(encoder: PreTrainedModel, part: TextPart, folder: Path, key: str, mapped: bool = False) -> None:
-    """Weights of an XLM-R or e5 encoder, with or without the heads and prefix of a task model."""
+def load_text_tower(encoder: nn.Module, part: TextTowerPart, folder: Path, key: str, mapped: bool = False) -> None:
+    """Weights of an XLM-R, an e5 or another package's encoder, with or without heads and prefix of a task model."""
     check_checkpoint(folder, part, key)
-    load_published(encoder, tensors_of(folder), folder, key, mapped, _TEXT_HEADS, add_pooling_layer=False)
+    if isinstance(part, TextPart):
+        published: Any = encoder
+        load_published(published, tensors_of(folder), folder, key, mapped, _TEXT_HEADS, add_pooling_layer=False)
+    else:
+        _load_any(encoder, folder, key, mapped, _TEXT_HEADS)

@@ -8,12 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from coefvq.errors import ModelError
-from coefvq.extensions import FRAME_TOWERS, extension
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
 from coefvq.models.frozen import READS, SEES, FrozenPart, is_frozen
 from coefvq.models.language import positions_of
-from coefvq.models.parts import FrameTowerPart, LitePart, OwnFramePart, ResNetPart, SiglipPair, SwinPart, TextPart
+from coefvq.models.own_towers import own_tower, own_vectors
+from coefvq.models.parts import (
+    FrameTowerPart,
+    LitePart,
+    OwnFramePart,
+    OwnTextPart,
+    ResNetPart,
+    SiglipPair,
+    SwinPart,
+    TextPart,
+    TextTowerPart,
+)
 from coefvq.models.vision import lite_cells, lite_input, lite_settings, motion_images, with_motion
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,7 +70,7 @@ class FrameTower(nn.Module):
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
         """Of transformers' networks and own ones: images [N,3,S,S] in [-1,1] -> [N,vector_size]."""
         if isinstance(self._part, OwnFramePart):
-            return _checked_vectors(self.encoder(images), len(images), self._part)
+            return own_vectors(self._part, self.encoder, images)
         scaled = (((images + 1.0) / 2.0 - self.mean) / self.std).to(images.dtype)
         pooled: torch.Tensor = self.encoder(scaled).pooler_output
         return pooled.flatten(1)
@@ -82,25 +91,11 @@ class FrameTower(nn.Module):
         return FrozenPart("vision_features", SEES, self.vectors, (self.encoder,), settings)
 
 
-def _checked_vectors(vectors: Any, count: int, part: OwnFramePart) -> torch.Tensor:
-    if not isinstance(vectors, torch.Tensor) or vectors.shape != (count, part.width):
-        shape = tuple(vectors.shape) if isinstance(vectors, torch.Tensor) else type(vectors).__name__
-        raise ModelError(f"frame tower {part.name!r}: returned {shape}; expected [{count}, {part.width}] (width)")
-    return vectors
-
-
-def _own_encoder(part: OwnFramePart, frame_size: int) -> nn.Module:
-    made = extension(FRAME_TOWERS, part.name)(frame_size=frame_size, **part.options)
-    if not isinstance(made, nn.Module):
-        raise ModelError(f"frame tower {part.name!r}: returned {type(made).__name__}; expected a torch module")
-    return made
-
-
 def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:
     from transformers import ResNetConfig, ResNetModel, SwinConfig, SwinModel
 
     if isinstance(part, OwnFramePart):
-        return _own_encoder(part, frame_size), part.width
+        return own_tower(part, frame_size=frame_size), part.width
     if isinstance(part, LitePart):
         network = EfficientNetLite(EfficientNetLiteSizes(part.width, part.depth))
         return network, network.output_size
@@ -126,19 +121,24 @@ def _swin_config(kind: Any, part: SwinPart, frame_size: int) -> Any:
 
 
 class TextTower(nn.Module):
-    """XLM-R or e5, mean over real tokens."""
+    """XLM-R or e5, mean over real tokens; or a tower of another package, which gives one vector itself."""
 
-    def __init__(self, part: TextPart, pad_token: int) -> None:
+    def __init__(self, part: TextTowerPart, pad_token: int) -> None:
         super().__init__()
-        self.encoder = _text_encoder(part, pad_token)
-        self.is_bert = part.model_type == "bert"
         self._part = part
-        self.output_size = part.hidden_size
+        self.encoder: Any
+        if isinstance(part, OwnTextPart):
+            self.encoder = own_tower(part, vocab_size=part.vocab_size, pad_token=pad_token)
+            self.output_size = part.width
+        else:
+            self.encoder, self.output_size = _text_encoder(part, pad_token), part.hidden_size
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """input_ids and attention_mask [B,L] -> [B,D]."""
+        if isinstance(self._part, OwnTextPart):
+            return own_vectors(self._part, self.encoder, input_ids, attention_mask)
         # RoBERTa counts positions from the padding itself; BERT must be told
-        positions = {"position_ids": positions_of(attention_mask)} if self.is_bert else {}
+        positions = {"position_ids": positions_of(attention_mask)} if self._part.model_type == "bert" else {}
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **positions).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         pooled: torch.Tensor = (states * mask).sum(dim=1) / mask.sum(dim=1)

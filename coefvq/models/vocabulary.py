@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from coefvq.models.chat import published_template
 from coefvq.models.model_config import ModelConfig
+from coefvq.models.parts import OwnTextPart
 from coefvq.models.pretrained import weights_of
 from coefvq.models.text import TextEncoder, load_text_encoder, train_text_encoder
 from coefvq.models.tokens import SpecialTokens
@@ -51,6 +52,8 @@ def text_limit(config: ModelConfig) -> int:
         return min(preset.max_text_tokens, preset.siglip.text_positions - 2)
     if config.architecture in _TEXT_TOWERS:
         part = preset.tower_text
+        if isinstance(part, OwnTextPart):
+            return preset.max_text_tokens if part.positions is None else min(preset.max_text_tokens, part.positions - 2)
         reserved = 4 if part.model_type == "xlm-roberta" else 2
         return min(preset.max_text_tokens, part.max_position_embeddings - reserved)
     return preset.max_text_tokens

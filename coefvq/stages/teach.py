@@ -11,7 +11,6 @@ from coefvq.errors import DataError
 from coefvq.files import sha256_json, sha256_tree
 from coefvq.stages.inputs import TeachInputs
 from coefvq.terminal import say
-from coefvq.training.scoring import score_videos
 from coefvq.training.teacher import read_teacher, teacher_rows, write_no_teacher, write_teacher
 
 
@@ -21,6 +20,9 @@ def run(inputs: TeachInputs) -> None:
     if distil is None:
         write_no_teacher(target)
         return
+    # torch and the models take seconds, and without distillation nothing asks for them
+    from coefvq.training.scoring import score_videos
+
     rows = teacher_rows(split_manifest(inputs.paths), issue, distil, inputs.near_duplicates)
     folder = inputs.paths.model_dir("mllm", issue)
     teacher = sha256_tree(folder)

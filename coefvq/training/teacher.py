@@ -17,7 +17,6 @@ from coefvq.errors import DataError, SplitError
 from coefvq.files import check_regular
 from coefvq.inference import Scores
 from coefvq.records import UNLABELLED, VideoInput
-from coefvq.training.distilling import teacher_logits
 
 _COLUMNS = {"video_id": "str", "split": "str", "score": "float64", "teacher": "str", "made_from": "str"}
 _WORDS = {"str": "texts", "float64": "numbers"}
@@ -37,6 +36,8 @@ class TeacherScores:
 
     def logits(self, videos: list[VideoInput]) -> list[float]:
         """Clamped logits in the order of ``videos``, NaN where the MLLM scored none."""
+        from coefvq.training.distilling import teacher_logits
+
         known = dict(zip(self.table["video_id"], teacher_logits(self.table["score"]), strict=True))
         return [float(known.get(video.video_id, np.nan)) for video in videos]
 

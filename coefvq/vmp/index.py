@@ -265,7 +265,7 @@ def _report(rows: Sequence[SinkRow], written: Sequence[bool], offset: int) -> Ba
     return BatchReport(
         offset=offset,
         events=len(rows),
-        remained=outcomes["remained"],
+        live=outcomes["live"],
         removed=outcomes["removed"],
         ignored=outcomes["ignored"],
         dead=sum(row.error is not None for row in rows),

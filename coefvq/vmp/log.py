@@ -21,7 +21,8 @@ from coefvq.files import sha256_json
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.records import Event
 
-_COLUMNS = "video_id, kind, uri, title, stickers, views, sha256, published_at, source_version"
+_FIRST = "video_id, kind, uri, title, stickers, views, sha256, published_at, source_version"
+_COLUMNS = f"{_FIRST}, creator_id, duration_s"
 _SCHEMA = (
     (
         """CREATE TABLE events (
@@ -42,7 +43,7 @@ _SCHEMA = (
             video_id TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('upsert', 'delete', 'views')),
             uri TEXT NOT NULL, title TEXT NOT NULL, stickers TEXT NOT NULL, views INTEGER, sha256 TEXT,
             published_at TEXT, source_version INTEGER NOT NULL, digest TEXT NOT NULL)""",
-        f"INSERT INTO events_3 (offset, {_COLUMNS}, digest) SELECT offset, {_COLUMNS}, digest FROM events",  # noqa: S608
+        f"INSERT INTO events_3 (offset, {_FIRST}, digest) SELECT offset, {_FIRST}, digest FROM events",  # noqa: S608
         # the newest offsets of a shortened copy must not be given out again
         "DELETE FROM sqlite_sequence WHERE name = 'events_3'",
         "INSERT INTO sqlite_sequence (name, seq) SELECT 'events_3', seq FROM sqlite_sequence WHERE name = 'events'",
@@ -53,8 +54,11 @@ _SCHEMA = (
     ),
     # where events may be missing because they were compacted or forgotten
     ("CREATE TABLE cut (first INTEGER NOT NULL, last INTEGER NOT NULL)",),
+    ("ALTER TABLE events ADD COLUMN creator_id TEXT", "ALTER TABLE events ADD COLUMN duration_s REAL"),
 )
 
+
+_LATER = ("creator_id", "duration_s")
 
 #: events of one transaction: about a second of the write lock at most
 BATCH = 10_000
@@ -212,7 +216,7 @@ def _most_views(connection: Connection, video_id: str) -> int | None:
 
 def _insert(connection: Connection, numbered: Event) -> Event:
     cursor = connection.execute(
-        f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING offset",  # noqa: S608
+        f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING offset",  # noqa: S608
         (*_values(numbered), _digest(numbered)),
     )
     return replace(numbered, offset=int(cursor.fetchone()[0]))
@@ -232,7 +236,9 @@ def content_digest(event: Event) -> str:
     if event.kind == "delete":
         # a deletion carries no content: two of them are the same whatever else they hold
         return sha256_json(["delete", event.video_id])
-    return sha256_json(vars(event) | {"kind": "upsert", "views": None, "offset": 0, "source_version": 0})
+    content = vars(event) | {"kind": "upsert", "views": None, "offset": 0, "source_version": 0}
+    # absent facts of later versions leave the digests of earlier ones as they were
+    return sha256_json({name: v for name, v in content.items() if v is not None or name not in _LATER})
 
 
 def _digest(event: Event) -> str:
@@ -243,10 +249,12 @@ def _digest(event: Event) -> str:
 def _values(event: Event) -> tuple[Any, ...]:
     stickers = json.dumps(event.stickers, ensure_ascii=False)
     return (event.video_id, event.kind, event.uri, event.title, stickers, event.views, event.sha256,
-            event.published_at, event.source_version)  # fmt: skip
+            event.published_at, event.source_version, event.creator_id, event.duration_s)  # fmt: skip
 
 
 def _event(row: tuple[Any, ...]) -> Event:
     video_id, kind, uri, title, stickers, *rest = row
     texts = tuple(parse_json(stickers, f"log entry {video_id}", "restore the log from a copy"))
-    return Event(video_id, kind, uri, title, texts, *rest)
+    views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
+    first = Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, *offset)
+    return replace(first, creator_id=creator_id, duration_s=duration_s)

@@ -47,7 +47,7 @@ def override(
             _pin(connection, entry, _content(log, index, entry), (word, by, reason, now.isoformat()))
         feed.mark(connection, [video_id])
         said = f"{word} by {by}: {reason}"
-        outcome = "removed" if word == "removed" else "remained"
+        outcome = "removed" if word == "removed" else "live"
         connection.execute(
             schema.WRITE_EFFECT,
             (OVERRIDE, 0, video_id, entry.source_version, entry.epoch, entry.rank, entry.bundle_version, outcome, said,

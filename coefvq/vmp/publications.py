@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ def _events(table: CheckedTable, root: Path, progress: Callable[[int, int], None
     """Rows as events; a missing file stays in, without hash, to become a dead letter."""
     below = root_at(root)
     # rows as a person counts them in an editor: the header is line 1
-    events = (_event(words, below, f"row {number}", hashes) for number, words in enumerate(table.rows(), start=2))
+    rows = enumerate(table.raw_rows(), start=2)
+    events = (_event(raw, words, below, f"row {number}", hashes) for number, (raw, words) in rows)
     first = list(islice(events, BATCH))
     if all(event.sha256 is None for event in first):
         raise DataError(
@@ -114,7 +116,7 @@ class _Hashes:
             self._new = []
 
 
-def _event(record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes) -> Event:
+def _event(raw: Mapping[str, Any], record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes) -> Event:
     path, sha256 = _content(str(record["uri"]), root, row, hashes)
     return Event(
         video_id=str(record["video_id"]),
@@ -125,7 +127,17 @@ def _event(record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes) -> 
         # hashed here rather than taken from the table: it decides whether the content changed
         sha256=sha256,
         published_at=record["published_at"],
+        creator_id=record["creator_id"],
+        duration_s=_duration(row, raw),
     )
+
+
+def _duration(row: str, raw: Mapping[str, Any]) -> float | None:
+    """The table's ``duration_s``, which a manifest has measured."""
+    from coefvq.data.importers import values
+
+    seconds = values.number(row, "duration_s", raw.get("duration_s"), math.nan, positive=True)
+    return None if math.isnan(seconds) else seconds
 
 
 def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[Path, str | None]:

@@ -15,7 +15,8 @@ from coefvq.records import ScoredVideo
 
 #: ``views`` says only that a video was watched more often; it is no new version
 EventKind = Literal["upsert", "delete", "views"]
-Outcome = Literal["remained", "removed", "ignored"]
+#: what a rule says; the paper calls the first "remained"
+Outcome = Literal["live", "removed", "ignored"]
 #: what the index holds of a video; the last two are tombstones
 State = Literal["live", "removed", "deleted"]
 #: what a reader of the index sees: ``withdrawn`` is a verdict of a pair that was rolled back
@@ -56,6 +57,8 @@ class Event:
     published_at: str | None = None
     source_version: int = 0
     offset: int = 0
+    creator_id: str | None = None
+    duration_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class BatchReport:
 
     offset: int
     events: int
-    remained: int
+    live: int
     removed: int
     ignored: int
     dead: int

@@ -184,7 +184,7 @@ def _forget_events(log: EventLog, video_ids: Sequence[str]) -> tuple[int, dict[s
             gone += _remove_events(connection, video_id, before=offset)
             connection.execute(
                 "UPDATE events SET uri = '', title = '', stickers = '[]', views = NULL, sha256 = NULL, "
-                "published_at = NULL WHERE offset = ?",
+                "published_at = NULL, creator_id = NULL, duration_s = NULL WHERE offset = ?",
                 (offset,),
             )
     return gone, versions

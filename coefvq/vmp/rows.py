@@ -25,6 +25,7 @@ from coefvq.vmp.records import (
     Decision,
     Event,
     Lane,
+    Outcome,
     Rank,
     SinkRow,
     State,
@@ -189,7 +190,7 @@ def _route(score: ScoredVideo, views: int | None, policy: CascadePolicy, expired
 def _state(candidate: Candidate, decision: Decision) -> State | None:
     if candidate.event.kind == "delete":
         return "deleted"
-    states: dict[str, State | None] = {"remained": "live", "removed": "removed", "ignored": None}
+    states: dict[Outcome, State | None] = {"live": "live", "removed": "removed", "ignored": None}
     return states[decision.outcome]
 
 
@@ -202,6 +203,8 @@ def _metadata(candidate: Candidate) -> dict[str, Any]:
         "stickers": list(event.stickers),
         "views": event.views,
         "published_at": event.published_at,
+        "creator_id": event.creator_id,
+        "duration_s": event.duration_s,
     }
 
 

@@ -1,4 +1,4 @@
-"""Filter: a short list of rules turns a candidate into ``remained``, ``removed`` or ``ignored``.
+"""Filter: a short list of rules turns a candidate into ``live``, ``removed`` or ``ignored``.
 
 A rule looks at one issue at a time: it holds if all of its conditions hold for the same issue. The first
 rule that holds wins. The file format is described in docs/vmp.md.
@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from coefvq.config import IssueName
 from coefvq.documents import parse_yaml
@@ -36,10 +36,16 @@ FIELDS: dict[str, type] = {
     "tags": tuple,
     "title_length": float,
     "age_hours": float,
+    "creator_id": str,
+    "duration_s": float,
 }
 _RESERVED = {"default", "deleted"}
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "matches", "contains", "missing"]
+
+
+#: files may say "remained", as the paper does
+_Then = Annotated[Outcome, BeforeValidator(lambda word: "live" if word == "remained" else word)]
 
 
 class _Section(BaseModel):
@@ -95,7 +101,7 @@ class Rule(_Section):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     issue: IssueName | None = None
     when: Annotated[tuple[Condition, ...], Field(min_length=1)]
-    then: Outcome
+    then: _Then
 
     @property
     def takes_unscored(self) -> bool:
@@ -114,7 +120,7 @@ class Rules(_Section):
     """A rules file: rules in order, the outcome where none holds, and what a video is until the MLLM answered."""
 
     rules: tuple[Rule, ...]
-    default: Outcome
+    default: _Then
     pending: Undecided = "hold"
 
     @property

@@ -36,7 +36,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     """Return the first rule's outcome that holds, or the default; a deletion is always ``removed``.
 
-    A video that an issue could not score remains only by a rule with ``error == true``; else it is ``ignored``.
+    A video that an issue could not score is live only by a rule with ``error == true``; else it is ``ignored``.
 
     Raises:
         ConfigError: a rule names an issue that is not scored; it could never hold.
@@ -52,12 +52,12 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
             )
     unscored = any(one.get("error") is True for one in facts.values())
     for rule in rules.rules:
-        if unscored and rule.then == "remained" and not rule.takes_unscored:
+        if unscored and rule.then == "live" and not rule.takes_unscored:
             continue
         seen = facts.values() if rule.issue is None or not candidate.scores else [facts[rule.issue]]
         if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
             return Decision(rule.then, rule.name)
-    if unscored and rules.default == "remained":
+    if unscored and rules.default == "live":
         return UNSCORED
     return Decision(rules.default, "default")
 
@@ -87,6 +87,8 @@ def _facts_by_issue(candidate: Candidate, now: datetime, own_fields: Iterable[st
         "tags": event.stickers,
         "title_length": len(event.title),
         "age_hours": _age_hours(event.published_at, now),
+        "creator_id": event.creator_id,
+        "duration_s": event.duration_s,
         **_own_facts(event, own_fields),
     }
     if not candidate.scores:

@@ -118,6 +118,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp export": ("entries.csv",),
     "vmp audit draw": ("--labels", "5", "--out", "to_label.csv"),
     "vmp run": ("--once",),
+    "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
     "models show": ("tiny",),
     "models fetch": ("tiny",),

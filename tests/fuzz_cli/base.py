@@ -242,7 +242,7 @@ rules:
     when:
       - {field: error, op: "==", value: true}
     then: ignored
-default: remained
+default: live
 """
 
 

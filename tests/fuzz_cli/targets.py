@@ -96,7 +96,7 @@ TARGETS: tuple[Target, ...] = (
         "rules",
         "rules.yaml",
         (*_DOCUMENT, *YAML),
-        ("vmp run --once --json --rules rules.yaml --consumer again",),
+        ("vmp run --once --json --rules rules.yaml --consumer again", "vmp rules test rules.yaml --json"),
         STRICT,
     ),
     Target(

@@ -85,7 +85,7 @@ def test_a_failed_and_mended_stage_leaves_the_nightly_run_intact(
 
 
 @pytest.mark.long  # trains two tiny pairs
-@pytest.mark.timeout(1800)  # beside other work
+@pytest.mark.timeout(3600)  # beside other work
 def test_from_an_export_to_registered_pairs(tmp_path: Path, repository: Path) -> None:
     shell = Workspace(tmp_path)
     shell.run(sys.executable, str(repository / "examples" / "own_data" / "export.py"), "export", "--videos", "160")

@@ -70,7 +70,7 @@ class History:
         epoch, pair = at
         error = "ucc: undecodable" if rank == ERROR else None
         event = Published().version("v", content)
-        row = SinkRow(content, "v", content, epoch, rank, f"icd={pair}-x", "remained", state_of(content, pair), "r",
+        row = SinkRow(content, "v", content, epoch, rank, f"icd={pair}-x", "live", state_of(content, pair), "r",
                       "{}", NOW.isoformat(), content_digest(event), error=error, degraded=rank == DEGRADED)  # fmt: skip
         self.old.apply(row)
         try:

@@ -20,7 +20,7 @@ from coefvq.vmp.rules import FIELDS, Rules, parse_rules
 from coefvq.vmp.ruling import UNSCORED, decide
 from tests.vmp_world import NOW
 
-OUTCOMES = ("remained", "removed", "ignored")
+OUTCOMES = ("live", "removed", "ignored")
 
 
 @st.composite
@@ -181,7 +181,7 @@ def test_every_candidate_gets_the_outcome_of_the_first_rule_that_holds_alone(
 
     holding = [rule for rule in rules.rules if alone(rule).rule == rule.name]
     unscored = any(score.error for score in candidate.scores) or not candidate.scores
-    default = UNSCORED if unscored and rules.default == "remained" else Decision(rules.default, "default")
+    default = UNSCORED if unscored and rules.default == "live" else Decision(rules.default, "default")
     expected = Decision(holding[0].then, holding[0].name) if holding else default
     assert decision == expected
 
@@ -193,7 +193,7 @@ def test_a_fact_of_one_issue_is_either_missing_or_present(candidate: Candidate, 
 
     def fires(missing: bool) -> bool:
         when = [{"field": field, "op": "missing", "value": missing}]
-        rules = {"rules": [{"name": "m", "when": when, "then": "removed"}], "default": "remained"}
+        rules = {"rules": [{"name": "m", "when": when, "then": "removed"}], "default": "live"}
         return decide(one, parse_rules(json.dumps(rules), "rules.yaml"), NOW).rule == "m"
 
     assert fires(True) != fires(False)

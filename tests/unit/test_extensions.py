@@ -17,7 +17,16 @@ import yaml
 from coefvq import extensions
 from coefvq.config import Gate, Lora, MediaSpec, parse_params, read_mapping
 from coefvq.errors import ConfigError, ModelError
-from coefvq.extensions import FRAME_TOWERS, LOSSES, METRICS, RULE_FIELDS, extension, registered
+from coefvq.extensions import (
+    FRAME_TOWERS,
+    LOSSES,
+    METRICS,
+    RULE_FIELDS,
+    SOUND_TOWERS,
+    TEXT_TOWERS,
+    extension,
+    registered,
+)
 from tests.unit.registry_samples import METRICS as FIGURES
 from tests.unit.registry_samples import candidate
 
@@ -74,6 +83,23 @@ def package(install: Install, source: tuple[str, str]) -> None:
     install("my_coefvq", *source)
 
 
+def tower_config(definition: Any) -> Any:
+    """A multi-tower base model of a user's preset, with text and sound."""
+    from coefvq.config import BaseModelParams
+    from coefvq.models.model_config import base_config
+    from tests.settings import training_settings
+
+    settings = BaseModelParams(
+        preset="mine",
+        architecture="multitower",
+        audio=True,
+        motion=False,
+        freeze_towers=False,
+        training=training_settings(),
+    )
+    return base_config("ucc", settings, MediaSpec(frames=2, frame_size=32, audio_seconds=1.0), definition)
+
+
 def points(group: str, **named: str) -> str:
     lines = "\n".join(f'{name} = "{value}"' for name, value in named.items())
     return f'[project]\nname = "broken"\nversion = "1.0"\n[project.entry-points."{group}"]\n{lines}\n'
@@ -83,7 +109,8 @@ def points(group: str, **named: str) -> str:
 def test_the_package_is_found_and_not_imported() -> None:
     assert registered(LOSSES) == ["smoothed"]
     assert "my_coefvq" not in sys.modules
-    for group, name in ((FRAME_TOWERS, "small_vit"), (METRICS, "balanced_accuracy"), (RULE_FIELDS, "shouting")):
+    parts = {FRAME_TOWERS: "small_vit", TEXT_TOWERS: "small_bert", SOUND_TOWERS: "small_cnn"}
+    for group, name in {**parts, METRICS: "balanced_accuracy", RULE_FIELDS: "shouting"}.items():
         assert registered(group) == [name]
         assert callable(extension(group, name))
 
@@ -123,6 +150,71 @@ def test_an_own_tower_learns_is_saved_and_is_loaded_again(tmp_path: Path, blocks
     wrong = get_preset("mine", tmp_path / "presets.yaml").definition
     with pytest.raises(ModelError, match=r"returned \(6, 16\); expected \[6, 17\] \(width\)"):
         build(base_config("icd", settings, media, wrong), None).network(pixel_values=pixels)
+
+
+@pytest.mark.usefixtures("package")
+def test_own_text_and_sound_towers_learn_are_saved_and_are_loaded_again(
+    tmp_path: Path, blocks: dict[str, list[str]]
+) -> None:
+    import torch
+
+    from coefvq.models.classifier import build, load
+    from coefvq.models.presets import get_preset
+    from coefvq.models.vocabulary import text_encoder
+
+    (tmp_path / "presets.yaml").write_text(blocks["yaml"][0])
+    config = tower_config(get_preset("mine", tmp_path / "presets.yaml").definition)
+    torch.manual_seed(0)
+    text = text_encoder(config, ["a long title about cats", "dogs"])
+    made = build(config, text)
+    assert text is not None
+    batch = {
+        "pixel_values": torch.rand(2, 2, 3, 32, 32),
+        **text.batch(["a long title about cats", "dogs"], 0),
+        **{"log_mel": torch.rand(2, 80, 100), "has_audio": torch.tensor([True, False])},
+    }
+    made.network(**batch).sum().backward()
+    trained = {name for name, p in made.network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {"text.encoder.encoder.layer.0.output.dense.weight", "audio.encoder.0.weight"} <= trained
+    made.network.eval()
+    made.save(tmp_path / "model")
+    alone = text.batch(["dogs"], 0)
+    with torch.inference_mode():
+        assert torch.equal(load(tmp_path / "model").network(**batch), made.network(**batch))
+        padded: Any = made.network.text
+        torch.testing.assert_close(padded(batch["input_ids"], batch["attention_mask"])[1:], padded(**alone))
+        sound: Any = made.network.audio
+        assert not sound(batch["log_mel"], batch["has_audio"])[1].any()
+
+
+@pytest.mark.usefixtures("package")
+def test_an_own_text_tower_takes_published_weights_and_their_tokenizer(
+    tmp_path: Path, blocks: dict[str, list[str]]
+) -> None:
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from coefvq.models.classifier import build
+    from coefvq.models.presets import get_preset
+    from coefvq.models.text import train_text_encoder
+    from coefvq.models.vocabulary import text_encoder
+
+    raw = yaml.safe_load(blocks["yaml"][0])
+    part = raw["mine"]["tower_text"]
+    part["options"] |= {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+    published = BertForMaskedLM(BertConfig(vocab_size=part["vocab_size"], **part["options"]))  # with another head
+    published.save_pretrained(tmp_path / "hub")
+    train_text_encoder(["cats and dogs"], part["vocab_size"], 16).save(tmp_path / "hub")
+    raw["mine"]["weights"] = {"tower_text": {"folder": "hub"}}
+    (tmp_path / "presets.yaml").write_text(yaml.safe_dump(raw))
+    config = tower_config(get_preset("mine", tmp_path / "presets.yaml").definition)
+    text = text_encoder(config, [])
+    made: Any = build(config, text).network
+    assert torch.equal(made.text.encoder.embeddings.word_embeddings.weight, published.get_input_embeddings().weight)
+    part["options"]["hidden_size"] = 32
+    (tmp_path / "presets.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ModelError, match=r"hub: does not fit Tower .*correct the sizes of preset mine: tower_text"):
+        build(tower_config(get_preset("mine", tmp_path / "presets.yaml").definition), text)
 
 
 @pytest.mark.usefixtures("package")
@@ -228,6 +320,38 @@ def test_what_fails_is_one_line_with_the_remedy(install: Install) -> None:
 
     with pytest.raises(ConfigError, match="metric 'text': returned 'x'; expected a finite number"):
         own_metrics(["text"], column, column, column)
+
+
+def test_a_tower_that_raises_or_answers_otherwise_is_one_line(tmp_path: Path, install: Install) -> None:
+    import torch
+
+    from coefvq.models.presets import get_preset
+    from coefvq.models.towers import TextTower
+
+    code = (
+        "from torch import nn\n"
+        "class Raises(nn.Module):\n    def forward(self, *a):\n        raise ValueError('no\\nluck')\n"
+        "def raises(**k):\n    return Raises()\n"
+        "class Ids(nn.Module):\n    def forward(self, ids, mask):\n        return ids\n"
+        "def ids(**k):\n    return Ids()\n"
+        "def nothing(**k):\n    return None\n"
+    )
+    install("broken", points(TEXT_TOWERS, raises="broken:raises", ids="broken:ids", nothing="broken:nothing"), code)
+    tokens = torch.ones(2, 5, dtype=torch.int64)
+    for name, error, message in (
+        (
+            "raises",
+            ConfigError,
+            r"'raises' of coefvq\.text_towers failed: ValueError: no; correct broken:raises in pack",
+        ),
+        ("ids", ModelError, r"text tower 'ids': returned \(2, 5\); expected \[2, 7\] \(width\)"),
+        ("nothing", ModelError, r"text tower 'nothing': returned NoneType; expected a torch module"),
+        ("nix", ConfigError, r"'nix': no installed package registers it in coefvq\.text_towers"),
+    ):
+        part = f"{{kind: own, name: {name}, width: 7, vocab_size: 9}}"
+        (tmp_path / "presets.yaml").write_text(f"mine: {{extends: tiny, tower_text: {part}}}\n")
+        with pytest.raises(error, match=message):
+            TextTower(get_preset("mine", tmp_path / "presets.yaml").tower_text, 0)(tokens, tokens)
 
 
 def test_two_packages_with_one_name_are_refused(install: Install, source: tuple[str, str]) -> None:

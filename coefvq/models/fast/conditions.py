@@ -118,4 +118,6 @@ def shorter_sound(classifier: Classifier, seconds: float) -> str:
     have = classifier.config.media.audio_seconds
     if not classifier.config.hears:
         return "this model hears nothing"
+    if not hasattr(classifier.network.audio.encoder, "positional_embedding"):  # type: ignore[union-attr]
+        return "the sound tower is another package's, whose positions are not known"
     return "" if seconds < have else f"predict.approximate.audio_seconds is {seconds:g}, the model hears {have:g}"

@@ -166,7 +166,7 @@ def _index(root: Path, stamp: str) -> None:
             score |= {"audit_probability": 0.25, "mllm_score": row.mllm if number % 4 == 0 else None}
         score["positive"] = score["mllm_score"] is not None and row.mllm >= OLD.decision_threshold
         value = json.dumps({"scores": {"icd": score}})
-        rows.append(SinkRow(number, str(row.video_id), 1, 1, 2, stamp, "remained", "live", "default", value, NOW, "c"))
+        rows.append(SinkRow(number, str(row.video_id), 1, 1, 2, stamp, "live", "live", "default", value, NOW, "c"))
     with open_state(root / "vmp") as (log, index):
         log.publish([Event(row.video_id, uri=f"{row.video_id}.mp4") for row in rows])
         index.apply(rows, "pipeline", len(rows))

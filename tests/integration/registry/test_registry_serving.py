@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from coefvq.config import BaseModelParams, MediaSpec
@@ -17,8 +22,10 @@ from coefvq.errors import RegistryError
 from coefvq.registry import pair_files, pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, build_candidate, model_ref
 from tests.integration.registry.registry_workspace import DATA, PASSED, Workspace
+from tests.integration.test_flow import free_port
 from tests.settings import training_settings
 
+Wait = Callable[[Callable[[], bool], float], None]
 MEDIA = MediaSpec(frames=2, frame_size=32, audio_seconds=1.0)
 TRAINING = training_settings(per_device_train_batch_size=1, lr_scheduler_type="linear")
 COLUMNS = ["video_id", "base_score", "mllm_score", "positive", "decided_by", "error"]
@@ -115,6 +122,52 @@ def test_the_http_server_answers_null_and_never_nan(clip: str) -> None:
         assert 0.0 < first[score] < 1.0
         assert second[score] is None
         assert "no such file" in second["error"]
+
+
+@pytest.mark.long  # a server process that imports torch: 20 s alone
+@pytest.mark.timeout(1800)  # beside other work
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.usefixtures("pair")
+def test_the_server_of_the_documentation_answers(
+    fresh: Workspace, clip: str, repository: Path, tmp_path: Path, wait_until: Wait
+) -> None:
+    page = (repository / "docs" / "release.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^```sh\n(MLFLOW_TRACKING_URI=.*? mlflow models serve .*?)^```$", page, re.M | re.S)
+    (request,) = re.findall(r"`(\{\"dataframe_records\".*?\})`", page)
+    rows = json.loads(request)["dataframe_records"]
+    assert rows == [{"path": "/clips/a.mp4"}]
+    port = free_port()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(repository)}
+    with (tmp_path / "log.txt").open("w") as log:
+        child = subprocess.Popen(
+            ["bash", "-c", f"{command.strip()} --port {port}"], cwd=fresh.root, env=env, stdout=log, stderr=log
+        )
+    try:
+        wait_until(lambda: child.poll() is not None or answers(f"http://127.0.0.1:{port}/ping"), 1500)
+        body = json.dumps({"dataframe_records": [{"path": clip, "title": "my dinner"}, *rows]})
+        done = subprocess.run(
+            ["curl", "-sS", "-H", "Content-Type: application/json", "-d", body, f"http://127.0.0.1:{port}/invocations"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr + (tmp_path / "log.txt").read_text()[-3000:]
+    finally:
+        for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
+            process.kill()
+        child.wait()
+    assert "NaN" not in done.stdout
+    first, second = json.loads(done.stdout)["predictions"]
+    assert (first["positive"], first["error"]) == (True, None)
+    assert (second["positive"], second["base_score"]) == (None, None)
+    assert "no such file" in second["error"]
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address) as answer:  # noqa: S310 - loopback
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 @pytest.mark.usefixtures("pair")

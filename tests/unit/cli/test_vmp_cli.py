@@ -121,7 +121,7 @@ def test_publish_run_get_status(cli: Cli, clips: Path, registry: FakeRegistry) -
     assert ok(cli("publish", clips, "--json")) == {"events": 3, "unchanged": 0, "last_offset": 3}
     done = ok(cli("run", "--once", "--issue", "icd", "--batch-size", "2", "--json"))
     assert done == {
-        "dead": 0, "events": 3, "ignored": 0, "offset": 3, "pending": 0, "remained": 2, "removed": 1, "stale": 0,
+        "dead": 0, "events": 3, "ignored": 0, "offset": 3, "pending": 0, "live": 2, "removed": 1, "stale": 0,
     }  # fmt: skip
     assert registry.calls == [("configure", None, "coefvq"), ("head", ["icd"]), ("load_head", {"icd": "3-ab"})]
     live = ok(cli("get", "a", "--json"))
@@ -189,9 +189,7 @@ def test_dead_letters_are_listed_and_retried(cli: Cli, clips: Path, registry: Fa
 def test_own_rules_and_a_second_consumer(cli: Cli, clips: Path, tmp_path: Path, registry: FakeRegistry) -> None:
     cli("publish", clips)
     rules = tmp_path / "rules.yaml"
-    rules.write_text(
-        'rules: [{name: seen, when: [{field: views, op: ">", value: 5}], then: ignored}]\ndefault: remained'
-    )
+    rules.write_text('rules: [{name: seen, when: [{field: views, op: ">", value: 5}], then: ignored}]\ndefault: live')
     assert ok(cli("run", "--once", "--rules", rules, "--json"))["ignored"] == 1
     assert cli("get", "a").exit_code == 1
     again = ok(cli("run", "--once", "--consumer", "second", "--rules", "shipped", "--json"))
@@ -255,7 +253,7 @@ def test_without_once_a_signal_ends_it_after_the_batch_with_code_0(
     registry.before_scoring = lambda: os.kill(os.getpid(), signal.SIGTERM)
     result = cli("run", "--batch-size", "2")
     assert result.exit_code == 0, repr(result.exception)
-    line = "2 events up to offset 2: 1 remained, 1 removed, 0 ignored; 0 dead letters, 0 stale\n"
+    line = "2 events up to offset 2: 1 live, 1 removed, 0 ignored; 0 dead letters, 0 stale\n"
     assert (result.stderr, result.stdout) == (line, line)
     assert ok(cli("status", "--json"))["consumers"] == {"vmp": {"lag": 1, "offset": 2}}
 
@@ -285,6 +283,35 @@ def test_an_override_without_name_or_reason_is_refused(
     assert message in str(cli("override", "b", "--verdict", "live", *args).exception)
     assert cli("override", "b", "--verdict", "live").exit_code == 2
     assert ok(cli("get", "b", "--json"))["override"] is None
+
+
+def test_rules_are_tried_on_what_the_index_holds(cli: Cli, clips: Path, registry: FakeRegistry, tmp_path: Path) -> None:
+    table = clips / "metadata.csv"
+    rows = table.read_text().splitlines()
+    columns = (",creator_id,duration_s", ",ana,12.5", ",bob,3", ",,")
+    table.write_text("".join(f"{row}{more}\n" for row, more in zip(rows, columns, strict=True)))
+    cli("publish", clips)
+    cli("run", "--once")
+    rules = tmp_path / "mine.yaml"
+    rules.write_text(
+        "rules:\n"
+        '  - {name: long, when: [{field: duration_s, op: ">", value: 10}], then: removed}\n'
+        "  - {name: friend, when: [{field: creator_id, op: in, value: [bob, eve]}], then: remained}\n"
+        "default: ignored\n"
+    )
+    shown = ok(cli("rules", "test", rules, "--json"))
+    assert (shown["videos"], shown["changed"], shown["waiting"]) == (3, 2, 0)
+    assert {(row["before"], row["after"], row["rule"], *row["examples"]) for row in shown["rows"]} == {
+        ("live", "removed", "long", "a"),
+        ("removed", "live", "friend", "b"),
+        ("live", "ignored", "default", "c"),
+    }
+    assert "2 of 3 videos would change; 0 are not decided yet" in cli("rules", "test", rules).stdout
+    assert ok(cli("status", "--json"))["index"] == {"live": 2, "removed": 1}  # nothing is written
+    ok(cli("run", "--once", "--json", "--rules", rules))
+    assert "0 events published, 3 unchanged" in cli("publish", clips).stdout  # also with creator and duration
+    table.write_text(table.read_text().replace("12.5", "x"))
+    assert "row 2: duration_s = 'x': expected a finite number above 0" in str(cli("publish", clips).exception)
 
 
 def test_after_a_rollback_a_campaign_decides_again(cli: Cli, clips: Path, registry: FakeRegistry) -> None:

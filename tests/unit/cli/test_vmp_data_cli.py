@@ -27,7 +27,7 @@ def state(tmp_path: Path) -> Path:
         log.publish([Event(name, uri=f"/{name}.mp4", sha256=name, title=TITLE) for name in "abc"])
         epoch = promote(index, 1, "1-ab")
         rows = [
-            SinkRow(number, name, 1, epoch, 2, "icd=1-ab", "remained", "removed" if number == 2 else "live", "r",
+            SinkRow(number, name, 1, epoch, 2, "icd=1-ab", "live", "removed" if number == 2 else "live", "r",
                     json.dumps({"title": TITLE}), NOW.isoformat(), name)
             for number, name in enumerate("abc", start=1)
         ]  # fmt: skip

@@ -73,3 +73,12 @@ def test_the_table_of_stages_and_the_commands_import_nothing_heavy(repository: P
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_stages_that_run_no_model_import_no_torch(repository: Path) -> None:
+    # `teach` runs one only where a base model is distilled
+    light = ("ingest", "validate", "split", "teach", "evaluate", "thresholds", "candidate")
+    code = "; ".join(["import sys", *(f"import coefvq.stages.{name}" for name in light)])
+    code += "; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, check=False)
+    assert done.returncode == 0

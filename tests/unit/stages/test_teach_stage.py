@@ -18,6 +18,7 @@ from coefvq.files import sha256_tree
 from coefvq.records import VideoInput
 from coefvq.stages import teach
 from coefvq.stages.inputs import TeachInputs
+from coefvq.training import scoring
 from coefvq.training.distilling import teacher_logits
 from coefvq.training.teacher import read_teacher, read_teaching
 
@@ -43,7 +44,7 @@ class Scorer:
 def scorer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Scorer:
     monkeypatch.chdir(tmp_path)
     found = Scorer()
-    monkeypatch.setattr(teach, "score_videos", found)
+    monkeypatch.setattr(scoring, "score_videos", found)
     folder = tmp_path / "models" / "icd" / "mllm"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")

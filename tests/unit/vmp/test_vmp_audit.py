@@ -83,7 +83,7 @@ def test_command(tmp_path: Path):
             decided_at="2026-01-01T00:00:00+00:00",
             content=name,
             bundle_version="icd=1-ab",
-            outcome="removed" if value["positive"] else "remained",
+            outcome="removed" if value["positive"] else "live",
             state="removed" if value["positive"] else "live",
             rule="default",
             value=json.dumps({"scores": {"icd": value}}),

@@ -150,7 +150,7 @@ def state(tmp_path: Path) -> Iterator[tuple[Path, EventLog, IndexStore]]:
                            title=f'a "title", {name}', views=3)
                      for name in IDS[:400]])  # fmt: skip
         rows = [
-            SinkRow(number, name, 1, 1, 2, "icd=1-ab", "remained", "live", "r", json.dumps({"scores": {"icd": score}}),
+            SinkRow(number, name, 1, 1, 2, "icd=1-ab", "live", "live", "r", json.dumps({"scores": {"icd": score}}),
                     (NOW - timedelta(days=number % 2)).isoformat(), name)
             for number, (name, score) in enumerate(stream(3)[:400], start=1)
         ]  # fmt: skip

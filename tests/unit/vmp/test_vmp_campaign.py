@@ -91,7 +91,7 @@ def test_a_change_of_thresholds_or_rules_asks_no_model(state: State) -> None:
     state.run(pair, epoch)
     assert (pair.scored, state.index.states()) == ([], {"removed": 10})
     rules = parse_rules(
-        'rules: [{name: sure, when: [{field: mllm_score, op: ">", value: 0.5}], then: removed}]\ndefault: remained', "r"
+        'rules: [{name: sure, when: [{field: mllm_score, op: ">", value: 0.5}], then: removed}]\ndefault: live', "r"
     )
     epoch = promote(state.index, 3, "2-cd")
     Campaigns(state.index.database).start(NOW)
@@ -213,7 +213,7 @@ def test_a_policy_over_stored_scores(
 def test_a_rule_that_ignores_at_many_views_ends_the_matter(state: State) -> None:
     """Nothing is written, and the video is not looked at again and again."""
     rules = parse_rules(
-        'rules: [{name: popular, when: [{field: views, op: ">", value: 5}], then: ignored}]\ndefault: remained', "r"
+        'rules: [{name: popular, when: [{field: views, op: ">", value: 5}], then: ignored}]\ndefault: live', "r"
     )
     state.log.publish([Event("v1", uri="/1.mp4", sha256="1", views=9)])
     state.run(pair_1(), 1, decide=by_rules(rules))

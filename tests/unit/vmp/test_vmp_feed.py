@@ -25,7 +25,7 @@ from tests.vmp_world import NOW, promote
 
 def row(video_id: str, epoch: int, version: int = 1, title: str = "t") -> SinkRow:
     value = json.dumps({"title": title, "views": None, "scores": {}})
-    return SinkRow(1, video_id, version, epoch, FULL, f"icd={epoch}-x", "remained", "live", "r", value,
+    return SinkRow(1, video_id, version, epoch, FULL, f"icd={epoch}-x", "live", "live", "r", value,
                    NOW.isoformat(), f"v{version}")  # fmt: skip
 
 

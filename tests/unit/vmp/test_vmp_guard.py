@@ -41,7 +41,7 @@ def row(
     state: State | None = "live",
     error: str | None = None,
 ) -> SinkRow:
-    outcome = "ignored" if state is None else "remained" if state == "live" else "removed"
+    outcome = "ignored" if state is None else "live" if state == "live" else "removed"
     return SinkRow(1, "a", version, epoch, rank, bundles, outcome, state, "r", "{}", NOW.isoformat(), f"v{version}",
                    error=error, degraded=rank == DEGRADED)  # fmt: skip
 
@@ -244,7 +244,7 @@ def test_a_replay_decides_at_the_same_time(tmp_path: Path, index_place: Path | s
     from tests.vmp_world import by_rules
 
     rules = parse_rules(
-        'rules: [{name: old, when: [{field: age_hours, op: ">", value: 1}], then: removed}]\ndefault: remained', "r"
+        'rules: [{name: old, when: [{field: age_hours, op: ">", value: 1}], then: removed}]\ndefault: live', "r"
     )
     pair, later = Pair(), NOW + timedelta(hours=2)
     with open_log(tmp_path / "log.sqlite") as log, open_index(index_place) as index:
@@ -254,4 +254,4 @@ def test_a_replay_decides_at_the_same_time(tmp_path: Path, index_place: Path | s
             loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=8, once=True,
                      consumer=consumer, clock=lambda clock=clock: clock)  # fmt: skip
         assert index.states() == {"live": 1}
-        assert index.database.query("SELECT DISTINCT outcome FROM effects") == [("remained",)]
+        assert index.database.query("SELECT DISTINCT outcome FROM effects") == [("live",)]

@@ -62,8 +62,8 @@ def test_once_drains_the_log_batch_by_batch(state: tuple[EventLog, IndexStore]) 
     log.publish([Event(i, title=t) for i, t in [("a", "fine"), ("b", "bad"), ("c", "broken")]])
     log.publish([Event("a", "delete")])
     assert drain(log, index) == [
-        BatchReport(offset=2, events=2, remained=1, removed=1, ignored=0, dead=0, stale=0),
-        BatchReport(offset=4, events=2, remained=0, removed=1, ignored=1, dead=1, stale=0),
+        BatchReport(offset=2, events=2, live=1, removed=1, ignored=0, dead=0, stale=0),
+        BatchReport(offset=4, events=2, live=0, removed=1, ignored=1, dead=1, stale=0),
     ]
     assert states(index, "a", "b", "c") == ["deleted", "removed", None]
     assert index.committed("vmp") == 4

@@ -452,7 +452,7 @@ def test_an_outage_ends_in_the_index_of_a_run_without_one(tmp_path: Path, rule: 
 
 # --- age -------------------------------------------------------------------------------------------------------------
 
-OLD = 'rules: [{name: old, when: [{field: age_hours, op: "OP", value: 2}], then: THEN}]\ndefault: remained'
+OLD = 'rules: [{name: old, when: [{field: age_hours, op: "OP", value: 2}], then: THEN}]\ndefault: live'
 
 
 @pytest.mark.parametrize("op", [">", ">="])

@@ -30,7 +30,7 @@ def url(postgres_url: str) -> str:
 
 def row(video_id: str, epoch: int, version: int = 1, offset: int = 1) -> SinkRow:
     value = json.dumps({"scores": {}, "by": f"{version}/{epoch}"})
-    return SinkRow(offset, video_id, version, epoch, FULL, f"icd={epoch}-x", "remained", "live", "r", value,
+    return SinkRow(offset, video_id, version, epoch, FULL, f"icd={epoch}-x", "live", "live", "r", value,
                    NOW.isoformat(), f"v{version}")  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def test_a_forgotten_video_is_in_no_file(tmp_path: Path) -> None:
         index.revise([SinkRow(9, "v1", 4, epoch, 0, "", "ignored", None, "r", "{}", NOW.isoformat(), "c", uri=TITLE,
                               error=error)], "x")  # fmt: skip
         compact(folder, log, index, LATER, AT_ONCE, FOREVER)
-        index.revise([SinkRow(9, "v1", 4, epoch + 1, FULL, "", "remained", "live", TITLE, json.dumps({"title": TITLE}),
+        index.revise([SinkRow(9, "v1", 4, epoch + 1, FULL, "", "live", "live", TITLE, json.dumps({"title": TITLE}),
                               NOW.isoformat(), "c")], "y")  # fmt: skip
         # the control: before, it is everywhere
         pages = files_with(folder, TITLE)
@@ -195,7 +195,7 @@ def test_a_forgotten_video_is_in_no_file(tmp_path: Path) -> None:
         assert forget(folder, log, index, ["v1"], NOW) == retention.Forgotten(1, 0, 0)
     with open_state(folder) as (log, index):  # its places in the log are known to be empty
         # an event that a worker still holds brings nothing back, nor why it failed
-        late = SinkRow(1, "v1", 3, epoch, FULL, "", "remained", "live", "r", json.dumps({"title": TITLE}),
+        late = SinkRow(1, "v1", 3, epoch, FULL, "", "live", "live", "r", json.dumps({"title": TITLE}),
                        NOW.isoformat(), "c", uri=TITLE)  # fmt: skip
         index.revise([late, replace(late, rank=0, state=None, error=TITLE)], "z")
         assert files_with(folder, TITLE) == []

@@ -107,11 +107,9 @@ def test_rows_of_several_bundles() -> None:
 
 def test_live_row_holds_metadata_and_scores() -> None:
     event = Event("a", uri="/x/a.mp4", title="é", stickers=("s",), views=4, sha256="aa", source_version=2, offset=9)
-    row = to_row(
-        Candidate(event, (score("a", metadata={"k": "v"}),)), Decision("remained", "default"), How(7, NOW, NOW)
-    )
+    row = to_row(Candidate(event, (score("a", metadata={"k": "v"}),)), Decision("live", "default"), How(7, NOW, NOW))
     assert (row.offset, row.source_version, row.epoch, row.bundle_version) == (9, 2, 7, "icd=3-ab")
-    assert (row.state, row.outcome, row.rule, row.error) == ("live", "remained", "default", None)
+    assert (row.state, row.outcome, row.rule, row.error) == ("live", "live", "default", None)
     assert json.loads(row.value) == {
         "uri": "/x/a.mp4", "title": "é", "stickers": ["s"], "views": 4, "sha256": "aa", "published_at": None,
         "scores": {"icd": {"base_score": 0.25, "mllm_score": None, "positive": False, "decided_by": "base",

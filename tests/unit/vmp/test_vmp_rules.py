@@ -30,7 +30,7 @@ def failed(issue: str = "icd") -> ScoredVideo:
 
 
 def one_rule(condition: str, extra: str = "") -> Rules:
-    text = f"rules: [{{name: r, {extra} when: [{condition}], then: removed}}]\ndefault: remained"
+    text = f"rules: [{{name: r, {extra} when: [{condition}], then: removed}}]\ndefault: live"
     return parse_rules(text, "rules.yaml")
 
 
@@ -41,7 +41,7 @@ def fires(rules: Rules, candidate: Candidate) -> bool:
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
-        ([score()], Decision("remained", "default")),
+        ([score()], Decision("live", "default")),
         ([score(positive=True)], Decision("removed", "positive")),
         ([score("icd"), score("ucc", positive=True)], Decision("removed", "positive")),
         ([failed()], Decision("ignored", "unscored")),
@@ -55,7 +55,7 @@ def test_shipped_rules(scores: list[ScoredVideo], expected: Decision) -> None:
 
 
 def test_deletion_needs_no_rule() -> None:
-    rules = parse_rules("rules: []\ndefault: remained", "r")
+    rules = parse_rules("rules: []\ndefault: live", "r")
     assert decide(Candidate(Event("v", "delete")), rules, NOW) == Decision("removed", "deleted")
 
 
@@ -112,7 +112,7 @@ def test_a_rule_for_an_issue_nobody_scores_is_refused_even_behind_a_match() -> N
 rules:
   - {name: first, when: [{field: views, op: ">", value: 1}], then: removed}
   - {name: typo, issue: icdd, when: [{field: positive, op: "==", value: true}], then: removed}
-default: remained
+default: live
 """
     with pytest.raises(ConfigError, match="rule 'typo': issue 'icdd' is not scored; expected one of icd"):
         decide(Candidate(EVENT, (score(),)), parse_rules(text, "r"), NOW)
@@ -125,8 +125,8 @@ CONDITION = 'when: [{field: views, op: ">", value: 1}]'
     ("text", "message"),
     [
         ("rules: []", "r.yaml: default: missing key; add it"),
-        ("default: remained", "r.yaml: rules: missing key"),
-        ("rules: []\ndefault: kept", "r.yaml: default = \"kept\": expected remained, removed or ignored"),
+        ("default: live", "r.yaml: rules: missing key"),
+        ("rules: []\ndefault: kept", "r.yaml: default = \"kept\": expected live, removed or ignored"),
         ("rules: []\ndefault: ignored\nfoo: 1", "r.yaml: foo: unknown key"),
         ("- a", "expected the keys rules and default"),
         ("rules: [{name: r, when: [{field: views, op: >=, value: 1}]}]", "r.yaml line 1: not readable as YAML; put"),
@@ -193,15 +193,15 @@ def test_the_documented_example_loads_and_every_field_is_documented() -> None:
     assert [field for field in FIELDS if f"`{field}`" not in text] == []
 
 
-@pytest.mark.parametrize("rule", ["", '{name: seen, when: [{field: views, op: ">", value: 1}], then: remained}'])
+@pytest.mark.parametrize("rule", ["", '{name: seen, when: [{field: views, op: ">", value: 1}], then: live}'])
 def test_an_unscored_video_never_remains_unless_a_rule_says_so(rule: str) -> None:
-    rules = parse_rules(f"rules: [{rule}]\ndefault: remained", "r")
+    rules = parse_rules(f"rules: [{rule}]\ndefault: live", "r")
     for scores in ((), (failed(),), (score("icd"), failed("ucc"))):
         assert decide(Candidate(EVENT, scores), rules, NOW) == Decision("ignored", "unscored")
-    assert decide(Candidate(EVENT, (score(),)), rules, NOW).outcome == "remained"
-    says = '{name: anyway, when: [{field: error, op: "==", value: true}], then: remained}'
+    assert decide(Candidate(EVENT, (score(),)), rules, NOW).outcome == "live"
+    says = '{name: anyway, when: [{field: error, op: "==", value: true}], then: live}'
     rules = parse_rules(f"rules: [{says}]\ndefault: ignored", "r")
-    assert decide(Candidate(EVENT, (failed(),)), rules, NOW) == Decision("remained", "anyway")
+    assert decide(Candidate(EVENT, (failed(),)), rules, NOW) == Decision("live", "anyway")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def publish(state: Path, *events: Event) -> None:
 def drain(state: Path, consumer: str = "vmp") -> set[str]:
     """Run the loop over what is new; returns the videos of the index."""
     with open_state(state) as (log, index):
-        loop.run(log, fixed(accept, decide=lambda candidate, now: Decision("remained", "default")), index,
+        loop.run(log, fixed(accept, decide=lambda candidate, now: Decision("live", "default")), index,
                  stop=threading.Event(), on_batch=lambda report: None, batch_size=2, once=True,
                  consumer=consumer)  # fmt: skip
         return {name for (name,) in index.database.query("SELECT video_id FROM entries")}
