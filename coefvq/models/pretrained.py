@@ -215,7 +215,7 @@ def onevision_model(folder: Path, key: str, dtype: torch.dtype, device: torch.de
     config = LlavaOnevisionConfig.from_pretrained(folder, local_files_only=True)
     # from the tensors, not from the folder: a checkpoint of several files then needs no index beside them
     state = {name: tensor for name, tensor in tensors_of(folder).items() if not re.search(_LM_HEAD, name)}
-    place = {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
+    place: dict[str, Any] = {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
     model, report = _from_pretrained(LlavaOnevisionModel, config, state, dtype, folder, key, **place)
     _check_report(report, "LlavaOnevisionModel", folder, key)
     return model

@@ -7,7 +7,7 @@ and leave them as they are. Such a tower is one module here, whoever calls it.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,9 +80,11 @@ class TowerPool:
         Raises:
             ModelError: a config.json is missing or does not fit.
         """
-        distinct = {(sha256_tree(folder), how.model_dump_json()): (folder, how) for folder, how in mllms}
-        keys = Counter(backbone_key(read_config(folder), how) for folder, how in distinct.values())
-        return cls(backbones={key: Backbone() for key, count in keys.items() if key is not None and count > 1})
+        models = defaultdict[str, set[str]](set)
+        for folder, how in mllms:
+            if (key := backbone_key(read_config(folder), how)) is not None:
+                models[key].add(sha256_tree(folder))  # one model of several issues counts once
+        return cls(backbones={key: Backbone() for key, distinct in models.items() if len(distinct) > 1})
 
     def backbone(self, config: ModelConfig, how: Scoring) -> Backbone | None:
         """What a model has in common with another one; None: nothing."""

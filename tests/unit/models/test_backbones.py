@@ -28,7 +28,7 @@ from coefvq.models.model_config import ModelConfig
 from coefvq.models.presets import preset_from
 from coefvq.models.shared import TowerPool
 from coefvq.models.vocabulary import text_encoder
-from coefvq.registry import champions
+from coefvq.registry import champions, pair_files
 from coefvq.registry.bundle import Candidate
 from coefvq.registry.pair_files import LoadedBundle
 
@@ -134,7 +134,7 @@ def test_pairs_of_the_registry_share_one_backbone(
 ) -> None:
     candidate = cast(Candidate, SimpleNamespace(preprocessing={}, policy={}))
     monkeypatch.setattr(
-        champions.pair_files,
+        pair_files,
         "resolve",
         lambda issue, version: LoadedBundle(issue, version, "1-00", tmp_path, folders[issue], candidate),
     )
