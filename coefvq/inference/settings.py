@@ -59,7 +59,8 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
 
     The base model, which sees every video, takes the exact savings only. Published towers are taken from ``towers``
     where it has them, if the model computes in float32 without approximations. An MLLM of several issues is taken from
-    there as a whole, if a folder with the same bytes was loaded with the same settings.
+    there as a whole, if a folder with the same bytes was loaded with the same settings. A LLaVA-OneVision that another
+    model of ``towers`` starts from is read and held once; this model's adapters then stay beside it.
 
     Raises:
         ModelError: a file is missing or does not fit, or an approximation does not fit this model.
@@ -85,21 +86,27 @@ def model_key(folder: Path, scoring: Scoring) -> str:
 def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classifier:
     from coefvq.models.classifier import load
     from coefvq.models.fast.conditions import has_bfloat16
+    from coefvq.models.model_config import read_config
 
-    classifier = load(folder)
+    backbone = None if towers is None else towers.backbone(read_config(folder), scoring)
+    classifier = load(folder, backbone)
     applicable = _applicable(classifier, scoring)
     exact = applicable.dtype == "float32" or (applicable.dtype == "auto" and not has_bfloat16())
     if towers is not None and exact and applicable.approximate == NOTHING:
         towers.adopt(classifier)
-    return ready_for_scoring(classifier, scoring)
+    return ready_for_scoring(classifier, scoring, apart=backbone is not None)
 
 
-def ready_for_scoring(classifier: Classifier, scoring: Scoring = EXACT) -> Classifier:
-    """``load_for_scoring`` of a model that is loaded; its network is changed in place."""
+def ready_for_scoring(classifier: Classifier, scoring: Scoring = EXACT, apart: bool = False) -> Classifier:
+    """``load_for_scoring`` of a model that is loaded; its network is changed in place.
+
+    With ``apart`` weights are neither merged with adapters nor packed, since other models have them too.
+    """
     from coefvq.models.fast.switches import choose, prepare
 
     applicable = _applicable(classifier, scoring)
-    return prepare(classifier, choose(applicable.savings, applicable.dtype, applicable.approximate))[0]
+    switches = choose(applicable.savings, applicable.dtype, applicable.approximate)
+    return prepare(classifier, [switch for switch in switches if not (apart and switch.replaces_weights)])[0]
 
 
 def _applicable(classifier: Classifier, scoring: Scoring) -> Scoring:

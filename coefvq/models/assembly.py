@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from coefvq.errors import ModelError
 from coefvq.models import pretrained
 from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.audio import AudioBranch
+from coefvq.models.backbones import Backbone
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.language import LanguageBranch, Pooling, decoder_config
 from coefvq.models.mllm import Fusion, MultimodalLLM, match_token_length
@@ -46,7 +48,8 @@ class NetworkBuilder:
     """Makes networks of one preset; with ``weights`` False nothing is loaded (random, or the meta device).
 
     With ``mapped`` published weights stay in their files, as ``pretrained.load_into`` says. ``dtype`` is that of a
-    published LLaVA-OneVision, which is frozen; what trains is float32.
+    published LLaVA-OneVision, which is frozen; what trains is float32. It is read to ``device`` tensor by tensor, and
+    taken from ``backbone`` where one is given.
     """
 
     preset: Preset
@@ -54,6 +57,8 @@ class NetworkBuilder:
     weights: bool = True
     mapped: bool = False
     dtype: torch.dtype = torch.float32
+    device: torch.device | None = None
+    backbone: Backbone | None = None
 
     def frames(self, motion: bool = False, freeze: bool = False) -> FrameClassifier:
         """Base model that sees frames only."""
@@ -125,7 +130,8 @@ class NetworkBuilder:
         if folder is not None:
             check_checkpoint(folder, part, self._key("vision"), "vision_config")
             check_checkpoint(folder, self.preset.language, self._key("language"), "text_config")
-            model = pretrained.onevision_model(folder, self._key("onevision"), self.dtype)
+            read = partial(pretrained.onevision_model, folder, self._key("onevision"), self.dtype, self.device)
+            model = read() if self.backbone is None else self.backbone.around(read)
         else:
             size = self.preset.frame_size or self.media.frame_size
             model = LlavaOnevisionModel(onevision_config(part, self.preset.language, size))

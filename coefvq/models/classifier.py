@@ -18,6 +18,7 @@ from coefvq.data.media.limits import kept_limits
 from coefvq.errors import ModelError
 from coefvq.files import atomic_path, check_regular, write_json
 from coefvq.models.assembly import NetworkBuilder, TokenIds, check_frame_size, device
+from coefvq.models.backbones import Backbone
 from coefvq.models.chat import load_template
 from coefvq.models.dataset import Collator
 from coefvq.models.heads import probabilities_of
@@ -97,27 +98,34 @@ def build(
     lora_dropout: float = 0.0,
     weights: bool = True,
     mapped: bool = False,
+    backbone: Backbone | None = None,
 ) -> Classifier:
     """A classifier ready to be trained: published weights where the preset has them, else random ones.
 
     torch's global generator decides the random weights; ``weights`` False leaves all random, ``mapped`` maps published
-    ones from their files instead of copying them (for scoring).
+    ones from their files instead of copying them (for scoring). A published LLaVA-OneVision is read to the GPU at once,
+    where there is one; it is the one of ``backbone`` if that is given.
 
     Raises:
         ModelError: unknown preset, a text encoder is needed and missing, weights cannot be had, or the
             preset's towers see another frame size.
     """
     with _INITIALISING:
-        return _built(config, text, lora_dropout, weights, mapped)
+        preset = config.parts
+        check_frame_size(preset, config.media)
+        make = NetworkBuilder(
+            preset,
+            config.media,
+            weights and not config.merged,  # a merged folder holds every weight itself
+            mapped,
+            DTYPES[config.dtype],
+            device(),
+            backbone,
+        )
+        return _built(config, text, lora_dropout, make)
 
 
-def _built(
-    config: ModelConfig, text: TextEncoder | None, lora_dropout: float, weights: bool, mapped: bool
-) -> Classifier:
-    preset = config.parts
-    check_frame_size(preset, config.media)
-    # a merged folder holds every weight itself
-    make = NetworkBuilder(preset, config.media, weights and not config.merged, mapped, DTYPES[config.dtype])
+def _built(config: ModelConfig, text: TextEncoder | None, lora_dropout: float, make: NetworkBuilder) -> Classifier:
     if config.architecture == "frames":
         return Classifier(config, make.frames(config.motion, config.freeze_towers), None)
     if text is None:
@@ -140,8 +148,10 @@ def _built(
     return Classifier(config, network, text)
 
 
-def load(folder: Path) -> Classifier:
+def load(folder: Path, backbone: Backbone | None = None) -> Classifier:
     """Rebuild a classifier from its folder, in eval mode, on the GPU where there is one.
+
+    ``backbone`` is a published LLaVA-OneVision that other models have too.
 
     Raises:
         ModelError: a file is missing or does not fit.
@@ -153,7 +163,7 @@ def load(folder: Path) -> Classifier:
     config, text = read_description(folder)
     # of local weights the folder holds every tensor, since they may not be on this machine
     with _INITIALISING, no_init_weights():  # every tensor comes from a file; missing ones are refused below
-        classifier = build(config, text, weights=not config.parts.local, mapped=True)
+        classifier = build(config, text, weights=not config.parts.local, mapped=True, backbone=backbone)
     remedy = "train it again"
     check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
     try:

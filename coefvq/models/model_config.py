@@ -18,6 +18,15 @@ from coefvq.models.precision import Dtype
 from coefvq.models.presets import get_preset, preset_from
 
 CONFIG_FILE = "config.json"
+#: roles of the published weights that a model of an architecture starts from
+_TOWERS = ("tower_frames", "tower_text", "tower_audio")
+_ROLES: Mapping[str, tuple[str, ...]] = {
+    "frames": ("frames",),
+    "multitower": _TOWERS,
+    "attention": _TOWERS,
+    "siglip": ("siglip", "tower_audio"),
+    "mllm": ("onevision", "vision", "language", "audio"),
+}
 
 
 class ModelConfig(BaseModel):
@@ -28,6 +37,8 @@ class ModelConfig(BaseModel):
     ``definition`` is a user's own preset as its file says it, so that the folder can be loaded where that file is
     not; None for a preset that ships. ``aligned`` is the hash of the aligned file it started from, if it did.
     ``dtype`` is the precision of a frozen LLaVA-OneVision while it was trained, and so of the function it learnt.
+    ``published`` are its weights from the model hub with their revisions, by role; None for a preset that brings its
+    definition along, or without such weights.
     """
 
     # "model_type" is transformers' word, though pydantic would keep names that begin so for itself
@@ -56,6 +67,7 @@ class ModelConfig(BaseModel):
     merged: bool = False
     aligned: str | None = None
     dtype: Dtype = "float32"
+    published: Mapping[str, str] | None = None
     id2label: dict[str, str] = Field(default_factory=lambda: {"0": "negative", "1": "positive"})
 
     @model_validator(mode="after")
@@ -101,7 +113,7 @@ def base_config(
 ) -> ModelConfig:
     """Description of a base model; ``definition`` is that of a user's own preset."""
     sees_only = params.architecture == "frames"
-    return ModelConfig(
+    config = ModelConfig(
         issues=(issue,),
         kind="base",
         preset=params.preset,
@@ -115,6 +127,7 @@ def base_config(
         freeze_towers=params.freeze_towers,
         attention=params.attention if params.architecture == "attention" else None,
     )
+    return config.model_copy(update={"published": _published(config)})
 
 
 def mllm_config(
@@ -143,6 +156,7 @@ def mllm_config(
         lora_alpha=params.lora.alpha,
         lora_target_modules=params.lora.target_modules,
     )
+    config = config.model_copy(update={"published": _published(config)})
     if not params.aligned:
         return config
     if (part := config.parts.aligned) is None:
@@ -150,11 +164,18 @@ def mllm_config(
     return config.model_copy(update={"aligned": part.sha256})
 
 
+def _published(config: ModelConfig) -> dict[str, str] | None:
+    """Names of hub weights, in which a pinned revision stands, by role; None where there are none to name."""
+    weights = config.parts.weights if config.definition is None else {}
+    named = {role: weights[role].name for role in _ROLES[config.architecture] if role in weights and weights[role].hub}
+    return named or None
+
+
 def read_config(folder: Path) -> ModelConfig:
     """What a trained model is.
 
     Raises:
-        ModelError: config.json is missing or does not fit.
+        ModelError: config.json is missing or does not fit, or this version's preset has other weights.
     """
     if not (folder / CONFIG_FILE).is_file():
         raise ModelError(f"{folder}: holds no {CONFIG_FILE}; train the model or give another folder")
@@ -169,4 +190,11 @@ def read_config(folder: Path) -> ModelConfig:
         config.parts  # noqa: B018  # refuses a definition that was changed by hand
     except ConfigError as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error}") from error
+    now = _published(config) or {}
+    for role, name in ({} if config.merged else config.published or {}).items():
+        if now.get(role) != name:
+            raise ModelError(
+                f"{folder / CONFIG_FILE}: trained on {role} {name}, preset {config.preset} has {now.get(role)} here; "
+                "install the coefvq that trained it, or train again"
+            )
     return config

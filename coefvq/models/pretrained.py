@@ -209,8 +209,10 @@ def _transformers_name(name: str) -> str:
     return name
 
 
-def onevision_model(folder: Path, key: str, dtype: torch.dtype) -> Any:
+def onevision_model(folder: Path, key: str, dtype: torch.dtype, device: torch.device | None = None) -> Any:
     """A published LLaVA-OneVision without its lm_head, its weights as ``dtype`` whatever the file has.
+
+    Each tensor goes from the file to ``device`` (default: the CPU): ranks of a machine hold no copies in its memory.
 
     Raises:
         ModelError: the folder has no config.json, or a tensor is missing, has another shape, or belongs to nothing.
@@ -222,7 +224,8 @@ def onevision_model(folder: Path, key: str, dtype: torch.dtype) -> Any:
     config = LlavaOnevisionConfig.from_pretrained(folder, local_files_only=True)
     # from the tensors, not from the folder: a checkpoint of several files then needs no index beside them
     state = {name: tensor for name, tensor in tensors_of(folder).items() if not re.search(_LM_HEAD, name)}
-    model, report = _from_pretrained(LlavaOnevisionModel, config, state, dtype, folder, key)
+    place: dict[str, Any] = {} if device is None or device.type == "cpu" else {"device_map": {"": device}}
+    model, report = _from_pretrained(LlavaOnevisionModel, config, state, dtype, folder, key, **place)
     _check_report(report, "LlavaOnevisionModel", folder, key)
     return model
 

@@ -7,19 +7,25 @@ and leave them as they are. Such a tower is one module here, whoever calls it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import nn
 
+from coefvq.config import Scoring
+from coefvq.files import sha256_json, sha256_tree
 from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.audio import AudioBranch
+from coefvq.models.backbones import Backbone
 from coefvq.models.baselines import FrameClassifier, MultiTower, SiglipClassifier
 from coefvq.models.classifier import Classifier, published_names
 from coefvq.models.memo import Memo
 from coefvq.models.mllm import MultimodalLLM
+from coefvq.models.model_config import ModelConfig, read_config
 from coefvq.models.vision import CnnBranch
 
 
@@ -58,12 +64,31 @@ def _digest(row: torch.Tensor) -> bytes:
 class TowerPool:
     """The shared towers of one process and precision, by the published weights that they hold.
 
-    ``models`` are MLLMs that answer for several issues, by the hash of their folder and settings.
+    ``models`` are MLLMs that answer for several issues, by the hash of their folder and settings. ``backbones`` are
+    published LLaVA-OneVisions that at least two models will start from.
     """
 
     memo: Memo = field(default_factory=Memo)
     towers: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
     models: dict[str, Classifier] = field(default_factory=dict)
+    backbones: dict[str, Backbone] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, mllms: Iterable[tuple[Path, Scoring]]) -> Self:
+        """For MLLMs that will be loaded together, by folder and how they score.
+
+        Raises:
+            ModelError: a config.json is missing or does not fit.
+        """
+        models = defaultdict[str, set[str]](set)
+        for folder, how in mllms:
+            if (key := backbone_key(read_config(folder), how)) is not None:
+                models[key].add(sha256_tree(folder))  # one model of several issues counts once
+        return cls(backbones={key: Backbone() for key, distinct in models.items() if len(distinct) > 1})
+
+    def backbone(self, config: ModelConfig, how: Scoring) -> Backbone | None:
+        """What a model has in common with another one; None: nothing."""
+        return self.backbones.get(backbone_key(config, how) or "")
 
     def adopt(self, classifier: Classifier) -> int:
         """Replace the model's published towers by those held already, hold the others; how many were replaced.
@@ -83,6 +108,19 @@ class TowerPool:
                 self.towers[key] = SharedTower(part, self.memo) if slot.by_row else part
             setattr(slot.owner, slot.attribute, self.towers[key])
         return replaced
+
+
+def backbone_key(config: ModelConfig, how: Scoring) -> str | None:
+    """What decides the tensors of a frozen LLaVA-OneVision while it scores; None: the model has none to share.
+
+    int8 replaces them, a merged model holds its own, and weights from a folder of this machine may have changed.
+    """
+    parts = config.parts
+    source = parts.weights.get("onevision") if config.architecture == "mllm" else None
+    if source is None or config.merged or parts.local or how.approximate.int8:
+        return None
+    sizes = [asdict(parts.vision), asdict(parts.language), parts.frame_size]
+    return sha256_json([str(source), sizes, config.dtype, how.dtype])
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import RegistryError
-from coefvq.inference import MultiIssueScorer, PairScorer, recorded
+from coefvq.inference import MultiIssueScorer, PairScorer, Recorded, recorded
 from coefvq.registry import history, pair_files, pairs
 from coefvq.registry.bundle import bundle_version, version_of
 from coefvq.registry.history import Decision
+from coefvq.registry.pair_files import LoadedBundle
 from coefvq.registry.pairs import CHAMPION
 
 if TYPE_CHECKING:
@@ -158,20 +159,14 @@ def _scorer(
     """Pairs by issue and alias or version; towers that they have in common are held once."""
     from coefvq.models.shared import TowerPool
 
-    towers = TowerPool()
-    loaded = (_load(issue, version, towers, cache) for issue, version in chosen)
+    bundles = [pair_files.resolve(issue, version) for issue, version in chosen]
+    how = [recorded(bundle.candidate.preprocessing) for bundle in bundles]
+    towers = TowerPool.of((bundle.mllm_dir, own.scoring) for bundle, own in zip(bundles, how, strict=True))
+    loaded = (_load(bundle, own, towers, cache) for bundle, own in zip(bundles, how, strict=True))
     return MultiIssueScorer(tuple(replace(pair, audit=audit) for pair in loaded))
 
 
-def _load(issue: str, version: str, towers: TowerPool, cache: Path | None) -> PairScorer:
-    bundle = pair_files.resolve(issue, version)
+def _load(bundle: LoadedBundle, how: Recorded, towers: TowerPool, cache: Path | None) -> PairScorer:
     return PairScorer.from_folders(
-        bundle.base_dir,
-        bundle.mllm_dir,
-        bundle.policy,
-        issue,
-        bundle.bundle_version,
-        recorded(bundle.candidate.preprocessing),
-        cache,
-        towers,
+        bundle.base_dir, bundle.mllm_dir, bundle.policy, bundle.issue, bundle.bundle_version, how, cache, towers
     )

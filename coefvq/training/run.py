@@ -213,8 +213,8 @@ def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: Data
         **flat_params({"noise": asdict(job.noise)}),
         # another revision of frozen weights is another model
         "weights": sorted(source.name for source in config.parts.weights.values()),
-        # what a clip may cost does not change what is learnt from it
-        **flat_params({"model": config.model_dump(exclude={"limits"})}),
+        # what a clip may cost does not change what is learnt from it; weights are named above
+        **flat_params({"model": config.model_dump(exclude={"limits", "published"})}),
     }
     name = f"{config.issue}-{config.kind}-{sha256_json(identity)[:16]}"
     folder = runtime.resume_from

@@ -5,6 +5,10 @@ set -euo pipefail
 issue=${1:?issue, e.g. ucc}
 stage=${2:-train-mllm}
 workspace=$PWD
+grep -Eq '^ *save_steps: *[0-9]' params.yaml || {
+  echo "params.yaml: set runtime.save_steps, e.g. 200: a killed job would lose up to an epoch" >&2
+  exit 2
+}
 mapfile -t lines < <(grep -v '^\s*\(#\|$\)' "$(dirname "$0")/hostfile")
 first=${lines[0]%% *}
 pids=()

@@ -26,7 +26,10 @@ _DONE = "_fast_switches"
 
 @dataclass(frozen=True)
 class Switch:
-    """``possible`` and ``pays`` give a reason against, or an empty string; ``turn`` does it in place."""
+    """``possible`` and ``pays`` give a reason against, or an empty string; ``turn`` does it in place.
+
+    ``replaces_weights`` marks one that gives a model weights of its own, in place of those that others have too.
+    """
 
     name: str
     kind: Literal["exact", "approximate"]
@@ -34,6 +37,7 @@ class Switch:
     possible: Callable[[Classifier], str]
     turn: Callable[[Classifier], Classifier]
     pays: Callable[[Classifier], str] = lambda _: ""
+    replaces_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def exact_switches(dtype: torch.dtype = torch.float32) -> tuple[Switch, ...]:
     """Same logits to rounding, less work; ``dtype`` is what the model will compute in."""
     merge = partial(turns.merge_lora, dtype=dtype)
     return (
-        Switch("merge_lora", "exact", "MLLM with adapters", conditions.has_lora, merge),
+        Switch("merge_lora", "exact", "MLLM with adapters", conditions.has_lora, merge, replaces_weights=True),
         Switch(
             "flash_attention", "exact", "MLLM, CUDA with flash-attn, half precision", conditions.has_flash, turns.flash
         ),
@@ -109,7 +113,7 @@ def exact_switches(dtype: torch.dtype = torch.float32) -> tuple[Switch, ...]:
             turns.padded,
             conditions.padded_pays,
         ),
-        Switch("packed_linears", "exact", "CPU with oneDNN", conditions.can_pack, turns.pack),
+        Switch("packed_linears", "exact", "CPU with oneDNN", conditions.can_pack, turns.pack, replaces_weights=True),
     )
 
 

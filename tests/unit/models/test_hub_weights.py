@@ -20,11 +20,14 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from coefvq.config import Lora, MediaSpec
+from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.errors import ModelError
+from coefvq.files import write_json
 from coefvq.models.assembly import NetworkBuilder, TokenIds
+from coefvq.models.model_config import mllm_config, read_config
 from coefvq.models.presets import get_preset, read_presets
 from coefvq.models.vision import onevision_config
+from tests.settings import training_settings
 from tests.unit.models.test_presets import weights_folder
 
 MEDIA = MediaSpec(frames=2, frame_size=64, audio_seconds=1.0)
@@ -167,3 +170,19 @@ def test_a_checkpoint_of_several_files_needs_no_index(tmp_path: Path) -> None:
     path.with_name("model-00002-of-00002.safetensors").unlink()
     with pytest.raises(ModelError, match="tensors missing"):
         part_of("onevision", tmp_path)
+
+
+def test_a_model_that_was_trained_on_another_revision_is_refused(tmp_path: Path) -> None:
+    params = MLLMParams(
+        preset="onevision-0.5b", fusion="late", text=True, audio=True, motion=False,
+        lora=Lora(rank=32, alpha=64, dropout=0.0), training=training_settings(),
+    )  # fmt: skip
+    config = mllm_config("ucc", params, MediaSpec(frames=8, frame_size=384, audio_seconds=30.0))
+    assert config.published is not None
+    assert set(config.published) == {"onevision", "audio"}
+    write_json(tmp_path / "config.json", config.model_dump(exclude_none=True))
+    assert read_config(tmp_path) == config
+    older = config.published | {"onevision": "llava-hf--llava-onevision-qwen2-0.5b-ov-hf@0123456789ab"}
+    write_json(tmp_path / "config.json", config.model_dump(exclude_none=True) | {"published": older})
+    with pytest.raises(ModelError, match=r"trained on onevision \S+@0123456789ab, .* has \S+@\w{12} here; install"):
+        read_config(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from coefvq.config import Lora, MediaSpec, MLLMParams
 from coefvq.errors import ModelError, TrainingError
 from coefvq.models.model_config import mllm_config
-from coefvq.training import ranks
+from coefvq.training import ranks, room
 from coefvq.training.card_errors import card_errors
 from coefvq.training.job import TrainingJob
 from coefvq.training.loop import seed_everything
@@ -38,6 +39,19 @@ def test_a_card_that_is_too_small_is_refused_before_anything_is_loaded() -> None
         check_room(job(8, False), 12.0, 1)
     with pytest.raises(ModelError, match=r"this card has 1\.0, .*take a larger card, or recipe onevision-0\.5b$"):
         check_room(job(1, True), 1.0, 1)
+
+
+def test_the_memory_of_the_rank_s_own_card_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[TrainingJob, float, int]] = []
+    monkeypatch.setattr(room, "check_room", lambda *given: compared.append(given))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    cards = {0: 80 * 2**30, 1: 6 * 2**30}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda at: SimpleNamespace(total_memory=cards[at]))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    wanted = job(64, True)
+    room.check_card(wanted)
+    assert compared == [(wanted, 6.0, 2)]
 
 
 @pytest.fixture
