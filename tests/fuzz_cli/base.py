@@ -71,6 +71,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("data", "reference"),
     ("vmp", "publish", "small.csv", "--root", "data/raw"),
     ("vmp", "run", "--once", "--audit-rate", "0.5"),
+    ("vmp", "audit", "draw", *_ISSUE, "--labels", "4", "--seed", "1", "--out", "drawn.csv"),
     ("report", *_ISSUE),
 )
 
@@ -86,7 +87,19 @@ def source_key(package: Path, light: bool) -> str:
     for path in sorted([*files, *root.glob("*.yaml")]):
         if path.suffix in {".py", ".yaml", ".json", ".j2"}:
             digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    digest.update(repr((light, SETTINGS, STEPS, RULES, inspect.getsource(inputs), inspect.getsource(scores))).encode())
+    digest.update(
+        repr(
+            (
+                light,
+                SETTINGS,
+                STEPS,
+                RULES,
+                inspect.getsource(inputs),
+                inspect.getsource(scores),
+                inspect.getsource(labelled),
+            )
+        ).encode()
+    )
     return digest.hexdigest()[:16]
 
 
@@ -131,6 +144,8 @@ def build(folder: Path, light: bool) -> None:
             _versioned(root)
         if step[0] == "ingest" and light:
             scores(root)
+        if step[:3] == ("vmp", "audit", "draw"):
+            labelled(root / "drawn.csv")
 
 
 def confined(folder: Path) -> dict[str, str | None]:
@@ -195,6 +210,16 @@ def scores(root: Path) -> None:
         table[["video_id", "split", "weight"]].to_parquet(root / "data/splits.parquet", index=False)
 
     _in_child(write)
+
+
+def labelled(drawn: Path) -> None:
+    """Fill in the labels of a draw, as people would: one positive, one negative in turn."""
+    header, *rows = drawn.read_text(encoding="utf-8").splitlines()
+    at = header.split(",").index("label")
+    lines = [row.split(",") for row in rows]
+    for number, cells in enumerate(lines):
+        cells[at] = str(1 - number % 2)
+    drawn.write_text("\n".join([header, *(",".join(cells) for cells in lines)]) + "\n", encoding="utf-8")
 
 
 def inputs(root: Path) -> None:

@@ -127,7 +127,12 @@ LIGHT = (
     "data bayes",
 )
 #: the light base workspace has no model, no release and no stream behind these
-_HEAVY_TARGETS = frozenset(("policy", "candidate", "stability", "reviewed", "index", "clip_cache", "feature_cache"))
+_HEAVY_TARGETS = frozenset(
+    (
+        *("policy", "candidate", "stability", "reviewed", "drawn", "index", "campaign"),
+        *("clip_cache", "clip_files", "feature_cache"),
+    )
+)
 _REFUSED_FIRST = ("unknown_option", "too_many", "--params=")
 
 
