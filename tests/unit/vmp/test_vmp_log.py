@@ -117,7 +117,7 @@ def test_other_file_and_other_schema_are_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(DataError, match="schema version 7, expected 4"), open_log(path):
+    with pytest.raises(DataError, match="schema version 7, expected 5"), open_log(path):
         pass
 
 
