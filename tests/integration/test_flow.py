@@ -154,6 +154,7 @@ def test_the_schedule_makes_runs(server: Server) -> None:
     server.wait(lambda: "T03:00:00" in server.scheduled(), 90)
 
 
+@pytest.mark.long  # the commands themselves: registry/test_registry_cli.py
 def test_approve_reject_rollback_from_the_terminal(server: Server) -> None:
     before = git(server.workspace.root, "status", "--porcelain")
     server.commit(thresholds__icd__views_trigger=1_000_000)

@@ -106,6 +106,7 @@ MINE = {
 }
 
 
+@pytest.mark.long
 def test_a_users_preset_goes_from_init_to_a_score(finished: Finished, tmp_path: Path) -> None:
     Workspace(tmp_path).coefvq("init", "w", "--issue", "icd", "--recipe", "tiny")
     made = Workspace(tmp_path / "w")

@@ -28,6 +28,7 @@ ARGUMENTS = {
     "vmp get": ["a"],
     "vmp override": ["a"],
     "vmp publish": ["--delete", "a"],
+    "vmp rules test": ["rules.yaml"],
     "vmp run": ["--once"],
     "vmp mllm": ["--once"],
 }

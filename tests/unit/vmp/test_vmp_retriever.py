@@ -112,6 +112,7 @@ def test_live_row_holds_metadata_and_scores() -> None:
     assert (row.state, row.outcome, row.rule, row.error) == ("live", "live", "default", None)
     assert json.loads(row.value) == {
         "uri": "/x/a.mp4", "title": "é", "stickers": ["s"], "views": 4, "sha256": "aa", "published_at": None,
+        "creator_id": None, "duration_s": None,
         "scores": {"icd": {"base_score": 0.25, "mllm_score": None, "positive": False, "decided_by": "base",
                            "bundle_version": "3-ab", "metadata": {"k": "v"}}},
     }  # fmt: skip
