@@ -32,6 +32,9 @@ def load(issue: str, version: str = "champion", workspace: str | Path = ".") -> 
         ConfigError: the workspace's settings do not fit, or the issue is none of them.
         RegistryError: no pair stands behind the version, or its files were changed.
     """
+    from coefvq.telemetry import switch_off
+
+    switch_off()
     from coefvq.cli.python import load_pair
 
     return load_pair(issue, version, workspace)

@@ -22,20 +22,10 @@ from coefvq.compute.collection import collect_rarely
 from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.faults import report as report_fault
 from coefvq.stages import STAGES
+from coefvq.telemetry import switch_off
 from coefvq.terminal import clean, protect, say
 from coefvq.version import __version__
 
-# telemetry of every library is off unless the user has said otherwise
-QUIET = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DVC_NO_ANALYTICS": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 # OpenMP's threads would otherwise wait for one another at full load: beside another process, such as the training of
 # the second issue, small operations took twelve times as long (docs/performance.md)
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -116,7 +106,8 @@ def _plug_in(group: typer.Typer, name: str, panel: str) -> None:
 def main() -> None:
     """Run a command; an error is one line on stderr and the exit code of its class, whatever it was."""
     protect()
-    for name, value in {**QUIET, **THREADS}.items():
+    switch_off()
+    for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     keep_freed_memory()
     collect_rarely()

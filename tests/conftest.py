@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from coefvq.__main__ import QUIET
 from coefvq.compute.collection import collect_rarely
+from coefvq.telemetry import switch_off
 from tests import postgres
 
 # a busy machine is no fault of the code: how long an example takes is never asserted
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-for _name, _value in QUIET.items():
-    os.environ.setdefault(_name, _value)
+switch_off()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

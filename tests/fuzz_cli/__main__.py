@@ -24,10 +24,9 @@ def main() -> int:
     for name, value in (("OMP_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1"), ("PYTHONDONTWRITEBYTECODE", "1")):
         os.environ.setdefault(name, value)
     # as coefvq's main does, before anything heavy is imported
-    from coefvq.__main__ import QUIET
+    from coefvq.telemetry import switch_off
 
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    switch_off()
     preload(options.light)
     import coefvq
     from tests.fuzz_cli.arguments import inventory

@@ -49,6 +49,7 @@ def posted() -> Iterator[tuple[str, list[str]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/secret", texts
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
