@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from coefvq.compute.collection import collect_rarely
 from coefvq.telemetry import switch_off
 from tests import postgres
 
@@ -22,10 +21,6 @@ switch_off()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-# as in a command: the tests import torch, transformers and many others
-collect_rarely()
 
 
 def pytest_collection_finish() -> None:
