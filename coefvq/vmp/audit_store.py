@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from coefvq.errors import DataError
 from coefvq.vmp.audit_draws import Drawn, Sample, Stratum, check_labels, draw
 from coefvq.vmp.index import IndexStore
+from coefvq.vmp.keys import DEFAULT, tenant_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Draw:
     drawn: list[Drawn]
     labels: dict[str, int]
 
+    @property
+    def tenant(self) -> str:
+        """Whose videos were drawn."""
+        return tenant_of(self.drawn[0].video_id) if self.drawn else DEFAULT
+
 
 def make(
     index: IndexStore,
@@ -34,13 +40,14 @@ def make(
     seed: int,
     window: tuple[datetime | None, datetime | None],
     now: datetime,
+    tenant: str = DEFAULT,
 ) -> tuple[Draw, Sample]:
-    """Draw from the present verdicts of an issue, and store the draw.
+    """Draw from a tenant's present verdicts on an issue, and store the draw.
 
     Raises:
         DataError: no video of the window was audited.
     """
-    sample = draw(issue, index.scores(issue, *window), labels, seed)
+    sample = draw(issue, index.scores(issue, *window, tenant), labels, seed)
     since, until = (None if moment is None else moment.astimezone(UTC).isoformat() for moment in window)
     with index.database.transaction() as connection:
         number = connection.execute(
@@ -58,17 +65,24 @@ def make(
     return get(index, number), sample
 
 
-def get(index: IndexStore, number: int) -> Draw:
-    """A stored draw.
+def get(index: IndexStore, number: int, tenant: str | None = None) -> Draw:
+    """A stored draw, of any tenant where none is named.
 
     Raises:
-        DataError: there is none of that number.
+        DataError: there is none of that number, or it is another tenant's.
     """
+    made = _stored(index, number)
+    if made is None or tenant not in (None, made.tenant):
+        raise DataError(f"no audit draw {number}; make one: coefvq vmp audit draw --issue ISSUE --labels N")
+    return made
+
+
+def _stored(index: IndexStore, number: int) -> Draw | None:
     rows = index.database.query(
         "SELECT number, issue, since, until, seed, drawn_at, imported_at FROM audit_draws WHERE number = ?", (number,)
     )
     if not rows:
-        raise DataError(f"no audit draw {number}; make one: coefvq vmp audit draw --issue ISSUE --labels N")
+        return None
     strata = index.database.query(
         "SELECT bundle, kind, videos, labels FROM audit_strata WHERE draw = ? ORDER BY bundle, kind", (number,)
     )

@@ -167,5 +167,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 4"):
+    with pytest.raises(DataError, match="schema version 9, expected 5"):
         contents(state)
