@@ -34,8 +34,9 @@ _EVENT_COLUMNS = "offset, video_id, kind, uri, title, stickers, views, sha256, p
 _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
 
 
-_AFTER_FOURTH = (
+AFTER_FOURTH = (
     "DROP INDEX pending_by_turn", "DROP TABLE tenants", "ALTER TABLE pending DROP COLUMN tenant",
+    "ALTER TABLE audit_draws DROP COLUMN tenant",
     "CREATE INDEX pending_by_priority ON pending (lane, priority DESC, enqueued)",
     "PRAGMA user_version = 4",
 )  # fmt: skip
@@ -68,7 +69,7 @@ def as_version(state: Path, version: Literal[1, 2, 3, 4]) -> None:
     """
     if version >= 3:
         with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
-            for statement in (*_AFTER_FOURTH, *(_AFTER_THIRD if version == 3 else ())):
+            for statement in (*AFTER_FOURTH, *(_AFTER_THIRD if version == 3 else ())):
                 connection.execute(statement)
         return
     later = version == 2

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from coefvq.errors import DataError
 from coefvq.vmp.audit_draws import Drawn, Sample, Stratum, check_labels, draw
 from coefvq.vmp.index import IndexStore
-from coefvq.vmp.keys import DEFAULT, tenant_of
+from coefvq.vmp.keys import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,7 @@ class Draw:
     strata: list[Stratum]
     drawn: list[Drawn]
     labels: dict[str, int]
-
-    @property
-    def tenant(self) -> str:
-        """Whose videos were drawn."""
-        return tenant_of(self.drawn[0].video_id) if self.drawn else DEFAULT
+    tenant: str
 
 
 def make(
@@ -51,8 +47,9 @@ def make(
     since, until = (None if moment is None else moment.astimezone(UTC).isoformat() for moment in window)
     with index.database.transaction() as connection:
         number = connection.execute(
-            "INSERT INTO audit_draws (issue, since, until, seed, drawn_at) VALUES (?, ?, ?, ?, ?) RETURNING number",
-            (issue, since, until, seed, now.isoformat()),
+            "INSERT INTO audit_draws (issue, since, until, seed, drawn_at, tenant) VALUES (?, ?, ?, ?, ?, ?) "
+            "RETURNING number",
+            (issue, since, until, seed, now.isoformat(), tenant),
         ).fetchone()[0]
         connection.executemany(
             "INSERT INTO audit_strata (draw, bundle, kind, videos, labels) VALUES (?, ?, ?, ?, ?)",
@@ -79,7 +76,8 @@ def get(index: IndexStore, number: int, tenant: str | None = None) -> Draw:
 
 def _stored(index: IndexStore, number: int) -> Draw | None:
     rows = index.database.query(
-        "SELECT number, issue, since, until, seed, drawn_at, imported_at FROM audit_draws WHERE number = ?", (number,)
+        "SELECT number, issue, since, until, seed, drawn_at, imported_at, tenant FROM audit_draws WHERE number = ?",
+        (number,),
     )
     if not rows:
         return None
@@ -91,9 +89,9 @@ def _stored(index: IndexStore, number: int) -> Draw | None:
         (number,),
     )
     labels = {cells[0]: cells[5] for cells in drawn if cells[5] is not None}
-    _, issue, since, until, seed, drawn_at, imported_at = rows[0]
+    _, issue, since, until, seed, drawn_at, imported_at, tenant = rows[0]
     return Draw(number, issue, since, until, seed, drawn_at, imported_at, [Stratum(*cells) for cells in strata],
-                [Drawn(*cells[:5]) for cells in drawn], labels)  # fmt: skip
+                [Drawn(*cells[:5]) for cells in drawn], labels, tenant)  # fmt: skip
 
 
 def numbers(index: IndexStore) -> list[int]:

@@ -90,10 +90,8 @@ class Pending:
 
     def expired(self, epoch: int, limit: int, now: float) -> list[Task]:
         """Tasks that nobody holds and that waited longer than the budget's limit."""
-        where = (
-            "deadline < (SELECT clock FROM budget) AND lane > 0 AND scores != '' AND epoch <= :epoch "
-            f"AND {_FREE} ORDER BY deadline"  # noqa: S608
-        )
+        late = "deadline < (SELECT clock FROM budget) AND lane > 0 AND scores != '' AND epoch <= :epoch"
+        where = f"{late} AND {_FREE} ORDER BY deadline"
         return self._by_turns(where, {"epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS})
 
     def unsilenced(self, epoch: int, limit: int) -> list[Task]:
@@ -160,14 +158,14 @@ def _choose(queues: dict[str, Queues], limit: int, known: budget.Budget, parts: 
         ready = [tenant for tenant, head in heads.items() if parts[tenant].allows(head[0].calls)]
         if not ready:
             break
-        tenant = min(ready, key=lambda name: (parts[name].turn, name))
+        tenant = shares.first(parts, ready)
         # not another one's smaller task instead: that could go on for ever
         if not known.allows(spent, heads[tenant][0].calls):
             break
         task = heads[tenant].popleft()
         chosen.append(task)
         spent += task.calls
-        shares.take(parts, tenant, task.calls)
+        shares.take(parts[tenant], task.calls)
     return chosen
 
 

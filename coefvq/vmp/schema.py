@@ -151,6 +151,7 @@ _FIFTH = (
     f"""CREATE TABLE tenants (
         tenant TEXT PRIMARY KEY, rate {_FLOAT}, burst {_FLOAT} NOT NULL DEFAULT 1, max_wait {_FLOAT},
         tokens {_FLOAT} NOT NULL DEFAULT 0, served INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0)""",
+    "ALTER TABLE audit_draws ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
 )
 SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT), _FIFTH)
 

@@ -1,12 +1,13 @@
 """How tenants share the MLLM: a bucket of its own for each that has a budget, and turns for all.
 
-The next task is that of the tenant which was served least. One that was idle catches up at most ``CREDIT`` calls, so
-nobody saves up turns, and one that floods the queue delays the others by the batch in hand only.
+Who has fewer tasks waiting goes first, by at most ``AHEAD`` calls before any other that waits; beyond that they take
+turns. So one that floods the queue delays the others by the calls in hand only, and is never kept from its part itself.
+Nobody saves up turns: one that was idle, or had spent its own budget, begins where the others are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from coefvq.vmp import budget
@@ -14,18 +15,22 @@ from coefvq.vmp.budget import Limits
 from coefvq.vmp.database import Connection, Database
 from coefvq.vmp.keys import DEFAULT
 
-#: calls that a tenant which was idle goes before the others
-CREDIT = 64
+#: calls that a tenant with few tasks may get before the others get theirs
+AHEAD = 64
 
 
 @dataclass
 class Share:
-    """One tenant's part: its own limits and bucket, the calls that it was given in all, and its turn."""
+    """One tenant's part: its own limits and bucket, the calls that it was given in all, and its turn in calls.
+
+    ``waiting`` are its tasks, counted up to one above ``AHEAD``.
+    """
 
     limits: Limits
     tokens: float
     served: int
     turn: int
+    waiting: int = 0
 
     def allows(self, calls: int) -> bool:
         """Whether its own budget has so many calls; a task of more than the bucket holds waits for a full one."""
@@ -43,29 +48,39 @@ def read(connection: Connection) -> Shares:
 
 
 def filled(connection: Connection, step: float) -> Shares:
-    """The tenants, their buckets filled by ``step`` seconds; ``write`` keeps it."""
+    """The tenants with what waits, their buckets filled by ``step`` seconds; ``write`` keeps it."""
     found = read(connection)
-    for share in found.values():
+    sql = "SELECT count(*) FROM (SELECT 1 FROM pending WHERE tenant = ? LIMIT ?) AS counted"
+    for tenant, share in found.items():
         share.tokens = min(share.limits.burst, share.tokens + step * (share.limits.rate or 0.0))
+        share.waiting = connection.execute(sql, (tenant, AHEAD + 1)).fetchone()[0]
     return found
 
 
-def take(shares: Shares, tenant: str, calls: int) -> None:
-    """Give a tenant calls; below 0 they are put back."""
-    share = shares[tenant]
+def first(shares: Shares, ready: Collection[str]) -> str:
+    """The tenant whose task is next, of those that are ``ready``; the others are brought up to them."""
+    least = min(shares[name].turn for name in ready)
+    for name, share in shares.items():
+        if name not in ready:
+            share.turn = max(share.turn, least)
+    near = [name for name in ready if shares[name].turn < least + AHEAD]
+    return min(near, key=lambda name: (shares[name].waiting, shares[name].turn, name))
+
+
+def take(share: Share, calls: int, tasks: int = 1) -> None:
+    """Give a tenant the calls of so many tasks; below 0 they are put back."""
     share.served, share.turn = share.served + calls, share.turn + calls
+    if share.waiting <= AHEAD:  # else there are more than were counted
+        share.waiting -= tasks
     if share.limits.rate is not None:
         share.tokens -= calls
-    lead = max(other.turn for other in shares.values())
-    for other in shares.values():
-        other.turn = max(other.turn, lead - CREDIT)
 
 
 def refund(connection: Connection, calls: Iterable[tuple[str, int]]) -> None:
     """Put back calls of tenants."""
     if found := read(connection):
         for tenant, number in calls:
-            take(found, tenant, -number)
+            take(found[tenant], -number, -1)
         write(connection, found)
 
 
@@ -87,10 +102,10 @@ def set_tenants(database: Database, limits: Mapping[str, Limits]) -> None:
         if not known and not limits:
             return
         names = dict.fromkeys([DEFAULT, *known, *limits])
-        lead = max((share.turn for share in known.values()), default=0)
+        least = min((share.turn for share in known.values()), default=0)
         for name in names:
             new = limits.get(name, Limits())
-            before = known.get(name, Share(new, 0.0, 0, max(0, lead - CREDIT)))
+            before = known.get(name, Share(new, 0.0, 0, least))
             connection.execute(
                 "INSERT INTO tenants (tenant, rate, burst, max_wait, tokens, served, turn) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (tenant) DO UPDATE SET rate = excluded.rate, burst = excluded.burst, "
