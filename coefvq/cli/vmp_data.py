@@ -20,7 +20,7 @@ from coefvq.errors import ConfigError, DataError
 from coefvq.files import ROOM, atomic_path, storage_errors, write_csv
 from coefvq.terminal import cell, echo
 from coefvq.vmp import feed, served
-from coefvq.vmp.keys import DEFAULT, key
+from coefvq.vmp.keys import DEFAULT, key, shown
 from coefvq.vmp.records import IndexEntry, Served
 from coefvq.vmp.state import open_state
 
@@ -42,9 +42,11 @@ def get(
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
     with open_state(state_folder(state, params), create=False) as (_, index):
-        entry = index.get(key(tenant, video_id))
+        entry = index.get(name := key(tenant, video_id))
     if entry is None:
-        raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
+        raise DataError(
+            f"video '{shown(name)}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
+        )
     print_result(asdict(entry), as_json, describe(entry))
 
 
