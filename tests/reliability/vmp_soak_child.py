@@ -1,0 +1,359 @@
+"""Workers of one state over releases, for tests that kill or stop several of them at once (SQLite and PostgreSQL).
+
+A worker follows a decision record that moves with the committed offset. Its plan names a kind of step and how many of
+them pass before the process sends itself a signal: SIGKILL, or SIGSTOP. The scores follow from pair, id and title, so
+the index that must come out can be computed without the platform.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from coefvq.errors import CoefVQError
+from coefvq.inference.decisions import Answers
+from coefvq.inference.stages import error_row, first_stage
+from coefvq.records import ScoredVideo, VideoInput
+from coefvq.vmp import epochs, loop, postgres, retention
+from coefvq.vmp import index as index_module
+from coefvq.vmp.database import Connection
+from coefvq.vmp.deployment import Deployment, SecondStage
+from coefvq.vmp.epochs import Order
+from coefvq.vmp.follow import Follower, Parts
+from coefvq.vmp.index import IndexStore
+from coefvq.vmp.log import EventLog
+from coefvq.vmp.records import BatchReport, Event, SinkRow
+from coefvq.vmp.redecide import redecider
+from coefvq.vmp.state import open_state
+from tests.vmp_world import NOW, POLICY, by_rules, work
+
+ISSUES = ("icd", "ucc")
+POLICIES = {
+    issue: POLICY.model_copy(update={"issue": issue, "base_threshold": 0.8, "views_trigger": 1000}) for issue in ISSUES
+}
+BATCH_SIZE = 32
+#: exit code of a compaction that met a reader: it may be run again
+BUSY = 3
+#: offset from which an order is what the record says
+Record = Sequence[tuple[int, Order]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """At the ``times``-th ``step`` the process sends itself ``number``; without a step never."""
+
+    step: str = ""
+    times: int = 1
+    number: int = signal.SIGKILL
+
+
+@dataclass
+class Steps:
+    """Counts the steps of this process."""
+
+    plan: Plan
+    passed: int = 0
+
+    def __call__(self, name: str) -> None:
+        if name == self.plan.step:
+            self.passed += 1
+            if self.passed == self.plan.times:
+                os.kill(os.getpid(), self.plan.number)
+
+    def statement(self, sql: str) -> None:
+        """A statement that changes something, before it runs."""
+        words = sql.split()
+        if words[0] in ("BEGIN", "COMMIT", "CREATE", "ALTER", "DROP", "VACUUM"):
+            self(words[0])
+        elif words[0] in ("INSERT", "DELETE", "UPDATE"):
+            place = {"INSERT": "INTO", "DELETE": "FROM", "UPDATE": "UPDATE"}[words[0]]
+            self(f"{words[0]} {words[words.index(place) + 1]}")
+
+    def listen(self) -> None:
+        """Hear of the statements of all connections that this process opens from now on."""
+        connect, execute = sqlite3.connect, postgres._Translated.execute
+
+        def traced(*place: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*place, **options)
+            connection.set_trace_callback(self.statement)
+            return connection
+
+        def heard(connection: Any, sql: str, *parameters: Any) -> Any:
+            self.statement(sql)
+            return execute(connection, sql, *parameters)
+
+        sqlite3.connect = traced  # type: ignore[assignment]
+        postgres._Translated.execute = heard  # type: ignore[method-assign]
+
+
+def score(kind: str, bundle: str, video_id: str, title: str) -> float:
+    """A score in (0, 1) by hash."""
+    return (hashlib.sha256(f"{kind} {bundle} {video_id} {title}".encode()).digest()[0] + 0.5) / 256
+
+
+def poisoned(issue: str, title: str) -> bool:
+    """Whether nobody can score this content for an issue: the first word names what is spoilt."""
+    return title.split()[0] in ("poison", f"poison-{issue}")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one release; ``asked`` hears of each video that a model looks at, ``step`` of each answer."""
+
+    bundles: Mapping[str, str]
+    asked: Callable[[Sequence[VideoInput]], None] = lambda videos: None
+    step: Callable[[str], None] = lambda name: None
+
+    def base(self, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        """The first stage."""
+        self.asked(videos)
+        return [row for issue in ISSUES for row in self._base(issue, videos)]
+
+    def _base(self, issue: str, videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        bundle, ids = self.bundles[issue], [video.video_id for video in videos]
+        scores = np.array([score("base", bundle, video.video_id, video.title) for video in videos])
+        views = np.array([np.nan if video.views is None else video.views for video in videos], np.float64)
+        rows = first_stage(POLICIES[issue], bundle, ids, scores, views, np.zeros(len(ids), bool), None)
+        return [
+            error_row(video.video_id, issue, bundle, "undecodable") if poisoned(issue, video.title) else row
+            for video, row in zip(videos, rows, strict=True)
+        ]
+
+    def ask(self, wanted: Mapping[str, Sequence[VideoInput]]) -> dict[str, Answers]:
+        """The second stage."""
+        made = {
+            issue: Answers(np.array([score("mllm", self.bundles[issue], v.video_id, v.title) for v in videos]), {})
+            for issue, videos in wanted.items()
+        }
+        self.step("answered")
+        return made
+
+    def deployment(self, order: Order, epoch: int) -> Deployment:
+        """What the loop takes."""
+        second = SecondStage(POLICIES, order.bundles, self.ask)
+        again = redecider(POLICIES, order.bundles)
+        return Deployment(epoch, self.base, by_rules(), order.models, again, second)
+
+
+@dataclass(frozen=True)
+class SteppedLog:
+    """The log, which delivers the last events before the offset once more."""
+
+    log: EventLog
+    step: Callable[[str], None]
+
+    def poll(self, after: int, max_n: int) -> list[Event]:
+        self.step("poll")
+        events = self.log.poll(max(0, after - 3), max_n)
+        return events if events and events[-1].offset > after else []
+
+
+@dataclass(frozen=True)
+class SteppedIndex:
+    """The Sink, which reports a judged batch before it is stored, and after."""
+
+    index: Any
+    step: Callable[[str], None]
+    diary: Callable[..., None] = lambda **facts: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.index, name)
+
+    def apply(self, rows: Sequence[SinkRow], consumer: str, offset: int) -> BatchReport:
+        self.step("judged")
+        report: BatchReport = self.index.apply(rows, consumer, offset)
+        self.step("applied")
+        self.diary(epoch=rows[0].epoch)
+        return report
+
+
+@dataclass(frozen=True)
+class CommitFirst:
+    """Test-only: a Sink that moves the offset before it stores the rows. The harness must see it lose some."""
+
+    index: IndexStore
+    step: Callable[[str], None]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.index, name)
+
+    def apply(self, rows: Sequence[SinkRow], consumer: str, offset: int) -> BatchReport:
+        fresh = [row for row in rows if row.offset > self.index.committed(consumer)]
+        self.index.apply((), consumer, offset)
+        self.step("between")
+        return self.index.revise(fresh, "rows")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do; ``record`` is fixed where it has one order. ``load_seconds``: a load takes so long."""
+
+    state: Path
+    record: Record
+    kind: Literal["run", "compact", "migrate", "commit first"] = "run"
+    plan: Plan = field(default_factory=Plan)
+    stop_before: tuple[int, ...] = ()
+    fenced: bool = True
+    load_seconds: float = 0.0
+    diary: Path | None = None
+
+
+def main(job: Job) -> None:
+    """The process's life; see ``Job``."""
+    step = Steps(job.plan)
+    step.listen()
+    _note_fences()
+    if not job.fenced:
+        index_module.check_fence = lambda connection, epoch: None  # type: ignore[assignment]
+    try:
+        {"run": _run, "commit first": _run, "compact": _compact, "migrate": _migrate}[job.kind](job, step)
+    except CoefVQError as error:
+        print(f"{job.kind}: {error}", file=sys.stderr, flush=True)
+        sys.exit(BUSY)
+
+
+def _migrate(job: Job, step: Steps) -> None:
+    with open_state(job.state):
+        pass
+
+
+def _compact(job: Job, step: Steps) -> None:
+    with open_state(job.state) as (log, index):
+        now = datetime.now(UTC)
+        retention.compact(job.state, log, index, now, timedelta(0), timedelta(days=36_500))
+
+
+def _run(job: Job, step: Steps) -> None:
+    with open_state(job.state) as (log, index):
+        stopping = _Stopping(job, step)
+        parts = Parts(
+            order=lambda: stopping.look(order_at(job.record, index.committed(loop.CONSUMER))),
+            load=partial(_load, job, stopping),
+            issue=partial(epochs.issue, index.database),
+        )
+        store = CommitFirst(index, step) if job.kind == "commit first" else index
+        sink = SteppedIndex(store, stopping.step, partial(note, job.diary))
+        with Follower(parts, threading.Event(), 0.0) as follower:
+            loop.run(SteppedLog(log, step), follower, sink, stop=threading.Event(), on_batch=lambda report: None,
+                     batch_size=BATCH_SIZE, once=True, work=work(log, index), clock=lambda: NOW)  # fmt: skip
+
+
+@dataclass
+class _Stopping:
+    """Stops the process once before each of some decisions, with work of the deployment before in its hands."""
+
+    job: Job
+    steps: Steps
+    decision: int = 0
+    stopped: set[int] = field(default_factory=set)
+
+    def look(self, order: Order) -> Order:
+        self.decision = order.decision
+        return order
+
+    def step(self, name: str) -> None:
+        self.steps(name)
+        after = self.decision + 1
+        wanted = "answered" if after % 2 else "judged"
+        if name == wanted and after in self.job.stop_before and after not in self.stopped:
+            self.stopped.add(after)
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _load(job: Job, stopping: _Stopping, order: Order) -> Callable[[int], Deployment]:
+    threading.Event().wait(job.load_seconds)  # a load takes its time; nothing waits for it
+    note(job.diary, loaded=order.bundle_text, decision=order.decision)
+    pairs = Pairs(order.bundles, step=stopping.step)
+    return partial(pairs.deployment, order)
+
+
+def order_at(record: Record, offset: int) -> Order:
+    """What the record says when the index has read so far."""
+    return [order for start, order in record if start <= offset][-1]
+
+
+def note(diary: Path | None, **facts: object) -> None:
+    """One line of what this worker did."""
+    if diary is not None:
+        with diary.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": time.monotonic(), "worker": os.getpid(), **facts}) + "\n")
+
+
+def _note_fences() -> None:
+    """Keep, with each fence, the number of the last audit row before it, in the fence's own transaction."""
+    withdraw = epochs._withdraw
+
+    def noted(connection: Connection, order: Order) -> bool:
+        fence = withdraw(connection, order)
+        if fence:
+            connection.execute("CREATE TABLE IF NOT EXISTS test_fences (epoch BIGINT, last BIGINT)")
+            connection.execute("INSERT INTO test_fences SELECT (SELECT max(epoch) + 1 FROM deployments), "
+                               "(SELECT coalesce(max(number), 0) FROM effects)")  # fmt: skip
+        return fence
+
+    epochs._withdraw = noted
+
+
+def wanted(event: Event, views: int | None, bundles: Mapping[str, str]) -> tuple[str, dict[str, float | None]]:
+    """State and MLLM scores that the pairs give a video which can be scored, computed without the platform."""
+    answers: dict[str, float | None] = {}
+    for issue in ISSUES:
+        base = score("base", bundles[issue], event.video_id, event.title)
+        shown = base >= 0.8 or (views is not None and views >= 1000)
+        answers[issue] = score("mllm", bundles[issue], event.video_id, event.title) if shown else None
+    positive = any(answer is not None and answer >= 0.5 for answer in answers.values())
+    return "removed" if positive else "live", answers
+
+
+def decisions(promotions: int, rollbacks: int, events: int) -> list[tuple[int, Order]]:
+    """A record that changes one issue's pair at a time, evenly over the events; rollbacks come after promotions."""
+    stack: list[dict[str, str]] = [dict.fromkeys(ISSUES, "1-a")]
+    gone, number, record = set[str](), 1, list[tuple[int, Order]]()
+    changes = promotions + rollbacks
+    every = changes // rollbacks if rollbacks else changes + 1
+
+    def decided(offset: int) -> tuple[int, Order]:
+        models = {issue: f"models of {version}" for issue, version in stack[-1].items()}
+        return offset, Order(number, dict(stack[-1]), models, "rules", frozenset(gone))
+
+    record.append(decided(0))
+    for change in range(1, changes + 1):
+        number += 1
+        if rollbacks and change % every == 0:
+            before, after = stack.pop(), stack[-1]
+            gone |= {f"{issue}={before[issue]}" for issue in ISSUES if before[issue] != after[issue]}
+        else:
+            issue = ISSUES[change % 2]
+            stack.append({**stack[-1], issue: f"{number}-{issue[0]}"})
+        record.append(decided(events * change // (changes + 1)))
+    return record
+
+
+def known_bundles(index: IndexStore) -> dict[int, str]:
+    """Epoch → pairs."""
+    return {item.epoch: item.bundles for item in epochs.issued(index.database)}
+
+
+def newest(events: Iterable[Event]) -> dict[str, tuple[Event, int | None]]:
+    """Per video its newest content and the highest view count that anybody saw."""
+    found: dict[str, tuple[Event, int | None]] = {}
+    for event in events:
+        before, views = found.get(event.video_id, (event, None))
+        counts = [count for count in (views, event.views) if count is not None]
+        content = before if event.kind == "views" else event
+        found[event.video_id] = replace(content, views=None), max(counts, default=None)
+    return found
