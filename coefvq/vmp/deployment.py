@@ -79,7 +79,8 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     A video is judged at the highest view count that anybody saw of it, whatever the event itself says.
     """
     most = _most_views(events, known)
-    whole = [replace(event, views=most[event.video_id]) for event in events]
+    whole = [event if event.views == (views := most[event.video_id]) else replace(event, views=views)
+             for event in events]  # fmt: skip
     judged = iter(retrieve([event for event in whole if event.kind != "views"], deployment.scorer))
     rows = []
     for event in whole:

@@ -44,14 +44,16 @@ MIGRATION = {"sqlite": (("CREATE", 3), ("ALTER", 5), ("INSERT deployments", 1), 
                         ("COMMIT", 2), ("UPDATE entries", 1)),
              "postgres": (("CREATE", 3), ("CREATE", 20), ("CREATE", 9), ("INSERT coefvq_vmp_schema", 1),
                           ("COMMIT", 1))}  # fmt: skip
-#: the steps of a stream; the number: how many pass in about ten batches
+#: the steps of a stream in four parts, and of how many of them one is chosen: rare ones first, and half a dozen batches
 STREAM = (
-    ("poll", 20), ("judged", 12), ("applied", 12), ("BEGIN", 30), ("COMMIT", 30), ("INSERT videos", 300),
-    ("INSERT entries", 250), ("INSERT effects", 300), ("DELETE overrides", 300), ("INSERT dead_letters", 10),
-    ("DELETE dead_letters", 200), ("INSERT pending", 100), ("DELETE pending", 200), ("UPDATE pending", 20),
-    ("UPDATE budget", 10), ("INSERT budget", 20), ("answered", 8), ("DELETE due", 250), ("INSERT due", 250),
-    ("INSERT changes", 200), ("INSERT offsets", 12), ("INSERT deployments", 1), ("UPDATE deployments", 1),
-    ("INSERT test_fences", 1), ("UPDATE campaigns", 1),
+    (("INSERT deployments", 1), ("poll", 9), ("INSERT videos", 200), ("INSERT entries", 150), ("DELETE due", 6),
+     ("INSERT pending", 40), ("COMMIT", 20)),
+    (("UPDATE deployments", 1), ("judged", 6), ("INSERT effects", 200), ("BEGIN", 20), ("UPDATE pending", 6),
+     ("INSERT dead_letters", 4), ("DELETE changes", 150)),
+    (("INSERT test_fences", 1), ("applied", 6), ("INSERT due", 150), ("INSERT offsets", 6), ("DELETE pending", 40),
+     ("answered", 4), ("INSERT budget", 9)),
+    (("INSERT deployments", 1), ("DELETE dead_letters", 2), ("INSERT changes", 150), ("COMMIT", 30), ("BEGIN", 40),
+     ("INSERT entries", 200), ("INSERT offsets", 9)),
 )  # fmt: skip
 CAMPAIGN = (("UPDATE campaigns", 6), ("INSERT entries", 60), ("COMMIT", 9), ("answered", 3), ("INSERT effects", 90),
             ("DELETE pending", 60), ("BEGIN", 12), ("UPDATE campaigns", 2))  # fmt: skip
@@ -224,13 +226,12 @@ def test_kills_of_two_workers_leave_the_oracle_s_index(
         with open_log(state / "log.sqlite") as log:
             traffic.publish(log, OLD)
     crew.work(plans(rng, MIGRATION[store]), kind="migrate", at_once=1)
-    with open_state(state) as (log, _):
-        traffic.publish(log, EVENTS)
-    stream = plans(rng, STREAM[:-1], anywhere=14)
-    half = len(stream) // 2
-    crew.work(stream[:half])
-    crew.work(plans(rng, COMPACTION[:3]), kind="compact", at_once=1)
-    crew.work(stream[half:])
+    for part, steps in enumerate(STREAM, start=1):
+        with open_state(state) as (log, _):
+            traffic.publish(log, EVENTS * part // len(STREAM))
+        crew.work(plans(rng, steps[:1]) + plans(rng, steps[1:], anywhere=3))
+        if part == 2:
+            crew.work(plans(rng, COMPACTION[:3]), kind="compact", at_once=1)
     crew.finish()
     with open_state(state) as (_, index):
         assert index.committed(CONSUMER) == EVENTS
@@ -258,6 +259,109 @@ def test_kills_of_two_workers_leave_the_oracle_s_index(
     assert crew.kills.total() >= 50
     assert set(kinds) == {"live", "removed", "deleted", "poison"}
     assert traffic.refused > 100
+
+
+FLOW, PROMOTIONS, ROLLBACKS = 8_000, 20, 10
+
+
+@dataclass(frozen=True)
+class Releases:
+    """What two workers wrote under a record of releases, and what one of them wrote in spite of a fence."""
+
+    stopped: list[int]
+    late: int
+    diary: list[dict[str, Any]]
+
+
+def release_and_stop(state: Path, crew: Crew, record: Record, fenced: bool = True) -> Releases:
+    """One worker is stopped before each rollback, with judged rows or answers in its hands, and woken after."""
+    diary = state.parent / "diary.jsonl"
+    before = [order.withdrawn for _, order in record]
+    rollbacks = tuple(order.decision for (_, order), gone in zip(record[1:], before, strict=False)
+                      if order.withdrawn != gone)  # fmt: skip
+    more = {"fenced": fenced, "diary": diary, "load_seconds": 0.02}
+    stopped = crew.start(Plan(), "run", stop_before=rollbacks, **more)
+    running = [stopped, crew.start(Plan(), "run", **more)]
+    with open_state(state) as (_, index):
+        while alive := [process.sentinel for process in running if process.is_alive()]:
+            wait(alive, 0.02)
+            if is_stopped(stopped.pid):
+                last = [line["stopped"] for line in lines(diary) if "stopped" in line][-1]
+                fences = index.database.query("SELECT max(decision) FROM deployments WHERE fence = 1")[0][0]
+                if (fences or 0) >= last:
+                    os.kill(stopped.pid or 0, signal.SIGCONT)
+        sql = "SELECT count(*) FROM test_fences f JOIN effects e ON e.number > f.last AND e.epoch < f.epoch"
+        late = index.database.query(sql)[0][0]
+    assert [process.exitcode for process in running] == [0, 0]
+    found = lines(diary)
+    return Releases([line["stopped"] for line in found if "stopped" in line], late, found)
+
+
+def is_stopped(pid: int | None) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def gaps(diary: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Time from the last batch of a deployment to the first of the next, in median batches: median and largest."""
+    swaps, steps = list[float](), list[float]()
+    for worker in {line["worker"] for line in diary}:
+        batches = [line for line in diary if line["worker"] == worker and ("epoch" in line or "stopped" in line)]
+        for one, two in zip(batches, batches[1:], strict=False):
+            if "epoch" in one and "epoch" in two:
+                (swaps if one["epoch"] != two["epoch"] else steps).append(two["at"] - one["at"])
+    return median(swaps) / median(steps), max(swaps) / median(steps)
+
+
+def test_releases_under_load_and_a_worker_that_slept_through_each_rollback(
+    state: Path, workers: multiprocessing.context.ForkServerContext
+) -> None:
+    traffic, record = Traffic(random.Random(5)), child.decisions(PROMOTIONS, ROLLBACKS, FLOW)
+    with open_state(state) as (log, _):
+        traffic.publish(log, FLOW)
+    crew = Crew(workers, Job(state, record), random.Random(3))
+    found = release_and_stop(state, crew, record)
+    with open_state(state) as (_, index):
+        bundles = child.known_bundles(index)
+        assert len(bundles) == 1 + PROMOTIONS + ROLLBACKS
+        rows = index.database.query("SELECT epoch, bundle_version FROM effects WHERE bundle_version != ''")
+        mixed = sum(not set(text.split(",")) <= set(bundles[epoch].split(",")) for epoch, text in rows)
+        fences = index.database.query("SELECT count(*) FROM test_fences")[0][0]
+        Campaigns(index.database).start(NOW)
+    crew.finish()
+    ready = Counter((line["worker"], line["ready"]) for line in found.diary if "ready" in line)
+    with open_state(state) as (_, index):
+        head = max(bundles)
+        gone = [epoch for epoch, text in bundles.items() if record[-1][1].withdraws(text)]
+        marks = ", ".join("?" * len(gone))
+        served = index.database.query(
+            f"SELECT count(*) FROM served WHERE state IN ('live', 'removed') AND epoch IN ({marks})", gone  # noqa: S608
+        )[0][0]
+        kinds = check_index(index, traffic, head, record[-1][1].bundles)
+    print(f"{len(rows)} rows, {mixed} mixed; {len(found.stopped)} stops at {fences} fences, {found.late} late writes; "
+          f"batches begun with a ready swap: {max(ready.values(), default=0)} at most; gap of a swap in batches: "
+          f"median {gaps(found.diary)[0]:.2f}, largest {gaps(found.diary)[1]:.2f}; {served} rows of withdrawn pairs after the "
+          f"campaign; {dict(kinds)}")  # fmt: skip
+    assert (mixed, found.late, served) == (0, 0, 0)
+    assert fences == len(found.stopped) == ROLLBACKS
+    assert max(ready.values(), default=0) <= 1
+
+
+def test_without_a_fence_a_worker_that_slept_writes_late(
+    state: Path, workers: multiprocessing.context.ForkServerContext
+) -> None:
+    record = child.decisions(4, 2, 1_600)
+    with open_state(state) as (log, _):
+        Traffic(random.Random(5)).publish(log, 1_600)
+    found = release_and_stop(state, Crew(workers, Job(state, record), random.Random(3)), record, fenced=False)
+    print(f"without a fence: {found.late} late writes")
+    assert found.late > 0
 
 
 def test_the_harness_sees_a_sink_that_commits_first(

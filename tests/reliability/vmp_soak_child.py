@@ -151,13 +151,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class SteppedLog:
-    """The log, which delivers the last events before the offset once more."""
+    """The log, which delivers the last events before the offset once more; ``poll`` comes right after a swap."""
 
     log: EventLog
     step: Callable[[str], None]
+    swapped: Callable[[], None] = lambda: None
 
     def poll(self, after: int, max_n: int) -> list[Event]:
         self.step("poll")
+        self.swapped()
         events = self.log.poll(max(0, after - 3), max_n)
         return events if events and events[-1].offset > after else []
 
@@ -241,15 +243,23 @@ def _run(job: Job, step: Steps) -> None:
     with open_state(job.state) as (log, index):
         stopping = _Stopping(job, step)
         parts = Parts(
-            order=lambda: stopping.look(order_at(job.record, index.committed(loop.CONSUMER))),
+            order=lambda: stopping.look(order_at(job.record, index)),
             load=partial(_load, job, stopping),
             issue=partial(epochs.issue, index.database),
         )
         store = CommitFirst(index, step) if job.kind == "commit first" else index
         sink = SteppedIndex(store, stopping.step, partial(note, job.diary))
         with Follower(parts, threading.Event(), 0.0) as follower:
-            loop.run(SteppedLog(log, step), follower, sink, stop=threading.Event(), on_batch=lambda report: None,
+            source = SteppedLog(log, step, partial(_note_ready, job.diary, follower))
+            loop.run(source, follower, sink, stop=threading.Event(), on_batch=lambda report: None,
                      batch_size=BATCH_SIZE, once=True, work=work(log, index), clock=lambda: NOW)  # fmt: skip
+
+
+def _note_ready(diary: Path | None, follower: Follower) -> None:
+    """A batch begins although the next deployment is loaded: it became ready since the loop asked for one."""
+    loading = follower._loading
+    if diary is not None and loading is not None and loading.future.done():
+        note(diary, ready=loading.order.decision)
 
 
 @dataclass
@@ -271,19 +281,21 @@ class _Stopping:
         wanted = "answered" if after % 2 else "judged"
         if name == wanted and after in self.job.stop_before and after not in self.stopped:
             self.stopped.add(after)
+            note(self.job.diary, stopped=after, at_step=name)
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _load(job: Job, stopping: _Stopping, order: Order) -> Callable[[int], Deployment]:
     threading.Event().wait(job.load_seconds)  # a load takes its time; nothing waits for it
-    note(job.diary, loaded=order.bundle_text, decision=order.decision)
     pairs = Pairs(order.bundles, step=stopping.step)
     return partial(pairs.deployment, order)
 
 
-def order_at(record: Record, offset: int) -> Order:
-    """What the record says when the index has read so far."""
-    return [order for start, order in record if start <= offset][-1]
+def order_at(record: Record, index: IndexStore) -> Order:
+    """What the record says when the index has read so far; no decision before the one below it was carried out."""
+    committed = index.committed(loop.CONSUMER)
+    head = index.database.query("SELECT coalesce(max(decision), 0) FROM deployments")[0][0]
+    return [order for start, order in record if start <= committed][: head + 1][-1]
 
 
 def note(diary: Path | None, **facts: object) -> None:
