@@ -276,7 +276,7 @@ def _end_override(connection: Connection, row: SinkRow) -> bool:
 
 
 def _write_task(connection: Connection, row: SinkRow, waits: bool) -> None:
-    """The MLLM's task of a base verdict, in the same transaction; what is decided needs none. ``waits``: there is one."""
+    """Store or end the MLLM's task, in the verdict's transaction; ``waits``: there may be one."""
     if waits:
         connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
     if row.task is not None:

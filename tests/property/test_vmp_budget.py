@@ -59,6 +59,7 @@ def test_a_budget_is_kept_and_spent_on_the_highest_scores(tmp_path: Path) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # beside other work
 def test_six_hours_of_the_stream_that_chose_the_design(tmp_path: Path) -> None:
     check(kept(tmp_path, 6 * 3600.0, 4.0, Limits(0.6, 8.0, 1800.0)))
 
@@ -90,6 +91,7 @@ def bias(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # beside other work
 def test_the_audit_s_estimate_is_unbiased_under_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = errors(tmp_path / "honest", range(200))
     missed, missed_error = bias([(a, b) for a, b, _, _ in honest])

@@ -190,6 +190,7 @@ def test_histories_converge_and_the_old_guard_does_not(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # beside other work
 def test_twenty_thousand_histories(index: IndexStore, index_place: Path | str) -> None:
     """1,000 lines of releases with 20 videos each."""
     began, own = time.monotonic(), time.process_time()

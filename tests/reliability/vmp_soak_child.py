@@ -15,8 +15,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -202,7 +202,11 @@ class CommitFirst:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to do; ``record`` is fixed where it has one order. ``load_seconds``: a load takes so long."""
+    """What a worker is to do.
+
+    It stops before the decisions ``stop_before``. ``fenced`` off takes the fence away. ``diary`` and ``asked`` are
+    files for what it did, and for how many videos the base model was asked about.
+    """
 
     state: Path
     record: Record
@@ -212,6 +216,7 @@ class Job:
     fenced: bool = True
     load_seconds: float = 0.0
     diary: Path | None = None
+    asked: Path | None = None
 
 
 def main(job: Job) -> None:
@@ -287,7 +292,7 @@ class _Stopping:
 
 def _load(job: Job, stopping: _Stopping, order: Order) -> Callable[[int], Deployment]:
     threading.Event().wait(job.load_seconds)  # a load takes its time; nothing waits for it
-    pairs = Pairs(order.bundles, step=stopping.step)
+    pairs = Pairs(order.bundles, lambda videos: note(job.asked, asked=len(videos)), stopping.step)
     return partial(pairs.deployment, order)
 
 
@@ -318,54 +323,3 @@ def _note_fences() -> None:
         return fence
 
     epochs._withdraw = noted
-
-
-def wanted(event: Event, views: int | None, bundles: Mapping[str, str]) -> tuple[str, dict[str, float | None]]:
-    """State and MLLM scores that the pairs give a video which can be scored, computed without the platform."""
-    answers: dict[str, float | None] = {}
-    for issue in ISSUES:
-        base = score("base", bundles[issue], event.video_id, event.title)
-        shown = base >= 0.8 or (views is not None and views >= 1000)
-        answers[issue] = score("mllm", bundles[issue], event.video_id, event.title) if shown else None
-    positive = any(answer is not None and answer >= 0.5 for answer in answers.values())
-    return "removed" if positive else "live", answers
-
-
-def decisions(promotions: int, rollbacks: int, events: int) -> list[tuple[int, Order]]:
-    """A record that changes one issue's pair at a time, evenly over the events; rollbacks come after promotions."""
-    stack: list[dict[str, str]] = [dict.fromkeys(ISSUES, "1-a")]
-    gone, number, record = set[str](), 1, list[tuple[int, Order]]()
-    changes = promotions + rollbacks
-    every = changes // rollbacks if rollbacks else changes + 1
-
-    def decided(offset: int) -> tuple[int, Order]:
-        models = {issue: f"models of {version}" for issue, version in stack[-1].items()}
-        return offset, Order(number, dict(stack[-1]), models, "rules", frozenset(gone))
-
-    record.append(decided(0))
-    for change in range(1, changes + 1):
-        number += 1
-        if rollbacks and change % every == 0:
-            before, after = stack.pop(), stack[-1]
-            gone |= {f"{issue}={before[issue]}" for issue in ISSUES if before[issue] != after[issue]}
-        else:
-            issue = ISSUES[change % 2]
-            stack.append({**stack[-1], issue: f"{number}-{issue[0]}"})
-        record.append(decided(events * change // (changes + 1)))
-    return record
-
-
-def known_bundles(index: IndexStore) -> dict[int, str]:
-    """Epoch → pairs."""
-    return {item.epoch: item.bundles for item in epochs.issued(index.database)}
-
-
-def newest(events: Iterable[Event]) -> dict[str, tuple[Event, int | None]]:
-    """Per video its newest content and the highest view count that anybody saw."""
-    found: dict[str, tuple[Event, int | None]] = {}
-    for event in events:
-        before, views = found.get(event.video_id, (event, None))
-        counts = [count for count in (views, event.views) if count is not None]
-        content = before if event.kind == "views" else event
-        found[event.video_id] = replace(content, views=None), max(counts, default=None)
-    return found
