@@ -113,8 +113,8 @@ def test_releases_under_load_and_a_worker_that_slept_through_each_rollback(
         kinds = check_index(index, traffic, head, record[-1][1].bundles)
     middle, largest = gaps(found.diary)
     print(f"{len(rows)} rows, {mixed} mixed; {len(found.stopped)} stops at {fences} fences, {found.late} late writes; "
-          f"batches begun with a ready swap: {max(ready.values(), default=0)} at most; from the last batch to the end "
-          f"of the next pair's first, in batches: median {middle:.2f}, largest {largest:.2f}; {served} rows of withdrawn "
+          f"batches begun with a ready swap: {max(ready.values(), default=0)} at most; from the last batch to the "
+          f"end of the next pair's first, in batches: median {middle:.2f}, largest {largest:.2f}; {served} rows of withdrawn "
           f"pairs after the campaign; {dict(kinds)}")  # fmt: skip
     assert (mixed, found.late, served) == (0, 0, 0)
     assert fences == ROLLBACKS

@@ -85,19 +85,23 @@ class Steps:
 
     def listen(self) -> None:
         """Hear of the statements of all connections that this process opens from now on."""
-        connect, execute = sqlite3.connect, postgres._Translated.execute
+        connect = sqlite3.connect
 
         def traced(*place: Any, **options: Any) -> sqlite3.Connection:
             connection: sqlite3.Connection = connect(*place, **options)
             connection.set_trace_callback(self.statement)
             return connection
 
-        def heard(connection: Any, sql: str, *parameters: Any) -> Any:
-            self.statement(sql)
-            return execute(connection, sql, *parameters)
+        def heard(run: Callable[..., Any]) -> Callable[..., Any]:
+            def heard_run(connection: Any, sql: str, *parameters: Any) -> Any:
+                self.statement(sql)
+                return run(connection, sql, *parameters)
+
+            return heard_run
 
         sqlite3.connect = traced  # type: ignore[assignment]
-        postgres._Translated.execute = heard  # type: ignore[method-assign]
+        for name in ("execute", "executemany"):
+            setattr(postgres._Translated, name, heard(getattr(postgres._Translated, name)))
 
 
 def score(kind: str, bundle: str, video_id: str, title: str) -> float:
