@@ -114,8 +114,8 @@ def test_releases_under_load_and_a_worker_that_slept_through_each_rollback(
     middle, largest = gaps(found.diary)
     print(f"{len(rows)} rows, {mixed} mixed; {len(found.stopped)} stops at {fences} fences, {found.late} late writes; "
           f"batches begun with a ready swap: {max(ready.values(), default=0)} at most; from the last batch to the "
-          f"end of the next pair's first, in batches: median {middle:.2f}, largest {largest:.2f}; {served} rows of withdrawn "
-          f"pairs after the campaign; {dict(kinds)}")  # fmt: skip
+          f"end of the next pair's first, in batches: median {middle:.2f}, largest {largest:.2f}; {served} rows of "
+          f"withdrawn pairs after the campaign; {dict(kinds)}")  # fmt: skip
     assert (mixed, found.late, served) == (0, 0, 0)
     assert fences == ROLLBACKS
     # a decision may come while the worker waits for the lock: then it has nothing in its hands
