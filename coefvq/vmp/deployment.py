@@ -88,7 +88,8 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     A video is judged at the highest view count that anybody saw of it, whatever the event itself says.
     """
     most = _most_views(events, known)
-    whole = [replace(event, views=most[event.video_id]) for event in events]
+    whole = [event if event.views == (views := most[event.video_id]) else replace(event, views=views)
+             for event in events]  # fmt: skip
     scored = [event for event in whole if event.kind != "views" and deployment.ruled(event.video_id)]
     judged = {candidate.event.offset: candidate for candidate in retrieve(scored, deployment.scorer)}
     rows = []

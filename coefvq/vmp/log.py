@@ -256,7 +256,9 @@ def _values(event: Event) -> tuple[Any, ...]:
 
 def _event(row: tuple[Any, ...]) -> Event:
     video_id, kind, uri, title, stickers, *rest = row
-    texts = tuple(parse_json(stickers, f"log entry {shown(video_id)}", "restore the log from a copy"))
+    where = f"log entry {shown(video_id)}"
+    texts = () if stickers == "[]" else tuple(parse_json(stickers, where, "restore the log from a copy"))
     views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
-    first = Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, *offset)
-    return replace(first, creator_id=creator_id, duration_s=duration_s)
+    place = offset[0] if offset else 0
+    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, place, creator_id,
+                 duration_s)  # fmt: skip
