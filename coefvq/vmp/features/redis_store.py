@@ -1,0 +1,188 @@
+"""Features in Redis: JSON objects under a prefix, alone or as a cache before another store.
+
+As a cache Redis is never needed: where it does not answer, the store behind is asked. Rows are kept for a time, and
+that there is none for a shorter one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from coefvq.documents import parse_json
+from coefvq.errors import ConfigError
+from coefvq.redaction import redact
+from coefvq.vmp.features.values import FeatureStore, Kind, StoreError, checked
+
+if TYPE_CHECKING:
+    from pybreaker import CircuitBreaker
+    from redis import Redis
+
+#: share of the time that a cache may take before the store behind is asked
+_CACHE_SHARE = 0.25
+#: that there is no row
+_ABSENT = "null"
+
+
+@contextmanager
+def _named_errors(place: str) -> Iterator[None]:
+    import redis
+
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise StoreError(f"{place}: {error}") from error
+
+
+class RedisRows:
+    """JSON objects under ``prefix``."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        """Connections are made at the first question.
+
+        Raises:
+            ConfigError: redis-py is not installed, or refuses the URL.
+        """
+        self._url, self._prefix, self._place = url, prefix, redact(url)
+        self._open: Redis | None = None
+        try:
+            self._client(1.0).close()
+        except ImportError as error:
+            raise ConfigError("kind: redis needs redis-py: pip install 'coefvq[redis]'") from error
+        except ValueError as error:
+            raise ConfigError(f"{self._place}: {error}; correct the url") from error
+
+    def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any]]:
+        """The rows of ``keys``.
+
+        Raises:
+            StoreError: Redis does not answer, or holds something else.
+        """
+        texts = self.texts(keys, seconds)
+        rows = {key: _row(text, f"{self._place} key {self._prefix}{key}") for key, text in texts.items()}
+        return {key: row for key, row in rows.items() if row is not None}
+
+    def texts(self, keys: Sequence[str], seconds: float) -> dict[str, str]:
+        """What is stored under each key that is there."""
+        with self._talking(seconds) as client:
+            found = client.mget([self._prefix + key for key in keys])
+        return {key: text for key, text in zip(keys, found, strict=True) if text is not None}
+
+    def store(self, texts: Mapping[str, tuple[str, int]], seconds: float) -> None:
+        """Keep texts, each for its number of seconds."""
+        with self._talking(seconds) as client, client.pipeline(transaction=False) as pipe:
+            for key, (text, ttl) in texts.items():
+                pipe.set(self._prefix + key, text, ex=ttl)
+            pipe.execute()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @contextmanager
+    def _talking(self, seconds: float) -> Iterator[Redis]:
+        if self._open is None:
+            self._open = self._client(seconds)
+        try:
+            with _named_errors(self._place):
+                yield self._open
+        except StoreError:
+            # what was not read to its end must not answer the next question
+            self.close()
+            raise
+
+    def _client(self, seconds: float) -> Redis:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        return redis.Redis.from_url(
+            self._url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            encoding_errors="replace",
+        )
+
+
+class ReadThrough:
+    """A cache in Redis before another store."""
+
+    def __init__(
+        self,
+        cache: RedisRows,
+        behind: FeatureStore,
+        kinds: Mapping[str, Kind],
+        *,
+        ttl: int,
+        absent_ttl: int,
+        circuit: CircuitBreaker,
+    ) -> None:
+        self._cache, self._behind, self._kinds, self._circuit = cache, behind, kinds, circuit
+        self._ttl, self._absent_ttl = ttl, absent_ttl
+
+    def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any]]:
+        """The rows of ``keys``: those kept, and those that the store behind gives, which are kept from then on.
+
+        Raises:
+            StoreError: the store behind does not answer about a key that is not kept.
+        """
+        end = time.monotonic() + seconds
+        rows: dict[str, Mapping[str, Any] | None] = self._kept(keys, seconds * _CACHE_SHARE)
+        missing = [key for key in keys if key not in rows]
+        if missing:
+            # checked before they are kept: garbage must not outlive the service's trouble
+            answer = self._behind.fetch(missing, max(0.001, end - time.monotonic()))
+            fresh = checked(answer, missing, self._kinds)
+            rows |= fresh
+            self._keep({key: fresh.get(key) for key in missing}, seconds * _CACHE_SHARE)
+        return {key: row for key, row in rows.items() if row is not None}
+
+    def close(self) -> None:
+        """Close both."""
+        self._cache.close()
+        self._behind.close()
+
+    def _kept(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any] | None]:
+        from pybreaker import CircuitBreakerError
+
+        try:
+            texts = self._circuit.call(self._cache.texts, keys, seconds)
+        except (StoreError, CircuitBreakerError):
+            return {}
+        rows: dict[str, Mapping[str, Any] | None] = {}
+        for key, text in texts.items():
+            try:
+                row = _row(text, key)
+                rows[key] = None if row is None else checked({key: row}, [key], self._kinds)[key]
+            except StoreError:
+                continue  # whoever wrote it: the store behind knows better
+        return rows
+
+    def _keep(self, rows: Mapping[str, Mapping[str, Any] | None], seconds: float) -> None:
+        from pybreaker import CircuitBreakerError
+
+        texts = {
+            key: (_ABSENT, self._absent_ttl) if row is None else (json.dumps(row), self._ttl)
+            for key, row in rows.items()
+        }
+        try:
+            self._circuit.call(self._cache.store, texts, seconds)
+        except (StoreError, CircuitBreakerError):
+            return  # the next question asks the store behind again
+
+
+def _row(text: str, place: str) -> Mapping[str, Any] | None:
+    try:
+        value = parse_json(text, place, "expected a JSON object", StoreError)
+    except StoreError as error:
+        raise StoreError(str(error), temporary=False) from error
+    if value is not None and not isinstance(value, dict):
+        raise StoreError(f"{place}: {text:.60}: expected a JSON object", temporary=False)
+    return value
