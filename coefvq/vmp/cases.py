@@ -12,7 +12,7 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.inference import stages
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.deployment import Deployment, SecondStage, decided, looked_up, same_models
-from coefvq.vmp.records import Candidate, Event, Features, Known, SinkRow, Task
+from coefvq.vmp.records import NO_FEATURES, Candidate, Event, Features, Known, SinkRow, Task
 from coefvq.vmp.retriever import candidate_of, video_input
 from coefvq.vmp.rows import How
 
@@ -28,7 +28,7 @@ class Case:
     event: Event
     known: Known
     first: tuple[ScoredVideo, ...]
-    features: Features = Features()
+    features: Features = NO_FEATURES
 
 
 @dataclass(frozen=True)

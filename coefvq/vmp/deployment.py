@@ -11,7 +11,7 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.inference.decisions import Answers
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.epochs import FencedError
-from coefvq.vmp.records import Candidate, Decision, Event, Features, Known, SinkRow, Undecided, Verdict
+from coefvq.vmp.records import NO_FEATURES, Candidate, Decision, Event, Features, Known, SinkRow, Undecided, Verdict
 from coefvq.vmp.retriever import Scorer, candidate_of, retrieve
 from coefvq.vmp.rows import FIRST_STAGE, How, awaits_mllm, to_row, watched_row
 
@@ -32,7 +32,7 @@ def kept_features(event: Event, known: Known | None) -> Features:
     """The features that the verdict on this content was made with."""
     verdict = None if known is None else known.verdict
     if verdict is None or verdict.source_version != event.source_version:
-        return Features()
+        return NO_FEATURES
     return Features(verdict.value.get("features", {}))
 
 
@@ -121,7 +121,7 @@ def looked_up(events: Sequence[Event], deployment: Deployment, known: Mapping[st
     """
     contents = [event for event in events if event.kind != "delete"]
     found = iter(deployment.lookup(contents, known) if contents else [])
-    return [Features() if event.kind == "delete" else next(found) for event in events]
+    return [NO_FEATURES if event.kind == "delete" else next(found) for event in events]
 
 
 def decided(

@@ -82,6 +82,9 @@ class Features:
         return any(row.get(STATUS) == FAILED for row in self.values.values())
 
 
+NO_FEATURES = Features()
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An event with its scores, one per issue, and its features; a deletion has none.
@@ -92,7 +95,7 @@ class Candidate:
     event: Event
     scores: tuple[ScoredVideo, ...] = ()
     error: str | None = None
-    features: Features = Features()
+    features: Features = NO_FEATURES
 
     def with_features(self, features: Features) -> Candidate:
         """The same with its features, whose lack is an error."""

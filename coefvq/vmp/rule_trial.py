@@ -66,9 +66,8 @@ def trial(log: EventLog, index: IndexStore, rules: Rules, now: datetime) -> Tria
             waiting += 1
             continue
         scores = [_score(video_id, issue, stored) for issue, stored in verdict.value.get("scores", {}).items()]
-        made = decide(
-            candidate_of(event, scores).with_features(Features(verdict.value.get("features", {}))), rules, now
-        )
+        features = Features(verdict.value.get("features", {}))
+        made = decide(candidate_of(event, scores).with_features(features), rules, now)
         key = (verdict.state, made.outcome, made.rule)
         row = rows.setdefault(key, Row(*key, 0, []))
         row.videos += 1

@@ -93,10 +93,6 @@ class Guarded:
         except CircuitBreakerError as error:
             raise StoreError("not asked: it failed too often just now") from error
 
-    def close(self) -> None:
-        """Give back connections."""
-        self._store.close()
-
     def _with_retries(self, keys: Sequence[str]) -> Rows:
         end = self._clock() + self._deadline
         self._budget.asked()

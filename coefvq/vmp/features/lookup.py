@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillRunningError
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,8 @@ class StoreLookup:
         return [next(fresh) if kept is None else kept for kept in found]
 
     def close(self) -> None:
-        """End the threads, and give back the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for lane in self._lanes:
-            lane.guarded.close()
+        """End the threads; what runs ends at its deadline."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _from_index(self, event: Event, known: Known | None) -> Features | None:
         """What the verdict on this content was made with, where every store had answered."""
@@ -98,10 +96,10 @@ class StoreLookup:
         errors = []
         for lane, answer in zip(self._lanes, answers, strict=True):
             key = _key(lane, event)
-            row = None if isinstance(answer, StoreError) or key is None else answer.get(key)
-            status = (
-                FAILED if isinstance(answer, StoreError) and key is not None else FOUND if row is not None else ABSENT
-            )
+            row = None if key is None or isinstance(answer, StoreError) else answer.get(key)
+            status = FOUND if row is not None else ABSENT
+            if isinstance(answer, StoreError) and key is not None:
+                status = FAILED
             values[lane.settings.name] = {STATUS: status, **(row or {})}
             if row is None and lane.settings.missing != "mark":
                 why = str(answer) if status == FAILED else f"nothing about {lane.settings.key} {key!r:.60}"
@@ -116,29 +114,33 @@ def open_lookup(settings: FeatureSettings) -> Iterator[StoreLookup]:
     Raises:
         ConfigError: a library is missing, or a URL does not fit.
     """
-    lookup = StoreLookup([(store, _guarded(store)) for store in settings.stores])
-    try:
+    with ExitStack() as opened:
+        lanes = [(store, opened.enter_context(open_guarded(store))) for store in settings.stores]
+        lookup = StoreLookup(lanes)
+        opened.callback(lookup.close)
         yield lookup
-    finally:
-        lookup.close()
 
 
-def _guarded(store: Store) -> Guarded:
-    return Guarded(
-        open_store(store),
+@contextmanager
+def open_guarded(store: Store) -> Iterator[Guarded]:
+    """One store under the guard that its settings name.
+
+    Raises:
+        ConfigError: its library is missing, or its URL does not fit.
+    """
+    opened = _open_store(store)
+    guarded = Guarded(
+        opened,
         dict(store.fields),
         deadline=store.deadline_s,
         retry_share=store.retry_share,
         circuit=breaker(store.breaker_failures, store.breaker_seconds),
     )
+    with closing(opened):
+        yield guarded
 
 
-def open_store(store: Store) -> FeatureStore:
-    """The store that ``source`` names.
-
-    Raises:
-        ConfigError: its library is missing, or its URL does not fit.
-    """
+def _open_store(store: Store) -> FeatureStore:
     source = store.source
     if not isinstance(source, RedisSource):
         return _plain_store(store, source)

@@ -51,7 +51,7 @@ class SqlSource(Section):
     table: _Sql
     key_column: _Sql
     #: field -> column, where the names differ
-    columns: dict[str, _Sql] = {}
+    columns: Annotated[dict[str, _Sql], Field(default_factory=dict)]
 
 
 class RedisSource(Section):

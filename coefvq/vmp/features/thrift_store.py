@@ -56,7 +56,8 @@ class _Wire:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read(self, size: int) -> bytes:
-        piece = self._ready().recv(min(size, _PIECE))
+        room = bytearray(min(size, _PIECE))
+        piece = bytes(room[: self._ready().recv_into(room)])
         self._left -= len(piece)
         if not piece:
             raise ConnectionError("the service closed the connection")
@@ -143,7 +144,7 @@ class ThriftStore:
             answer = line.client.fetch(self._name, list(keys))
             return {key: {field: _plain(value) for field, value in row.items()} for key, row in answer.items()}
         except self._thrift.Refused as error:
-            raise StoreError(f"{place}: refused ({str(error.reason):.200})", temporary=False) from error
+            raise StoreError(f"{place}: refused ({error.reason!s:.200})", temporary=False) from error
         except StoreError:
             raise
         except OSError as error:
