@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from coefvq.vmp.state import open_state
 if TYPE_CHECKING:
     from coefvq.cascade.audit_sample import AuditSample
     from coefvq.vmp.budget import Limits
+    from coefvq.vmp.deployment import Lookup
+    from coefvq.vmp.features.settings import FeatureSettings
     from coefvq.vmp.follow import Follower
     from coefvq.vmp.index import IndexStore
     from coefvq.vmp.log import EventLog
@@ -43,33 +45,65 @@ def open_stream(
     patient: bool,
     audit: AuditSample | None = None,
     limits: Limits | None = None,
+    features: Path | None = None,
+    tell: Callable[[str], None] = say,
     create: bool = True,
 ) -> Iterator[Stream]:
     """Load the champions of ``issues`` (all by default) and open the state; ``limits`` are a new budget.
 
+    ``features`` names the stores that rules see; ``tell`` gets lines for a person.
+
     Rules that are given are kept with the state where ``create`` is on; without any the kept ones hold.
 
     Raises:
-        CoefVQError: the rules file does not fit, there is no champion, or a pair does not load.
+        CoefVQError: a file does not fit, there is no champion, or a pair does not load.
     """
     from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
     from coefvq.vmp.budget import set_limits
+    from coefvq.vmp.features.settings import check_rules, load_features
     from coefvq.vmp.kept_rules import SHIPPED, kept_rules, next_rules
 
     folder = given(state_folder(state, params), params)
     asked = rules if rules in (None, SHIPPED) else given(rules, params)
-    filter_rules = kept_rules(folder, asked, say) if create else next_rules(folder, asked)
+    stores = None if features is None else load_features(given(features, params))
+    filter_rules = next_rules(folder, asked)
+    check_rules(filter_rules, stores)  # before they are kept
+    if create:
+        filter_rules = kept_rules(folder, asked, tell)
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issues or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     with (
         loop.stop_on_signals() as stop,
         open_state(folder, create=create) as (log, index),
+        _lookup(stores) as lookup,
         worker.follower(
-            index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=interval, patient=patient
+            index,
+            filter_rules,
+            chosen or None,
+            audit,
+            stop=stop,
+            say=tell,
+            interval=interval,
+            patient=patient,
+            lookup=lookup,
         ) as deployments,
     ):
         if limits is not None:
             set_limits(index.database, limits)
         yield Stream(stop, log, index, deployments)
+
+
+@contextmanager
+def _lookup(stores: FeatureSettings | None) -> Iterator[Lookup]:
+    """What asks the stores; without any, what the index keeps."""
+    from coefvq.vmp.deployment import stored_features
+
+    if stores is None:
+        yield stored_features
+        return
+    from coefvq.vmp.features.lookup import open_lookup
+
+    with open_lookup(stores) as lookup:
+        yield lookup

@@ -15,7 +15,7 @@ from coefvq.cascade.audit_sample import AuditSample
 from coefvq.files import sha256_json
 from coefvq.vmp import epochs, loop
 from coefvq.vmp.campaigns import Campaigns
-from coefvq.vmp.deployment import Deployment, SecondStage
+from coefvq.vmp.deployment import Deployment, Lookup, SecondStage, stored_features
 from coefvq.vmp.epochs import Order
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.follow import Follower, Parts
@@ -59,8 +59,11 @@ def follower(
     say: Callable[[str], None],
     interval: float,
     patient: bool,
+    lookup: Lookup = stored_features,
 ) -> Follower:
     """Follow the champions of ``issues``; the tracking store has to be configured before.
+
+    ``lookup`` gives the features that the rules see.
 
     Raises:
         CoefVQError: an issue has no champion, or a pair does not load.
@@ -74,7 +77,7 @@ def follower(
         second = SecondStage(policies, order.bundles, scorer.ask)
         return lambda epoch: Deployment(
             epoch, scorer.base, partial(_decide, rules), order.models, redecider(policies, order.bundles), second,
-            rules.pending, partial(changes_at, rules),
+            rules.pending, partial(changes_at, rules), lookup,
         )  # fmt: skip
 
     parts = Parts(

@@ -46,8 +46,9 @@ class Scripted:
 
 
 def guarded(store: Scripted, deadline: float = 1.0, retry_share: float = 0.1, failures: int = 5) -> Guarded:
-    return Guarded(store, {"reputation": "number"}, deadline=deadline, retry_share=retry_share,
-                   circuit=breaker(failures, 10.0, store.clock), clock=store.clock, sleep=store.clock.sleep)  # fmt: skip
+    circuit = breaker(failures, 10.0, store.clock)
+    return Guarded(store, {"reputation": "number"}, deadline=deadline, retry_share=retry_share, circuit=circuit,
+                   clock=store.clock, sleep=store.clock.sleep)  # fmt: skip
 
 
 def fails(store: Guarded) -> str:

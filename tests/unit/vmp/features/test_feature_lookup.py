@@ -179,7 +179,7 @@ def test_a_rule_on_error_takes_what_lacks_features(state: tuple[EventLog, IndexS
     assert (entry(index, "v").rule, entry(index, "v").rank) == ("unsure", 0)
 
 
-def outage(log: EventLog, index: IndexStore, missing: str) -> tuple[Clock, ByKey, list[str], list[int]]:
+def outage(log: EventLog, index: IndexStore, missing: str) -> tuple[ByKey, list[str], list[int]]:
     """Run while the store is down from second 5 to 35; 2 events come each second for 60 seconds."""
     clock = Clock()
     store = ByKey(clock, lambda: 1005.0 <= clock.now < 1035.0)
@@ -201,12 +201,12 @@ def outage(log: EventLog, index: IndexStore, missing: str) -> tuple[Clock, ByKey
         loop.run(Arriving(), FixedDeployment(decides(lookup, PLAIN)), index, batch_size=8, poll_interval=1.0,
                  stop=Turning(clock, lambda: index.committed("vmp") == 120), on_batch=lambda report: None,
                  on_hold=lambda error: held.append(str(error)))  # fmt: skip
-    return clock, store, held, polled
+    return store, held, polled
 
 
 def test_thirty_seconds_of_outage_are_waited_for_without_a_loss(state: tuple[EventLog, IndexStore]) -> None:
     log, index = state
-    clock, store, held, polled = outage(log, index, "hold")
+    store, held, polled = outage(log, index, "hold")
     for number in range(120):
         who = number % 10
         expected = ("removed", "distrusted") if who < 3 else ("live", "default")
