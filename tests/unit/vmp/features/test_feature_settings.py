@@ -57,7 +57,7 @@ def test_a_file_that_fits(tmp_path: Path) -> None:
         ("name: reports", "name: creators", "the name 'creators' is used twice"),
         ("port: 9090", "port: 0", "stores.1.source.redis.behind.thrift.port"),
         ("port: 9090", "port: '9090'", "valid integer"),
-        ("kind: sql", "kind: csv", "'thrift', 'redis', 'sql'"),
+        ("kind: sql", "kind: csv", "expected tags: 'thrift', 'sql', 'redis'"),
         ("table: reports", 'table: "reports; DROP TABLE x"', "stores.2.source.sql.table"),
         ("fields: {times: number}", "fields: {}", "at least 1"),
         ("fields: {times: number}", "fields: {times: number}\n    deadline_s: .nan", "deadline_s"),
