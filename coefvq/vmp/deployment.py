@@ -99,17 +99,16 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     """
     most = _most_views(events, known)
     whole = [replace(event, views=most[event.video_id]) for event in events]
-    contents = [event for event in whole if event.kind != "views"]
     # features first: where a store has to be waited for, no model has worked in vain
-    features = looked_up(contents, deployment, known)
-    judged = iter([one.with_features(found) for one, found in
-                   zip(retrieve(contents, deployment.scorer), features, strict=True)])  # fmt: skip
+    features = iter(looked_up([event for event in whole if event.kind != "views"], deployment, known))
+    judged = iter(retrieve([event for event in whole if event.kind != "views"], deployment.scorer))
     rows = []
     for event in whole:
         if event.kind == "views":
             rows.append(watched_row(event, deployment.epoch, now))
         else:
-            rows.append(decided(next(judged), deployment, known.get(event.video_id), now))
+            candidate = next(judged).with_features(next(features))
+            rows.append(decided(candidate, deployment, known.get(event.video_id), now))
     return rows
 
 

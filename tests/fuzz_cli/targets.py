@@ -100,6 +100,13 @@ TARGETS: tuple[Target, ...] = (
         STRICT,
     ),
     Target(
+        "features",
+        "features.yaml",
+        (*_DOCUMENT, *YAML),
+        ("vmp run --once --json --features features.yaml --consumer again",),
+        STRICT,
+    ),
+    Target(
         "policy",
         "reports/icd/policy.json",
         _DOCUMENT,
