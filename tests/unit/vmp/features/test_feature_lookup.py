@@ -337,6 +337,7 @@ def test_the_mllm_is_not_asked_while_a_store_is_waited_for(state: tuple[EventLog
             loop.run(log, made, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=8, once=True,
                      work=work(log, index))  # fmt: skip
         assert (pair.mllm_calls, index.database.query("SELECT count(*), count(owner) FROM pending")) == ([], [(1, 0)])
+        assert index.database.query("SELECT served FROM budget") == [(0,)]  # nor does it cost a call
         clock.now = 1003.0
         loop.run(log, made, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=8, once=True,
                  work=work(log, index))  # fmt: skip
