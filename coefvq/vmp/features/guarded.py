@@ -14,7 +14,7 @@ from itertools import islice
 import tenacity
 from pybreaker import CircuitBreaker, CircuitBreakerError, CircuitMemoryStorage
 
-from coefvq.vmp.features.values import FeatureStore, Kind, Rows, StoreError, Value, checked
+from coefvq.vmp.features.values import FeatureStore, Kind, Rows, StoreError, Unusable, Value, checked
 
 #: keys of one question to a store
 CHUNK = 500
@@ -110,7 +110,7 @@ class Guarded:
         return attempts(self._attempt, keys, end)
 
     def _attempt(self, keys: Sequence[str], end: float) -> Rows:
-        rows: dict[str, Mapping[str, Value]] = {}
+        rows: dict[str, Mapping[str, Value] | Unusable] = {}
         rest = iter(keys)
         while chunk := list(islice(rest, CHUNK)):
             left = end - self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +15,10 @@ from coefvq.files import sha256_json
 from coefvq.vmp.deployment import kept_features
 from coefvq.vmp.features.guarded import Guarded, breaker
 from coefvq.vmp.features.settings import FeatureSettings, RedisSource, SqlSource, Store, ThriftSource
-from coefvq.vmp.features.values import FeatureStore, HeldError, Rows, StoreError
+from coefvq.vmp.features.values import FeatureStore, HeldError, Rows, StoreError, Unusable
 from coefvq.vmp.records import ABSENT, FAILED, FOUND, STATUS, Event, Features, Known
 
+_KEY = re.compile("[^\x00\ud800-\udfff]{1,1024}")
 #: a store ends its own question at the deadline; so much longer is waited for its thread
 _GRACE_SECONDS = 0.25
 
@@ -96,13 +98,18 @@ class StoreLookup:
         errors = []
         for lane, answer in zip(self._lanes, answers, strict=True):
             key = _key(lane, event)
-            row = None if key is None or isinstance(answer, StoreError) else answer.get(key)
-            status = FOUND if row is not None else ABSENT
-            if isinstance(answer, StoreError) and key is not None:
-                status = FAILED
-            values[lane.settings.name] = {STATUS: status, **(row or {})}
-            if row is None and lane.settings.missing != "mark":
-                why = str(answer) if status == FAILED else f"nothing about {lane.settings.key} {key!r:.60}"
+            row = None if key is None else answer if isinstance(answer, StoreError) else answer.get(key)
+            if isinstance(row, StoreError | Unusable):
+                values[lane.settings.name] = {STATUS: FAILED}
+                why = row.reason if isinstance(row, Unusable) else str(row)
+            elif row is None:
+                values[lane.settings.name] = {STATUS: ABSENT}
+                name = lane.settings.key
+                why = f"the event has no usable {name}" if key is None else f"nothing about {name} {key!r:.60}"
+            else:
+                values[lane.settings.name] = {STATUS: FOUND, **row}
+                continue
+            if lane.settings.missing != "mark":
                 errors.append(f"features of {lane.settings.name}: {why}")
         return Features(values, "; ".join(errors) or None)
 
@@ -171,8 +178,9 @@ def _plain_store(store: Store, source: ThriftSource | SqlSource) -> FeatureStore
 
 
 def _key(lane: _Lane, event: Event) -> str | None:
+    """What is looked up; None where the event has none, or one that some stores refuse for all keys of a question."""
     key: str | None = getattr(event, lane.settings.key)
-    return key or None
+    return key if key is not None and _KEY.fullmatch(key) else None
 
 
 def _settled(rows: Rows) -> Future[Rows]:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from coefvq.documents import parse_json
-from coefvq.errors import ConfigError
+from coefvq.errors import ConfigError, DataError
 from coefvq.redaction import redact
-from coefvq.vmp.features.values import FeatureStore, Kind, StoreError, checked
+from coefvq.vmp.features.values import FeatureStore, Kind, StoreError, Unusable, checked, checked_row
 
 if TYPE_CHECKING:
     from pybreaker import CircuitBreaker
@@ -55,21 +55,23 @@ class RedisRows:
         except ValueError as error:
             raise ConfigError(f"{self._place}: {error}; correct the url") from error
 
-    def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any]]:
+    def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
         """The rows of ``keys``.
 
         Raises:
-            StoreError: Redis does not answer, or holds something else.
+            StoreError: Redis does not answer.
         """
-        texts = self.texts(keys, seconds)
-        rows = {key: _row(text, f"{self._place} key {self._prefix}{key}") for key, text in texts.items()}
-        return {key: row for key, row in rows.items() if row is not None}
+        return {key: row for key, row in self.kept(keys, seconds).items() if row is not None}
 
-    def texts(self, keys: Sequence[str], seconds: float) -> dict[str, str]:
-        """What is stored under each key that is there."""
+    def kept(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
+        """What is stored under each key that is there; None: that there is no row.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
         with self._talking(seconds) as client:
             found = client.mget([self._prefix + key for key in keys])
-        return {key: text for key, text in zip(keys, found, strict=True) if text is not None}
+        return {key: _row(text) for key, text in zip(keys, found, strict=True) if text is not None}
 
     def store(self, texts: Mapping[str, tuple[str, int]], seconds: float) -> None:
         """Keep texts, each for its number of seconds."""
@@ -127,21 +129,22 @@ class ReadThrough:
         self._cache, self._behind, self._kinds, self._circuit = cache, behind, kinds, circuit
         self._ttl, self._absent_ttl = ttl, absent_ttl
 
-    def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any]]:
+    def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
         """The rows of ``keys``: those kept, and those that the store behind gives, which are kept from then on.
 
         Raises:
             StoreError: the store behind does not answer about a key that is not kept.
         """
         end = time.monotonic() + seconds
-        rows: dict[str, Mapping[str, Any] | None] = self._kept(keys, seconds * _CACHE_SHARE)
+        rows = self._kept(keys, seconds * _CACHE_SHARE)
         missing = [key for key in keys if key not in rows]
         if missing:
-            # checked before they are kept: garbage must not outlive the service's trouble
             answer = self._behind.fetch(missing, max(0.001, end - time.monotonic()))
+            rows |= answer
+            # checked before they are kept: garbage must not outlive the service's trouble
             fresh = checked(answer, missing, self._kinds)
-            rows |= fresh
-            self._keep({key: fresh.get(key) for key in missing}, seconds * _CACHE_SHARE)
+            usable = {key: row for key in missing if not isinstance(row := fresh.get(key), Unusable)}
+            self._keep(usable, seconds * _CACHE_SHARE)
         return {key: row for key, row in rows.items() if row is not None}
 
     def close(self) -> None:
@@ -149,21 +152,19 @@ class ReadThrough:
         self._cache.close()
         self._behind.close()
 
-    def _kept(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any] | None]:
+    def _kept(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
+        """What the cache knows; a row that nobody can use is not known, whoever wrote it."""
         from pybreaker import CircuitBreakerError
 
         try:
-            texts = self._circuit.call(self._cache.texts, keys, seconds)
+            rows = self._circuit.call(self._cache.kept, keys, seconds)
         except (StoreError, CircuitBreakerError):
             return {}
-        rows: dict[str, Mapping[str, Any] | None] = {}
-        for key, text in texts.items():
-            try:
-                row = _row(text, key)
-                rows[key] = None if row is None else checked({key: row}, [key], self._kinds)[key]
-            except StoreError:
-                continue  # whoever wrote it: the store behind knows better
-        return rows
+        return {
+            key: row
+            for key, row in rows.items()
+            if row is None or not isinstance(checked_row(key, row, self._kinds), Unusable)
+        }
 
     def _keep(self, rows: Mapping[str, Mapping[str, Any] | None], seconds: float) -> None:
         from pybreaker import CircuitBreakerError
@@ -178,11 +179,9 @@ class ReadThrough:
             return  # the next question asks the store behind again
 
 
-def _row(text: str, place: str) -> Mapping[str, Any] | None:
+def _row(text: str) -> Any:
+    """The JSON value, else the text itself, which is no row."""
     try:
-        value = parse_json(text, place, "expected a JSON object", StoreError)
-    except StoreError as error:
-        raise StoreError(str(error), temporary=False) from error
-    if value is not None and not isinstance(value, dict):
-        raise StoreError(f"{place}: {text:.60}: expected a JSON object", temporary=False)
-    return value
+        return parse_json(text, "a row", "write a JSON object")
+    except DataError:
+        return text

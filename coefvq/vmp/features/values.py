@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from coefvq.errors import DataError
@@ -12,8 +13,17 @@ from coefvq.vmp.rules import WORDS, is_a
 Kind = Literal["flag", "number", "text"]
 KINDS: Mapping[Kind, type] = {"flag": bool, "number": float, "text": str}
 Value = bool | float | str
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """In place of a row: why nobody can use it. The other rows of the answer stand."""
+
+    reason: str
+
+
 #: key -> field -> value; a key that a store does not know is left out, and so is a field without a value
-Rows = Mapping[str, Mapping[str, Value]]
+Rows = Mapping[str, Mapping[str, Value] | Unusable]
 #: a longer text is no feature; it would be copied into every row
 LONGEST_TEXT = 1024
 
@@ -29,8 +39,8 @@ class StoreError(DataError):
 class FeatureStore(Protocol):
     """Where features come from; used by one thread at a time."""
 
-    def fetch(self, keys: Sequence[str], seconds: float) -> Mapping[str, Mapping[str, Any]]:
-        """The raw rows of distinct ``keys``; returns or raises within about ``seconds``.
+    def fetch(self, keys: Sequence[str], seconds: float) -> Mapping[str, Any]:
+        """The rows of distinct ``keys`` as they are stored, unchecked; returns or raises within about ``seconds``.
 
         Raises:
             StoreError: the store gave no answer, or one that cannot be read.
@@ -40,22 +50,25 @@ class FeatureStore(Protocol):
         """Give back connections."""
 
 
-def checked(answer: Mapping[str, Mapping[str, Any]], keys: Sequence[str], kinds: Mapping[str, Kind]) -> Rows:
+def checked(answer: Mapping[str, Any], keys: Sequence[str], kinds: Mapping[str, Kind]) -> Rows:
     """The rows of ``keys`` with the fields of ``kinds``; other fields are left out, and None is no value.
 
+    A row with a value of another type is ``Unusable``.
+
     Raises:
-        StoreError: a row of a key that was not asked for, or a value of another type.
+        StoreError: a row of a key that was not asked for.
     """
     strange = sorted(str(key) for key in answer if key not in set(keys))
     if strange:
         # a connection that gives the answer of an earlier question looks like this
         raise StoreError(f"answers about {strange[0]!r:.60}, which was not asked for", temporary=False)
-    return {key: _checked_row(key, row, kinds) for key, row in answer.items()}
+    return {key: checked_row(key, row, kinds) for key, row in answer.items()}
 
 
-def _checked_row(key: str, row: Any, kinds: Mapping[str, Kind]) -> dict[str, Value]:
+def checked_row(key: str, row: Any, kinds: Mapping[str, Kind]) -> dict[str, Value] | Unusable:
+    """One row of an answer, as ``checked`` says."""
     if not isinstance(row, Mapping):
-        raise StoreError(f"key {key!r:.60}: {row!r:.60} is no row of fields", temporary=False)
+        return Unusable(f"key {key!r:.60}: {row!r:.60} is no row of fields")
     values: dict[str, Value] = {}
     for field, kind in kinds.items():
         value = row.get(field)
@@ -64,7 +77,7 @@ def _checked_row(key: str, row: Any, kinds: Mapping[str, Kind]) -> dict[str, Val
         if not is_a(KINDS[kind], value) or (isinstance(value, str) and len(value) > LONGEST_TEXT):
             limit = f" of at most {LONGEST_TEXT} characters" if kind == "text" else ""
             expected = f"expected {WORDS[KINDS[kind]]}{limit}"
-            raise StoreError(f"key {key!r:.60}: {field} = {value!r:.60}: {expected}", temporary=False)
+            return Unusable(f"key {key!r:.60}: {field} = {value!r:.60}: {expected}")
         values[field] = value
     return values
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.vmp.features.lookup import open_guarded
-from coefvq.vmp.features.values import StoreError
+from coefvq.vmp.features.values import StoreError, Unusable
 from tests import feature_stores as real
 from tests.postgres import schema_of
 
@@ -59,11 +59,13 @@ def test_more_keys_than_one_question_takes(world: real.World) -> None:
         assert store.fetch([*many, "nobody"]) == many
 
 
-def test_a_value_of_another_type_is_no_answer(world: real.World) -> None:
-    world.put({"ana": {"reputation": "high"}})
+def test_a_value_of_another_type_spoils_its_row_alone(world: real.World) -> None:
+    world.put({"ana": {"reputation": "high"}, "bö": {"verified": False}})
     with open_guarded(world.settings(deadline_s=20.0)) as store:
-        with pytest.raises(StoreError, match=r"key 'ana': reputation = 'high': expected a number"):
-            store.fetch(["ana"])
+        assert store.fetch(["ana", "bö"]) == {
+            "ana": Unusable("key 'ana': reputation = 'high': expected a number"),
+            "bö": {"verified": False},
+        }
         # nor is it kept anywhere
         world.put({"ana": ANA})
         assert store.fetch(["ana"]) == {"ana": ANA}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coefvq.vmp.features.guarded import CHUNK, Guarded, RetryBudget, breaker
-from coefvq.vmp.features.values import LONGEST_TEXT, StoreError, checked
+from coefvq.vmp.features.values import LONGEST_TEXT, StoreError, Unusable, checked
 
 ROW = {"reputation": 0.5}
 
@@ -130,18 +130,25 @@ def test_many_keys_are_asked_in_pieces_within_one_deadline() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"b": ROW}, "answers about 'b', which was not asked for"),
         ({"a": 3}, "key 'a': 3 is no row of fields"),
         ({"a": {"n": float("nan")}}, "key 'a': n = nan: expected a number"),
         ({"a": {"n": True}}, "key 'a': n = True: expected a number"),
+        ({"a": {"f": [True, 1.0]}}, "key 'a': f = [True, 1.0]: expected true or false"),
         ({"a": {"f": 1}}, "key 'a': f = 1: expected true or false"),
-        ({"a": {"t": b"x"}}, r"key 'a': t = b'x': expected a text of at most 1024 characters"),
+        ({"a": {"t": b"x"}}, "key 'a': t = b'x': expected a text of at most 1024 characters"),
         ({"a": {"t": "x" * (LONGEST_TEXT + 1)}}, "expected a text of at most 1024 characters"),
     ],
 )
-def test_wrong_answers(answer: Any, message: str) -> None:
-    with pytest.raises(StoreError, match=message) as caught:
-        checked(answer, ["a"], {"n": "number", "f": "flag", "t": "text"})
+def test_rows_that_nobody_can_use(answer: Any, message: str) -> None:
+    rows = checked({**answer, "b": {}}, ["a", "b"], {"n": "number", "f": "flag", "t": "text"})
+    assert isinstance(rows["a"], Unusable)
+    assert message in rows["a"].reason
+    assert rows["b"] == {}
+
+
+def test_an_answer_about_others_is_none() -> None:
+    with pytest.raises(StoreError, match="answers about 'b', which was not asked for") as caught:
+        checked({"b": ROW}, ["a"], {"reputation": "number"})
     assert not caught.value.temporary
 
 

@@ -236,6 +236,21 @@ def test_thirty_seconds_of_outage_end_in_dead_letters_that_a_retry_settles(state
     assert {entry(index, f"v{number}").rule for number in range(120)} == {"distrusted", "default"}
 
 
+def test_one_row_of_garbage_holds_up_no_other(state: tuple[EventLog, IndexStore]) -> None:
+    class OneBad(ByKey):
+        def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
+            return {**super().fetch(keys, seconds), "c1": {"reputation": "low"}}
+
+    log, index = state
+    log.publish([Event(f"v{who}", creator_id=who) for who in ("c1", "c9", "a\x00b", "x" * 2000)])
+    with lookup_of((settings("hold"), OneBad(Clock()))) as lookup:
+        drain(log, index, lookup, rules=PLAIN)
+    reasons = [letter.reason for letter in index.dead_letters()]
+    assert reasons[0] == "features of creators: key 'c1': reputation = 'low': expected a number"
+    assert reasons[1] == "features of creators: the event has no usable creator_id"
+    assert (len(reasons), entry(index, "vc9").state) == (3, "live")
+
+
 def test_once_ends_with_the_reason_where_a_store_is_waited_for(state: tuple[EventLog, IndexStore]) -> None:
     log, index = state
     log.publish([Event("v", creator_id="c9")])

@@ -22,7 +22,7 @@ from coefvq.vmp.features.guarded import breaker
 from coefvq.vmp.features.redis_store import ReadThrough, RedisRows
 from coefvq.vmp.features.sql_store import SqlStore
 from coefvq.vmp.features.thrift_store import ThriftStore, protocol
-from coefvq.vmp.features.values import StoreError
+from coefvq.vmp.features.values import StoreError, Unusable, checked
 from tests.feature_stores import redis_server
 
 pytest.importorskip("thriftpy2")
@@ -187,6 +187,10 @@ def test_rows_and_their_absence_are_kept_each_for_its_time() -> None:
         client.mset({"t:ana": "{", "t:nobody": json.dumps({"reputation": "high"})})
         assert store.fetch(["ana", "nobody"], 10.0) == {"ana": {"reputation": 0.5}}
         assert behind.asked == ["ana", "nobody"] * 2
+        # garbage is passed on to be named, not kept
+        behind.rows["zoe"] = {"reputation": b"\xff"}
+        assert store.fetch(["zoe"], 10.0) == {"zoe": {"reputation": b"\xff"}}
+        assert client.exists("t:zoe") == 0
         store.close()
 
 
@@ -209,9 +213,9 @@ def test_a_redis_value_that_is_no_object_is_garbage(text: str) -> None:
     with redis_server() as (_, url), redis.Redis.from_url(url) as client:
         client.set("p:ana", text)
         store = RedisRows(url, "p:")
-        with pytest.raises(StoreError, match="key p:ana: ") as caught:
-            store.fetch(["ana"], 10.0)
-        assert not caught.value.temporary
+        rows = checked(store.fetch(["ana"], 10.0), ["ana"], KINDS)
+        assert isinstance(rows["ana"], Unusable)
+        assert "is no row of fields" in rows["ana"].reason
         store.close()
 
 
