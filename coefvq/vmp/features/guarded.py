@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import repeat
 
 import tenacity
 from pybreaker import CircuitBreaker, CircuitBreakerError, CircuitMemoryStorage
 
 from coefvq.vmp.features.values import FeatureStore, Kind, Rows, StoreError, Unusable, Value, checked
 
-#: keys of one question to a store
+#: keys of one question to a store; more are asked in so many questions at once
 CHUNK = 500
+_AT_ONCE = 4
 _RETRIES_AT_ONCE = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
 
@@ -65,7 +67,7 @@ def breaker(failures: int, seconds: float, clock: Callable[[], float] = time.mon
 
 
 class Guarded:
-    """A store whose answers are checked and whose failures are bounded; used by one thread at a time."""
+    """A store whose answers are checked and whose failures are bounded; ``fetch`` is called by one thread at a time."""
 
     def __init__(
         self,
@@ -110,11 +112,17 @@ class Guarded:
         return attempts(self._attempt, keys, end)
 
     def _attempt(self, keys: Sequence[str], end: float) -> Rows:
+        chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+        if len(chunks) == 1:
+            return self._ask(keys, end)
         rows: dict[str, Mapping[str, Value] | Unusable] = {}
-        rest = iter(keys)
-        while chunk := list(islice(rest, CHUNK)):
-            left = end - self._clock()
-            if left <= 0:
-                raise StoreError(f"no answer in {self._deadline:g} s")
-            rows |= checked(self._store.fetch(chunk, left), chunk, self._kinds)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for answer in pool.map(self._ask, chunks, repeat(end)):
+                rows |= answer
         return rows
+
+    def _ask(self, keys: Sequence[str], end: float) -> Rows:
+        left = end - self._clock()
+        if left <= 0:
+            raise StoreError(f"no answer in {self._deadline:g} s")
+        return checked(self._store.fetch(keys, left), keys, self._kinds)

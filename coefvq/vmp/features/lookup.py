@@ -151,14 +151,14 @@ def _open_store(store: Store) -> FeatureStore:
     source = store.source
     if not isinstance(source, RedisSource):
         return _plain_store(store, source)
-    from coefvq.vmp.features.redis_store import ReadThrough, RedisRows
+    from coefvq.vmp.features.redis_store import CACHE_SHARE, ReadThrough, RedisRows
 
     if source.behind is None:
-        return RedisRows(source.url, source.prefix or f"coefvq:{store.name}:")
+        return RedisRows(source.url, source.prefix or f"coefvq:{store.name}:", store.deadline_s)
     # rows that were kept for other fields are another cache
     prefix = source.prefix or f"coefvq:{store.name}:{sha256_json(store.fields)[:8]}:"
     return ReadThrough(
-        RedisRows(source.url, prefix),
+        RedisRows(source.url, prefix, store.deadline_s * CACHE_SHARE),
         _plain_store(store, source.behind),
         store.fields,
         ttl=source.ttl_s,

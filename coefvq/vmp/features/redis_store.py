@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 #: share of the time that a cache may take before the store behind is asked
-_CACHE_SHARE = 0.25
+CACHE_SHARE = 0.25
 #: that there is no row
 _ABSENT = "null"
 
@@ -40,16 +40,15 @@ def _named_errors(place: str) -> Iterator[None]:
 class RedisRows:
     """JSON objects under ``prefix``."""
 
-    def __init__(self, url: str, prefix: str) -> None:
-        """Connections are made at the first question.
+    def __init__(self, url: str, prefix: str, seconds: float) -> None:
+        """Connections are made at the first question; each waits at most ``seconds`` for an answer.
 
         Raises:
             ConfigError: redis-py is not installed, or refuses the URL.
         """
-        self._url, self._prefix, self._place = url, prefix, redact(url)
-        self._open: Redis | None = None
+        self._prefix, self._place = prefix, redact(url)
         try:
-            self._client(1.0).close()
+            self._client = _client(url, seconds)
         except ImportError as error:
             raise ConfigError("kind: redis needs redis-py: pip install 'coefvq[redis]'") from error
         except ValueError as error:
@@ -61,56 +60,47 @@ class RedisRows:
         Raises:
             StoreError: Redis does not answer.
         """
-        return {key: row for key, row in self.kept(keys, seconds).items() if row is not None}
+        return {key: row for key, row in self.kept(keys).items() if row is not None}
 
-    def kept(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
+    def kept(self, keys: Sequence[str]) -> dict[str, Any]:
         """What is stored under each key that is there; None: that there is no row.
 
         Raises:
             StoreError: Redis does not answer.
         """
-        with self._talking(seconds) as client:
-            found = client.mget([self._prefix + key for key in keys])
+        with _named_errors(self._place):
+            found = self._client.mget([self._prefix + key for key in keys])
         return {key: _row(text) for key, text in zip(keys, found, strict=True) if text is not None}
 
-    def store(self, texts: Mapping[str, tuple[str, int]], seconds: float) -> None:
-        """Keep texts, each for its number of seconds."""
-        with self._talking(seconds) as client, client.pipeline(transaction=False) as pipe:
+    def store(self, texts: Mapping[str, tuple[str, int]]) -> None:
+        """Keep texts, each for its number of seconds.
+
+        Raises:
+            StoreError: Redis does not answer.
+        """
+        with _named_errors(self._place), self._client.pipeline(transaction=False) as pipe:
             for key, (text, ttl) in texts.items():
                 pipe.set(self._prefix + key, text, ex=ttl)
             pipe.execute()
 
     def close(self) -> None:
         """Close the connections."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._client.close()
 
-    @contextmanager
-    def _talking(self, seconds: float) -> Iterator[Redis]:
-        if self._open is None:
-            self._open = self._client(seconds)
-        try:
-            with _named_errors(self._place):
-                yield self._open
-        except StoreError:
-            # what was not read to its end must not answer the next question
-            self.close()
-            raise
 
-    def _client(self, seconds: float) -> Redis:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+def _client(url: str, seconds: float) -> Redis:
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
-        return redis.Redis.from_url(
-            self._url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            encoding_errors="replace",
-        )
+    return Redis.from_url(
+        url,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+        encoding_errors="replace",
+    )
 
 
 class ReadThrough:
@@ -136,7 +126,7 @@ class ReadThrough:
             StoreError: the store behind does not answer about a key that is not kept.
         """
         end = time.monotonic() + seconds
-        rows = self._kept(keys, seconds * _CACHE_SHARE)
+        rows = self._kept(keys)
         missing = [key for key in keys if key not in rows]
         if missing:
             answer = self._behind.fetch(missing, max(0.001, end - time.monotonic()))
@@ -144,7 +134,7 @@ class ReadThrough:
             # checked before they are kept: garbage must not outlive the service's trouble
             fresh = checked(answer, missing, self._kinds)
             usable = {key: row for key in missing if not isinstance(row := fresh.get(key), Unusable)}
-            self._keep(usable, seconds * _CACHE_SHARE)
+            self._keep(usable)
         return {key: row for key, row in rows.items() if row is not None}
 
     def close(self) -> None:
@@ -152,12 +142,12 @@ class ReadThrough:
         self._cache.close()
         self._behind.close()
 
-    def _kept(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
+    def _kept(self, keys: Sequence[str]) -> dict[str, Any]:
         """What the cache knows; a row that nobody can use is not known, whoever wrote it."""
         from pybreaker import CircuitBreakerError
 
         try:
-            rows = self._circuit.call(self._cache.kept, keys, seconds)
+            rows = self._circuit.call(self._cache.kept, keys)
         except (StoreError, CircuitBreakerError):
             return {}
         return {
@@ -166,7 +156,7 @@ class ReadThrough:
             if row is None or not isinstance(checked_row(key, row, self._kinds), Unusable)
         }
 
-    def _keep(self, rows: Mapping[str, Mapping[str, Any] | None], seconds: float) -> None:
+    def _keep(self, rows: Mapping[str, Mapping[str, Any] | None]) -> None:
         from pybreaker import CircuitBreakerError
 
         texts = {
@@ -174,7 +164,7 @@ class ReadThrough:
             for key, row in rows.items()
         }
         try:
-            self._circuit.call(self._cache.store, texts, seconds)
+            self._circuit.call(self._cache.store, texts)
         except (StoreError, CircuitBreakerError):
             return  # the next question asks the store behind again
 

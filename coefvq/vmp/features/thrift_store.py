@@ -6,11 +6,14 @@ hold the answer to the question before (thriftpy2 issue 130), and the next calle
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import resources
+from queue import Empty, Full, LifoQueue
 from typing import Any
 
 from coefvq.errors import ConfigError
@@ -50,6 +53,14 @@ class _Wire:
 
     def is_open(self) -> bool:
         return self._socket is not None
+
+    def is_quiet(self) -> bool:
+        """Whether the connection stands and holds no byte that nobody asked for."""
+        if self._socket is None:
+            return False
+        look = select.poll()
+        look.register(self._socket, select.POLLIN)
+        return not look.poll(0)
 
     def open(self) -> None:
         self._socket = socket.create_connection(self._place, timeout=self._seconds())
@@ -105,9 +116,9 @@ class ThriftStore:
     """A service at ``host:port``; up to ``pool`` idle connections are kept."""
 
     def __init__(self, name: str, host: str, port: int, pool: int) -> None:
-        self._name, self._place, self._pool = name, (host, port), pool
+        self._name, self._place = name, (host, port)
         self._thrift = protocol()
-        self._idle: list[_Line] = []
+        self._idle: LifoQueue[_Line] = LifoQueue(pool)
 
     def fetch(self, keys: Sequence[str], seconds: float) -> Mapping[str, Any]:
         """Ask the service about ``keys``.
@@ -116,24 +127,32 @@ class ThriftStore:
             StoreError: no whole answer in time, a refusal, or no answer of this protocol.
         """
         end = time.monotonic() + seconds
-        line = self._idle.pop() if self._idle else _Line(*self._place)
+        line = self._idle_line() or _Line(*self._place)
         try:
             answer = self._ask(line, keys, end)
+            self._idle.put_nowait(line)
+        except Full:
+            line.wire.close()
         except BaseException:
             line.wire.close()
-            # the others are as old: a service that was started again closed them all
-            self.close()
             raise
-        if len(self._idle) < self._pool:
-            self._idle.append(line)
-        else:
-            line.wire.close()
         return answer
 
     def close(self) -> None:
         """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().wire.close()
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().wire.close()
+
+    def _idle_line(self) -> _Line | None:
+        """A connection that the service did not close meanwhile, None where there is none."""
+        with suppress(Empty):
+            while True:
+                line = self._idle.get_nowait()
+                if line.wire.is_quiet():
+                    return line
+                line.wire.close()
+        return None
 
     def _ask(self, line: _Line, keys: Sequence[str], end: float) -> dict[str, dict[str, Any]]:
         place = ":".join(map(str, self._place))

@@ -37,7 +37,7 @@ class StoreError(DataError):
 
 
 class FeatureStore(Protocol):
-    """Where features come from; used by one thread at a time."""
+    """Where features come from; a few threads may ask at once."""
 
     def fetch(self, keys: Sequence[str], seconds: float) -> Mapping[str, Any]:
         """The rows of distinct ``keys`` as they are stored, unchecked; returns or raises within about ``seconds``.

@@ -111,6 +111,24 @@ def test_a_connection_that_is_kept_after_a_timeout_gives_the_answer_before() -> 
         line.wire.close()
 
 
+def test_a_connection_that_the_service_closed_meanwhile_costs_no_question() -> None:
+    opened: list[socket.socket] = []
+    slow = Slow()
+    slow.go.set()
+
+    def serve(line: socket.socket) -> None:
+        opened.append(line)
+        slow.serve(line)
+
+    with listening(serve) as port, closing(ThriftStore("s", "127.0.0.1", port, 4)) as store:
+        for number in range(3):
+            assert store.fetch([str(number)], 10.0) == {str(number): {"name": str(number)}}
+        assert len(opened) == 1  # kept
+        opened[0].shutdown(socket.SHUT_RDWR)
+        assert store.fetch(["last"], 10.0) == {"last": {"name": "last"}}
+        assert len(opened) == 2
+
+
 def sends(data: bytes) -> Callable[[socket.socket], None]:
     def serve(line: socket.socket) -> None:
         with line:
@@ -135,7 +153,7 @@ def test_garbage_is_no_answer(data: bytes) -> None:
         store = ThriftStore("s", "127.0.0.1", port, 4)
         with pytest.raises(StoreError, match=f"127.0.0.1:{port}"):
             store.fetch(["a"], 5.0)
-        assert store._idle == []
+        assert store._idle.empty()
 
 
 @settings(max_examples=20)
@@ -169,7 +187,7 @@ class Behind:
 
 
 def cached(url: str, behind: Behind) -> ReadThrough:
-    return ReadThrough(RedisRows(url, "t:"), behind, KINDS, ttl=100, absent_ttl=7, circuit=breaker(2, 60.0))
+    return ReadThrough(RedisRows(url, "t:", 5.0), behind, KINDS, ttl=100, absent_ttl=7, circuit=breaker(2, 60.0))
 
 
 def test_rows_and_their_absence_are_kept_each_for_its_time() -> None:
@@ -212,7 +230,7 @@ def test_a_redis_value_that_is_no_object_is_garbage(text: str) -> None:
 
     with redis_server() as (_, url), redis.Redis.from_url(url) as client:
         client.set("p:ana", text)
-        store = RedisRows(url, "p:")
+        store = RedisRows(url, "p:", 5.0)
         rows = checked(store.fetch(["ana"], 10.0), ["ana"], KINDS)
         assert isinstance(rows["ana"], Unusable)
         assert "is no row of fields" in rows["ana"].reason
@@ -248,8 +266,8 @@ def test_no_password_stands_in_a_message() -> None:
     with pytest.raises(StoreError) as caught:
         store.fetch(["ana"], 1.0)
     with pytest.raises(StoreError) as other:
-        RedisRows("redis://:s3cret@127.0.0.1:1/0", "p:").fetch(["ana"], 1.0)
+        RedisRows("redis://:s3cret@127.0.0.1:1/0", "p:", 1.0).fetch(["ana"], 1.0)
     assert "s3cret" not in str(caught.value) + str(other.value)
     with pytest.raises(ConfigError) as refused:
-        RedisRows("redis://:s3cret@host:port/0", "p:")
+        RedisRows("redis://:s3cret@host:port/0", "p:", 1.0)
     assert "s3cret" not in str(refused.value)
