@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ BudgetOption = Annotated[
 ]
 BurstOption = Annotated[
     int, typer.Option("--mllm-burst", min=1, max=1_000_000, help="With --mllm-budget: calls at once after a pause.")
+]
+FeaturesOption = Annotated[Path | None, typer.Option("--features", help="Feature stores that rules see (YAML).")]
+LogOption = Annotated[
+    Literal["json", "console"] | None, typer.Option("--log", help="Structured log on stderr, one line per batch.")
 ]
 MaxWaitOption = Annotated[
     float, number("--mllm-max-wait", min=1.0, help="With --mllm-budget: seconds until a task is given up.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
@@ -20,7 +21,9 @@ from coefvq.cli.options import (
     BudgetOption,
     BurstOption,
     ByOption,
+    FeaturesOption,
     JsonOption,
+    LogOption,
     MaxWaitOption,
     ParamsOption,
     ReasonOption,
@@ -50,6 +53,7 @@ from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.pending import Pending
 from coefvq.vmp.records import BatchReport, Event
 from coefvq.vmp.state import LOG, open_state
+from coefvq.vmp.stream_log import StreamLog
 
 app = typer.Typer(
     help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
@@ -125,6 +129,8 @@ def run(
     budget: BudgetOption = None,
     burst: BurstOption = 8,
     max_wait: MaxWaitOption = 1800.0,
+    features: FeaturesOption = None,
+    log_form: LogOption = None,
     consumer: _Consumer = CONSUMER,
     params: ParamsOption = PARAMS_FILE,
     state: StateOption = None,
@@ -140,11 +146,15 @@ def run(
 
     audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
     limits = limits_of(budget, burst, max_wait)
+    lines = None if log_form is None else StreamLog(log_form, sys.stderr, consumer)
     with open_stream(
-        state, params, rules, tenants, issue, interval=follow_interval, patient=not once, audit=audit, limits=limits
-    ) as stream:
+        state, params, rules, tenants, issue, interval=follow_interval, patient=not once, audit=audit, limits=limits,
+        features=features, tell=say if lines is None else lines.note,
+    ) as stream:  # fmt: skip
         log, index = stream.log, stream.index
-        with _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch):
+        todo = log.last_offset() - index.committed(consumer) if once else None
+        display = _batch_display(todo, as_json) if lines is None else nullcontext(lines.batch)
+        with _totals(display) as (totals, on_batch):
             loop.run(
                 log,
                 stream.deployments,
@@ -156,11 +166,12 @@ def run(
                 poll_interval=poll_interval,
                 consumer=consumer,
                 work=worker.work(log, index, mllm=mllm == "inline"),
+                on_hold=say if lines is None else lines.held,
             )
         waiting = Pending(index.database).waiting().tasks
         summary = {**totals, "offset": index.committed(consumer), "pending": waiting}
-    lines = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
-    print_result(summary, as_json, [_counts(summary), *lines])
+    wait = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
+    print_result(summary, as_json, [_counts(summary), *wait])
 
 
 @app.command(epilog="Example: coefvq vmp override clip_0001 --verdict removed --by ana --reason 'court order'")
@@ -267,10 +278,12 @@ def _published(log: Path, tenant: str) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _totals(todo: int | None, as_json: bool) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
+def _totals(
+    display: AbstractContextManager[Callable[[BatchReport], None]],
+) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
     """Counts over all batches, and what adds a batch to them and shows it."""
     totals: Counter[str] = Counter(events=0, live=0, removed=0, ignored=0, dead=0, stale=0)
-    with _batch_display(todo, as_json) as show:
+    with display as show:
 
         def on_batch(report: BatchReport) -> None:
             totals.update({name: getattr(report, name) for name in totals})

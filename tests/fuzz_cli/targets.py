@@ -107,6 +107,13 @@ TARGETS: tuple[Target, ...] = (
         {**STRICT, "drop_top": "any"},
     ),
     Target(
+        "features",
+        "features.yaml",
+        (*_DOCUMENT, *YAML),
+        ("vmp run --once --json --features features.yaml --consumer again",),
+        STRICT,
+    ),
+    Target(
         "policy",
         "reports/icd/policy.json",
         _DOCUMENT,
