@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coefvq.cascade.curves import PRCurve, curve_at_threshold, curve_recall_at_precision
 from coefvq.errors import DataError
-from coefvq.evaluation.intervals import Interval, Statistic, bootstrap_intervals, weighted_share
+from coefvq.evaluation.intervals import Interval, Statistic, bootstrap_scores, group_codes, weighted_share
 from coefvq.evaluation.metrics import curve_average_precision, curve_roc_auc, recall_key
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def with_intervals(
     score: ArrayLike,
     weight: ArrayLike,
     threshold: float,
-    targets: Iterable[float],
+    targets: Sequence[float],
     *,
     groups: ArrayLike | None = None,
     replicates: int = 1000,
@@ -122,15 +122,35 @@ def with_intervals(
     Raises:
         DataError: a column is unusable or there is one class only.
     """
+    models = {"": (score, threshold)}
+    return models_with_intervals(
+        label, models, weight, targets, groups=groups, replicates=replicates, seed=seed
+    )[""]
+
+
+def models_with_intervals(
+    label: ArrayLike,
+    models: Mapping[str, tuple[ArrayLike, float]],
+    weight: ArrayLike,
+    targets: Sequence[float],
+    *,
+    groups: ArrayLike | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Interval]]:
+    """:func:`with_intervals` of several models on the same rows: name -> scores [n] and threshold.
+
+    Raises:
+        DataError: a column is unusable or there is one class only.
+    """
     labels, weights = np.asarray(label, dtype=np.float64), np.asarray(weight, dtype=np.float64)
-    predicted = np.asarray(score, dtype=np.float64) >= threshold
-    found = bootstrap_intervals(
-        labels, score, weights, statistics(threshold, targets), groups=groups, replicates=replicates, seed=seed
-    )
-    return found | {
-        "precision": weighted_share(labels[predicted], weights[predicted]),
-        "recall": weighted_share(predicted, labels * weights),
-    }
+    scores = {name: (score, statistics(threshold, targets)) for name, (score, threshold) in models.items()}
+    found = bootstrap_scores(labels, scores, weights, groups=groups, replicates=replicates, seed=seed)
+    for name, (score, threshold) in models.items():
+        predicted = np.asarray(score, dtype=np.float64) >= threshold
+        found[name]["precision"] = weighted_share(labels[predicted], weights[predicted])
+        found[name]["recall"] = weighted_share(predicted, labels * weights)
+    return found
 
 
 def slice_rows(
@@ -153,7 +173,8 @@ def slice_rows(
         DataError: a column is unusable.
     """
     labels, weights = np.asarray(label, dtype=np.float64), np.asarray(weight, dtype=np.float64)
-    keys = None if groups is None else np.asarray(groups, dtype=object)
+    codes = group_codes(groups, len(labels))
+    columns = {name: (np.asarray(score, dtype=np.float64), threshold) for name, (score, threshold) in scores.items()}
     rows = []
     for column, names in slices.items():
         for value in sorted(set(names.tolist())):
@@ -166,18 +187,17 @@ def slice_rows(
                 "note": None,
             }
             if (labels[chosen] > 0.0).any() and (labels[chosen] < 1.0).any():
-                for model, (score, threshold) in scores.items():
-                    found = with_intervals(
-                        labels[chosen],
-                        np.asarray(score, dtype=np.float64)[chosen],
-                        weights[chosen],
-                        threshold,
-                        targets,
-                        groups=None if keys is None else keys[chosen],
-                        replicates=replicates,
-                        seed=seed,
-                    )
-                    row[model] = {name: interval.to_dict() for name, interval in found.items()}
+                found = models_with_intervals(
+                    labels[chosen],
+                    {model: (values[chosen], threshold) for model, (values, threshold) in columns.items()},
+                    weights[chosen],
+                    targets,
+                    groups=None if codes is None else codes[chosen],
+                    replicates=replicates,
+                    seed=seed,
+                )
+                for model, figures in found.items():
+                    row[model] = {name: interval.to_dict() for name, interval in figures.items()}
             else:
                 row |= dict.fromkeys(scores) | {"note": "one class only"}
             rows.append(row)

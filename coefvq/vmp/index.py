@@ -23,6 +23,8 @@ from coefvq.vmp.epochs import check_fence, issued
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
 
+_PAGE = 5000  # values read at once: about a kilobyte each
+
 
 @dataclass(frozen=True)
 class IndexStore:
@@ -135,15 +137,18 @@ class IndexStore:
         """
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
-        rows = self.database.query(
-            "SELECT video_id, value FROM entries WHERE state != 'deleted' AND coalesce(decided_at, '') >= ? "
-            "AND coalesce(decided_at, '') < ? ORDER BY video_id",
-            (low, high),
+        # page by page: the stored values of a whole index are gigabytes, and writers are not held up
+        sql = (
+            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "
+            "AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? ORDER BY video_id LIMIT ?"
         )
-        for video_id, value in rows:
-            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
-            if found is not None:
-                yield str(video_id), found
+        after = ""
+        while rows := self.database.query(sql, (after, low, high, _PAGE)):
+            after = str(rows[-1][0])
+            for video_id, value in rows:
+                found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
+                if found is not None:
+                    yield str(video_id), found
 
     def dead_letters(self) -> list[DeadLetter]:
         """Videos whose newest event could not be scored, oldest failure first."""
