@@ -19,7 +19,7 @@ from coefvq.training.settings import TrainingSettings
 _FLOATS = 32
 
 
-class _Started(Exception):
+class _StartedError(Exception):
     """The training is about to read its first batch."""
 
 
@@ -38,12 +38,12 @@ def training() -> None:
         yield None
 
     def started(*_: Any) -> None:
-        raise _Started
+        raise _StartedError
 
     with patch.object(ClipStore, "try_fill", lambda *_: {}), patch.object(run, "fit", started):
         try:
             run.train_and_record(inputs.settings, inputs.model, record)
-        except _Started:
+        except _StartedError:
             return
     raise SystemExit("the training did not come to its first batch")
 

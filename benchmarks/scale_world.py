@@ -126,7 +126,7 @@ def make_models(workspace: Path) -> None:
 
 
 def make_index(workspace: Path) -> None:
-    """An index with a verdict on each video, a tenth escalated, 2 % of the rest audited, and labels for all that was seen."""
+    """A verdict on each video, a tenth of them escalated, 2 % of the rest audited, and a label for all that was seen."""
     from coefvq.vmp import schema
     from coefvq.vmp.state import open_state
 
@@ -182,7 +182,7 @@ def make_pipeline(workspace: Path) -> None:
         clip.write_text(str(number), encoding="utf-8")  # as many objects in the cache as clips
     with Repo.init(str(workspace), no_scm=True, force=True) as repo:
         repo.add(str(workspace / "data" / "raw"))
-        for output in (Path(out.fs_path) for out in repo.index.outs if not os.path.exists(out.fs_path)):
+        for output in (place for out in repo.index.outs if not (place := Path(out.fs_path)).exists()):
             folder = output.name in ("base", "mllm")
             place = output / "weights" if folder else output
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ UNKNOWN, OTHER = "unknown", "other"
 DERIVED = ("language", "duration", "has_audio", "views", "creator_size")
 #: distinct values of a column that become a slice each; the rest are one slice together
 MAX_VALUES = 12
+
+#: columns that a derived slicing reads
+_SOURCES = {"duration": "duration_s", "creator_size": "creator_id"}
 
 DURATION_EDGES = (5.0, 15.0, 60.0)
 VIEWS_EDGES = (100.0, 1_000.0, 10_000.0, 100_000.0)
@@ -62,6 +65,12 @@ def slice_columns(
         else:
             made[name] = _frequent(_texts(manifest, name))[chosen]
     return made
+
+
+def read_columns(wanted: Iterable[str], columns: Collection[str]) -> set[str]:
+    """Columns that ``slice_columns`` reads of a manifest with ``columns``."""
+    own = {"language": "language" if "language" in columns else "title", **_SOURCES}
+    return {own.get(name, name) for name in wanted}
 
 
 def bands(values: ArrayLike, edges: Sequence[float], unit: str = "") -> Names:
@@ -123,9 +132,7 @@ def with_intervals(
         DataError: a column is unusable or there is one class only.
     """
     models = {"": (score, threshold)}
-    return models_with_intervals(
-        label, models, weight, targets, groups=groups, replicates=replicates, seed=seed
-    )[""]
+    return models_with_intervals(label, models, weight, targets, groups=groups, replicates=replicates, seed=seed)[""]
 
 
 def models_with_intervals(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.reporting.html import ReportInputs
 
-_UNREAD = frozenset({"phash", "reason", "published_at"})
+#: what a report says of no video; the clips of its few pictures are looked up when they are known
+_UNREAD = frozenset({"phash", "reason", "published_at", "uri", "sha256", "stickers", "size_bytes", "fps"})
 _REPORTS = ("evaluation", "thresholds", "stability", "calibration")
 
 
@@ -47,7 +48,7 @@ def write_report(settings: ReportSettings, issue: str, target: Path, thumbnails:
     given = gather(settings, issue, registry)
     try:
         if thumbnails and given.manifest is not None:
-            given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
+            given = replace(given, thumbnails=_thumbnails(settings, wanted_thumbnails(given)))
         page = build(given)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         # each file fits its schema: what is left is files of different runs or versions
@@ -163,12 +164,12 @@ def _kept_scores(issue: str, version: str) -> pd.DataFrame | None:
         return None if path is None else read_table(path)
 
 
-def _thumbnails(settings: ReportSettings, manifest: pd.DataFrame, wanted: Sequence[str]) -> dict[str, bytes]:
+def _thumbnails(settings: ReportSettings, wanted: Sequence[str]) -> dict[str, bytes]:
     from coefvq.data.locations import media_root
-    from coefvq.data.manifest import to_inputs
+    from coefvq.data.manifest import read_table, to_inputs
     from coefvq.data.media.thumbnails import thumbnails
 
-    rows = manifest[manifest["video_id"].isin(wanted)]
+    rows = read_table(Path(settings.paths.manifest), video_ids=wanted)
     videos = to_inputs(rows, media_root(settings.paths), settings.protocols)
     # a clip in a remote store is not fetched for a picture
     local = {video.video_id: video.path for video in videos if video.url is None and video.refusal is None}

@@ -120,9 +120,7 @@ def content(given: ReportInputs) -> Content:
         made_at=given.made_at,
         verdict=verdict(given.gate, against, given.is_served, served_name),
         sentences=sentences(counted["cascade"].whole(), counted["mllm"].whole(), chosen, traffic, given.words.positive),
-        cautions=cautions(
-            given.thresholds, counted["cascade"], over_base, shifts, given.stability, synthetic
-        ),
+        cautions=cautions(given.thresholds, counted["cascade"], over_base, shifts, given.stability, synthetic),
         per_1000=tables.per_1000_table(rows),
         audit=audit_plan(counted["cascade"], given.words.positive),
         gate=given.gate,
