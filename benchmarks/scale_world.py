@@ -126,7 +126,7 @@ def make_models(workspace: Path) -> None:
 
 
 def make_index(workspace: Path) -> None:
-    """A verdict on each video, a tenth of them escalated, 2 % of the rest audited, and a label for all that was seen."""
+    """A verdict on each video, a tenth escalated, 2 % of the rest audited, and a label for all that was seen."""
     from coefvq.vmp import schema
     from coefvq.vmp.state import open_state
 

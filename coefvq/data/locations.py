@@ -84,6 +84,10 @@ def locate(uri: str, root: Root) -> Location:
     if remote.is_url(uri):
         _check_url(uri, root.protocols)
         return Location(uri)
+    if (facts := _facts_as_written(root.base, uri)) is not None:
+        resolved = root.base / uri
+        _check_regular(resolved, facts)
+        return Location(uri, resolved, facts)
     name = spelling(uri, root)
     place = root.base / name
     try:
@@ -101,6 +105,14 @@ def locate(uri: str, root: Root) -> Location:
         raise MediaError("missing", f"{place}: {told}; correct the path or delete the row") from error
     _check_regular(resolved, facts)
     return Location(name if remote.is_below(name) else os.path.relpath(resolved, root.base), resolved, facts)
+
+
+def _facts_as_written(base: Path, uri: str) -> os.stat_result | None:
+    """Facts of a plain path that is there just so, as nearly all are; None where more has to be looked at."""
+    try:
+        return _facts_without_links(base, uri) if remote.is_below(uri) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _facts_without_links(base: Path, name: str) -> os.stat_result | None:
