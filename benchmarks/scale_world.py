@@ -15,7 +15,8 @@ from coefvq.files import write_json
 from coefvq.records import MANIFEST_COLUMNS, SCORE_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
-_ISSUES = ("icd", "ucc")
+#: share of the videos that have a label of an issue
+_LABELLED = {"icd": 0.95, "ucc": 0.4}
 _PER_FOLDER = 1000
 _COPIES = 0.09
 _BATCH = 10_000
@@ -71,11 +72,16 @@ def world(rows: int) -> pd.DataFrame:
                 "width": pd.array([360] * rows, "Int64"),
                 "height": pd.array([640] * rows, "Int64"),
                 "has_audio": rng.random(rows) < 0.93,
-                **{f"label_{issue}": pd.array(label.astype(int), "Int8") for issue, label in labels.items()},
+                **{f"label_{issue}": _given(rng, label, _LABELLED[issue]) for issue, label in labels.items()},
             }
         ),
-        _ISSUES,
+        list(_LABELLED),
     )
+
+
+def _given(rng: np.random.Generator, label: np.ndarray[Any, Any], share: float) -> Any:
+    """Labels 0 and 1 of a share of the rows."""
+    return pd.array(np.where(rng.random(len(label)) < share, label, np.nan), "Int8")
 
 
 def _hashes(rng: np.random.Generator, source: np.ndarray[Any, Any], copy: np.ndarray[Any, Any]) -> list[str]:
