@@ -36,6 +36,7 @@ CLIP_SUFFIXES = frozenset(
     # MPEG transport and program streams, Flash
     | {".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".flv"}
 )
+_PIECE = 2**16  # bytes hashed at once
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -192,7 +193,11 @@ def sha256_regular(path: Path) -> str:
     """
     with open_regular(path) as stream:
         try:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            # not hashlib.file_digest: its buffer of 256 KiB is most of the time of a small file
+            digest = hashlib.sha256()
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+            return digest.hexdigest()
         except OSError as error:
             raise MediaError("missing", f"{path}: {error.strerror}; copy the clip again") from error
 
