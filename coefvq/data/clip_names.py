@@ -39,7 +39,7 @@ def _is_bare(uri: str) -> bool:
 
 
 def _parts(uri: str) -> list[str]:
-    """As ``PurePosixPath(uri).parts``, but for the root: asked of each row, where a path object costs most of the time."""
+    """As ``PurePosixPath(uri).parts`` without the root; it is asked of each row, and a path object is slow."""
     return [part for part in uri.split("/") if part not in ("", ".")]
 
 

@@ -124,8 +124,8 @@ def open_table(
     """Check every row of a folder or table of clips; ``labels`` adds ``label_<issue>`` (0, 1 or None).
 
     Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``; of those,
-    ``others`` are read alone where it is given. ``id_of`` gives rows without a ``video_id`` theirs, ``naming`` says what the columns are called. What separates a table's
-    fields is said on stderr if it is no comma.
+    ``others`` are read alone where it is given. ``id_of`` gives rows without a ``video_id`` theirs, ``naming`` says
+    what the columns are called. What separates a table's fields is said on stderr if it is no comma.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
