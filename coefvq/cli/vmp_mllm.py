@@ -14,6 +14,7 @@ from coefvq.cli.vmp_state import (
     RulesOption,
     ScoredIssuesOption,
     StateOption,
+    TenantsOption,
     print_result,
 )
 from coefvq.cli.vmp_stream import open_stream
@@ -28,6 +29,7 @@ def mllm(
     once: Annotated[bool, typer.Option("--once", help="End when no task can be served.")] = False,
     batch_size: BatchOption = 32,
     rules: RulesOption = None,
+    tenants: TenantsOption = None,
     issue: ScoredIssuesOption = None,
     poll_interval: PollOption = 1.0,
     follow_interval: FollowOption = 5.0,
@@ -40,14 +42,14 @@ def mllm(
 ) -> None:
     """Ask the MLLM about videos whose base verdict waits for it, the highest score first.
 
-    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules.
+    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules and tenants.
     """
     from coefvq.vmp import loop, worker
     from coefvq.vmp.outlook import outlook
 
     limits = limits_of(budget, burst, max_wait)
     with open_stream(
-        state, params, rules, issue, interval=follow_interval, patient=not once, limits=limits, create=False
+        state, params, rules, tenants, issue, interval=follow_interval, patient=not once, limits=limits, create=False
     ) as stream:
         served = worker.mllm_work(stream.log, stream.index)
         loop.run(

@@ -37,6 +37,7 @@ def open_stream(
     state: Path | None,
     params: Path,
     rules: Path | None,
+    tenants: Path | None,
     issues: Sequence[str] | None,
     *,
     interval: float,
@@ -47,19 +48,23 @@ def open_stream(
 ) -> Iterator[Stream]:
     """Load the champions of ``issues`` (all by default) and open the state; ``limits`` are a new budget.
 
-    Rules that are given are kept with the state where ``create`` is on; without any the kept ones hold.
+    Rules and tenants that are given are kept with the state where ``create`` is on; without any the kept ones hold.
 
     Raises:
-        CoefVQError: the rules file does not fit, there is no champion, or a pair does not load.
+        CoefVQError: a file of rules or tenants does not fit, there is no champion, or a pair does not load.
     """
     from coefvq.registry.tracking import configure
     from coefvq.vmp import loop, worker
     from coefvq.vmp.budget import set_limits
     from coefvq.vmp.kept_rules import SHIPPED, kept_rules, next_rules
+    from coefvq.vmp.shares import set_tenants
+    from coefvq.vmp.tenants import NONE, kept_tenants, next_tenants
 
     folder = given(state_folder(state, params), params)
     asked = rules if rules in (None, SHIPPED) else given(rules, params)
     filter_rules = kept_rules(folder, asked, say) if create else next_rules(folder, asked)
+    named = tenants if tenants in (None, NONE) else given(tenants, params)
+    known = kept_tenants(folder, named) if create else next_tenants(folder, named)
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issues or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)
@@ -67,9 +72,11 @@ def open_stream(
         loop.stop_on_signals() as stop,
         open_state(folder, create=create) as (log, index),
         worker.follower(
-            index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=interval, patient=patient
+            index, filter_rules, chosen or None, audit, stop=stop, say=say, interval=interval, patient=patient,
+            tenants=known,
         ) as deployments,
-    ):
+    ):  # fmt: skip
         if limits is not None:
             set_limits(index.database, limits)
+        set_tenants(index.database, {name: one.limits for name, one in known.items()})
         yield Stream(stop, log, index, deployments)

@@ -20,6 +20,7 @@ from coefvq.errors import DataError
 from coefvq.vmp import feed, schema, served
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.epochs import check_fence, issued
+from coefvq.vmp.keys import DEFAULT, shown, split, tenant_of, within
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
 
@@ -103,7 +104,7 @@ class IndexStore:
         try:
             when = None if decided_at is None else datetime.fromisoformat(decided_at)
         except (TypeError, ValueError) as error:
-            place = f"{self.database.place} entry {video_id}: decided_at is {decided_at!r:.60}"
+            place = f"{self.database.place} entry {shown(video_id)}: decided_at is {decided_at!r:.60}"
             raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
         return Verdict(state, source_version, epoch, rank, views, when, served.value_of(self.database, text, video_id))
 
@@ -129,39 +130,46 @@ class IndexStore:
         return [name for (name,) in self.database.query(sql, (now, limit))]
 
     def scores(
-        self, issue: str, since: datetime | None = None, until: datetime | None = None
+        self, issue: str, since: datetime | None = None, until: datetime | None = None, tenant: str = DEFAULT
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Video id and scores of one issue, per video that is live or was removed by a rule.
+        """Key and scores of one issue, per video of a tenant that is live or was removed by a rule.
 
         ``since`` and ``until`` (not included) bound the time of the verdict.
         """
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
+        mine, values = within(tenant, "video_id")
         # page by page: the stored values of a whole index are gigabytes, and writers are not held up
         sql = (
-            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "
-            "AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? ORDER BY video_id LIMIT ?"
+            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
+            f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
         )
         after = ""
-        while rows := self.database.query(sql, (after, low, high, _PAGE)):
+        while rows := self.database.query(sql, (after, low, high, *values, _PAGE)):
             after = str(rows[-1][0])
             for video_id, value in rows:
                 found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
                 if found is not None:
                     yield str(video_id), found
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """Videos whose newest event could not be scored, oldest failure first."""
-        columns = "video_id, offset, source_version, uri, reason, failed_at, held"
-        rows = self.database.query(f"SELECT {columns} FROM dead_letters ORDER BY offset, video_id")  # noqa: S608
+    def dead_letters(self, tenant: str | None = None) -> list[DeadLetter]:
+        """Videos, of one tenant or of all, whose newest event could not be scored, oldest failure first."""
+        mine, values = _of(tenant)
+        rows = self.database.query(
+            "SELECT video_id, offset, source_version, uri, reason, failed_at, held FROM dead_letters "  # noqa: S608
+            f"WHERE {mine} ORDER BY offset, video_id",
+            values,
+        )
         return [
-            DeadLetter(video_id, offset, version, uri, reason, failed_at, bool(held))
+            DeadLetter(split(video_id)[1], offset, version, uri, reason, failed_at, bool(held), tenant_of(video_id))
             for video_id, offset, version, uri, reason, failed_at, held in rows
         ]
 
-    def states(self) -> dict[str, int]:
-        """Count entries per state, as readers see it."""
-        return dict(self.database.query("SELECT state, count(*) FROM served GROUP BY state ORDER BY state"))
+    def states(self, tenant: str | None = None) -> dict[str, int]:
+        """Count entries per state, as readers see it, of one tenant or of all."""
+        mine, values = _of(tenant)
+        sql = f"SELECT state, count(*) FROM served WHERE {mine} GROUP BY state ORDER BY state"  # noqa: S608
+        return dict(self.database.query(sql, values))
 
     def consumers(self) -> dict[str, int]:
         """Committed offset of every consumer."""
@@ -203,13 +211,18 @@ def _postgres(url: str) -> AbstractContextManager[Database]:
     return open_postgres(url, schema.SCHEMA)
 
 
+def _of(tenant: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("1 = 1", ()) if tenant is None else within(tenant, "video_id")
+
+
 def _apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
     """Write all rows; which of them changed their entry."""
     if not rows:
         return []
     check_fence(connection, min(row.epoch for row in rows))
-    effective = effective_threshold(connection)
-    return [_apply_row(connection, row, consumer, effective) for row in rows]
+    tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
+    effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
+    return [_apply_row(connection, row, consumer, effective[tenant_of(row.video_id)]) for row in rows]
 
 
 def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: float | None) -> bool:

@@ -195,6 +195,14 @@ _BY_FLAG: dict[str, tuple[tuple[str, str, Verdict], ...]] = {
         ("other", "small.csv", "refuse"),
         ("database", "mlflow.db", "refuse"),
     ),
+    "--tenant": (
+        ("empty", "", "refuse"),
+        ("dots", "../outside/x", "refuse"),
+        ("escape", HOSTILE, "refuse"),
+        ("newline", "acme\nerror: forged", "refuse"),
+        ("separator", "acme\x1fclip0", "refuse"),
+        ("long", "x" * 5000, "refuse"),
+    ),
     "--by": (("empty", " ", "refuse"), ("escape", HOSTILE, "any"), ("newline", "ana\nroot", "any")),
     "--reason": (("empty", "", "refuse"), ("escape", HOSTILE, "any"), ("newline", "x\nerror: y", "any")),
 }

@@ -101,6 +101,13 @@ TARGETS: tuple[Target, ...] = (
         STRICT,
     ),
     Target(
+        "tenants",
+        "tenants.yaml",
+        (*_DOCUMENT, *YAML),
+        ("vmp run --once --json --tenants tenants.yaml --consumer again", "vmp mllm --once --tenants tenants.yaml"),
+        {**STRICT, "drop_top": "any"},
+    ),
+    Target(
         "policy",
         "reports/icd/policy.json",
         _DOCUMENT,
