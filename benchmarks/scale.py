@@ -23,7 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_world import ROOT, make, make_fit_table, make_index, make_models, make_pipeline, make_scores
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.scale_world import ROOT, make, make_fit_table, make_index, make_models, make_pipeline, make_scores
 
 _FIT = ("cascade", "fit", "fit.parquet", "--precision", "0.6", "--qps", "15", "--json")
 _AUDIT = ("vmp", "audit", "--issue", "ucc", "--labels", "labels.csv", "--json")

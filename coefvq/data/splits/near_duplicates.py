@@ -157,7 +157,7 @@ def _are_near(pairs: Pairs, bits: Bytes, good: Flags, max_distance: int) -> Flag
 def _may_be_near(pairs: Pairs, bits: Bytes, good: Flags, max_distance: int, frames: int) -> Flags:
     """False where the first two frames, if both videos have them, differ in more bits than all ``frames`` may."""
     left, right = pairs[:, 0], pairs[:, 1]
-    near = ~(good[left] & good[right]).all(axis=1)
+    near: Flags = np.logical_not((good[left] & good[right]).all(axis=1))
     for change, slack in _changes(bits[left], bits[right]):
         near |= np.bitwise_count(change).sum(axis=(1, 2), dtype=np.int64) <= (max_distance + slack) * frames
     return near
