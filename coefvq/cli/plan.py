@@ -35,11 +35,12 @@ def plan(
     Example: coefvq plan --rows 5e6 --machines 4 --cores 32 --tflops 100 --json
     """
     settings = open_workspace(params)
-    from coefvq.training.forecast import Machines, forecast, measured_flops
+    from coefvq.training.forecast import ForecastSettings, IssueSettings, Machines, forecast, measured_flops
 
     flops = measured_flops() if tflops is None else tflops * 1e12
     given = Machines(machines, cores or os.cpu_count() or 1, flops)
-    found = forecast(settings, rows, given)
+    issues = [IssueSettings.of(settings, issue) for issue in settings.issues]
+    found = forecast(ForecastSettings.of(settings), issues, rows, given)
     total = {name: sum(getattr(stage, name) for stage in found) for name in ("hours", "hours_on_all", "disk_gib")}
     if as_json:
         result: dict[str, Any] = {"rows": rows, "machines": asdict(given), "measured": tflops is None, "total": total,

@@ -8,15 +8,17 @@ are the fewest that they can take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from coefvq.config import Params
+from coefvq.config import Inputs, Models, MLLMParams, Predict, Runtime, Split, Untracked
 from coefvq.data.media.clip_entry import entry_bytes
 from coefvq.evaluation.traffic import MLLM_ROWS
 from coefvq.models.planning import MemoryPlan, plan
 from coefvq.models.presets import get_preset
+from coefvq.training.settings import MediaInput
 
 _GIB = 2**30
 _HOUR = 3600.0
@@ -77,11 +79,31 @@ class StageForecast:
     basis: str
 
 
-def forecast(params: Params, rows: float, machines: Machines) -> list[StageForecast]:
+class ForecastSettings(Inputs):
+    """What decides the cost of all issues: shares of the splits, limits of the caches, precision of the scoring."""
+
+    split: Annotated[Split, Untracked("split")]
+    runtime: Annotated[Runtime, Untracked("runtime")]
+    predict: Annotated[Predict, Untracked("predict")]
+    models: Annotated[Models, Untracked("models")]
+
+
+class IssueSettings(Inputs):
+    """The MLLM of an issue and what it sees."""
+
+    issue: str
+    media: MediaInput
+    mllm: Annotated[MLLMParams, Untracked("mllm.{issue}")]
+
+
+def forecast(
+    settings: ForecastSettings, issues: Sequence[IssueSettings], rows: float, machines: Machines
+) -> list[StageForecast]:
     """The stages in the order of the pipeline.
 
     Args:
-        params: recipe, splits and limits of the workspace.
+        settings: of the workspace.
+        issues: its issues.
         rows: videos, all of them labelled.
         machines: what there is.
 
@@ -91,10 +113,10 @@ def forecast(params: Params, rows: float, machines: Machines) -> list[StageForec
     tables = {name: _table(name, cost, rows) for name, cost in TABLES.items()}
     probing = _spread("ingest", CLIP_PROBE * rows / machines.cores, machines)
     ingest = StageForecast(*probing, _MANIFEST_BYTES * rows / _GIB, 0.21, "2 s clips of 360p to 720p; longer ones more")
-    per_issue = [stage for issue in params.issues for stage in _of_issue(params, issue, rows, machines)]
+    per_issue = [stage for issue in issues for stage in _of_issue(settings, issue, rows, machines)]
     publish = tables.pop("vmp publish")
     first = [tables.pop("validate"), tables.pop("split")]
-    return [ingest, *first, *per_issue, *(_for_all(stage, len(params.issues)) for stage in tables.values()), publish]
+    return [ingest, *first, *per_issue, *(_for_all(stage, len(issues)) for stage in tables.values()), publish]
 
 
 def _table(name: str, cost: TableCost, rows: float) -> StageForecast:
@@ -114,35 +136,37 @@ def _spread(name: str, seconds: float, machines: Machines) -> tuple[str, float, 
     return name, seconds / _HOUR, seconds / _HOUR / machines.count
 
 
-def _of_issue(params: Params, issue: str, rows: float, machines: Machines) -> Iterator[StageForecast]:
-    shares, mllm, media = params.split.fractions, params.mllm[issue], params.media[issue]
+def _of_issue(
+    settings: ForecastSettings, own: IssueSettings, rows: float, machines: Machines
+) -> Iterator[StageForecast]:
+    issue, mllm, media, shares = own.issue, own.mllm, own.media, settings.split.fractions
     train, held, traffic = shares.train * rows, (shares.val + shares.test) * rows, shares.traffic * rows
     if mllm.issues_with(issue)[0] == issue:  # one that is shared is trained once
-        counted = _planned(params, issue, machines.count)
+        counted = _planned(settings, own, machines.count)
         seen = train + held + traffic
-        size = min(entry_bytes(media) * seen / _GIB, params.runtime.clips_gib)
+        size = min(entry_bytes(media) * seen / _GIB, settings.runtime.clips_gib)
         decoding = _spread(f"clips, {issue}", CLIP_DECODE * seen / machines.cores, machines)
         yield StageForecast(*decoding, size, 0.5, "8 frames of 2 s clips; disk: clips as the recipe decodes them")
         towers, decoder = _flops(counted)
         steps = _CHECKPOINTED if mllm.training.activation_checkpointing else _PASSES
-        epochs, kept = mllm.training.num_train_epochs, params.runtime.features != "off"
+        epochs, kept = mllm.training.num_train_epochs, settings.runtime.features != "off"
         read = train + shares.val * rows / 2
         work = towers * read * (1 if kept else epochs) + decoder * epochs * (steps * train + shares.val * rows / 2)
         training = _spread(f"train-mllm, {issue}", work / machines.flops, machines)
-        disk = params.runtime.features_gib if kept else 0.0
+        disk = settings.runtime.features_gib if kept else 0.0
         yield StageForecast(*training, disk, counted.memory.total, "operations and memory by coefvq models plan")
-    counted = _planned(params, issue, 1)
+    counted = _planned(settings, own, 1)
     scored = shares.val * rows / 2 + shares.test * rows + min(traffic, MLLM_ROWS)
     predicting = _spread(f"predict (MLLM), {issue}", sum(_flops(counted)) * scored / machines.flops, machines)
-    weights = sum(counted.parameters.values()) * _BYTES.get(params.predict.dtype, 4) / _GIB
+    weights = sum(counted.parameters.values()) * _BYTES.get(settings.predict.dtype, 4) / _GIB
     yield StageForecast(*predicting, 0.0, weights, "operations by coefvq models plan; memory: the weights")
 
 
-def _planned(params: Params, issue: str, ranks: int) -> MemoryPlan:
-    mllm = params.mllm[issue]
+def _planned(settings: ForecastSettings, own: IssueSettings, ranks: int) -> MemoryPlan:
+    mllm = own.mllm
     return plan(
-        get_preset(mllm.preset, Path(params.models.presets)),
-        params.media[issue],
+        get_preset(mllm.preset, Path(settings.models.presets)),
+        own.media,
         mllm.lora,
         mllm.fusion,
         gpus=ranks,

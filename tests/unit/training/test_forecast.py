@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from coefvq.config import Params, load_params
-from coefvq.training.forecast import TABLES, Machines, StageForecast, forecast
+from coefvq.training.forecast import TABLES, ForecastSettings, IssueSettings, Machines, StageForecast
+from coefvq.training.forecast import forecast as forecast_of
 
 ONE = Machines(1, 2, 1e11)
 
@@ -18,6 +19,11 @@ def params(repository: Path) -> Params:
     return found.model_copy(
         update={"models": found.models.model_copy(update={"presets": str(repository / "presets.yaml")})}
     )
+
+
+def forecast(params: Params, rows: float, machines: Machines) -> list[StageForecast]:
+    issues = [IssueSettings.of(params, issue) for issue in params.issues]
+    return forecast_of(ForecastSettings.of(params), issues, rows, machines)
 
 
 def by_name(stages: list[StageForecast]) -> dict[str, StageForecast]:
