@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from coefvq.config import Inputs, Models, MLLMParams, Predict, Runtime, Split, Untracked
+from coefvq.config import Inputs, MLLMParams, Models, Predict, Runtime, Split, Untracked
 from coefvq.data.media.clip_entry import entry_bytes
 from coefvq.evaluation.traffic import MLLM_ROWS
 from coefvq.models.planning import MemoryPlan, plan
