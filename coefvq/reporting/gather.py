@@ -131,7 +131,7 @@ def _shown_rows(
 
     if not manifest.is_file():
         return None
-    if "detail" not in thresholds or "detail" not in evaluation:  # earlier versions left slices and groups to the page
+    if not (thresholds.get("detail") and evaluation.get("detail")):  # earlier versions left slices and groups to the page
         return read_table(manifest, skip=_UNREAD)
     shown = {"video_id", "title", evaluation["detail"]["group_by"]}
     return read_table(
