@@ -105,6 +105,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--labels": ("--labels", "reviewed.csv"),
     "--workspace": ("--workspace", "new_workspace"),
     "--verdict": ("--verdict", "live"),
+    "--rows": ("--rows", "1000"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
@@ -120,6 +121,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp run": ("--once",),
     "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
+    "plan": ("--tflops", "1"),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),

@@ -69,6 +69,7 @@ TARGETS: tuple[Target, ...] = (
             "status --json",
             "history --json",
             "features stats --json",
+            "plan --rows 1000 --tflops 1 --json",
             "ingest",
             "validate",
             f"candidate {ISSUE}",
