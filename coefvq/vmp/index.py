@@ -154,6 +154,11 @@ class IndexStore:
             for video_id, offset, version, uri, reason, failed_at, held in rows
         ]
 
+    def drop_dead_letters(self, video_ids: Iterable[str]) -> None:
+        """Forget that these videos could not be scored."""
+        with self.database.transaction() as connection:
+            connection.executemany("DELETE FROM dead_letters WHERE video_id = ?", [(one,) for one in video_ids])
+
     def states(self) -> dict[str, int]:
         """Count entries per state, as readers see it."""
         return dict(self.database.query("SELECT state, count(*) FROM served GROUP BY state ORDER BY state"))
