@@ -95,7 +95,9 @@ def broker(folder: Path, *settings: str) -> Iterator[Broker]:
     need_client()
     program = script()
     if program is None:
-        pytest.skip("no Apache Kafka: KAFKA_HOME/kafka.sh (or shared/kafka above the repository) and Java 17 are needed")
+        pytest.skip(
+            "no Apache Kafka: KAFKA_HOME/kafka.sh (or shared/kafka above the repository) and Java 17 are needed"
+        )
     made = Broker(program, folder / "kafka", settings)
     made.run("start")
     try:

@@ -105,6 +105,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--labels": ("--labels", "reviewed.csv"),
     "--workspace": ("--workspace", "new_workspace"),
     "--verdict": ("--verdict", "live"),
+    "--config": ("--config", "vmp.yaml"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
@@ -120,6 +121,8 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp run": ("--once",),
     "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
+    "vmp dlq show": ("clip0",),
+    "vmp dlq drop": ("clip0",),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),

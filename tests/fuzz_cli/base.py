@@ -253,6 +253,7 @@ def inputs(root: Path) -> None:
             root / "reviewed.parquet", index=False
         )
         (root / "rules.yaml").write_text(RULES)
+        (root / "vmp.yaml").write_text("source: {kind: log}\nstore: {state: vmp}\nrules: rules.yaml\n")
 
     _in_child(write)
 

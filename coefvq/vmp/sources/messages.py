@@ -30,13 +30,9 @@ Decoder = Callable[[bytes, Headers], Mapping[str, Any]]
 
 
 def _storable(text: str) -> str:
-    """Databases take no zero byte, and files no half characters."""
+    """PostgreSQL takes no zero byte."""
     if "\x00" in text:
         raise ValueError("holds a zero byte")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("holds half a character (a lone surrogate)") from error
     return text
 
 
@@ -141,10 +137,12 @@ def _checked(fields: Any) -> VideoMessage:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise DataError(f"schema = {version!r:.40}: this version of coefvq reads {SCHEMA_VERSION}")
     try:
-        # JSON mode: strict types, yet lists may fill tuples; a text that is no UTF-8 passes as an escape
+        # JSON mode: strict types, yet lists may fill tuples
         return VideoMessage.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         item = error.errors()[0]
+        if item["type"] == "json_invalid":  # we wrote that JSON: what it cannot hold is half a character
+            raise DataError("a text holds half a character (a lone surrogate)") from error
         key = ".".join(map(str, item["loc"])) or "event"
         raise DataError(f"{key} = {item['input']!r:.60}: {item['msg']}") from error
     except (TypeError, ValueError) as error:
