@@ -1,7 +1,7 @@
 """Kafka for tests: librdkafka's own mock broker everywhere, a real Apache Kafka where one is found.
 
-A real one is ``KAFKA_BOOTSTRAP``, or is started by ``$KAFKA_HOME/kafka.sh`` (default: the folder ``shared/kafka`` beside
-the repository's), which needs Java 17.
+A real one is ``KAFKA_BOOTSTRAP``, or is started by ``$KAFKA_HOME/kafka.sh`` (default: ``shared/kafka`` in a folder
+above the repository), which needs Java 17.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def broker(folder: Path, *settings: str) -> Iterator[Broker]:
     need_client()
     program = script()
     if program is None:
-        pytest.skip(
-            "no Apache Kafka: KAFKA_HOME/kafka.sh (or shared/kafka above the repository) and Java 17 are needed"
-        )
+        pytest.skip("no Apache Kafka: KAFKA_HOME with kafka.sh, and Java 17 on PATH, are needed")
     made = Broker(program, folder / "kafka", settings)
     made.run("start")
     try:

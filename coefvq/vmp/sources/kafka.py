@@ -1,9 +1,10 @@
 """A Kafka topic as a stream: a thread polls, the loop takes batches, and offsets are committed after the effect.
 
 The thread does nothing but poll and commit, so that a slow batch never costs the membership of the group; no other
-thread calls the consumer, since confluent-kafka lets one thread in at a time. It fills a bounded queue. Only where the queue is full does it pause the partitions, and it goes on polling then: a pause throws away what
-librdkafka has fetched, so it goes on at half the queue. Where each partition starts is asked of the index, not of
-Kafka (``stores/positions.py``).
+thread calls the consumer, since confluent-kafka lets one thread in at a time. It fills a bounded queue. Only where the
+queue is full does it pause the partitions, and it goes on polling then: a pause throws away what librdkafka has
+fetched, so it goes on at half the queue. Where each partition starts is asked of the index, not of Kafka
+(``stores/positions.py``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from coefvq.vmp.sources.engines import place_store
 from coefvq.vmp.state import index_place
 
 KAFKA = "source: {kind: kafka, brokers: ['127.0.0.1:9092'], topic: videos, root: clips%s}\n"
-SASL = "protocol: SASL_SSL, username: u, password_env: VMP_PASSWORD"
+SASL = ", security: {protocol: SASL_SSL, username: u, password_env: VMP_PASSWORD}"
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_a_password_stands_in_the_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = load_configuration(write(tmp_path, KAFKA % (", security: {%s}" % SASL)))
+    found = load_configuration(write(tmp_path, KAFKA % SASL))
     assert isinstance(found.source, KafkaSource)
     monkeypatch.delenv("VMP_PASSWORD", raising=False)
     with pytest.raises(ConfigError, match="the environment has no VMP_PASSWORD"):

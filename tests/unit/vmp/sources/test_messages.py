@@ -53,7 +53,7 @@ BAD = [
 
 @pytest.mark.parametrize(("message", "reason"), BAD, ids=[reason for _, reason in BAD])
 def test_what_does_not_fit_is_no_event(message: bytes | None, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=".*") as error:
+    with pytest.raises(DataError) as error:
         Reading(root_at(tmp_path)).event(None, message, (), 7)
     assert reason in str(error.value)
     assert len(str(error.value)) < 400
