@@ -102,7 +102,7 @@ def _models(params: Path) -> tuple[str, Callable[[], str]]:
         from coefvq.registry import champions
 
         connect_registry(params, create=False)
-        head = champions.head()
+        head = champions.head(None)
         return ", ".join(f"{issue}={bundle}" for issue, bundle in sorted(head.bundles.items()))
 
     return "models", look

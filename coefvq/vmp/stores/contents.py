@@ -50,12 +50,9 @@ def newest(database: Database, video_ids: Iterable[str], tenant: str = DEFAULT_T
     return {row[0]: _event(row) for row in rows}
 
 
-def forget(connection: Connection, video_id: str, tenant: str = DEFAULT_TENANT) -> int | None:
-    """Remove a video's content; the version that it had."""
-    row = connection.execute(
-        "DELETE FROM stream_contents WHERE tenant = ? AND video_id = ? RETURNING source_version", (tenant, video_id)
-    ).fetchone()
-    return None if row is None else int(row[0])
+def forget(connection: Connection, video_id: str, tenant: str = DEFAULT_TENANT) -> None:
+    """Remove a video's content."""
+    connection.execute("DELETE FROM stream_contents WHERE tenant = ? AND video_id = ?", (tenant, video_id))
 
 
 def _cells(event: Event) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import ConfigError
+from coefvq.vmp.sources import kafka_client
 from tests import kafka
 from tests.unit.cli.test_vmp_cli import Cli, FakeRegistry, cli, ok, registry
 
@@ -111,8 +112,9 @@ def test_dead_letters_of_the_log_are_listed_replayed_and_dropped(cli: Cli, clips
 
 
 def test_check_names_each_part_that_is_wrong_and_what_to_do(
-    cli: Cli, registry: FakeRegistry, write: Write, tmp_path: Path
+    cli: Cli, registry: FakeRegistry, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_client, "ANSWER_SECONDS", 1.0)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         config = write(f"127.0.0.1:{nobody.getsockname()[1]}", "videos", "rules: none.yaml\n")

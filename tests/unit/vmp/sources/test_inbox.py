@@ -14,8 +14,10 @@ from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.records import Event
+from coefvq.vmp.retention import forget
 from coefvq.vmp.sources.batches import Batch, Poison, Span, place
 from coefvq.vmp.sources.inbox import Inbox, PoisonShare
+from coefvq.vmp.state import open_state
 from coefvq.vmp.stores import contents, poison, positions
 from coefvq.vmp.stores.tables import make_tables
 from tests.vmp_world import NOW, fixed
@@ -173,3 +175,18 @@ def test_the_share_looks_at_the_last_messages_only() -> None:
         share.add("videos", Mixed(10).add(number))
     with pytest.raises(DataError, match="30 of the last 100 messages"):
         share.add("videos", Mixed(10).add(2))
+
+
+def test_a_forgotten_video_of_a_stream_leaves_a_tombstone_alone(tmp_path: Path) -> None:
+    with open_state(tmp_path) as (log, index):
+        make_tables(index.database)
+        run(Pieces([batch(event("a", 0, 3, title="private"), event("b", 1), end=2)]), index)
+        assert log.newest(["a"])["a"].title == "private"
+        assert forget(tmp_path, log, index, ["a"], NOW).videos == 1
+        assert log.newest(["a", "b"]) == {"b": event("b", 1)}
+        assert (index.get("a").state, index.get("a").source_version, index.get("a").value) == ("deleted", 3, {})
+        # an old event stays away, a newer publication comes in
+        run(Pieces([batch(event("a", 2, 2), start=2, end=3)]), index)
+        assert index.get("a").state == "deleted"
+        run(Pieces([batch(event("a", 3, 4), start=3, end=4)]), index)
+        assert index.get("a").state == "live"
