@@ -79,6 +79,8 @@ class _Shared:
     #: partition → offset to commit: its messages have taken effect
     settled: dict[int, int] = field(default_factory=dict)
     joined: bool = False
+    #: when partitions came or went
+    changed_at: float = 0.0
     error: CoefVQError | None = None
 
 
@@ -102,7 +104,7 @@ class KafkaStream:
             reading: makes events of messages.
             start: where partitions go on.
             stop: ends a wait for messages.
-            once: wait until messages come or all partitions are read to their ends, then take nothing.
+            once: wait until messages come or all partitions, those of others too, are read to their ends.
             say: tells a person one line.
 
         Raises:
@@ -117,6 +119,8 @@ class KafkaStream:
         self._shared, self._changed = _Shared(), threading.Condition()
         self._closing, self._paused = threading.Event(), False
         self._thread = threading.Thread(target=self._poll_until_closed, name="coefvq-kafka", daemon=True)
+        self._partitions: frozenset[int] = frozenset()
+        self._asking: Any = None
         self._in_hand: Batch | None = None
         self._said = ""
 
@@ -127,7 +131,7 @@ class KafkaStream:
 
     def __enter__(self) -> Self:
         try:
-            partitions(self._consumer, self._source, self._reports)
+            self._partitions = frozenset(partitions(self._consumer, self._source, self._reports))
         except CoefVQError:
             self._consumer.close()
             raise
@@ -140,6 +144,8 @@ class KafkaStream:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._thread.join()
+        if self._asking is not None:
+            self._asking.close()
 
     def take(self, limit: int) -> Batch | None:
         """Up to ``limit`` messages, without waiting for long but where ``once`` says so; the same until settled.
@@ -166,26 +172,50 @@ class KafkaStream:
 
     def _messages(self, limit: int) -> list[Any]:
         deadline = time.monotonic() + (_ASSIGN_SECONDS if self._once else _POLL_SECONDS)
-        with self._changed:
-            while True:
+        while True:
+            with self._changed:
                 if self._shared.error is not None:
                     raise self._shared.error
                 if found := self._pop(limit):
                     return found
-                if self._stop.is_set() or (self._once and self._is_drained()):
-                    return []
-                if time.monotonic() >= deadline:
-                    break
-                if self._once and self._shared.joined:
-                    deadline = time.monotonic() + _ASSIGN_SECONDS
+                joined = self._shared.joined
+                # all that is ours was read to its end
+                drained = joined and self._shared.ended >= set(self._shared.reached)
+            if self._stop.is_set() or (self._once and drained and self._rest_is_read()):
+                return []
+            if time.monotonic() >= deadline and not (self._once and joined):
+                break
+            with self._changed:
                 self._changed.wait(_POLL_SECONDS)
         if self._once:
             raise self._reports.tell(f"{what_of(self._source)}: no partition was assigned in {_ASSIGN_SECONDS:.0f} s")
         return []
 
-    def _is_drained(self) -> bool:
-        """All that is ours was read to its end; a member without partitions has nothing to read."""
-        return self._shared.joined and self._shared.ended >= set(self._shared.reached)
+    def _rest_is_read(self) -> bool:
+        """Whether others have read the partitions that are not ours.
+
+        Those of a member that died are given to us once its session is over. Whoever holds them after that is alive,
+        and reads them.
+        """
+        with self._changed:
+            rest = sorted(self._partitions - set(self._shared.reached))
+            settled = time.monotonic() - self._shared.changed_at > 2 * self._source.session_timeout
+        if not rest or settled:
+            return True
+        reached = self._start(rest)
+        return all(reached.get(number, 0) >= self._watermarks(number)[1] for number in rest)
+
+    def _watermarks(self, number: int) -> tuple[int, int]:
+        """Begin and end of a partition, asked over a client of its own: the consumer is the other thread's."""
+        if self._asking is None:
+            self._asking = made("Consumer", consumer_settings(self._source, self._reports))
+        try:
+            found = self._asking.get_watermark_offsets(
+                self._kafka.TopicPartition(self._source.topic, number), timeout=ANSWER_SECONDS
+            )
+        except self._kafka.KafkaException as error:
+            raise self._reports.tell(what_of(self._source), error.args[0]) from error
+        return int(found[0]), int(found[1])
 
     def _pop(self, limit: int) -> list[Any]:
         found: list[Any] = []
@@ -306,7 +336,7 @@ class KafkaStream:
         with self._changed:
             for one in given:
                 self._shared.reached[one.partition] = reached.get(one.partition)
-            self._shared.joined, self._paused = True, False
+            self._shared.joined, self._paused, self._shared.changed_at = True, False, time.monotonic()
             self._changed.notify_all()
         consumer.incremental_assign(given)
 
@@ -343,6 +373,7 @@ class KafkaStream:
                 self._shared.reached.pop(number, None)
                 self._shared.settled.pop(number, None)
             self._shared.ended -= gone
+            self._shared.changed_at = time.monotonic()
             kept = [message for message in self._shared.queue if message.partition() not in gone]
             self._shared.queue.clear()
             self._shared.queue.extend(kept)
