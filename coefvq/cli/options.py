@@ -29,6 +29,10 @@ ParamsOption = Annotated[Path, typer.Option("--params", help="Settings file: its
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="vmp.yaml: source, store, rules and budget (docs/engines.md).")
+]
+NeededConfigOption = Annotated[Path, typer.Option("--config", help="vmp.yaml: source, store, rules and budget.")]
 OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if missing.")]
 DataOption = Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")]
 PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")]

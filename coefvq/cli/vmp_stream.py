@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from coefvq.vmp.index import IndexStore
     from coefvq.vmp.log import EventLog
     from coefvq.vmp.loop import SignalStop
+    from coefvq.vmp.tenants import Named
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ def open_stream(
     state: Path | None,
     params: Path,
     rules: Path | None,
-    tenants: Path | None,
+    tenants: Path | Named | None,
     issues: Sequence[str] | None,
     *,
     interval: float,
     patient: bool,
     audit: AuditSample | None = None,
     limits: Limits | None = None,
-    features: Path | None = None,
+    features: Path | FeatureSettings | None = None,
     tell: Callable[[str], None] = say,
     create: bool = True,
 ) -> Iterator[Stream]:
@@ -69,8 +70,8 @@ def open_stream(
 
     folder = given(state_folder(state, params), params)
     asked = rules if rules in (None, SHIPPED) else given(rules, params)
-    stores = None if features is None else load_features(given(features, params))
-    named = tenants if tenants in (None, NONE) else given(tenants, params)
+    stores = load_features(given(features, params)) if isinstance(features, Path) else features
+    named = given(tenants, params) if isinstance(tenants, Path) and tenants != NONE else tenants
     filter_rules = next_rules(folder, asked)
     for one in (filter_rules, *own_rules(next_tenants(folder, named), filter_rules).values()):
         check_rules(one, stores)  # before they are kept

@@ -169,6 +169,11 @@ class IndexStore:
             for video_id, offset, version, uri, reason, failed_at, held in rows
         ]
 
+    def drop_dead_letters(self, video_ids: Iterable[str]) -> None:
+        """Forget that these videos, by their keys, could not be scored."""
+        with self.database.transaction() as connection:
+            connection.executemany("DELETE FROM dead_letters WHERE video_id = ?", [(one,) for one in video_ids])
+
     def states(self, tenant: str | None = None) -> dict[str, int]:
         """Count entries per state, as readers see it, of one tenant or of all."""
         mine, values = _of(tenant)

@@ -259,6 +259,7 @@ def inputs(root: Path) -> None:
         with closing(sqlite3.connect(root / "creators.sqlite")) as connection:
             connection.execute("CREATE TABLE creators (who TEXT, reputation REAL)")
             connection.commit()
+        (root / "vmp.yaml").write_text("source: {kind: log}\nstore: {state: vmp}\nrules: rules.yaml\n")
 
     _in_child(write)
 
