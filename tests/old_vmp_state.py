@@ -34,6 +34,12 @@ _EVENT_COLUMNS = "offset, video_id, kind, uri, title, stickers, views, sha256, p
 _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
 
 
+AFTER_FOURTH = (
+    "DROP INDEX pending_by_turn", "DROP TABLE tenants", "ALTER TABLE pending DROP COLUMN tenant",
+    "ALTER TABLE audit_draws DROP COLUMN tenant",
+    "CREATE INDEX pending_by_priority ON pending (lane, priority DESC, enqueued)",
+    "PRAGMA user_version = 4",
+)  # fmt: skip
 _AFTER_THIRD = (
     "DROP TABLE changes", "DROP TABLE feed", "DROP TABLE audit_draws", "DROP TABLE audit_strata",
     "DROP TABLE audit_labels",
@@ -56,14 +62,14 @@ _AFTER_THIRD = (
 )  # fmt: skip
 
 
-def as_version(state: Path, version: Literal[1, 2, 3]) -> None:
+def as_version(state: Path, version: Literal[1, 2, 3, 4]) -> None:
     """Rewrite log and index of ``state`` as that schema version would have them.
 
     Versions 1 and 2 knew no events of views alone: they are left out.
     """
-    if version == 3:
+    if version >= 3:
         with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
-            for statement in _AFTER_THIRD:
+            for statement in (*AFTER_FOURTH, *(_AFTER_THIRD if version == 3 else ())):
                 connection.execute(statement)
         return
     later = version == 2

@@ -8,8 +8,22 @@ from typing import Annotated, Literal
 import typer
 
 from coefvq.cli.numbers import number
+from coefvq.errors import ConfigError
+from coefvq.vmp.keys import check_tenant
+
+
+def _tenant(name: str | None) -> str | None:
+    try:
+        return name if name is None else check_tenant(name)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+
 
 IssueOption = Annotated[str, typer.Option(help="One of the issues in params.yaml, e.g. icd.")]
+TenantOption = Annotated[str, typer.Option("--tenant", callback=_tenant, help="Whose videos.")]
+AnyTenantOption = Annotated[
+    str | None, typer.Option("--tenant", callback=_tenant, help="Whose videos; default: everybody's.")
+]
 IssuesOption = Annotated[list[str] | None, typer.Option(help="Issue(s) of params.yaml; default: all.")]
 ParamsOption = Annotated[Path, typer.Option("--params", help="Settings file: its folder is the workspace.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 from coefvq.cli import vmp_audit, vmp_data, vmp_mllm, vmp_rescore, vmp_rules
 from coefvq.cli.numbers import number
 from coefvq.cli.options import (
+    AnyTenantOption,
     BudgetOption,
     BurstOption,
     ByOption,
@@ -26,6 +27,7 @@ from coefvq.cli.options import (
     MaxWaitOption,
     ParamsOption,
     ReasonOption,
+    TenantOption,
 )
 from coefvq.cli.vmp_data import describe
 from coefvq.cli.vmp_mllm import limits_of, queue_lines
@@ -36,6 +38,7 @@ from coefvq.cli.vmp_state import (
     RulesOption,
     ScoredIssuesOption,
     StateOption,
+    TenantsOption,
     print_result,
     result_table,
     state_folder,
@@ -44,6 +47,7 @@ from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
+from coefvq.vmp.keys import DEFAULT, key, shown
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.pending import Pending
@@ -72,6 +76,7 @@ def publish(
         Path | None, typer.Option(help="Folder the paths are relative to (default: the table's own).")
     ] = None,
     delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
@@ -84,9 +89,9 @@ def publish(
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
     folder = state_folder(state, params)
-    deletions = [Event(video_id, "delete") for video_id in delete or []]
+    deletions = [Event(key(tenant, video_id), "delete") for video_id in delete or []]
     with ExitStack() as stack:
-        read = iter(()) if source is None else _read_with_progress(stack, source, root, folder / LOG, params)
+        read = iter(()) if source is None else _read_with_progress(stack, source, root, folder / LOG, params, tenant)
         # what is wrong with the table or its first rows is said before a state is made
         first = list(islice(read, 1))
         log, _ = stack.enter_context(open_state(folder))
@@ -114,6 +119,7 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
     batch_size: BatchOption = 32,
     rules: RulesOption = None,
+    tenants: TenantsOption = None,
     issue: ScoredIssuesOption = None,
     poll_interval: PollOption = 1.0,
     follow_interval: FollowOption = 5.0,
@@ -142,7 +148,7 @@ def run(
     limits = limits_of(budget, burst, max_wait)
     lines = None if log_form is None else StreamLog(log_form, sys.stderr, consumer)
     with open_stream(
-        state, params, rules, issue, interval=follow_interval, patient=not once, audit=audit, limits=limits,
+        state, params, rules, tenants, issue, interval=follow_interval, patient=not once, audit=audit, limits=limits,
         features=features, tell=say if lines is None else lines.note,
     ) as stream:  # fmt: skip
         log, index = stream.log, stream.index
@@ -176,6 +182,7 @@ def override(
     ],
     by: ByOption,
     reason: ReasonOption,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
@@ -187,20 +194,25 @@ def override(
 
     name, why = checked_person(by, reason)
     with open_state(state_folder(state, params), create=False) as (log, index):
-        entry = pin(log, index, video_id, verdict, name, why, now())
+        entry = pin(log, index, key(tenant, video_id), verdict, name, why, now())
     print_result(asdict(entry), as_json, describe(entry))
 
 
 @app.command(epilog="Example: coefvq vmp status --json")
-def status(state: StateOption = None, params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
+def status(
+    tenant: AnyTenantOption = None,
+    state: StateOption = None,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
+) -> None:
     """Show the log's end, each consumer's lag, the index by state and the queue of the MLLM."""
     from coefvq.vmp.loop import now
     from coefvq.vmp.outlook import outlook
 
     with open_state(state_folder(state, params), create=False) as (log, index):
-        last, consumers, states = log.last_offset(), index.consumers(), index.states()
-        dead = len(index.dead_letters())
-        queue = outlook(index.database, now().timestamp())
+        last, consumers, states = log.last_offset(), index.consumers(), index.states(tenant)
+        dead = len(index.dead_letters(tenant))
+        queue = outlook(index.database, now().timestamp(), tenant)
     lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
     table = result_table("", "")
     for title, count in (("events in the log", last), *states.items(), ("dead letters", dead)):
@@ -217,22 +229,25 @@ def status(state: StateOption = None, params: ParamsOption = PARAMS_FILE, as_jso
 @app.command("dead-letters", epilog="Example: coefvq vmp dead-letters --retry && coefvq vmp run --once")
 def dead_letters(
     retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
+    tenant: AnyTenantOption = None,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """List the videos whose newest event could not be scored, with the reason."""
     with open_state(state_folder(state, params), create=False) as (log, index):
-        letters = index.dead_letters()
-        retried = log.republish({letter.video_id: letter.source_version for letter in letters}) if retry else []
+        letters = index.dead_letters(tenant)
+        retried = log.republish({letter.key: letter.source_version for letter in letters}) if retry else []
     table = result_table("video", "version", "failed at", "reason")
     for letter in letters:
-        table.add_row(*map(cell, (letter.video_id, letter.source_version, letter.failed_at, letter.reason)))
+        table.add_row(*map(cell, (shown(letter.key), letter.source_version, letter.failed_at, letter.reason)))
     print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
-def _read_with_progress(stack: ExitStack, source: Path, root: Path | None, log: Path, params: Path) -> Iterator[Event]:
-    """Events of a table while ``stack`` is open, and a bar."""
+def _read_with_progress(
+    stack: ExitStack, source: Path, root: Path | None, log: Path, params: Path, tenant: str
+) -> Iterator[Event]:
+    """A tenant's events of a table while ``stack`` is open, and a bar."""
     from coefvq.data.media.clips import default_cache
     from coefvq.data.media.probe_cache import open_cache
     from coefvq.vmp.publications import HASHES, read_events
@@ -243,22 +258,23 @@ def _read_with_progress(stack: ExitStack, source: Path, root: Path | None, log: 
     progress = stack.enter_context(progress_bar(transient=True))
     task = progress.add_task("reading", total=None)
     advance = partial(progress.update, task)
-    return read_events(
+    read = read_events(
         source,
         root,
         lambda done, total: advance(completed=done, total=total),
-        partial(_published, log),
+        partial(_published, log, tenant),
         say,
         columns,
         hashes,
     )
+    return (replace(event, video_id=key(tenant, event.video_id)) for event in read)
 
 
-def _published(log: Path) -> Iterator[tuple[str, str]]:
-    """Id and path of what the log holds; a log that is not there yet is not made."""
+def _published(log: Path, tenant: str) -> Iterator[tuple[str, str]]:
+    """Id and path of what the log holds of a tenant; a log that is not there yet is not made."""
     if log.is_file():
         with open_log(log, create=False) as source:
-            yield from source.places()
+            yield from source.places(tenant)
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from coefvq.cli.options import IssueOption, JsonOption, ParamsOption
+from coefvq.cli.options import IssueOption, JsonOption, ParamsOption, TenantOption
 from coefvq.cli.vmp_state import StateOption, print_result, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError
 from coefvq.files import write_csv
+from coefvq.vmp.keys import DEFAULT, key, split
 from coefvq.vmp.state import open_state
 
 if TYPE_CHECKING:
@@ -33,24 +34,30 @@ def audit(
     context: typer.Context,
     issue: Annotated[str | None, typer.Option(help="Whose recall to estimate.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")] = None,
+    since: MomentOption = None,
+    until: MomentOption = None,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate recall in production from audited videos: rows of the index plus labels people gave.
+    """Estimate recall in production from audited videos of a window: rows of the index plus labels people gave.
 
     Needs `vmp run --audit-rate`. Label all audited videos, and all (or a random part of) the escalated ones; or let
     `draw` choose what to label and `import` take the labels.
     """
     if context.invoked_subcommand is not None:
+        if tenant != DEFAULT:
+            raise ConfigError(f"vmp audit: write --tenant {tenant} behind {context.invoked_subcommand}")
         return
-    from coefvq.vmp.audit import audit_stream, read_labels
+    from coefvq.vmp.audit import audit_stream
 
     if issue is None or labels is None:
         raise ConfigError("vmp audit: pass --issue and --labels, or one of the commands draw, import, estimates")
-    known = read_labels(labels, issue)
+    window = (_moment("--since", since), _moment("--until", until))
+    known = _labels(labels, issue, tenant)
     with open_state(state_folder(state, params), create=False) as (_, index):
-        found = audit_stream(issue, index.scores(issue), known)
+        found = audit_stream(issue, index.scores(issue, *window, tenant=tenant), known)
     print_result(asdict(found), as_json, _describe_stream(found))
 
 
@@ -64,6 +71,7 @@ def draw(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**63 - 1, help="Draws the same videos again; default: a new one.")
     ] = None,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
@@ -75,23 +83,25 @@ def draw(
     window = (_moment("--since", since), _moment("--until", until))
     with open_state(state_folder(state, params), create=False) as (log, index):
         chosen = secrets.randbits(32) if seed is None else seed
-        made, sample = audit_store.make(index, issue, labels, chosen, window, now())
+        made, sample = audit_store.make(index, issue, labels, chosen, window, now(), tenant)
         events = log.newest(row.video_id for row in made.drawn)
         contents = {video_id: (event.uri, event.title) for video_id, event in events.items()}
         write_csv(
             out,
             ("video_id", "label", "probability", "kind", "bundle", "uri", "title"),
             (
-                (row.video_id, "", row.probability, row.kind, row.bundle, *contents.get(row.video_id, ("", "")))
+                (split(row.video_id)[1], "", row.probability, row.kind, row.bundle,
+                 *contents.get(row.video_id, ("", "")))
                 for row in made.drawn
             ),
-        )
+        )  # fmt: skip
     left_out = f"; {sample.unlogged} filtered out before the audit began are left out" if sample.unlogged else ""
     lines = [
         f"draw {made.number}: {len(made.drawn)} videos to label in {out}{left_out}",
         f"then: coefvq vmp audit import --draw {made.number} --labels {out}",
     ]
-    strata, drawn = [asdict(stratum) for stratum in made.strata], [asdict(row) for row in made.drawn]
+    strata = [asdict(stratum) for stratum in made.strata]
+    drawn = [asdict(row) | {"video_id": split(row.video_id)[1]} for row in made.drawn]
     summary = {"draw": made.number, "seed": made.seed, "unlogged": sample.unlogged, "strata": strata, "drawn": drawn}
     print_result(summary, as_json, lines)
 
@@ -101,18 +111,18 @@ def take(
     number: Annotated[int, typer.Option("--draw", min=1, max=2**63 - 1, help="Number that `draw` printed.")],
     labels: LabelsOption,
     batch: Annotated[Path | None, typer.Option(help="Write the labelled videos here, as a table for ingest.")] = None,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Take the labels of a draw and print recall per bundle; refuses a draw that lost more than 1 % of its videos."""
     from coefvq.vmp import audit_store
-    from coefvq.vmp.audit import read_labels
     from coefvq.vmp.audit_batch import write_batch
     from coefvq.vmp.loop import now
 
     with open_state(state_folder(state, params), create=False) as (log, index):
-        known = read_labels(labels, audit_store.get(index, number).issue)
+        known = _labels(labels, audit_store.get(index, number, tenant).issue, tenant)
         made = audit_store.take_labels(index, number, known, now())
         written = None if batch is None else write_batch(log, made, batch)
     lines = _lines(made)
@@ -123,15 +133,27 @@ def take(
 
 
 @app.command(epilog="Example: coefvq vmp audit estimates --json")
-def estimates(state: StateOption = None, params: ParamsOption = PARAMS_FILE, as_json: JsonOption = False) -> None:
+def estimates(
+    tenant: TenantOption = DEFAULT,
+    state: StateOption = None,
+    params: ParamsOption = PARAMS_FILE,
+    as_json: JsonOption = False,
+) -> None:
     """Show recall per window and bundle, of all draws that have their labels."""
     from coefvq.vmp import audit_store
 
     with open_state(state_folder(state, params), create=False) as (_, index):
         draws = [audit_store.get(index, number) for number in audit_store.numbers(index)]
-    labelled = [made for made in draws if made.imported_at is not None]
+    labelled = [made for made in draws if made.imported_at is not None and made.tenant == tenant]
     lines = [line for made in labelled for line in _lines(made)]
     print_result({"draws": [_summary(made) for made in labelled]}, as_json, lines or ["no draw has its labels yet"])
+
+
+def _labels(path: Path, issue: str, tenant: str) -> dict[str, int]:
+    """Labels of a tenant's videos, by key."""
+    from coefvq.vmp.audit import read_labels
+
+    return {key(tenant, video_id): label for video_id, label in read_labels(path, issue).items()}
 
 
 def _moment(option: str, text: str | None) -> datetime | None:

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from coefvq.cli.options import JsonOption, ParamsOption
+from coefvq.cli.options import JsonOption, ParamsOption, TenantOption
 from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
 from coefvq.files import ROOM, atomic_path, storage_errors, write_csv
 from coefvq.terminal import cell, echo
 from coefvq.vmp import feed, served
+from coefvq.vmp.keys import DEFAULT, key, shown
 from coefvq.vmp.records import IndexEntry, Served
 from coefvq.vmp.state import open_state
 
@@ -34,15 +35,18 @@ LimitOption = Annotated[int, typer.Option(min=1, max=100_000, help="At most so m
 @app.command(epilog="Example: coefvq vmp get clip_0001 --json")
 def get(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the index holds of one video; exit code 3 if it never held it."""
     with open_state(state_folder(state, params), create=False) as (_, index):
-        entry = index.get(video_id)
+        entry = index.get(name := key(tenant, video_id))
     if entry is None:
-        raise DataError(f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`")
+        raise DataError(
+            f"video '{shown(name)}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
+        )
     print_result(asdict(entry), as_json, describe(entry))
 
 
@@ -51,6 +55,7 @@ def scan(
     after: Annotated[str, typer.Option(help="Go on after this id: the last one of the page before.")] = "",
     limit: LimitOption = 100,
     only: OneStateOption = None,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
@@ -58,7 +63,7 @@ def scan(
 ) -> None:
     """Show the index page by page, ordered by id."""
     with open_state(state_folder(state, params), create=False) as (_, index):
-        entries = served.page(index.database, after, limit, only)
+        entries = served.page(index.database, after, limit, only, tenant)
     if as_csv:
         text = io.StringIO(newline="")
         csv.writer(text).writerows([_FIELDS, *map(_cells, entries)])
@@ -76,18 +81,19 @@ def scan(
 def export(
     target: Annotated[Path, typer.Argument(help="File to write: .csv or .jsonl.")],
     only: OneStateOption = None,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the whole index to a file and print the cursor from which `changes` goes on."""
+    """Write a tenant's index to a file and print the cursor from which `changes` goes on."""
     writers = {".csv": _csv_file, ".jsonl": _jsonl_file}
     if target.suffix not in writers:
         raise ConfigError(f"{target}: expected a name that ends in {' or '.join(writers)}; name the file so")
     with open_state(state_folder(state, params), create=False) as (_, index):
         # the cursor first: what changes while the file is written comes again in the feed
         cursor = feed.newest(index.database)
-        rows = writers[target.suffix](target, served.scan(index.database, only))
+        rows = writers[target.suffix](target, served.scan(index.database, only, tenant))
     summary = {"file": str(target), "rows": rows, "cursor": cursor}
     print_result(summary, as_json, [f"{rows} rows in {target}; go on with: coefvq vmp changes --since {cursor}"])
 
@@ -96,13 +102,14 @@ def export(
 def changes(
     since: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Cursor of the last call; 0: from the start.")] = 0,
     limit: LimitOption = 1000,
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Show which videos read otherwise since a cursor, each once and as it is now."""
     with open_state(state_folder(state, params), create=False) as (_, index):
-        page = feed.read(index.database, since, limit)
+        page = feed.read(index.database, since, limit, tenant)
     table = result_table("change", "video", "state", "rule")
     for change in page.changes:
         entry = change.entry
@@ -138,6 +145,7 @@ def compact(
 @app.command(epilog="Example: coefvq vmp forget clip_0001")
 def forget(
     video_id: Annotated[list[str], typer.Argument(help="Videos of which nothing but a tombstone shall stay.")],
+    tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
@@ -148,7 +156,7 @@ def forget(
 
     folder = state_folder(state, params)
     with open_state(folder, create=False) as (log, index):
-        made = remove(folder, log, index, video_id, now())
+        made = remove(folder, log, index, [key(tenant, one) for one in video_id], now())
     line = f"{made.videos} videos forgotten: {made.events} events and {made.audit_rows} audit rows removed"
     print_result(asdict(made), as_json, [line])
 

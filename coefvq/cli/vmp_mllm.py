@@ -14,6 +14,7 @@ from coefvq.cli.vmp_state import (
     RulesOption,
     ScoredIssuesOption,
     StateOption,
+    TenantsOption,
     print_result,
 )
 from coefvq.cli.vmp_stream import open_stream
@@ -29,6 +30,7 @@ def mllm(
     once: Annotated[bool, typer.Option("--once", help="End when no task can be served.")] = False,
     batch_size: BatchOption = 32,
     rules: RulesOption = None,
+    tenants: TenantsOption = None,
     issue: ScoredIssuesOption = None,
     poll_interval: PollOption = 1.0,
     follow_interval: FollowOption = 5.0,
@@ -42,7 +44,7 @@ def mllm(
 ) -> None:
     """Ask the MLLM about videos whose base verdict waits for it, the highest score first.
 
-    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules and features.
+    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules, tenants and features.
     """
     from coefvq.vmp import loop, worker
     from coefvq.vmp.outlook import outlook
@@ -52,6 +54,7 @@ def mllm(
         state,
         params,
         rules,
+        tenants,
         issue,
         interval=follow_interval,
         patient=not once,

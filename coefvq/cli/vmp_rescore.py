@@ -97,14 +97,15 @@ def _seconds_left(campaign: Campaign, remaining: int) -> float | None:
 def _dry_run(rules: Path | None, issues: list[str] | None, folder: Path, params: Path, as_json: bool) -> None:
     from coefvq.registry import champions, tracking
     from coefvq.vmp.kept_rules import next_rules
+    from coefvq.vmp.tenants import next_tenants
     from coefvq.vmp.worker import preview
 
-    filter_rules = next_rules(folder, rules)
+    filter_rules, tenants = next_rules(folder, rules), next_tenants(folder, None)
     settings = open_workspace(params)
     chosen = [settings.check_issue(issue) for issue in issues or ()]
     tracking.configure(settings.tracking.uri, settings.tracking.experiment, create=False)
     with open_state(folder, create=False) as (log, index):
-        found = preview(log, index, champions.head(chosen or None), filter_rules)
+        found = preview(log, index, champions.head(chosen or None), filter_rules, tenants)
     print_result(
         asdict(found),
         as_json,

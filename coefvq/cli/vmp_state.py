@@ -18,6 +18,7 @@ StateOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option(min=1, max=100_000, help="Videos per batch and transaction.")]
 RulesOption = Annotated[Path | None, typer.Option(help="Filter rules (YAML), kept for later runs, or: shipped.")]
+TenantsOption = Annotated[Path | None, typer.Option("--tenants", help="Tenants (YAML), kept for later runs, or: none.")]
 ScoredIssuesOption = Annotated[
     list[str] | None, typer.Option(help="Score this issue (repeatable); default: all with a champion.")
 ]

@@ -39,6 +39,7 @@ def open_stream(
     state: Path | None,
     params: Path,
     rules: Path | None,
+    tenants: Path | None,
     issues: Sequence[str] | None,
     *,
     interval: float,
@@ -53,7 +54,7 @@ def open_stream(
 
     ``features`` names the stores that rules see; ``tell`` gets lines for a person.
 
-    Rules that are given are kept with the state where ``create`` is on; without any the kept ones hold.
+    Rules and tenants that are given are kept with the state where ``create`` is on; without any the kept ones hold.
 
     Raises:
         CoefVQError: a file does not fit, there is no champion, or a pair does not load.
@@ -63,14 +64,19 @@ def open_stream(
     from coefvq.vmp.budget import set_limits
     from coefvq.vmp.features.settings import check_rules, load_features
     from coefvq.vmp.kept_rules import SHIPPED, kept_rules, next_rules
+    from coefvq.vmp.shares import set_tenants
+    from coefvq.vmp.tenants import NONE, kept_tenants, next_tenants, own_rules
 
     folder = given(state_folder(state, params), params)
     asked = rules if rules in (None, SHIPPED) else given(rules, params)
     stores = None if features is None else load_features(given(features, params))
+    named = tenants if tenants in (None, NONE) else given(tenants, params)
     filter_rules = next_rules(folder, asked)
-    check_rules(filter_rules, stores)  # before they are kept
+    for one in (filter_rules, *own_rules(next_tenants(folder, named), filter_rules).values()):
+        check_rules(one, stores)  # before they are kept
     if create:
         filter_rules = kept_rules(folder, asked, tell)
+    known = kept_tenants(folder, named) if create else next_tenants(folder, named)
     settings = open_workspace(params)
     chosen = [settings.check_issue(name) for name in issues or ()]
     configure(settings.tracking.uri, settings.tracking.experiment, create=False)
@@ -79,19 +85,13 @@ def open_stream(
         open_state(folder, create=create) as (log, index),
         _lookup(stores) as lookup,
         worker.follower(
-            index,
-            filter_rules,
-            chosen or None,
-            audit,
-            stop=stop,
-            say=tell,
-            interval=interval,
-            patient=patient,
-            lookup=lookup,
+            index, filter_rules, chosen or None, audit, stop=stop, say=tell, interval=interval, patient=patient,
+            tenants=known, lookup=lookup,
         ) as deployments,
-    ):
+    ):  # fmt: skip
         if limits is not None:
             set_limits(index.database, limits)
+        set_tenants(index.database, {name: one.limits for name, one in known.items()})
         yield Stream(stop, log, index, deployments)
 
 

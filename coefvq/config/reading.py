@@ -62,7 +62,7 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
     Raises:
         ConfigError: a key does not fit.
     """
-    return _validated(Recipe, raw, source)
+    return validated(Recipe, raw, source)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -97,10 +97,15 @@ def parse_params(raw: dict[str, Any], recipe: Recipe, source: str = "params.yaml
                 issue: merged(settings, changes) if isinstance(changes, dict) else changes
                 for issue, changes in section.items()
             }
-    return _validated(Params, filled, source)
+    return validated(Params, filled, source)
 
 
-def _validated(model: type[_Model], raw: dict[str, Any], source: str) -> _Model:
+def validated(model: type[_Model], raw: dict[str, Any], source: str) -> _Model:
+    """Check a document of a user; ``source`` is named in errors.
+
+    Raises:
+        ConfigError: a key does not fit; one line.
+    """
     try:
         # JSON mode: strict types, yet YAML lists may fill tuples
         return model.model_validate_json(json.dumps(raw, default=str))

@@ -14,6 +14,7 @@ from coefvq.files import write_csv
 from coefvq.records import label_column
 from coefvq.vmp.audit_draws import Drawn
 from coefvq.vmp.audit_store import Draw
+from coefvq.vmp.keys import split
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import Event
 
@@ -39,5 +40,5 @@ def write_batch(log: EventLog, draw: Draw, target: Path) -> tuple[int, int]:
 def _cells(draw: Draw, row: Drawn, event: Event) -> tuple[Any, ...]:
     stickers = json.dumps(event.stickers, ensure_ascii=False)
     weight = repr(1.0 / row.probability)
-    return (event.uri, row.video_id, draw.labels[row.video_id], weight, event.title, stickers, event.views,
+    return (event.uri, split(row.video_id)[1], draw.labels[row.video_id], weight, event.title, stickers, event.views,
             event.sha256, event.published_at)  # fmt: skip

@@ -19,6 +19,7 @@ import numpy as np
 from coefvq.cascade.audit_sample import AuditEstimate, estimate, uniform_draws
 from coefvq.errors import DataError
 from coefvq.vmp.audit import KINDS, kind_of
+from coefvq.vmp.keys import shown
 
 #: share of a draw that may come back without a label
 MOST_LOST = 0.01
@@ -125,13 +126,13 @@ def check_labels(drawn: Sequence[Drawn], labelled: Collection[str]) -> None:
     others = sorted(set(labelled) - {row.video_id for row in drawn})
     if others:
         raise DataError(
-            f"video '{others[0]}' ({len(others)} in all) was not drawn: a label that did not come by chance cannot be "
-            "weighed; delete the row"
+            f"video '{shown(others[0])}' ({len(others)} in all) was not drawn: a label that did not come by chance "
+            "cannot be weighed; delete the row"
         )
     lost = [row.video_id for row in drawn if row.video_id not in labelled]
     if len(lost) > MOST_LOST * len(drawn):
         raise DataError(
-            f"{len(lost)} of {len(drawn)} drawn videos have no label, '{lost[0]}' among them: more than "
+            f"{len(lost)} of {len(drawn)} drawn videos have no label, '{shown(lost[0])}' among them: more than "
             f"{100 * MOST_LOST:.0f} % lost makes the estimate biased; label them, or draw again"
         )
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from coefvq.errors import DataError
 from coefvq.vmp.audit_draws import Drawn, Sample, Stratum, check_labels, draw
 from coefvq.vmp.index import IndexStore
+from coefvq.vmp.keys import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Draw:
     strata: list[Stratum]
     drawn: list[Drawn]
     labels: dict[str, int]
+    tenant: str
 
 
 def make(
@@ -34,18 +36,20 @@ def make(
     seed: int,
     window: tuple[datetime | None, datetime | None],
     now: datetime,
+    tenant: str = DEFAULT,
 ) -> tuple[Draw, Sample]:
-    """Draw from the present verdicts of an issue, and store the draw.
+    """Draw from a tenant's present verdicts on an issue, and store the draw.
 
     Raises:
         DataError: no video of the window was audited.
     """
-    sample = draw(issue, index.scores(issue, *window), labels, seed)
+    sample = draw(issue, index.scores(issue, *window, tenant), labels, seed)
     since, until = (None if moment is None else moment.astimezone(UTC).isoformat() for moment in window)
     with index.database.transaction() as connection:
         number = connection.execute(
-            "INSERT INTO audit_draws (issue, since, until, seed, drawn_at) VALUES (?, ?, ?, ?, ?) RETURNING number",
-            (issue, since, until, seed, now.isoformat()),
+            "INSERT INTO audit_draws (issue, since, until, seed, drawn_at, tenant) VALUES (?, ?, ?, ?, ?, ?) "
+            "RETURNING number",
+            (issue, since, until, seed, now.isoformat(), tenant),
         ).fetchone()[0]
         connection.executemany(
             "INSERT INTO audit_strata (draw, bundle, kind, videos, labels) VALUES (?, ?, ?, ?, ?)",
@@ -58,17 +62,25 @@ def make(
     return get(index, number), sample
 
 
-def get(index: IndexStore, number: int) -> Draw:
-    """A stored draw.
+def get(index: IndexStore, number: int, tenant: str | None = None) -> Draw:
+    """A stored draw, of any tenant where none is named.
 
     Raises:
-        DataError: there is none of that number.
+        DataError: there is none of that number, or it is another tenant's.
     """
+    made = _stored(index, number)
+    if made is None or tenant not in (None, made.tenant):
+        raise DataError(f"no audit draw {number}; make one: coefvq vmp audit draw --issue ISSUE --labels N")
+    return made
+
+
+def _stored(index: IndexStore, number: int) -> Draw | None:
     rows = index.database.query(
-        "SELECT number, issue, since, until, seed, drawn_at, imported_at FROM audit_draws WHERE number = ?", (number,)
+        "SELECT number, issue, since, until, seed, drawn_at, imported_at, tenant FROM audit_draws WHERE number = ?",
+        (number,),
     )
     if not rows:
-        raise DataError(f"no audit draw {number}; make one: coefvq vmp audit draw --issue ISSUE --labels N")
+        return None
     strata = index.database.query(
         "SELECT bundle, kind, videos, labels FROM audit_strata WHERE draw = ? ORDER BY bundle, kind", (number,)
     )
@@ -77,9 +89,9 @@ def get(index: IndexStore, number: int) -> Draw:
         (number,),
     )
     labels = {cells[0]: cells[5] for cells in drawn if cells[5] is not None}
-    _, issue, since, until, seed, drawn_at, imported_at = rows[0]
+    _, issue, since, until, seed, drawn_at, imported_at, tenant = rows[0]
     return Draw(number, issue, since, until, seed, drawn_at, imported_at, [Stratum(*cells) for cells in strata],
-                [Drawn(*cells[:5]) for cells in drawn], labels)  # fmt: skip
+                [Drawn(*cells[:5]) for cells in drawn], labels, tenant)  # fmt: skip
 
 
 def numbers(index: IndexStore) -> list[int]:

@@ -29,12 +29,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Budget:
-    """The bucket as it is; ``served`` counts all calls."""
+    """The bucket as it is; ``served`` counts all calls, ``step`` are the seconds since the look before."""
 
     limits: Limits
     tokens: float
     clock: float
     served: int
+    step: float = 0.0
 
     def allows(self, spent: int, calls: int) -> bool:
         """Whether so many calls more fit; a task of more calls than the bucket holds waits for a full one."""
@@ -64,12 +65,17 @@ def set_limits(database: Database, limits: Limits) -> None:
     with database.transaction() as connection:
         known, at = read(connection)
         _write(connection, Budget(limits, min(known.tokens, limits.burst), known.clock, known.served), at)
-        if limits.max_wait is None:
-            connection.execute("UPDATE pending SET deadline = NULL")
-        else:
-            connection.execute(
-                "UPDATE pending SET deadline = ? WHERE deadline IS NULL", (known.clock + limits.max_wait,)
-            )
+        renew_deadlines(connection)
+
+
+def renew_deadlines(connection: Connection) -> None:
+    """Give the tasks that wait the limits of now: those of their tenant, else those of all."""
+    wait = "coalesce((SELECT t.max_wait FROM tenants t WHERE t.tenant = pending.tenant), (SELECT max_wait FROM budget))"
+    connection.execute(f"UPDATE pending SET deadline = NULL WHERE {wait} IS NULL")  # noqa: S608
+    connection.execute(
+        f"UPDATE pending SET deadline = coalesce((SELECT clock FROM budget), 0) + {wait} "  # noqa: S608
+        f"WHERE deadline IS NULL AND {wait} IS NOT NULL"
+    )
 
 
 def get(database: Database) -> Budget:
@@ -80,7 +86,9 @@ def get(database: Database) -> Budget:
 def is_stale(database: Database, now: float) -> bool:
     """Whether the clock of waiting has to move on although no task is there, so that the next one loses no time."""
     known, at = read(database.connection)
-    return known.limits.rate is not None and not 0.0 <= now - at < _IDLE_STEP
+    if 0.0 <= now - at < _IDLE_STEP:
+        return False
+    return known.limits.rate is not None or bool(database.query("SELECT 1 FROM tenants WHERE rate IS NOT NULL LIMIT 1"))
 
 
 def look(connection: Connection, now: float) -> Budget:
@@ -88,7 +96,7 @@ def look(connection: Connection, now: float) -> Budget:
     known, at = read(connection)
     step = max(0.0, now - at)  # a clock that was set back fills nothing
     tokens = min(known.limits.burst, known.tokens + step * (known.limits.rate or 0.0))
-    found = Budget(known.limits, tokens, known.clock + min(step, LONGEST_STEP), known.served)
+    found = Budget(known.limits, tokens, known.clock + min(step, LONGEST_STEP), known.served, step)
     _write(connection, found, now)
     return found
 

@@ -11,9 +11,11 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.inference.decisions import Answers
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.epochs import FencedError
+from coefvq.vmp.keys import DEFAULT, tenant_of
 from coefvq.vmp.records import NO_FEATURES, Candidate, Decision, Event, Features, Known, SinkRow, Undecided, Verdict
 from coefvq.vmp.retriever import Scorer, candidate_of, retrieve
 from coefvq.vmp.rows import FIRST_STAGE, How, awaits_mllm, to_row, watched_row
+from coefvq.vmp.ruling import UNSCORED
 
 #: issue, its stored score, the view count → the score under the present policy; None where a model has to be asked
 Redecide = Callable[[str, Mapping[str, Any], int | None], ScoredVideo | None]
@@ -64,7 +66,7 @@ class Deployment:
     itself). ``models`` maps issue to the hash of what scores are made with. ``redecide`` applies the policies to stored
     scores. ``pending`` says what a video is to readers until the MLLM answered. ``changes_at`` gives the unix time at
     which a rule on age may decide otherwise about an event, after a given one. ``lookup`` gives the features that rules
-    see.
+    see. ``tenants`` are the same models with the rules of each other tenant.
     """
 
     epoch: int
@@ -76,6 +78,12 @@ class Deployment:
     pending: Undecided = "hold"
     changes_at: Callable[[Event, datetime], float | None] = lambda event, now: None
     lookup: Lookup = stored_features
+    tenants: Mapping[str, Deployment] = field(default_factory=dict)
+
+    def ruled(self, video: str) -> Deployment | None:
+        """The deployment with the rules of the tenant of a key; None: nobody configured that tenant."""
+        tenant = tenant_of(video)
+        return self if tenant == DEFAULT else self.tenants.get(tenant)
 
 
 class Deployments(Protocol):
@@ -98,16 +106,21 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     A video is judged at the highest view count that anybody saw of it, whatever the event itself says.
     """
     most = _most_views(events, known)
-    whole = [replace(event, views=most[event.video_id]) for event in events]
+    whole = [event if event.views == (views := most[event.video_id]) else replace(event, views=views)
+             for event in events]  # fmt: skip
+    scored = [event for event in whole if event.kind != "views" and deployment.ruled(event.video_id)]
     # features first: where a store has to be waited for, no model has worked in vain
-    features = iter(looked_up([event for event in whole if event.kind != "views"], deployment, known))
-    judged = iter(retrieve([event for event in whole if event.kind != "views"], deployment.scorer))
+    features = looked_up(scored, deployment, known)
+    judged = {
+        candidate.event.offset: candidate.with_features(found)
+        for candidate, found in zip(retrieve(scored, deployment.scorer), features, strict=True)
+    }
     rows = []
     for event in whole:
         if event.kind == "views":
             rows.append(watched_row(event, deployment.epoch, now))
         else:
-            candidate = next(judged).with_features(next(features))
+            candidate = judged.get(event.offset, Candidate(event))
             rows.append(decided(candidate, deployment, known.get(event.video_id), now))
     return rows
 
@@ -134,8 +147,11 @@ def decided(
     """The row of one candidate.
 
     A content that this epoch decided on before is decided at the same time again, but where ``again`` says that time
-    itself is the reason.
+    itself is the reason. A video of a tenant that nobody configured is a dead letter, whatever its scores.
     """
+    ruled = deployment.ruled(candidate.event.video_id)
+    if ruled is None:
+        candidate = _refused(candidate.event)
     verdict = None if known is None or again else known.verdict
     when = now if verdict is None else _decision_time(candidate.event, deployment.epoch, verdict, now)
     how = replace(
@@ -143,11 +159,18 @@ def decided(
         epoch=deployment.epoch,
         decided_at=when,
         now=now,
-        pending=deployment.pending,
+        pending=deployment.pending if ruled is None else ruled.pending,
         policies={} if deployment.second is None else deployment.second.policies,
-        recheck_at=deployment.changes_at(candidate.event, when),
+        recheck_at=None if ruled is None else ruled.changes_at(candidate.event, when),
     )
-    return to_row(candidate, deployment.decide(candidate, when), how)
+    return to_row(candidate, UNSCORED if ruled is None else ruled.decide(candidate, when), how)
+
+
+def _refused(event: Event) -> Candidate:
+    tenant = tenant_of(event.video_id)
+    return Candidate(
+        event, error=f"tenant '{tenant}' is not configured; name it in the file of --tenants, then retry dead letters"
+    )
 
 
 def stored_candidate(event: Event, verdict: Verdict, deployment: Deployment) -> Candidate | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from coefvq.errors import DataError
 from coefvq.vmp.database import Connection, Database
+from coefvq.vmp.keys import DEFAULT, within
 from coefvq.vmp.records import IndexEntry
 from coefvq.vmp.served import COLUMNS, entry_of
 
@@ -74,8 +75,8 @@ def newest(database: Database) -> int:
         )
 
 
-def read(database: Database, since: int, limit: int) -> Page:
-    """Up to ``limit`` changes above ``since``, oldest first; 0 reads all.
+def read(database: Database, since: int, limit: int, tenant: str = DEFAULT) -> Page:
+    """Up to ``limit`` changes of a tenant above ``since``, oldest first; 0 reads all.
 
     Raises:
         DataError: the feed is younger than the cursor, or deletions after the cursor were compacted away.
@@ -90,10 +91,11 @@ def read(database: Database, since: int, limit: int) -> Page:
         raise DataError(
             f"{database.place}: deletions up to change {purged} were compacted away, cursor {since} is older; {again}"
         )
+    mine, values = within(tenant, "c.video_id")
     rows = database.query(
         f"SELECT c.number, {COLUMNS} FROM changes c JOIN served s ON s.video_id = c.video_id "  # noqa: S608
-        "WHERE c.number > ? ORDER BY c.number LIMIT ?",
-        (since, limit + 1),
+        f"WHERE c.number > ? AND {mine} ORDER BY c.number LIMIT ?",
+        (since, *values, limit + 1),
     )
     changes = [Change(number, entry_of(database, cells)) for number, *cells in rows[:limit]]
     return Page(changes, changes[-1].number if changes else max(since, last), len(rows) > limit)

@@ -9,7 +9,7 @@ Removed and deleted videos stay as tombstones; without them an old event would b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +20,15 @@ from coefvq.errors import DataError
 from coefvq.vmp import feed, schema, served
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.epochs import check_fence, issued
+from coefvq.vmp.keys import DEFAULT, shown, split, tenant_of, within
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
+
+#: tables with a row of few videos, which a newer verdict may end
+_NOTES = ("overrides", "dead_letters", "pending", "recheck", "due")
+_IDS_PER_QUERY = 64
+_MARKS = ", ".join("?" * _IDS_PER_QUERY)
+_PAGE = 5000  # values read at once: about a kilobyte each
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class IndexStore:
         try:
             when = None if decided_at is None else datetime.fromisoformat(decided_at)
         except (TypeError, ValueError) as error:
-            place = f"{self.database.place} entry {video_id}: decided_at is {decided_at!r:.60}"
+            place = f"{self.database.place} entry {shown(video_id)}: decided_at is {decided_at!r:.60}"
             raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
         return Verdict(state, source_version, epoch, rank, views, when, served.value_of(self.database, text, video_id))
 
@@ -127,36 +134,46 @@ class IndexStore:
         return [name for (name,) in self.database.query(sql, (now, limit))]
 
     def scores(
-        self, issue: str, since: datetime | None = None, until: datetime | None = None
+        self, issue: str, since: datetime | None = None, until: datetime | None = None, tenant: str = DEFAULT
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Video id and scores of one issue, per video that is live or was removed by a rule.
+        """Key and scores of one issue, per video of a tenant that is live or was removed by a rule.
 
         ``since`` and ``until`` (not included) bound the time of the verdict.
         """
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
-        rows = self.database.query(
-            "SELECT video_id, value FROM entries WHERE state != 'deleted' AND coalesce(decided_at, '') >= ? "
-            "AND coalesce(decided_at, '') < ? ORDER BY video_id",
-            (low, high),
+        mine, values = within(tenant, "video_id")
+        # page by page: the stored values of a whole index are gigabytes, and writers are not held up
+        sql = (
+            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
+            f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
         )
-        for video_id, value in rows:
-            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
-            if found is not None:
-                yield str(video_id), found
+        after = ""
+        while rows := self.database.query(sql, (after, low, high, *values, _PAGE)):
+            after = str(rows[-1][0])
+            for video_id, value in rows:
+                found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
+                if found is not None:
+                    yield str(video_id), found
 
-    def dead_letters(self) -> list[DeadLetter]:
-        """Videos whose newest event could not be scored, oldest failure first."""
-        columns = "video_id, offset, source_version, uri, reason, failed_at, held"
-        rows = self.database.query(f"SELECT {columns} FROM dead_letters ORDER BY offset, video_id")  # noqa: S608
+    def dead_letters(self, tenant: str | None = None) -> list[DeadLetter]:
+        """Videos, of one tenant or of all, whose newest event could not be scored, oldest failure first."""
+        mine, values = _of(tenant)
+        rows = self.database.query(
+            "SELECT video_id, offset, source_version, uri, reason, failed_at, held FROM dead_letters "  # noqa: S608
+            f"WHERE {mine} ORDER BY offset, video_id",
+            values,
+        )
         return [
-            DeadLetter(video_id, offset, version, uri, reason, failed_at, bool(held))
+            DeadLetter(split(video_id)[1], offset, version, uri, reason, failed_at, bool(held), tenant_of(video_id))
             for video_id, offset, version, uri, reason, failed_at, held in rows
         ]
 
-    def states(self) -> dict[str, int]:
-        """Count entries per state, as readers see it."""
-        return dict(self.database.query("SELECT state, count(*) FROM served GROUP BY state ORDER BY state"))
+    def states(self, tenant: str | None = None) -> dict[str, int]:
+        """Count entries per state, as readers see it, of one tenant or of all."""
+        mine, values = _of(tenant)
+        sql = f"SELECT state, count(*) FROM served WHERE {mine} GROUP BY state ORDER BY state"  # noqa: S608
+        return dict(self.database.query(sql, values))
 
     def consumers(self) -> dict[str, int]:
         """Committed offset of every consumer."""
@@ -198,20 +215,46 @@ def _postgres(url: str) -> AbstractContextManager[Database]:
     return open_postgres(url, schema.SCHEMA)
 
 
+def _of(tenant: str | None) -> tuple[str, tuple[str, ...]]:
+    return ("1 = 1", ()) if tenant is None else within(tenant, "video_id")
+
+
 def _apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
     """Write all rows; which of them changed their entry."""
     if not rows:
         return []
     check_fence(connection, min(row.epoch for row in rows))
-    effective = effective_threshold(connection)
-    return [_apply_row(connection, row, consumer, effective) for row in rows]
+    tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
+    effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
+    notes = _notes(connection, rows)
+    return [_apply_row(connection, row, consumer, effective[tenant_of(row.video_id)], notes) for row in rows]
 
 
-def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: float | None) -> bool:
+def _notes(connection: Connection, rows: Sequence[SinkRow]) -> dict[str, set[str]]:
+    """Per table of notes the videos of a batch that may have one: most have none, and nothing has to be ended there.
+
+    A video that comes twice may get a note from its first row. Call it under the writers' lock.
+    """
+    counts = Counter(row.video_id for row in rows)
+    twice, ids = {video_id for video_id, count in counts.items() if count > 1}, list(counts)
+    found = {table: set(twice) for table in _NOTES}
+    for start in range(0, len(ids), _IDS_PER_QUERY):
+        part = ids[start : start + _IDS_PER_QUERY]
+        # always as many parameters, so that it is one statement to the database
+        values = part + [part[0]] * (_IDS_PER_QUERY - len(part))
+        for table, videos in found.items():
+            sql = f"SELECT video_id FROM {table} WHERE video_id IN ({_MARKS})"  # noqa: S608
+            videos.update(video_id for (video_id,) in connection.execute(sql, values))
+    return found
+
+
+def _apply_row(
+    connection: Connection, row: SinkRow, consumer: str, effective: float | None, notes: Mapping[str, Collection[str]]
+) -> bool:
     """Write entry, audit row, MLLM task and dead letter of one event; True if the entry changed."""
     version = (row.video_id, row.source_version, row.epoch)
     connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
-    ended = connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount
+    ended = row.video_id in notes["overrides"] and _end_override(connection, row)
     changed = row.state is not None and _write_entry(connection, row)
     connection.execute(
         schema.WRITE_EFFECT,
@@ -223,12 +266,13 @@ def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: f
             schema.WRITE_DEAD_LETTER,
             (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
         )
-    elif row.judged and row.task is None:
+    elif row.judged and row.task is None and row.video_id in notes["dead_letters"]:
         connection.execute(schema.SETTLE_DEAD_LETTER, version)
     if row.judged:
-        _write_task(connection, row)
-        _write_recheck(connection, row)
-    connection.execute(schema.END_DUE, (row.video_id,))
+        _write_task(connection, row, row.video_id in notes["pending"])
+        _write_recheck(connection, row, row.video_id in notes["recheck"])
+    if row.video_id in notes["due"]:
+        connection.execute(schema.END_DUE, (row.video_id,))
     connection.execute(schema.SET_DUE, (row.video_id,))
     if changed or ended:
         feed.mark(connection, [row.video_id])
@@ -244,19 +288,24 @@ def _write_entry(connection: Connection, row: SinkRow) -> bool:
     return cursor.rowcount == 1
 
 
-def _write_task(connection: Connection, row: SinkRow) -> None:
-    """The MLLM's task of a base verdict, in the same transaction; what is decided needs none."""
-    connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
+def _end_override(connection: Connection, row: SinkRow) -> bool:
+    return connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount > 0
+
+
+def _write_task(connection: Connection, row: SinkRow, waits: bool) -> None:
+    """Store or end the MLLM's task, in the verdict's transaction; ``waits``: there may be one."""
+    if waits:
+        connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
     if row.task is not None:
         write_task(connection, row.task)
-    elif row.final:
+    elif row.final and waits:
         connection.execute(schema.END_TASK, (row.video_id, row.source_version, row.epoch, row.views))
 
 
-def _write_recheck(connection: Connection, row: SinkRow) -> None:
-    if row.recheck_at is None:
+def _write_recheck(connection: Connection, row: SinkRow, noted: bool) -> None:
+    if row.recheck_at is None and noted:
         connection.execute(schema.END_RECHECK, (row.video_id, row.source_version))
-    else:
+    elif row.recheck_at is not None:
         connection.execute(schema.WRITE_RECHECK, (row.video_id, row.recheck_at, row.source_version))
 
 

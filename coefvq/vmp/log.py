@@ -19,6 +19,7 @@ from coefvq.documents import parse_json
 from coefvq.errors import DataError
 from coefvq.files import sha256_json
 from coefvq.vmp.database import Connection, Database, open_database
+from coefvq.vmp.keys import DEFAULT, shown, split, within
 from coefvq.vmp.records import Event
 
 _FIRST = "video_id, kind, uri, title, stickers, views, sha256, published_at, source_version"
@@ -142,12 +143,13 @@ class EventLog:
         )
         return _event(rows[0]) if rows else None
 
-    def places(self) -> Iterator[tuple[str, str]]:
-        """Id and path of each upsert in the log, oldest first."""
-        query = "SELECT video_id, uri FROM events WHERE kind = 'upsert' ORDER BY offset"
+    def places(self, tenant: str = DEFAULT) -> Iterator[tuple[str, str]]:
+        """Id and path of each upsert of a tenant in the log, oldest first."""
+        mine, values = within(tenant, "video_id")
+        query = f"SELECT video_id, uri FROM events WHERE kind = 'upsert' AND {mine} ORDER BY offset"  # noqa: S608
         with self.database.reading() as connection:
-            for video_id, uri in connection.execute(query):
-                yield str(video_id), str(uri)
+            for video_id, uri in connection.execute(query, values):
+                yield split(str(video_id))[1], str(uri)
 
     def last_offset(self) -> int:
         """Offset of the newest event, also if it was forgotten since; 0 for an empty log."""
@@ -193,7 +195,7 @@ def open_log(path: Path, create: bool = True) -> Iterator[EventLog]:
 def _append(connection: Connection, event: Event, only_if_changed: bool) -> Event | None:
     newest = _newest(connection, event.video_id)
     if newest is None and event.kind == "delete":
-        raise DataError(f"video '{event.video_id}': never published, so it cannot be deleted; check the id")
+        raise DataError(f"video '{shown(event.video_id)}': never published, so it cannot be deleted; check the id")
     if newest is not None and only_if_changed and content_digest(newest) == content_digest(event):
         return _append_views(connection, newest, event)
     return _insert(connection, replace(event, source_version=newest.source_version + 1 if newest else 1))
@@ -254,7 +256,9 @@ def _values(event: Event) -> tuple[Any, ...]:
 
 def _event(row: tuple[Any, ...]) -> Event:
     video_id, kind, uri, title, stickers, *rest = row
-    texts = tuple(parse_json(stickers, f"log entry {video_id}", "restore the log from a copy"))
+    where = f"log entry {shown(video_id)}"
+    texts = () if stickers == "[]" else tuple(parse_json(stickers, where, "restore the log from a copy"))
     views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
-    first = Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, *offset)
-    return replace(first, creator_id=creator_id, duration_s=duration_s)
+    place = offset[0] if offset else 0
+    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, place, creator_id,
+                 duration_s)  # fmt: skip

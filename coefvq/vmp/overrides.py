@@ -9,6 +9,7 @@ from coefvq.errors import DataError
 from coefvq.vmp import feed, schema
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
+from coefvq.vmp.keys import shown
 from coefvq.vmp.log import EventLog, content_digest
 from coefvq.vmp.records import IndexEntry
 
@@ -24,7 +25,7 @@ def override(
     Args:
         log: where the content that the person saw is found.
         index: the store.
-        video_id: whose entry.
+        video_id: whose entry; the key.
         word: what readers shall see.
         by: name of the person; not blank.
         reason: why; not blank.
@@ -37,14 +38,16 @@ def override(
         entry = index.get(video_id)
         if entry is None:
             raise DataError(
-                f"video '{video_id}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
+                f"video '{shown(video_id)}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
             )
         if entry.state == "deleted":
-            raise DataError(f"video '{video_id}': deleted at the source; publish it again before you decide about it")
+            raise DataError(
+                f"video '{shown(video_id)}': deleted at the source; publish it again before you decide about it"
+            )
         if word == "model":
-            _end(connection, entry)
+            _end(connection, video_id)
         else:
-            _pin(connection, entry, _content(log, index, entry), (word, by, reason, now.isoformat()))
+            _pin(connection, video_id, _content(log, index, video_id), (word, by, reason, now.isoformat()))
         feed.mark(connection, [video_id])
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "live"
@@ -57,26 +60,26 @@ def override(
     return entry if found is None else found
 
 
-def _content(log: EventLog, index: IndexStore, entry: IndexEntry) -> tuple[int, str]:
+def _content(log: EventLog, index: IndexStore, video_id: str) -> tuple[int, str]:
     """Newest content that the index has seen of the video."""
-    seen = index.known([entry.video_id])[entry.video_id].seen_version
-    event = log.version(entry.video_id, seen)
+    seen = index.known([video_id])[video_id].seen_version
+    event = log.version(video_id, seen)
     if event is None:
-        raise DataError(f"video '{entry.video_id}': version {seen} is not in the log; restore the log from a copy")
+        raise DataError(f"video '{shown(video_id)}': version {seen} is not in the log; restore the log from a copy")
     return seen, content_digest(event)
 
 
-def _pin(connection: Connection, entry: IndexEntry, seen: tuple[int, str], word: tuple[str, str, str, str]) -> None:
+def _pin(connection: Connection, video_id: str, seen: tuple[int, str], word: tuple[str, str, str, str]) -> None:
     connection.execute(
         "INSERT INTO overrides (video_id, source_version, content, state, by, reason, at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (video_id) DO UPDATE SET "
         "source_version = excluded.source_version, content = excluded.content, state = excluded.state, "
         "by = excluded.by, reason = excluded.reason, at = excluded.at",
-        (entry.video_id, *seen, *word),
+        (video_id, *seen, *word),
     )
 
 
-def _end(connection: Connection, entry: IndexEntry) -> None:
-    ended = connection.execute("DELETE FROM overrides WHERE video_id = ?", (entry.video_id,))
+def _end(connection: Connection, video_id: str) -> None:
+    ended = connection.execute("DELETE FROM overrides WHERE video_id = ?", (video_id,))
     if ended.rowcount == 0:
-        raise DataError(f"video '{entry.video_id}': nobody overrode it; `coefvq vmp get` shows its state")
+        raise DataError(f"video '{shown(video_id)}': nobody overrode it; `coefvq vmp get` shows its state")

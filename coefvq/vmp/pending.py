@@ -2,29 +2,37 @@
 
 Audit draws come first and are never given up. Then come events and views, the highest base score first; every 20th
 call is a campaign's. With a budget (:mod:`coefvq.vmp.budget`) tasks are handed out at its rate, and one that waits
-longer than its limit expires. A worker leases what it takes. The lease of a process that is gone ends at once, that
-of one that hangs after a while; then two may ask the same, and the guard of the index keeps one answer.
+longer than its limit expires. Tenants take turns (:mod:`coefvq.vmp.shares`). A worker leases what it takes. The lease
+of a process that is gone ends at once, that of one that hangs after a while; then two may ask the same, and the guard
+of the index keeps one answer.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from coefvq.documents import parse_json
-from coefvq.vmp import budget, schema
+from coefvq.vmp import budget, schema, shares
+from coefvq.vmp.budget import Limits
 from coefvq.vmp.database import Connection, Database
+from coefvq.vmp.keys import DEFAULT, shown, tenant_of
 from coefvq.vmp.leases import alive
 from coefvq.vmp.records import AUDIT, AUDITED, CAMPAIGN, FULL, LIVE, Lane, Task
+from coefvq.vmp.shares import Share, Shares
 
 #: a worker that hangs keeps its tasks so many seconds
 LEASE_SECONDS = 300.0
 #: every so many calls one is a campaign's, if it has a task
 CAMPAIGN_EVERY = 20
 _COLUMNS = "video_id, source_version, epoch, views, lane, priority, calls, scores, enqueued, drawn, shed, silent"
+_LANES: tuple[Lane, ...] = (AUDIT, LIVE, CAMPAIGN)
+#: a tenant's next tasks, by lane
+Queues = Mapping[Lane, deque[Task]]
 #: a lease that ends too far ahead was made before the clock was set back
 _FREE = "(owner IS NULL OR leased_until <= :now OR leased_until > :now + :lease)"
 
@@ -53,10 +61,15 @@ class Pending:
             return []  # an idle worker writes next to nothing
         with self.database.transaction() as connection:
             self._free_the_dead(connection)
-            lanes = {lane: self._next(connection, lane, epoch, limit, now) for lane in (AUDIT, LIVE, CAMPAIGN)}
             known = budget.look(connection, now)
-            chosen = _choose(lanes, limit, known)
+            parts = shares.filled(connection, known.step)
+            queues = {
+                tenant: {lane: self._next(connection, tenant, lane, epoch, limit, now) for lane in _LANES}
+                for tenant in parts or (DEFAULT,)
+            }
+            chosen = _choose(queues, limit, known, parts or {DEFAULT: Share(Limits(), 0.0, known.served, 0)})
             budget.spend(connection, sum(task.calls for task in chosen))
+            shares.write(connection, parts)
             connection.executemany(
                 "UPDATE pending SET owner = ?, leased_until = ? WHERE video_id = ?",
                 [(self.owner, now + LEASE_SECONDS, task.video_id) for task in chosen],
@@ -71,35 +84,49 @@ class Pending:
     def refund(self, tasks: Iterable[Task]) -> None:
         """Put back the calls of leased tasks that asked nothing."""
         with self.database.transaction() as connection:
-            budget.spend(connection, -sum(task.calls for task in tasks))
+            back = [(tenant_of(task.video_id), task.calls) for task in tasks]
+            budget.spend(connection, -sum(calls for _, calls in back))
+            shares.refund(connection, back)
 
     def expired(self, epoch: int, limit: int, now: float) -> list[Task]:
         """Tasks that nobody holds and that waited longer than the budget's limit."""
-        return self._tasks(
-            self.database.connection,
-            "deadline < (SELECT clock FROM budget) AND lane > 0 AND scores != '' AND epoch <= :epoch "  # noqa: S608
-            f"AND {_FREE} ORDER BY deadline",
-            {"epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS},
-        )
+        late = "deadline < (SELECT clock FROM budget) AND lane > 0 AND scores != '' AND epoch <= :epoch"
+        where = f"{late} AND {_FREE} ORDER BY deadline"
+        return self._by_turns(where, {"epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS})
 
     def unsilenced(self, epoch: int, limit: int) -> list[Task]:
         """Tasks whose video does not know yet that the MLLM is down."""
         where = "silent = 0 AND epoch <= :epoch ORDER BY lane, priority DESC, enqueued"
-        return self._tasks(self.database.connection, where, {"epoch": epoch, "limit": limit})
+        return self._by_turns(where, {"epoch": epoch, "limit": limit})
 
-    def waiting(self) -> Waiting:
-        """How much there is to do."""
+    def waiting(self, tenant: str | None = None) -> Waiting:
+        """How much there is to do, for one tenant or for all."""
         sql = (
             "SELECT count(*), coalesce(sum(calls), 0), coalesce(sum(CASE WHEN lane = 0 THEN 1 ELSE 0 END), 0), "
             "coalesce(sum(silent), 0), "
             "min(CASE WHEN enqueued > 0 THEN enqueued END) FROM pending"
         )
-        return Waiting(*self.database.query(sql)[0])
+        chosen, values = ("", ()) if tenant is None else (" WHERE tenant = ?", (tenant,))
+        return Waiting(*self.database.query(sql + chosen, values)[0])
 
-    def _next(self, connection: Connection, lane: Lane, epoch: int, limit: int, now: float) -> deque[Task]:
-        where = f"lane = :lane AND epoch <= :epoch AND {_FREE} ORDER BY priority DESC, enqueued, video_id"
-        values = {"lane": lane, "epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS}
+    def _next(self, connection: Connection, tenant: str, lane: Lane, epoch: int, limit: int, now: float) -> deque[Task]:
+        where = (
+            f"tenant = :tenant AND lane = :lane AND epoch <= :epoch AND {_FREE} "
+            "ORDER BY priority DESC, enqueued, video_id"
+        )
+        values = {"tenant": tenant, "lane": lane, "epoch": epoch, "limit": limit, "now": now, "lease": LEASE_SECONDS}
         return deque(self._tasks(connection, where, values))
+
+    def _by_turns(self, where: str, values: dict[str, Any]) -> list[Task]:
+        """Up to ``limit`` tasks, one of each tenant in turn."""
+        with self.database.reading() as connection:
+            tenants = shares.read(connection)
+            if not tenants:
+                return self._tasks(connection, where, values)
+            queues = [self._tasks(connection, f"tenant = :tenant AND {where}", {**values, "tenant": tenant})
+                      for tenant in tenants]  # fmt: skip
+        turns = zip_longest(*queues)
+        return [task for turn in turns for task in turn if task is not None][: values["limit"]]
 
     def _tasks(self, connection: Connection, where: str, values: dict[str, Any]) -> list[Task]:
         rows = connection.execute(f"SELECT {_COLUMNS} FROM pending WHERE {where} LIMIT :limit", values)  # noqa: S608
@@ -107,7 +134,7 @@ class Pending:
 
     def _task(self, *cells: Any) -> Task:
         video_id, version, epoch, views, lane, priority, calls, scores, enqueued, *flags = cells
-        place = f"the index's MLLM task of video {video_id}"
+        place = f"the index's MLLM task of video {shown(video_id)}"
         found = parse_json(scores, place, "restore the index from a copy") if scores else {}
         return Task(video_id, version, epoch, views, lane, priority, calls, found, enqueued, *map(bool, flags))
 
@@ -119,20 +146,34 @@ class Pending:
         )
 
 
-def _choose(lanes: dict[Lane, deque[Task]], limit: int, known: budget.Budget) -> list[Task]:
-    """Task by task: audits, then the campaign's share, then the highest score."""
+def _choose(queues: dict[str, Queues], limit: int, known: budget.Budget, parts: Shares) -> list[Task]:
+    """Task by task: the tenant whose turn it is; of its tasks audits, the campaign's share, then the highest score.
+
+    ``parts`` is changed by what is chosen.
+    """
     chosen: list[Task] = []
     spent = 0
     while len(chosen) < limit:
-        turn = (known.served + spent) % CAMPAIGN_EVERY == CAMPAIGN_EVERY - 1
-        order = (AUDIT, CAMPAIGN, LIVE) if turn else (AUDIT, LIVE, CAMPAIGN)
-        lane = next((lane for lane in order if lanes[lane]), None)
-        if lane is None or not known.allows(spent, lanes[lane][0].calls):
+        heads = {tenant: head for tenant in queues if (head := _head(queues[tenant], parts[tenant])) is not None}
+        ready = [tenant for tenant, head in heads.items() if parts[tenant].allows(head[0].calls)]
+        if not ready:
             break
-        task = lanes[lane].popleft()
+        tenant = shares.first(parts, ready)
+        # not another one's smaller task instead: that could go on for ever
+        if not known.allows(spent, heads[tenant][0].calls):
+            break
+        task = heads[tenant].popleft()
         chosen.append(task)
         spent += task.calls
+        shares.take(parts[tenant], task.calls)
     return chosen
+
+
+def _head(lanes: Queues, part: Share) -> deque[Task] | None:
+    """The lane that a tenant's next task comes from."""
+    turn = part.served % CAMPAIGN_EVERY == CAMPAIGN_EVERY - 1
+    order = (AUDIT, CAMPAIGN, LIVE) if turn else (AUDIT, LIVE, CAMPAIGN)
+    return next((lanes[lane] for lane in order if lanes[lane]), None)
 
 
 def write_task(connection: Connection, task: Task) -> None:
@@ -142,7 +183,7 @@ def write_task(connection: Connection, task: Task) -> None:
     connection.execute(
         schema.WRITE_TASK,
         (task.video_id, task.source_version, task.epoch, task.views, task.lane, task.priority, task.calls,
-         task.drawn, task.shed, scores, task.enqueued, worth),
+         task.drawn, task.shed, scores, task.enqueued, worth, tenant_of(task.video_id)),
     )  # fmt: skip
     connection.execute(schema.OVERTAKEN_TASK, _identity(task))
 
@@ -166,16 +207,16 @@ def _identity(task: Task) -> tuple[str, int, int, int | None]:
     return task.video_id, task.source_version, task.epoch, task.views
 
 
-def effective_threshold(connection: Connection) -> float | None:
-    """The base score from which a task is served in time, by the queue of now; None while all are.
+def effective_threshold(connection: Connection, tenant: str = DEFAULT) -> float | None:
+    """The base score from which a tenant's task is served in time, by the queue of now; None while all are.
 
     It is the score at that place in the queue that the budget reaches within its limit of waiting.
     """
-    limits = budget.read(connection)[0].limits
+    limits = shares.limits_of(connection, tenant)
     if limits.rate is None or limits.max_wait is None:
         return None
     found = connection.execute(
-        "SELECT priority FROM pending WHERE lane = 1 ORDER BY priority DESC LIMIT 1 OFFSET ?",
-        (int(limits.rate * limits.max_wait),),
+        "SELECT priority FROM pending WHERE tenant = ? AND lane = 1 ORDER BY priority DESC LIMIT 1 OFFSET ?",
+        (tenant, int(limits.rate * limits.max_wait)),
     ).fetchone()
     return None if found is None else float(found[0])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: settings under which a ``ProbeCache`` keeps hashes of files
 HASHES = "sha256 of the file"
+#: what a manifest has measured, beside the columns of any table
+_SECONDS = "duration_s"
 
 
 def read_events(
@@ -55,7 +57,7 @@ def read_events(
     folder = (root or find_source(source).root).resolve()
     # realpath: Path.resolve raises where a link leads to itself, and that row will have its reason
     ids = KnownIds(published, lambda uri: os.path.realpath(folder / uri))
-    table = open_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True))
+    table = open_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True), others=(_SECONDS,))
     if line := not_taken(table.source).line():
         note(line)
     return _events(table, root or table.source.root, progress, _Hashes(hashes))
@@ -136,7 +138,7 @@ def _duration(row: str, raw: Mapping[str, Any]) -> float | None:
     """The table's ``duration_s``, which a manifest has measured."""
     from coefvq.data.importers import values
 
-    seconds = values.number(row, "duration_s", raw.get("duration_s"), math.nan, positive=True)
+    seconds = values.number(row, _SECONDS, raw.get(_SECONDS), math.nan, positive=True)
     return None if math.isnan(seconds) else seconds
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from coefvq.records import ScoredVideo
+from coefvq.vmp.keys import DEFAULT, key
 
 #: ``views`` says only that a video was watched more often; it is no new version
 EventKind = Literal["upsert", "delete", "views"]
@@ -41,7 +42,7 @@ CAMPAIGN: Lane = 2
 
 @dataclass(frozen=True)
 class Event:
-    """One change of one video, in the order of ``offset``.
+    """One change of one video, in the order of ``offset``; ``video_id`` is its key (:mod:`coefvq.vmp.keys`).
 
     ``source_version`` counts the changes of a video's content from 1. Both numbers are given by the log: an event that
     was not published yet has 0. ``uri`` is a local path, ``published_at`` ISO 8601 with a UTC offset.
@@ -186,7 +187,7 @@ class Override:
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One key-value pair of the index; ``value`` is the parsed JSON of scores and metadata.
+    """One key-value pair of the index; ``value`` is the parsed JSON of scores and metadata, ``video_id`` the bare id.
 
     ``state`` is what a reader sees: a person's ``override`` comes before the verdict, and the verdict of a pair that
     was rolled back is ``withdrawn``. ``verdict`` is the state that the rules gave.
@@ -229,7 +230,10 @@ class Known:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A video whose newest event could not be scored; ``held`` ones wait for the MLLM and are tried again."""
+    """A video whose newest event could not be scored; ``held`` ones wait for the MLLM and are tried again.
+
+    ``video_id`` is the id within its ``tenant``.
+    """
 
     video_id: str
     offset: int
@@ -238,6 +242,12 @@ class DeadLetter:
     reason: str
     failed_at: str
     held: bool = False
+    tenant: str = DEFAULT
+
+    @property
+    def key(self) -> str:
+        """What log and index call the video."""
+        return key(self.tenant, self.video_id)
 
 
 @dataclass(frozen=True)

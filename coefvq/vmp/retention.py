@@ -19,6 +19,7 @@ from coefvq.errors import DataError
 from coefvq.vmp import audit_archive, feed, schema
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
+from coefvq.vmp.keys import shown
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import FULL, Event
 
@@ -76,7 +77,7 @@ def compact(
 
 
 def forget(folder: Path, log: EventLog, index: IndexStore, video_ids: Sequence[str], now: datetime) -> Forgotten:
-    """Leave nothing of these videos in the state but their ids, as deleted: a tombstone keeps old events away.
+    """Leave nothing of the videos with these keys in the state but the keys, as deleted, which keeps old events away.
 
     A second call ends what a kill interrupted.
 
@@ -89,7 +90,7 @@ def forget(folder: Path, log: EventLog, index: IndexStore, video_ids: Sequence[s
     newest = log.newest(chosen)
     for video_id in chosen:
         if video_id not in known and video_id not in newest:
-            raise DataError(f"video '{video_id}': neither in the log nor in the index; check the id")
+            raise DataError(f"video '{shown(video_id)}': neither in the log nor in the index; check the id")
     with _alone(folder):
         archive = folder / audit_archive.FOLDER
         audit_archive.finish(index.database, archive)
@@ -202,7 +203,8 @@ def _forget_entry(connection: Connection, video_id: str, version: int, now: date
     """A bare tombstone in the place of all rows of a video; return the audit rows that went."""
     seen = connection.execute("SELECT seen_version FROM videos WHERE video_id = ?", (video_id,)).fetchone()
     if version and seen is not None and seen[0] > version:
-        raise DataError(f"video '{video_id}': published again meanwhile; if that shall go too, run `vmp forget` again")
+        again = "published again meanwhile; if that shall go too, run `vmp forget` again"
+        raise DataError(f"video '{shown(video_id)}': {again}")
     for table in ("entries", "videos", "audit_labels", *_OF_A_VIDEO):
         connection.execute(f"DELETE FROM {table} WHERE video_id = ?", (video_id,))  # noqa: S608
     rows = connection.execute("DELETE FROM effects WHERE video_id = ?", (video_id,)).rowcount

@@ -63,6 +63,9 @@ def plan(
             made.waiting.append(video_id)
             continue
         event = replace(event, views=seen.views)
+        if deployment.ruled(video_id) is None:
+            made.stored.append(Candidate(event))  # no model will be asked about it
+            continue
         candidate = _from_stored(event, seen.verdict, deployment)
         if candidate is not None and seen.verdict and same_models(seen.verdict.epoch, deployment, models):
             made.stored.append(candidate)

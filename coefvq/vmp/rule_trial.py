@@ -9,6 +9,7 @@ from typing import Any
 
 from coefvq.records import ScoredVideo
 from coefvq.vmp.index import IndexStore
+from coefvq.vmp.keys import DEFAULT, split, within
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import Event, Features, Outcome, State, Verdict
 from coefvq.vmp.retriever import candidate_of
@@ -53,15 +54,15 @@ class Trial:
         return sum(row.videos for row in self.rows if row.changes)
 
 
-def trial(log: EventLog, index: IndexStore, rules: Rules, now: datetime) -> Trial:
-    """Decide every video of the index by ``rules``, on the scores that are stored.
+def trial(log: EventLog, index: IndexStore, rules: Rules, now: datetime, tenant: str = DEFAULT) -> Trial:
+    """Decide every video of a tenant by ``rules``, on the scores that are stored.
 
     Raises:
         ConfigError: a rule names an issue that is not scored.
     """
     rows: dict[tuple[State, Outcome, str], Row] = {}
     waiting = 0
-    for video_id, event, verdict in _history(log, index):
+    for video_id, event, verdict in _history(log, index, tenant):
         if event is None or event.source_version != verdict.source_version:
             waiting += 1
             continue
@@ -72,17 +73,18 @@ def trial(log: EventLog, index: IndexStore, rules: Rules, now: datetime) -> Tria
         row = rows.setdefault(key, Row(*key, 0, []))
         row.videos += 1
         if len(row.examples) < _EXAMPLES:
-            row.examples.append(video_id)
+            row.examples.append(split(video_id)[1])
     # what changes stands first
     ordered = sorted(rows.values(), key=lambda row: (not row.changes, -row.videos, row.rule, row.before))
     return Trial(tuple(ordered), waiting)
 
 
-def _history(log: EventLog, index: IndexStore) -> Iterator[tuple[str, Event | None, Verdict]]:
-    """Each video that the index holds, with its newest content and its verdict."""
-    last = ""
-    sql = "SELECT video_id FROM entries WHERE state != 'deleted' AND video_id > ? ORDER BY video_id LIMIT ?"
-    while found := [video_id for (video_id,) in index.database.query(sql, (last, _BATCH))]:
+def _history(log: EventLog, index: IndexStore, tenant: str) -> Iterator[tuple[str, Event | None, Verdict]]:
+    """Each video that the index holds of a tenant, with its newest content and its verdict."""
+    last, (mine, names) = "", within(tenant, "video_id")
+    where = f"WHERE state != 'deleted' AND video_id > ? AND {mine}"
+    sql = f"SELECT video_id FROM entries {where} ORDER BY video_id LIMIT ?"  # noqa: S608
+    while found := [video_id for (video_id,) in index.database.query(sql, (last, *names, _BATCH))]:
         known, newest = index.known(found), log.newest(found)
         for video_id in found:
             seen, event = known[video_id], newest.get(video_id)

@@ -142,7 +142,18 @@ _AUDIT = (
         draw INTEGER NOT NULL, video_id TEXT NOT NULL, bundle TEXT NOT NULL, kind TEXT NOT NULL,
         probability {_FLOAT} NOT NULL, audit {_FLOAT} NOT NULL, label INTEGER, PRIMARY KEY (draw, video_id))""",
 )
-SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT))
+_FIFTH = (
+    # keys hold the tenant (coefvq/vmp/keys.py), so the tables of videos are as they were; the queue takes turns
+    "ALTER TABLE pending ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
+    "DROP INDEX pending_by_priority",
+    "CREATE INDEX pending_by_turn ON pending (tenant, lane, priority DESC, enqueued)",
+    # the tenants that were ever configured, with budget and turn; no row where nobody configured any
+    f"""CREATE TABLE tenants (
+        tenant TEXT PRIMARY KEY, rate {_FLOAT}, burst {_FLOAT} NOT NULL DEFAULT 1, max_wait {_FLOAT},
+        tokens {_FLOAT} NOT NULL DEFAULT 0, served INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0)""",
+    "ALTER TABLE audit_draws ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
+)
+SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT), _FIFTH)
 
 WRITE_ENTRY = """
     INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at,
@@ -207,8 +218,10 @@ KEEP_VERDICT = """
 #: ``?12`` is the rank that the answer will have: what an entry of that worth already says is not asked again
 WRITE_TASK = """
     INSERT INTO pending (video_id, source_version, epoch, views, lane, priority, calls, drawn, shed, scores, enqueued,
-        deadline)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT clock + max_wait FROM budget)
+        deadline, tenant)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+        (SELECT clock FROM budget)
+            + coalesce((SELECT max_wait FROM tenants WHERE tenant = ?13), (SELECT max_wait FROM budget)), ?13
     WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?2)
         AND NOT EXISTS (SELECT 1 FROM entries WHERE video_id = ?1
             AND (source_version, epoch, coalesce(views, -1), rank) >= (?2, ?3, coalesce(?4, -1), ?12))

@@ -27,24 +27,27 @@ from coefvq.vmp.redecide import redecider
 from coefvq.vmp.revisions import Reviser, changes, plan, rows_of
 from coefvq.vmp.rules import Rules
 from coefvq.vmp.ruling import changes_at, decide
+from coefvq.vmp.tenants import NOBODY, Named, own_rules
 
 if TYPE_CHECKING:
     from coefvq.registry.champions import Head
 
 
-def order_of(head: Head, rules: Rules) -> Order:
-    """The order that a decision record and a rules file make together.
+def order_of(head: Head, rules: Rules, tenants: Named = NOBODY) -> Order:
+    """The order that a decision record, a rules file and the rules of tenants make together.
 
     Raises:
         RegistryError: a pair's record is gone or was changed.
     """
     from coefvq.registry import champions
 
+    own = {name: one.model_dump(mode="json") for name, one in own_rules(tenants, rules).items()}
+    whole = rules.model_dump(mode="json")
     return Order(
         decision=head.decision,
         bundles=head.bundles,
         models=champions.models_of(head),
-        rules=sha256_json(rules.model_dump(mode="json")),
+        rules=sha256_json([whole, own] if own else whole),
         withdrawn=head.withdrawn,
     )
 
@@ -59,6 +62,7 @@ def follower(
     say: Callable[[str], None],
     interval: float,
     patient: bool,
+    tenants: Named = NOBODY,
     lookup: Lookup = stored_features,
 ) -> Follower:
     """Follow the champions of ``issues``; the tracking store has to be configured before.
@@ -75,13 +79,17 @@ def follower(
         scorer = champions.load_head(head, audit=audit)
         policies = champions.policies_of(head)
         second = SecondStage(policies, order.bundles, scorer.ask)
-        return lambda epoch: Deployment(
-            epoch, scorer.base, partial(_decide, rules), order.models, redecider(policies, order.bundles), second,
-            rules.pending, partial(changes_at, rules), lookup,
-        )  # fmt: skip
+
+        def made(epoch: int) -> Deployment:
+            again = redecider(policies, order.bundles)
+            bare = Deployment(epoch, scorer.base, partial(_decide, rules), order.models, again, second, lookup=lookup)
+            own = {name: _by(bare, one) for name, one in own_rules(tenants, rules).items()}
+            return replace(_by(bare, rules), tenants=own)
+
+        return made
 
     parts = Parts(
-        order=lambda: order_of(champions.head(issues), rules),
+        order=lambda: order_of(champions.head(issues), rules, tenants),
         load=load,
         issue=partial(epochs.issue, index.database),
         say=say,
@@ -100,15 +108,15 @@ class Preview:
     asked: int
 
 
-def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules) -> Preview:
-    """Count what a campaign towards ``head`` and ``rules`` would do; nothing is written and no model is loaded.
+def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules, tenants: Named = NOBODY) -> Preview:
+    """Count what a campaign towards ``head`` and these rules would do; nothing is written and no model is loaded.
 
     Raises:
         RegistryError: a pair's record is gone or was changed.
     """
     from coefvq.registry import champions
 
-    order = order_of(head, rules)
+    order = order_of(head, rules, tenants)
     issued = epochs.issued(index.database)
     newest = issued[-1].epoch if issued else 0
     epoch = newest if issued and epochs.asks_for(order, issued[-1]) else newest + 1
@@ -116,7 +124,8 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules) -> Previ
     policies = champions.policies_of(head)
     again = redecider(policies, order.bundles)
     second = SecondStage(policies, order.bundles, lambda wanted: {})
-    deployment = Deployment(epoch, lambda videos: [], partial(_decide, rules), order.models, again, second)
+    bare = Deployment(epoch, lambda videos: [], partial(_decide, rules), order.models, again, second)
+    deployment = replace(bare, tenants={name: _by(bare, one) for name, one in own_rules(tenants, rules).items()})
     counts: Counter[str] = Counter()
     waiting = iter(Campaigns(index.database).video_ids(epoch))
     while batch := list(islice(waiting, 500)):
@@ -150,6 +159,13 @@ class NoEvents:
     def poll(self, after: int, max_n: int) -> list[Event]:
         """Nothing."""
         return []
+
+
+def _by(deployment: Deployment, rules: Rules) -> Deployment:
+    """The same models under these rules."""
+    return replace(
+        deployment, decide=partial(_decide, rules), pending=rules.pending, changes_at=partial(changes_at, rules)
+    )
 
 
 def _decide(rules: Rules, candidate: Candidate, now: datetime) -> Decision:

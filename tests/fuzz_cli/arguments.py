@@ -105,6 +105,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--labels": ("--labels", "reviewed.csv"),
     "--workspace": ("--workspace", "new_workspace"),
     "--verdict": ("--verdict", "live"),
+    "--rows": ("--rows", "1000"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
@@ -120,6 +121,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp run": ("--once",),
     "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
+    "plan": ("--tflops", "1"),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),
@@ -192,6 +194,14 @@ _BY_FLAG: dict[str, tuple[tuple[str, str, Verdict], ...]] = {
         ("long", "x" * 5000, "refuse"),
         ("other", "small.csv", "refuse"),
         ("database", "mlflow.db", "refuse"),
+    ),
+    "--tenant": (
+        ("empty", "", "refuse"),
+        ("dots", "../outside/x", "refuse"),
+        ("escape", HOSTILE, "refuse"),
+        ("newline", "acme\nerror: forged", "refuse"),
+        ("separator", "acme\x1fclip0", "refuse"),
+        ("long", "x" * 5000, "refuse"),
     ),
     "--by": (("empty", " ", "refuse"), ("escape", HOSTILE, "any"), ("newline", "ana\nroot", "any")),
     "--reason": (("empty", "", "refuse"), ("escape", HOSTILE, "any"), ("newline", "x\nerror: y", "any")),

@@ -94,6 +94,7 @@ def source_key(package: Path, light: bool) -> str:
                 SETTINGS,
                 STEPS,
                 RULES,
+                TENANTS,
                 inspect.getsource(inputs),
                 inspect.getsource(scores),
                 inspect.getsource(labelled),
@@ -253,6 +254,7 @@ def inputs(root: Path) -> None:
             root / "reviewed.parquet", index=False
         )
         (root / "rules.yaml").write_text(RULES)
+        (root / "tenants.yaml").write_text(TENANTS)
         (root / "features.yaml").write_text(FEATURES)
         with closing(sqlite3.connect(root / "creators.sqlite")) as connection:
             connection.execute("CREATE TABLE creators (who TEXT, reputation REAL)")
@@ -281,6 +283,11 @@ rules:
       - {field: error, op: "==", value: true}
     then: ignored
 default: live
+"""
+TENANTS = """\
+tenants:
+  acme: {rules: rules.yaml, mllm_budget: 5000/day, mllm_burst: 4, mllm_max_wait: 60.0}
+  globex: {rules: null}
 """
 
 

@@ -69,6 +69,7 @@ TARGETS: tuple[Target, ...] = (
             "status --json",
             "history --json",
             "features stats --json",
+            "plan --rows 1000 --tflops 1 --json",
             "ingest",
             "validate",
             f"candidate {ISSUE}",
@@ -98,6 +99,13 @@ TARGETS: tuple[Target, ...] = (
         (*_DOCUMENT, *YAML),
         ("vmp run --once --json --rules rules.yaml --consumer again", "vmp rules test rules.yaml --json"),
         STRICT,
+    ),
+    Target(
+        "tenants",
+        "tenants.yaml",
+        (*_DOCUMENT, *YAML),
+        ("vmp run --once --json --tenants tenants.yaml --consumer again", "vmp mllm --once --tenants tenants.yaml"),
+        {**STRICT, "drop_top": "any"},
     ),
     Target(
         "features",

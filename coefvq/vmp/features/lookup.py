@@ -16,6 +16,8 @@ from coefvq.vmp.deployment import kept_features
 from coefvq.vmp.features.guarded import Guarded, breaker
 from coefvq.vmp.features.settings import FeatureSettings, RedisSource, SqlSource, Store, ThriftSource
 from coefvq.vmp.features.values import FeatureStore, HeldError, Rows, StoreError, Unusable
+from coefvq.vmp.keys import SEPARATOR, tenant_of
+from coefvq.vmp.keys import key as key_of
 from coefvq.vmp.records import ABSENT, FAILED, FOUND, STATUS, Event, Features, Known
 
 _KEY = re.compile("[^\x00\ud800-\udfff]{1,1024}")
@@ -178,9 +180,15 @@ def _plain_store(store: Store, source: ThriftSource | SqlSource) -> FeatureStore
 
 
 def _key(lane: _Lane, event: Event) -> str | None:
-    """What is looked up; None where the event has none, or one that some stores refuse for all keys of a question."""
-    key: str | None = getattr(event, lane.settings.key)
-    return key if key is not None and _KEY.fullmatch(key) else None
+    """What is looked up; None where the event has none, or one that some stores refuse for all keys of a question.
+
+    A tenant's creators are its own, as its videos are, so both are asked for by a key that holds it.
+    """
+    asked: str | None = getattr(event, lane.settings.key)
+    if asked is not None and lane.settings.key == "creator_id":
+        tenant = tenant_of(event.video_id)
+        asked = None if SEPARATOR in asked else key_of(tenant, asked)
+    return asked if asked is not None and _KEY.fullmatch(asked) else None
 
 
 def _settled(rows: Rows) -> Future[Rows]:

@@ -75,7 +75,7 @@ class Store(Section):
 
     name: Name
     source: Source
-    #: the event's field that is looked up
+    #: the event's field that is looked up; another tenant than the default one stands before it, with U+001F between
     key: Literal["video_id", "creator_id"] = "video_id"
     fields: Annotated[dict[FieldName, Kind], Field(min_length=1)]
     #: mark: rules see it; dead_letter: the video counts as unscored; hold: a store that is down is waited for

@@ -159,6 +159,23 @@ def test_what_waited_for_the_mllm_in_schema_3_waits_in_the_queue(
         assert index.dead_letters() == []
 
 
+def test_a_queue_of_schema_4_is_the_default_tenant_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, pair = tmp_path / "vmp", Pair(base=lambda video: 0.9)
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        used = FixedDeployment(deployment(pair, promote(index, 1, "1-ab")))
+        loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
+                 clock=lambda: NOW)  # fmt: skip
+    as_version(folder, 4)
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5
+    with open_state(folder) as (_, index):
+        tasks = index.database.query("SELECT video_id, tenant, lane FROM pending ORDER BY video_id")
+        assert tasks == [(name, "default", 1) for name in "abcd"]
+        assert index.database.query("SELECT count(*) FROM tenants") == [(0,)]
+    run(folder, pair, 1)
+    assert pair.mllm_calls == list("abcd")
+
+
 def open_both(folder: Path) -> None:
     with open_state(folder):
         pass
@@ -167,5 +184,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 4"):
+    with pytest.raises(DataError, match="schema version 9, expected 5"):
         contents(state)

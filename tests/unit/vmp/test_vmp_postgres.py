@@ -18,6 +18,7 @@ from coefvq.vmp.epochs import FencedError
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.records import FULL, SinkRow
 from coefvq.vmp.state import open_state
+from tests.old_vmp_state import AFTER_FOURTH
 from tests.postgres import schema_of
 from tests.vmp_world import NOW, promote
 
@@ -160,6 +161,35 @@ def test_a_state_that_names_something_else_is_refused(tmp_path: Path, text: str)
     (tmp_path / "state.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"state\.yaml"), open_state(tmp_path):
         pass
+
+
+def test_tables_of_schema_4_go_on_wherever_a_kill_falls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_index(url) as index:
+        index.apply([row("a", promote(index, 1, "1-ab"))], "vmp", 1)
+        for statement in AFTER_FOURTH[:-1]:
+            index.database.connection.execute(statement)
+        index.database.connection.execute("UPDATE coefvq_vmp_schema SET version = 4")
+    execute, deaths = dialect._Translated.execute, 0
+    for lives in range(99):
+        left = [lives]
+
+        def dying(self: dialect._Translated, sql: str, *rest: object, left: list[int] = left) -> object:
+            left[0] -= sql.split()[0] in ("CREATE", "ALTER", "DROP", "DELETE", "INSERT")
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return execute(self, sql, *rest)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(dialect._Translated, "execute", dying)
+            try:
+                with open_index(url):
+                    break
+            except KeyboardInterrupt:
+                deaths += 1
+    assert deaths > 5
+    with open_index(url) as index:
+        assert (index.states(), index.committed("vmp")) == ({"live": 1}, 1)
+        assert index.database.query("SELECT count(*) FROM tenants") == [(0,)]
 
 
 def test_a_newer_schema_is_refused(url: str) -> None:

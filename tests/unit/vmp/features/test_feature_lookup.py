@@ -18,6 +18,7 @@ from coefvq.vmp.features.lookup import StoreLookup, open_lookup
 from coefvq.vmp.features.settings import FeatureSettings, Store
 from coefvq.vmp.features.values import HeldError
 from coefvq.vmp.index import IndexStore, open_index
+from coefvq.vmp.keys import key, tenant_of
 from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.loop import Source
 from coefvq.vmp.records import BatchReport, Event, Features, IndexEntry
@@ -307,6 +308,21 @@ def test_stores_are_asked_at_the_same_time() -> None:
     with lookup_of(*stores) as lookup:
         (found,) = lookup([Event("v", creator_id="c5")], {})
     assert found == Features({name: {"status": "found", "reputation": 0.5} for name in ("a", "b", "c")})
+
+
+@pytest.mark.parametrize("field", ["creator_id", "video_id"])
+def test_tenants_ask_for_their_own(field: str) -> None:
+    class Owners(Scripted):
+        def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, dict[str, float]]:
+            super().fetch(keys, seconds)
+            return {name: {"reputation": 0.9 if tenant_of(name) == "acme" else 0.1} for name in keys}
+
+    with lookup_of((settings(key=field), Owners(Clock()))) as lookup:
+        videos = [Event(key("acme", "x"), creator_id="x"), Event("x", creator_id="x"), Event("y", creator_id="a\x1fx")]
+        found = [one.values["creators"] for one in lookup(videos, {})]
+    assert [one.get("reputation") for one in found[:2]] == [0.9, 0.1]
+    # the separator in a creator's name leads to nobody else's row
+    assert found[2]["status"] == ("absent" if field == "creator_id" else "found")
 
 
 def test_a_verdict_made_again_uses_the_features_that_were_kept(state: tuple[EventLog, IndexStore]) -> None:
