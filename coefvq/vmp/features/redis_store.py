@@ -169,7 +169,7 @@ class ReadThrough:
             return  # the next question asks the store behind again
 
 
-def _row(text: str) -> Any:
+def _row(text: Any) -> Any:
     """The JSON value, else the text itself, which is no row."""
     try:
         return parse_json(text, "a row", "write a JSON object")

@@ -33,8 +33,10 @@ class SqlStore:
         import sqlalchemy as sa
 
         self._place, self._kinds = f"{redact(url)} table {table}", kinds
-        fields = [sa.column(columns.get(field, field)).label(f"field_{place}") for place, field in enumerate(kinds)]
-        key = sa.column(key_column)
+        fields: list[Any] = [
+            sa.column(columns.get(field, field)).label(f"field_{place}") for place, field in enumerate(kinds)
+        ]
+        key: Any = sa.column(key_column)
         self._select = (
             sa.select(key, *fields).select_from(sa.table(table)).where(key.in_(sa.bindparam("keys", expanding=True)))
         )
