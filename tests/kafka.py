@@ -145,3 +145,17 @@ def send(address: str, name: str, *values: bytes | None, key: bytes | None = Non
     for value in values:
         producer.produce(name, value, key, headers=headers, **more)
     assert producer.flush(30) == 0
+
+
+def read(address: str, name: str) -> Any:
+    """The one message of a topic of four partitions, read without a group."""
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "reader"})
+    consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for number in range(4)])
+    try:
+        (message,) = consumer.consume(1, 60.0)
+    finally:
+        consumer.close()
+    assert message.error() is None
+    return message

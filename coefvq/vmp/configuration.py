@@ -26,7 +26,7 @@ _OURS = frozenset(
     {"bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset",
      "partition.assignment.strategy", "enable.partition.eof", "isolation.level", "partitioner", "enable.idempotence",
      "security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password", "max.poll.interval.ms",
-     "session.timeout.ms", "acks", "debug"}
+     "session.timeout.ms", "heartbeat.interval.ms", "acks", "debug"}
 )  # fmt: skip
 
 

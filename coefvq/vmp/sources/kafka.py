@@ -64,6 +64,8 @@ def consumer_settings(source: KafkaSource, reports: Reports) -> dict[str, Any]:
         "enable.partition.eof": True,
         "max.poll.interval.ms": round(source.max_poll_interval * 1000),
         "session.timeout.ms": round(source.session_timeout * 1000),
+        # with as long a pause between two as a session lasts, each session would end
+        "heartbeat.interval.ms": round(min(3.0, source.session_timeout / 3) * 1000),
     }
 
 
@@ -117,7 +119,7 @@ class KafkaStream:
         self._kafka = library()
         self._consumer = made("Consumer", consumer_settings(source, self._reports))
         self._shared, self._changed = _Shared(), threading.Condition()
-        self._closing, self._paused = threading.Event(), False
+        self._closing, self._paused, self._all_paused = threading.Event(), False, False
         self._thread = threading.Thread(target=self._poll_until_closed, name="coefvq-kafka", daemon=True)
         self._partitions: frozenset[int] = frozenset()
         self._asking: Any = None
@@ -303,9 +305,9 @@ class KafkaStream:
         with self._changed:
             count, size = len(self._shared.queue), self._shared.bytes
         full = count >= self._source.queue or size >= _QUEUE_BYTES
-        if full and not self._paused:
+        if full and not (self._paused and self._all_paused):
             self._consumer.pause(self._consumer.assignment())
-            self._paused = True
+            self._paused = self._all_paused = True
         elif self._paused and count <= self._source.queue // 2 and size <= _QUEUE_BYTES // 2:
             self._consumer.resume(self._consumer.assignment())
             self._paused = False
@@ -336,9 +338,11 @@ class KafkaStream:
         with self._changed:
             for one in given:
                 self._shared.reached[one.partition] = reached.get(one.partition)
-            self._shared.joined, self._paused, self._shared.changed_at = True, False, time.monotonic()
+            self._shared.joined, self._shared.changed_at = True, time.monotonic()
             self._changed.notify_all()
         consumer.incremental_assign(given)
+        # what was paused before stays so, what comes now is not
+        self._all_paused = False
 
     def _checked_start(self, consumer: Any, one: Any, at: int | None) -> int:
         """Where to start.

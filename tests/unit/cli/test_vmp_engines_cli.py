@@ -53,12 +53,12 @@ def write(tmp_path: Path) -> Write:
 def test_a_topic_from_table_to_index_and_its_dead_letters(
     cli: Cli, clips: Path, registry: FakeRegistry, write: Write, address: str
 ) -> None:
-    topic = kafka.topic(address)
-    config = write(address, topic, "dead_letters: {max_share: 1.0}\n")
+    topic, dead = kafka.topic(address), kafka.topic(address)
+    config = write(address, topic, f"dead_letters: {{max_share: 1.0, topic: {dead}}}\n")
     assert ok(cli("publish", clips, "--config", config, "--json")) == {"events": 2, "topic": topic}
     kafka.send(address, topic, b"{bad", key=b"k", partition=0, headers=[("trace", b"7")])
     checked = ok(cli("check", "--config", config, "--json"))["parts"]
-    assert [part["part"] for part in checked] == ["store", "files", "source", "rules", "models"]
+    assert [part["part"] for part in checked] == ["store", "files", "source", "dead letters", "rules", "models"]
     assert "4 partitions, 3 messages to read" in checked[2]["line"]
 
     done = ok(cli("run", "--once", "--config", config, "--json"))
@@ -74,6 +74,11 @@ def test_a_topic_from_table_to_index_and_its_dead_letters(
     assert "not JSON" in letter["reason"]
     shown = ok(cli("dlq", "show", letter["name"], "--json"))
     assert (shown["value"], shown["key"], shown["headers"]) == ("{bad", "k", {"trace": "7"})
+    copy = kafka.read(address, dead)
+    assert (copy.key(), copy.value()) == (b"k", b"{bad")
+    assert dict(copy.headers()) == {
+        "trace": b"7", "coefvq.place": letter["name"].encode(), "coefvq.reason": letter["reason"].encode(),
+    }  # fmt: skip
     assert "name the file of its topic" in str(cli("dlq", "replay", letter["name"]).exception)
     assert ok(cli("dlq", "replay", "--config", config, "--json")) == {"videos": 0, "messages": 1}
     assert ok(cli("dlq", "list", "--json"))["messages"] == []
