@@ -134,6 +134,7 @@ def test_the_http_server_answers_null_and_never_nan(clip: str) -> None:
         assert "no such file" in second["error"]
 
 
+@pytest.mark.long  # two pairs are made and loaded
 @pytest.mark.usefixtures("pair")
 def test_a_stream_takes_the_next_pair_and_returns_to_the_first(fresh: Workspace, clip: str, tmp_path: Path) -> None:
     """Registered pairs that are approved and rolled back while the platform runs: no restart, no row of two pairs."""
