@@ -193,18 +193,10 @@ def run(
             vmp_engines.events(settings, stream, once, on_batch) as (source, sink),
         ):
             loop.run(
-                source,
-                stream.deployments,
-                sink,
-                stop=stream.stop,
-                on_batch=on_batch,
-                batch_size=batch_size,
-                once=once,
-                poll_interval=poll_interval,
-                consumer=consumer,
-                work=worker.work(log, index, mllm=mllm == "inline"),
+                source, stream.deployments, sink, stop=stream.stop, on_batch=on_batch, batch_size=batch_size, once=once,
+                poll_interval=poll_interval, consumer=consumer, work=worker.work(log, index, mllm=mllm == "inline"),
                 on_hold=say if lines is None else lines.held,
-            )
+            )  # fmt: skip
         waiting = Pending(index.database).waiting().tasks
         summary = {**totals, "offset": sink.committed(consumer), "pending": waiting}
     wait = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []

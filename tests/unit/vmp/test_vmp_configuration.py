@@ -49,7 +49,9 @@ def test_paths_start_in_the_folder_of_the_file(tmp_path: Path) -> None:
         (KAFKA % "" + "store: {url: 'mysql://x'}", "store.url"),
         (KAFKA % "" + "dead_letters: {max_share: 20}", "dead_letters.max_share = 20"),
         (KAFKA % "" + "features: {likes: {}}\n", "features"),
-        (KAFKA % "" + "tenants: {}\n", "tenants: unknown key"),
+        (KAFKA % "" + "tenants: {acme: {budget: 5/s}}\n", "tenants.acme.budget: unknown key"),
+        (KAFKA % "" + "tenants: {'a b': {}}\n", "tenants"),
+        (KAFKA % "" + "tenants: {default: {rules: {rules: [], default: live}}}\n", "default.rules"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
