@@ -52,7 +52,7 @@ def _places_of_test(scores: pd.DataFrame, manifest: pd.DataFrame) -> NDArray[np.
     import pandas as pd
 
     ids = scores.loc[(scores["split"] == "test") & scores["label"].notna(), "video_id"]
-    places = pd.Index(manifest["video_id"]).get_indexer(ids)
+    places: NDArray[np.intp] = pd.Index(manifest["video_id"]).get_indexer(ids)
     if (places < 0).any():
         missing = ids.iloc[int(np.argmax(places < 0))]
         raise DataError(f"scores: video {missing} is not in the manifest; run predict again")
@@ -243,4 +243,4 @@ def _groups(manifest: pd.DataFrame, places: NDArray[np.intp], name: str | None) 
     if name not in manifest:
         raise DataError(f"evaluate.group_by: '{name}' is no column of the manifest")
     column = manifest[name].iloc[places]
-    return group_codes(column.astype("str").to_numpy(dtype=object, na_value=None), len(places))
+    return group_codes(column.astype("str").to_numpy("object"), len(places))

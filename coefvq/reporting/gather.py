@@ -131,7 +131,9 @@ def _shown_rows(
 
     if not manifest.is_file():
         return None
-    if not (thresholds.get("detail") and evaluation.get("detail")):  # earlier versions left slices and groups to the page
+    if not (
+        thresholds.get("detail") and evaluation.get("detail")
+    ):  # earlier versions left slices and groups to the page
         return read_table(manifest, skip=_UNREAD)
     shown = {"video_id", "title", evaluation["detail"]["group_by"]}
     return read_table(

@@ -106,6 +106,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--workspace": ("--workspace", "new_workspace"),
     "--verdict": ("--verdict", "live"),
     "--rows": ("--rows", "1000"),
+    "--config": ("--config", "vmp.yaml"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
@@ -122,6 +123,8 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
     "plan": ("--tflops", "1"),
+    "vmp dlq show": ("clip0",),
+    "vmp dlq drop": ("clip0",),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),

@@ -108,6 +108,20 @@ TARGETS: tuple[Target, ...] = (
         {**STRICT, "drop_top": "any"},
     ),
     Target(
+        "features",
+        "features.yaml",
+        (*_DOCUMENT, *YAML),
+        ("vmp run --once --json --features features.yaml --consumer again",),
+        STRICT,
+    ),
+    Target(
+        "vmp_file",
+        "vmp.yaml",
+        (*_DOCUMENT, *YAML),
+        ("vmp check --config vmp.yaml --json", "vmp run --once --json --config vmp.yaml"),
+        {**STRICT, "drop_top": "any"},  # all but the source may be left out
+    ),
+    Target(
         "policy",
         "reports/icd/policy.json",
         _DOCUMENT,
@@ -318,6 +332,7 @@ TARGETS: tuple[Target, ...] = (
             "vmp status --json",
             "vmp publish near.csv --json",
             "vmp dead-letters --retry --json",
+            "vmp dlq replay --json",
             "vmp run --once --json",
             "vmp forget clip0 --json",
             "vmp compact --json",
@@ -332,6 +347,9 @@ TARGETS: tuple[Target, ...] = (
             "vmp status --json",
             "vmp get clip0 --json",
             "vmp dead-letters --json",
+            "vmp dlq list --json",
+            "vmp dlq show clip0 --json",
+            "vmp dlq drop clip0 --json",
             "vmp run --once --json",
             f"vmp audit {ISSUE} --labels reviewed.csv --json",
             f"vmp audit draw {ISSUE} --labels 4 --seed 1 --out again.csv --json",

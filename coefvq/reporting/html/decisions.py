@@ -53,7 +53,7 @@ def _groups(names: Sequence[str], manifest: pd.DataFrame | None, column: str | N
     if manifest is None or column is None or column not in manifest:
         return None
     keys = manifest.set_index(manifest["video_id"].astype(str))[column].reindex(list(names))
-    return group_codes(keys.astype("str").to_numpy(dtype=object, na_value=None), len(names))
+    return group_codes(keys.astype("str").to_numpy("object"), len(names))
 
 
 @dataclass(frozen=True)
