@@ -20,6 +20,7 @@ from coefvq.vmp.epochs import Order
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.follow import Follower, Parts
 from coefvq.vmp.index import IndexStore
+from coefvq.vmp.lanes import Lanes
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.loop import Stop
 from coefvq.vmp.records import Candidate, Decision, Event
@@ -137,6 +138,12 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules, tenants:
     return Preview(
         counts["rows"], counts["withdrawn"], counts["rows"] - counts["asked"], counts["changed"], counts["asked"]
     )
+
+
+def ends(log: EventLog, index: IndexStore) -> tuple[loop.Source, loop.Sink]:
+    """Source and Sink of a run: log and index, or both in turns where there are tenants."""
+    lanes = Lanes(log, index)
+    return (lanes, lanes) if lanes.tenants else (log, index)
 
 
 def work(log: EventLog, index: IndexStore, mllm: bool) -> tuple[loop.Work, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,11 +16,11 @@ import pytest
 
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.errors import DataError
-from coefvq.records import VideoInput
+from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import audit_archive, audit_store, feed, loop, served, shares
 from coefvq.vmp.budget import Limits, set_limits
 from coefvq.vmp.campaigns import Campaigns
-from coefvq.vmp.deployment import Deployment
+from coefvq.vmp.deployment import Deployment, judge
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.keys import DEFAULT, key, shown, split, tenant_of
@@ -32,6 +34,7 @@ from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.rule_trial import trial
 from coefvq.vmp.rules import parse_rules
 from coefvq.vmp.shares import AHEAD, Share, Shares, set_tenants
+from coefvq.vmp.worker import ends
 from tests.vmp_world import NOW, FixedDeployment, Pair, by_rules, deployment, promote
 
 NO_RULE = parse_rules("rules: []\ndefault: removed\npending: live", "r")
@@ -72,7 +75,8 @@ class World:
     def run(self, mllm: bool = True) -> None:
         now = lambda: NOW + timedelta(seconds=self.seconds)  # noqa: E731
         asked = [Escalations(self.log, self.index, now, lambda: self.seconds)] if mllm else []
-        loop.run(self.log, FixedDeployment(self.deployment()), self.index, stop=threading.Event(), batch_size=4,
+        source, sink = ends(self.log, self.index)
+        loop.run(source, FixedDeployment(self.deployment()), sink, stop=threading.Event(), batch_size=4,
                  on_batch=lambda report: None, once=True, clock=now,
                  work=[Reviser(self.log, self.index, now), *asked])  # fmt: skip
 
@@ -364,6 +368,98 @@ def test_a_flood_of_one_tenant_delays_another_by_half_at_most(world: World, rate
     assert control > 5 * alone
 
 
+class Arriving:
+    """The log as far as its events have arrived by a counted clock."""
+
+    def __init__(self, log: EventLog, arrivals: Sequence[float]) -> None:
+        self.log, self.arrivals, self.clock = log, arrivals, 0.0
+
+    def last_offset(self) -> int:
+        return bisect.bisect_right(self.arrivals, self.clock)
+
+    def poll(self, after: int, max_n: int, *lane: Any) -> list[Event]:
+        return [event for event in self.log.poll(after, max_n, *lane) if event.offset <= self.last_offset()]
+
+    def waiting(self, after: int, most: int, *lane: Any) -> int:
+        return len(self.poll(after, most, *lane))
+
+
+CLIP_SECONDS, SENT, BATCH, HOUR = 1.0, 40, 4, 400.0
+
+
+def p99_of_base_verdicts(world: World, flooded: bool, names: dict[str, str], seconds: int) -> float:
+    """Seconds from arrival to base verdict of a tenant that sends ``SENT`` clips at once, 100 times fewer than another.
+
+    The other's clips come evenly, ten times as fast as they can be scored.
+    """
+    sent = [(0.0005 + HOUR / 8, key(names["small"], f"small-{number}")) for number in range(SENT)]
+    if flooded:
+        every = HOUR / (FLOOD * SENT)
+        sent += [(every * number, key(names["large"], f"large-{number}")) for number in range(int(seconds / every))]
+    sent.sort()
+    world.log.publish([Event(name, title="1") for _, name in sent])
+    arriving = Arriving(world.log, [at for at, _ in sent])
+
+    def slow(videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        arriving.clock += CLIP_SECONDS * len(videos)
+        return Pair(base=by_title)(videos)
+
+    used = replace(deployment(slow), tenants=dict.fromkeys(("small", "large"), deployment(slow)))
+    source, sink = ends(arriving, world.index)  # type: ignore[arg-type]
+    waits: list[float] = []
+    while len(waits) < SENT:
+        events = source.poll(sink.committed("vmp"), BATCH)
+        if not events:
+            arriving.clock = arriving.arrivals[arriving.last_offset()]
+            continue
+        sink.apply(judge(events, used, {}, NOW), "vmp", events[-1].offset)
+        waits += [arriving.clock - arriving.arrivals[event.offset - 1] for event in events if "small" in event.video_id]
+    return float(np.quantile(waits, 0.99))
+
+
+def test_a_flood_of_one_tenant_holds_up_no_base_verdict_of_another(tmp_path: Path) -> None:
+    names, waits = {"small": "small", "large": "large"}, dict[str, float]()
+    plans = {"alone": (False, names), "beside": (True, names), "first come": (True, dict.fromkeys(names, DEFAULT))}
+    for plan, (flooded, used) in plans.items():
+        with open_log(tmp_path / f"{plan}.log") as log, open_index(tmp_path / plan) as index:
+            for database in (log.database, index.database):
+                database.connection.execute("PRAGMA synchronous = OFF")  # time is counted here, not measured
+            promote(index, 1, "1-ab")
+            made = World(tmp_path, log, index)
+            made.configure(*(name for name in names if used is names))
+            waits[plan] = p99_of_base_verdicts(made, flooded, used, 100)
+    print("p99 of the base verdict: " + ", ".join(f"{plan} {wait:.1f} s" for plan, wait in waits.items()))
+    assert waits["beside"] <= 1.5 * waits["alone"]
+    assert waits["first come"] > 5 * waits["alone"]
+
+
+def test_each_tenant_s_events_are_read_once_and_offsets_end_at_the_end(world: World) -> None:
+    for number in range(4):
+        for tenant in (DEFAULT, "acme", "globex", "initech"):
+            world.publish(tenant, *["1"] * (1 + number))
+    world.run()
+    seen = Counter(tenant_of(name) for (name,) in world.index.database.query("SELECT video_id FROM effects"))
+    assert seen == {DEFAULT: 4, "acme": 4, "globex": 4, "initech": 4}
+    last = world.log.last_offset()
+    assert world.index.consumers() == {"vmp": last, key("vmp", "acme"): last, key("vmp", "globex"): last}
+    world.run()
+    assert world.index.database.query("SELECT count(*) FROM effects") == [(16,)]
+
+
+def test_who_is_configured_late_gets_what_was_published_before(world: World) -> None:
+    world.publish("initech", "1", "9")
+    world.run()
+    assert len(world.index.dead_letters("initech")) == 2
+    world.configure("acme", "initech")
+    world.run()
+    assert (world.states("initech"), world.index.dead_letters()) == ({"v0": "live", "v1": "removed"}, [])
+    # and when nobody is configured any more, nothing is passed over in silence
+    world.publish("initech", "3")
+    world.configure()
+    world.run()
+    assert [letter.video_id for letter in world.index.dead_letters("initech")] == ["v0"]
+
+
 def test_audits_of_a_flood_do_not_come_before_another_s_tasks(world: World) -> None:
     database = world.index.database
     set_tenants(database, {"small": Limits(), "large": Limits()})
@@ -382,3 +478,14 @@ def test_while_the_mllm_is_down_stand_ins_come_in_turns(world: World) -> None:
         enqueue(connection, key("small", "x"), 2, 1.0)
     tasks = Pending(database).unsilenced(1, 5)
     assert sorted(tenant_of(task.video_id) for task in tasks) == ["large"] * 3 + ["small"] * 2
+
+
+def test_few_events_behind_a_long_log_are_found_window_by_window(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("coefvq.vmp.log.WINDOW", "coefvq.vmp.lanes.WINDOW"):
+        monkeypatch.setattr(module, 5)
+    world.publish("acme", *["1"] * 23)
+    world.publish("globex", "1")
+    world.publish(DEFAULT, "1")
+    world.run()
+    assert world.index.database.query("SELECT count(*) FROM effects") == [(25,)]
+    assert set(world.index.consumers().values()) == {25}
