@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import shutil
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +29,14 @@ from coefvq.vmp.keys import DEFAULT, key, shown, split, tenant_of
 from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.outlook import outlook
 from coefvq.vmp.overrides import override
-from coefvq.vmp.pending import Pending, drop, write_task
+from coefvq.vmp.pending import LEASE_SECONDS, Pending, drop, write_task
 from coefvq.vmp.records import AUDIT, LIVE, Event, Lane, Task
 from coefvq.vmp.retention import forget
 from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.rule_trial import trial
 from coefvq.vmp.rules import parse_rules
 from coefvq.vmp.shares import AHEAD, Share, Shares, set_tenants
+from coefvq.vmp.state import open_state
 from coefvq.vmp.worker import ends
 from tests.vmp_world import NOW, FixedDeployment, Pair, by_rules, deployment, promote
 
@@ -355,6 +358,7 @@ def enqueue(connection: Any, name: str, many: int, at: float, lane: Lane = LIVE)
         write_task(connection, Task(f"{name}-{number}", 1, 1, None, lane, 0.9, 1, {"icd": {"base_score": 0.9}}, at))
 
 
+@pytest.mark.parametrize("index_place", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize(("rate", "per_lease"), [(0.5, 8), (None, 1)], ids=["by budget", "by capacity"])
 def test_a_flood_of_one_tenant_delays_another_by_half_at_most(world: World, rate: float | None, per_lease: int) -> None:
     set_tenants(world.index.database, {"small": Limits(), "large": Limits()})
@@ -489,3 +493,55 @@ def test_few_events_behind_a_long_log_are_found_window_by_window(world: World, m
     world.run()
     assert world.index.database.query("SELECT count(*) FROM effects") == [(25,)]
     assert set(world.index.consumers().values()) == {25}
+
+
+def test_a_crash_at_any_statement_ends_in_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(folder: Path) -> None:
+        with open_state(folder) as (log, index):
+            made = World(folder, log, index)
+            promote(index, 1, "1-ab")
+            made.configure("acme", "globex")
+            for tenant in (DEFAULT, "acme", "globex", "initech"):
+                made.publish(tenant, "1", "9", "4")
+                log.publish([Event(key(tenant, "v0"), "delete")])
+
+    def live(folder: Path, seconds: float = 0.0) -> None:
+        with open_state(folder) as (log, index):
+            for database in (log.database, index.database):
+                database.connection.execute("PRAGMA synchronous = OFF")  # a dying process, not a power cut
+            World(folder, log, index, seconds=seconds).run()
+
+    def contents(folder: Path) -> list[Any]:
+        columns = "video_id, state, rule, source_version, epoch, rank, value, held"
+        with open_state(folder) as (_, index):
+            assert len(index.dead_letters("initech")) == 3
+            effects = index.database.query("SELECT offset FROM effects WHERE consumer LIKE 'vmp%'")
+            assert sorted(effects) == [(number,) for number in range(1, 17)]
+            return [index.database.query(f"SELECT {columns} FROM entries ORDER BY 1"), index.consumers()]  # noqa: S608
+
+    publish(tmp_path / "published")
+    shutil.copytree(tmp_path / "published", tmp_path / "whole")
+    live(tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    original, left = sqlite3.connect, [0]
+
+    class Dying(sqlite3.Connection):
+        def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:
+            left[0] -= sql.split()[0] not in ("SELECT", "PRAGMA")
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return super().execute(sql, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: original(*args, factory=Dying, **named))
+    for lives in range(0, 2000, 23):
+        folder, left[0] = tmp_path / f"torn {lives}", lives
+        shutil.copytree(tmp_path / "published", folder)
+        try:
+            live(folder)
+        except KeyboardInterrupt:
+            left[0] = 10**9
+            live(folder, LEASE_SECONDS + 1)  # this process lives on, so the lease has to end
+            assert contents(folder) == expected
+        else:
+            break
+    assert lives > 100  # it died at many places, and at last at none
