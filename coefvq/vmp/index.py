@@ -9,7 +9,7 @@ Removed and deleted videos stay as tombstones; without them an old event would b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +23,12 @@ from coefvq.vmp.epochs import check_fence, issued
 from coefvq.vmp.keys import DEFAULT, shown, split, tenant_of, within
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
+
+#: tables with a row of few videos, which a newer verdict may end
+_NOTES = ("overrides", "dead_letters", "pending", "recheck", "due")
+_IDS_PER_QUERY = 64
+_MARKS = ", ".join("?" * _IDS_PER_QUERY)
+_PAGE = 5000  # values read at once: about a kilobyte each
 
 
 @dataclass(frozen=True)
@@ -137,15 +143,18 @@ class IndexStore:
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
         mine, values = within(tenant, "video_id")
-        rows = self.database.query(
-            "SELECT video_id, value FROM entries WHERE state != 'deleted' AND coalesce(decided_at, '') >= ? "  # noqa: S608
-            f"AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id",
-            (low, high, *values),
+        # page by page: the stored values of a whole index are gigabytes, and writers are not held up
+        sql = (
+            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
+            f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
         )
-        for video_id, value in rows:
-            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
-            if found is not None:
-                yield str(video_id), found
+        after = ""
+        while rows := self.database.query(sql, (after, low, high, *values, _PAGE)):
+            after = str(rows[-1][0])
+            for video_id, value in rows:
+                found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
+                if found is not None:
+                    yield str(video_id), found
 
     def dead_letters(self, tenant: str | None = None) -> list[DeadLetter]:
         """Videos, of one tenant or of all, whose newest event could not be scored, oldest failure first."""
@@ -159,6 +168,11 @@ class IndexStore:
             DeadLetter(split(video_id)[1], offset, version, uri, reason, failed_at, bool(held), tenant_of(video_id))
             for video_id, offset, version, uri, reason, failed_at, held in rows
         ]
+
+    def drop_dead_letters(self, video_ids: Iterable[str]) -> None:
+        """Forget that these videos, by their keys, could not be scored."""
+        with self.database.transaction() as connection:
+            connection.executemany("DELETE FROM dead_letters WHERE video_id = ?", [(one,) for one in video_ids])
 
     def states(self, tenant: str | None = None) -> dict[str, int]:
         """Count entries per state, as readers see it, of one tenant or of all."""
@@ -217,14 +231,35 @@ def _apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) 
     check_fence(connection, min(row.epoch for row in rows))
     tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
     effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
-    return [_apply_row(connection, row, consumer, effective[tenant_of(row.video_id)]) for row in rows]
+    notes = _notes(connection, rows)
+    return [_apply_row(connection, row, consumer, effective[tenant_of(row.video_id)], notes) for row in rows]
 
 
-def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: float | None) -> bool:
+def _notes(connection: Connection, rows: Sequence[SinkRow]) -> dict[str, set[str]]:
+    """Per table of notes the videos of a batch that may have one: most have none, and nothing has to be ended there.
+
+    A video that comes twice may get a note from its first row. Call it under the writers' lock.
+    """
+    counts = Counter(row.video_id for row in rows)
+    twice, ids = {video_id for video_id, count in counts.items() if count > 1}, list(counts)
+    found = {table: set(twice) for table in _NOTES}
+    for start in range(0, len(ids), _IDS_PER_QUERY):
+        part = ids[start : start + _IDS_PER_QUERY]
+        # always as many parameters, so that it is one statement to the database
+        values = part + [part[0]] * (_IDS_PER_QUERY - len(part))
+        for table, videos in found.items():
+            sql = f"SELECT video_id FROM {table} WHERE video_id IN ({_MARKS})"  # noqa: S608
+            videos.update(video_id for (video_id,) in connection.execute(sql, values))
+    return found
+
+
+def _apply_row(
+    connection: Connection, row: SinkRow, consumer: str, effective: float | None, notes: Mapping[str, Collection[str]]
+) -> bool:
     """Write entry, audit row, MLLM task and dead letter of one event; True if the entry changed."""
     version = (row.video_id, row.source_version, row.epoch)
     connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
-    ended = connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount
+    ended = row.video_id in notes["overrides"] and _end_override(connection, row)
     changed = row.state is not None and _write_entry(connection, row)
     connection.execute(
         schema.WRITE_EFFECT,
@@ -236,12 +271,13 @@ def _apply_row(connection: Connection, row: SinkRow, consumer: str, effective: f
             schema.WRITE_DEAD_LETTER,
             (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
         )
-    elif row.judged and row.task is None:
+    elif row.judged and row.task is None and row.video_id in notes["dead_letters"]:
         connection.execute(schema.SETTLE_DEAD_LETTER, version)
     if row.judged:
-        _write_task(connection, row)
-        _write_recheck(connection, row)
-    connection.execute(schema.END_DUE, (row.video_id,))
+        _write_task(connection, row, row.video_id in notes["pending"])
+        _write_recheck(connection, row, row.video_id in notes["recheck"])
+    if row.video_id in notes["due"]:
+        connection.execute(schema.END_DUE, (row.video_id,))
     connection.execute(schema.SET_DUE, (row.video_id,))
     if changed or ended:
         feed.mark(connection, [row.video_id])
@@ -257,19 +293,24 @@ def _write_entry(connection: Connection, row: SinkRow) -> bool:
     return cursor.rowcount == 1
 
 
-def _write_task(connection: Connection, row: SinkRow) -> None:
-    """The MLLM's task of a base verdict, in the same transaction; what is decided needs none."""
-    connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
+def _end_override(connection: Connection, row: SinkRow) -> bool:
+    return connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount > 0
+
+
+def _write_task(connection: Connection, row: SinkRow, waits: bool) -> None:
+    """Store or end the MLLM's task, in the verdict's transaction; ``waits``: there may be one."""
+    if waits:
+        connection.execute(schema.CANCEL_TASK, (row.video_id, row.source_version))
     if row.task is not None:
         write_task(connection, row.task)
-    elif row.final:
+    elif row.final and waits:
         connection.execute(schema.END_TASK, (row.video_id, row.source_version, row.epoch, row.views))
 
 
-def _write_recheck(connection: Connection, row: SinkRow) -> None:
-    if row.recheck_at is None:
+def _write_recheck(connection: Connection, row: SinkRow, noted: bool) -> None:
+    if row.recheck_at is None and noted:
         connection.execute(schema.END_RECHECK, (row.video_id, row.source_version))
-    else:
+    elif row.recheck_at is not None:
         connection.execute(schema.WRITE_RECHECK, (row.video_id, row.recheck_at, row.source_version))
 
 

@@ -15,6 +15,7 @@ from coefvq.vmp.budget import Limits
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import DEFAULT, SEPARATOR
 from coefvq.vmp.log import WINDOW, EventLog
+from coefvq.vmp.loop import Sink, Source
 from coefvq.vmp.records import BatchReport, Event, Known, SinkRow
 from coefvq.vmp.shares import AHEAD, Share, Shares
 
@@ -35,9 +36,9 @@ class Lanes:
         self._clear: dict[str, int] = {}
 
     def committed(self, consumer: str) -> int:
-        """0: where a lane goes on is looked up when its turn comes."""
+        """Offset of the rest; where a tenant goes on is looked up when its turn comes."""
         self._consumer = consumer
-        return 0
+        return self._index.committed(consumer)
 
     def poll(self, after: int, max_n: int) -> list[Event]:
         """Up to ``max_n`` events of the lane whose turn it is, oldest first."""
@@ -81,3 +82,9 @@ class Lanes:
 
     def _name(self, lane: str) -> str:
         return self._consumer if lane == DEFAULT else f"{self._consumer}{SEPARATOR}{lane}"
+
+
+def ends(log: EventLog, index: IndexStore) -> tuple[Source, Sink]:
+    """Source and Sink of a run: log and index, or both by turns where there are tenants."""
+    lanes = Lanes(log, index)
+    return (lanes, lanes) if lanes.tenants else (log, index)

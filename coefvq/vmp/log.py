@@ -8,9 +8,9 @@ stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,9 +76,13 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class EventLog:
-    """The log; open it with ``open_log``."""
+    """The log; open it with ``open_log``.
+
+    ``elsewhere`` gives the newest content of videos that another source brought.
+    """
 
     database: Database
+    elsewhere: Callable[[Iterable[str]], dict[str, Event]] = field(default=lambda video_ids: {})
 
     def publish(self, events: Iterable[Event]) -> list[Event]:
         """Append what is new, all or nothing; return it with offsets and source versions.
@@ -138,14 +142,15 @@ class EventLog:
         return int(self.database.query(sql, (*values, most))[0][0])
 
     def newest(self, video_ids: Iterable[str]) -> dict[str, Event]:
-        """The newest content of each video that is in the log: an upsert or a deletion, with the highest view count."""
+        """The newest content of each video: an upsert or a deletion, with the highest view count."""
         with self.database.reading() as connection:
             found = {video_id: _newest(connection, video_id) for video_id in video_ids}
-            return {
+            here = {
                 video_id: replace(event, views=_most_views(connection, video_id))
                 for video_id, event in found.items()
                 if event is not None
             }
+        return here | self.elsewhere(found.keys() - here.keys())
 
     def version(self, video_id: str, source_version: int) -> Event | None:
         """The event that gave a video this source version."""
@@ -154,7 +159,10 @@ class EventLog:
             "WHERE video_id = ? AND source_version = ? AND kind != 'views'",
             (video_id, source_version),
         )
-        return _event(rows[0]) if rows else None
+        if rows:
+            return _event(rows[0])
+        event = self.elsewhere([video_id]).get(video_id)
+        return event if event is not None and event.source_version == source_version else None
 
     def places(self, tenant: str = DEFAULT) -> Iterator[tuple[str, str]]:
         """Id and path of each upsert of a tenant in the log, oldest first."""
@@ -281,7 +289,9 @@ def _values(event: Event) -> tuple[Any, ...]:
 
 def _event(row: tuple[Any, ...]) -> Event:
     video_id, kind, uri, title, stickers, *rest = row
-    texts = tuple(parse_json(stickers, f"log entry {shown(video_id)}", "restore the log from a copy"))
+    where = f"log entry {shown(video_id)}"
+    texts = () if stickers == "[]" else tuple(parse_json(stickers, where, "restore the log from a copy"))
     views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
-    first = Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, *offset)
-    return replace(first, creator_id=creator_id, duration_s=duration_s)
+    place = offset[0] if offset else 0
+    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, place, creator_id,
+                 duration_s)  # fmt: skip

@@ -15,12 +15,11 @@ from coefvq.cascade.audit_sample import AuditSample
 from coefvq.files import sha256_json
 from coefvq.vmp import epochs, loop
 from coefvq.vmp.campaigns import Campaigns
-from coefvq.vmp.deployment import Deployment, SecondStage
+from coefvq.vmp.deployment import Deployment, Lookup, SecondStage, stored_features
 from coefvq.vmp.epochs import Order
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.follow import Follower, Parts
 from coefvq.vmp.index import IndexStore
-from coefvq.vmp.lanes import Lanes
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.loop import Stop
 from coefvq.vmp.records import Candidate, Decision, Event
@@ -64,8 +63,11 @@ def follower(
     interval: float,
     patient: bool,
     tenants: Named = NOBODY,
+    lookup: Lookup = stored_features,
 ) -> Follower:
     """Follow the champions of ``issues``; the tracking store has to be configured before.
+
+    ``lookup`` gives the features that the rules see.
 
     Raises:
         CoefVQError: an issue has no champion, or a pair does not load.
@@ -80,7 +82,7 @@ def follower(
 
         def made(epoch: int) -> Deployment:
             again = redecider(policies, order.bundles)
-            bare = Deployment(epoch, scorer.base, partial(_decide, rules), order.models, again, second)
+            bare = Deployment(epoch, scorer.base, partial(_decide, rules), order.models, again, second, lookup=lookup)
             own = {name: _by(bare, one) for name, one in own_rules(tenants, rules).items()}
             return replace(_by(bare, rules), tenants=own)
 
@@ -138,12 +140,6 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules, tenants:
     return Preview(
         counts["rows"], counts["withdrawn"], counts["rows"] - counts["asked"], counts["changed"], counts["asked"]
     )
-
-
-def ends(log: EventLog, index: IndexStore) -> tuple[loop.Source, loop.Sink]:
-    """Source and Sink of a run: log and index, or both in turns where there are tenants."""
-    lanes = Lanes(log, index)
-    return (lanes, lanes) if lanes.tenants else (log, index)
 
 
 def work(log: EventLog, index: IndexStore, mllm: bool) -> tuple[loop.Work, ...]:

@@ -20,6 +20,7 @@ from coefvq.vmp.budget import Limits
 from coefvq.vmp.campaigns import Campaigns
 from coefvq.vmp.deployment import Deployment
 from coefvq.vmp.keys import DEFAULT, key, split
+from coefvq.vmp.lanes import ends
 from coefvq.vmp.overrides import override
 from coefvq.vmp.records import Event
 from coefvq.vmp.retention import forget
@@ -27,7 +28,6 @@ from coefvq.vmp.rules import Rules, parse_rules
 from coefvq.vmp.ruling import changes_at, decide
 from coefvq.vmp.shares import set_tenants
 from coefvq.vmp.state import open_state
-from coefvq.vmp.worker import ends
 from tests.vmp_world import NOW, SHIPPED, FixedDeployment, Pair, deployment, promote, work
 
 TENANTS = ("acme", "globex")

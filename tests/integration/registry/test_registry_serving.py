@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,10 @@ from coefvq.config import BaseModelParams, MediaSpec
 from coefvq.errors import RegistryError
 from coefvq.registry import pair_files, pairs, release, tracking
 from coefvq.registry.bundle import PART_KINDS, Candidate, ModelRef, build_candidate, model_ref
+from coefvq.vmp import loop, worker
+from coefvq.vmp.records import Event
+from coefvq.vmp.rules import load_rules
+from coefvq.vmp.state import open_state
 from tests.integration.registry.registry_workspace import DATA, PASSED, Workspace
 from tests.integration.test_flow import free_port
 from tests.settings import training_settings
@@ -35,6 +40,10 @@ COLUMNS = ["video_id", "base_score", "mllm_score", "positive", "decided_by", "er
 def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
     """An approved pair of two random frame classifiers; everything is escalated."""
     monkeypatch.setenv("COEFVQ_CACHE", str(fresh.root / "clips"))
+    return _approved(fresh, 0)
+
+
+def _approved(workspace: Workspace, seed: int) -> Candidate:
     policy = {
         "issue": "icd",
         "base_threshold": 0.0,
@@ -44,19 +53,20 @@ def pair(fresh: Workspace, monkeypatch: pytest.MonkeyPatch) -> Candidate:
         "filtered": "negative",
         "schema_version": 1,
     }
-    candidate = fresh.candidate(0, **_random_models(fresh.root), policy=policy)
+    candidate = workspace.candidate(seed, **_random_models(workspace.root / f"random {seed}", seed), policy=policy)
     pairs.register_candidate(candidate, PASSED)
     release.approve("icd", "ana", "for the test")
     return candidate
 
 
-def _random_models(root: Path) -> dict[str, ModelRef]:
+def _random_models(root: Path, seed: int) -> dict[str, ModelRef]:
     import torch
 
     from coefvq.models.classifier import build
     from coefvq.models.model_config import base_config
 
-    torch.manual_seed(0)
+    root.mkdir()
+    torch.manual_seed(seed)
     settings = BaseModelParams(
         preset="tiny", architecture="frames", audio=False, motion=False, freeze_towers=False, training=TRAINING
     )
@@ -122,6 +132,45 @@ def test_the_http_server_answers_null_and_never_nan(clip: str) -> None:
         assert 0.0 < first[score] < 1.0
         assert second[score] is None
         assert "no such file" in second["error"]
+
+
+@pytest.mark.long  # two pairs are made and loaded
+@pytest.mark.usefixtures("pair")
+def test_a_stream_takes_the_next_pair_and_returns_to_the_first(fresh: Workspace, clip: str, tmp_path: Path) -> None:
+    """Registered pairs that are approved and rolled back while the platform runs: no restart, no row of two pairs."""
+    stop, said = threading.Event(), list[str]()
+    with (
+        open_state(tmp_path / "vmp") as (log, index),
+        worker.follower(
+            index, load_rules(), ["icd"], None, stop=stop, say=said.append, interval=0.0, patient=True
+        ) as deployments,
+    ):
+
+        def pair_of(name: str) -> tuple[int, str, float]:
+            log.publish([Event(name, uri=clip)])
+            loop.run(log, deployments, index, stop=stop, on_batch=lambda report: None, batch_size=4, once=True,
+                     work=worker.work(log, index, mllm=True))  # fmt: skip
+            entry = index.get(name)
+            assert entry is not None
+            return entry.epoch, entry.bundle_version, entry.value["scores"]["icd"]["mllm_score"]
+
+        first = pair_of("a")
+        _approved(fresh, 1)
+        while deployments.current().epoch == first[0]:
+            stop.wait(0.02)  # the next pair is loaded beside the running one
+        second = pair_of("b")
+        release.rollback("icd", "ana", "worse")
+        third = pair_of("c")  # the fence stands before this batch is stored
+        a, b = index.get("a"), index.get("b")
+    assert [first[0], second[0], third[0]] == [1, 2, 3]
+    assert first[1:] == third[1:]
+    assert second[1:] != first[1:]
+    assert a is not None
+    assert b is not None
+    assert (a.state, b.state) == ("removed", "withdrawn")
+    assert [line.partition("(")[0].strip() for line in said] == [
+        f"now deciding with {second[1]}", f"now deciding with {third[1]}"
+    ]  # fmt: skip
 
 
 @pytest.mark.long  # a server process that imports torch: 20 s alone

@@ -26,6 +26,7 @@ from coefvq.vmp.deployment import Deployment, judge
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.keys import DEFAULT, key, shown, split, tenant_of
+from coefvq.vmp.lanes import ends
 from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.outlook import outlook
 from coefvq.vmp.overrides import override
@@ -37,7 +38,6 @@ from coefvq.vmp.rule_trial import trial
 from coefvq.vmp.rules import parse_rules
 from coefvq.vmp.shares import AHEAD, Share, Shares, set_tenants
 from coefvq.vmp.state import open_state
-from coefvq.vmp.worker import ends
 from tests.vmp_world import NOW, FixedDeployment, Pair, by_rules, deployment, promote
 
 NO_RULE = parse_rules("rules: []\ndefault: removed\npending: live", "r")
