@@ -48,7 +48,7 @@ from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
-from coefvq.vmp.keys import DEFAULT, key, shown
+from coefvq.vmp.keys import DEFAULT, SEPARATOR, key, shown
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.pending import Pending
@@ -242,7 +242,7 @@ def status(
         last, consumers, states = log.last_offset(), index.consumers(), index.states(tenant)
         dead = len(index.dead_letters(tenant))
         queue = outlook(index.database, now().timestamp(), tenant)
-    lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
+    lags = {name.replace(SEPARATOR, "/"): {"offset": at, "lag": last - at} for name, at in consumers.items()}
     table = result_table("", "")
     for title, count in (("events in the log", last), *states.items(), ("dead letters", dead)):
         table.add_row(cell(title), str(count))
