@@ -13,7 +13,6 @@ from coefvq.files import private_folder, storage_errors, write_text
 from coefvq.vmp.configuration import Configuration, KafkaSource, Store
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.lanes import ends
-from coefvq.vmp.lanes import ends
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.loop import Sink, Source, Stop, now
 from coefvq.vmp.records import BatchReport
