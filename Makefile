@@ -15,7 +15,7 @@ INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 INSTALL_uv = $(BIN)/uv pip install --quiet --python $(BIN)/python
 INSTALL = $(or $(INSTALL_$(INSTALLER)),$(error INSTALLER=$(INSTALLER) is not known; use pip or uv))
 
-.PHONY: help demo test lint unit integration test-long docs fuzz fuzz-cli gpu-check setup clean
+.PHONY: help demo test lint unit integration test-long reliability docs fuzz fuzz-cli gpu-check setup clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,13 +35,18 @@ demo: setup  ## Synthetic clips -> approved pair -> decisions on unseen clips; D
 	$(BIN)/coefvq demo --workspace $(DEMO_DIR) --recipe $(DEMO_PRESET)
 
 # two test processes on two cores: more threads each would wait for one another
-test test-long unit integration: export OMP_NUM_THREADS ?= 1
+test test-long reliability unit integration: export OMP_NUM_THREADS ?= 1
 
 test: lint  ## All checks and tests that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not long"
 
 test-long: setup  ## The others: kill -9, hostile input, and what takes its time; before a release
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m long
+
+reliability: setup  ## The VMP on real servers: kill -9 of workers on Kafka with SQLite and PostgreSQL; needs KAFKA_HOME
+	RELIABILITY_EVENTS=$(or $(RELIABILITY_EVENTS),20000) RELIABILITY_KILLS=$(or $(RELIABILITY_KILLS),50) \
+		$(BIN)/python -m pytest -q -s tests/reliability/test_kafka_kill.py tests/reliability/test_kafka_broker.py \
+		tests/reliability/test_vmp_kill.py
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -17,7 +17,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from coefvq.cli import audit, cascade, clips, data, features, models, registry, report, retune, score, show, stages, vmp
+from coefvq.cli import (
+    audit,
+    cascade,
+    clips,
+    data,
+    features,
+    models,
+    plan,
+    registry,
+    report,
+    retune,
+    score,
+    show,
+    stages,
+    vmp,
+)
 from coefvq.compute.collection import collect_rarely
 from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.faults import report as report_fault
@@ -89,6 +104,7 @@ def _assemble() -> None:
     app.add_typer(cascade.app, name="cascade", help="Thresholds of a cascade from any two columns of scores.")
     app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")
     app.command(name="score", rich_help_panel="Use")(score.score)
+    app.command(name="plan", rich_help_panel="Use")(plan.plan)
     app.command(name="show", rich_help_panel="Use")(show.show_results)
     app.command(name="retune", rich_help_panel="Release")(retune.retune)
     app.command(name="report", rich_help_panel="Release")(report.report)

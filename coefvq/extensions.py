@@ -20,6 +20,7 @@ SOUND_TOWERS = "coefvq.sound_towers"
 LOSSES = "coefvq.losses"
 METRICS = "coefvq.metrics"
 RULE_FIELDS = "coefvq.rule_fields"
+DECODERS = "coefvq.decoders"
 
 
 def registered(group: str) -> list[str]:

@@ -12,7 +12,10 @@ Three conventions hold in every function here and in ``coefvq.evaluation.metrics
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
+from operator import neg
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,12 +46,13 @@ class PRCurve:
     positives: float
     total: float
 
-    @property
+    # kept: a bootstrap reads each several times, and a curve has as many points as there are scores
+    @cached_property
     def precision(self) -> FloatArray:
         """Share of positives among the predicted, [k]."""
         return self.true_positive / self.predicted
 
-    @property
+    @cached_property
     def recall(self) -> FloatArray:
         """Share of all positives that are predicted, [k], ascending."""
         return self.true_positive / self.positives
@@ -127,8 +131,10 @@ def curve_recall_at_precision(curve: PRCurve, precision: float) -> RecallAtPreci
     if not reached.any():
         best = float(curve.precision.max(initial=0.0))
         return RecallAtPrecision(recall=0.0, threshold=None, precision=best, reachable=False)
-    # true positives ascend, so the first row with the largest reached count is the highest threshold
-    at = int(np.argmax(np.where(reached, curve.true_positive, -1.0)))
+    # true positives ascend, so the last point that reaches it has most; the first one with as many is the highest
+    last = len(reached) - 1 - int(np.argmax(reached[::-1]))
+    equal = int(np.searchsorted(curve.true_positive, curve.true_positive[last]))
+    at = equal + int(np.argmax(reached[equal : last + 1]))
     return RecallAtPrecision(
         recall=float(curve.recall[at]),
         threshold=float(curve.threshold[at]),
@@ -164,7 +170,7 @@ def at_threshold(
 def curve_at_threshold(curve: PRCurve, threshold: float) -> OperatingPoint:
     """:func:`at_threshold` on a curve already counted."""
     # thresholds descend: the last one not below ``threshold`` has counted exactly the rows predicted
-    at = int(np.searchsorted(-curve.threshold, -threshold, side="right")) - 1
+    at = bisect_right(curve.threshold, -threshold, key=neg) - 1
     return _operating_point(curve, at, threshold)
 
 
@@ -224,9 +230,10 @@ def _operating_point(curve: PRCurve, at: int, threshold: float) -> OperatingPoin
         return OperatingPoint(threshold=threshold, precision=None, recall=0.0, f1=0.0)
     return OperatingPoint(
         threshold=threshold,
-        precision=float(curve.precision[at]),
-        recall=float(curve.recall[at]),
-        f1=float(curve.f1[at]),
+        # of the one point: a bootstrap asks thousands of curves
+        precision=float(curve.true_positive[at] / curve.predicted[at]),
+        recall=float(curve.true_positive[at] / curve.positives),
+        f1=float(2.0 * curve.true_positive[at] / (curve.predicted[at] + curve.positives)),
     )
 
 

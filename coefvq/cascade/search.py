@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coefvq.cascade.curves import (
+    FloatArray,
+    PRCurve,
     best_f1_threshold,
+    checked_rows,
     curve_recall_at_precision,
     precision_recall_points,
     spread_indices,
@@ -174,8 +177,7 @@ def frontier_points(split: ScoredSplit, precision: float, n_points: int = 200) -
     """Recall at ``precision`` (a share) and best F1 over at most ``n_points`` distinct base thresholds.
 
     QPS ratios ascend; views play no part. The decision threshold is the best one at every point, on the
-    very rows given: a picture of what the two scores allow, not an estimate for new data. Costs one sort
-    of n per point.
+    very rows given: a picture of what the two scores allow, not an estimate for new data. Sorts once.
 
     Raises:
         DataError: a column is unusable or there is one class only.
@@ -184,11 +186,12 @@ def frontier_points(split: ScoredSplit, precision: float, n_points: int = 200) -
     # even in calls and even in recall: the cheap end, where recall climbs, stays resolved
     half = max(n_points // 2, 2)
     picked = np.union1d(spread_indices(curve.predicted, half), spread_indices(curve.recall, half))
+    lowest = escalation_mask(split.base, None, float(curve.threshold[picked[-1]]), None)
+    columns = _by_final_score(split, withhold_zeros(zero_filtered(split.mllm, lowest)))
     points = []
     for at in picked:
         threshold = float(curve.threshold[at])
-        final = zero_filtered(split.mllm, escalation_mask(split.base, None, threshold, None))
-        cascade = precision_recall_points(split.label, withhold_zeros(final), split.weight)
+        cascade = columns.curve(threshold, curve.positives, curve.total)
         points.append(
             FrontierPoint(
                 base_threshold=threshold,
@@ -198,6 +201,34 @@ def frontier_points(split: ScoredSplit, precision: float, n_points: int = 200) -
             )
         )
     return points
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Rows that can be decided positive, by final score, descending; each column [n]."""
+
+    base: FloatArray
+    final: FloatArray
+    positive: FloatArray
+    weight: FloatArray
+
+    def curve(self, base_threshold: float, positives: float, total: float) -> PRCurve:
+        """Counts along the final score of what reaches ``base_threshold``; the others are withheld."""
+        kept = np.flatnonzero(self.base >= base_threshold)
+        final = self.final[kept]
+        ends = np.flatnonzero(np.append(final[1:] != final[:-1], True)) if len(kept) else kept
+        true_positive, predicted = np.cumsum(self.positive[kept]), np.cumsum(self.weight[kept])
+        return PRCurve(final[ends], true_positive[ends], predicted[ends], positives, total)
+
+
+def _by_final_score(split: ScoredSplit, final: FloatArray) -> _Sorted:
+    labels, scores, weights = checked_rows(split.label, final, split.weight)
+    base = np.asarray(split.base, dtype=np.float64)
+    if split.weight is not None:
+        base = base[np.asarray(split.weight, dtype=np.float64) > 0.0]
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] > -np.inf]
+    return _Sorted(base[order], scores[order], (labels * weights)[order], weights[order])
 
 
 def _decided(

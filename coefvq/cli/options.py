@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,6 +29,10 @@ ParamsOption = Annotated[Path, typer.Option("--params", help="Settings file: its
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ByOption = Annotated[str, typer.Option(help="Name of the person who decides.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; kept in the history.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="vmp.yaml: source, store, rules and budget (docs/engines.md).")
+]
+NeededConfigOption = Annotated[Path, typer.Option("--config", help="vmp.yaml: source, store, rules and budget.")]
 OutFolderOption = Annotated[Path, typer.Option(help="Folder to write; made if missing.")]
 DataOption = Annotated[Path | None, typer.Option(help="Your labelled folder or table instead of synthetic clips.")]
 PositiveOption = Annotated[list[str] | None, typer.Option(help="With --data: label value(s) that mean positive.")]
@@ -41,6 +45,10 @@ BudgetOption = Annotated[
 ]
 BurstOption = Annotated[
     int, typer.Option("--mllm-burst", min=1, max=1_000_000, help="With --mllm-budget: calls at once after a pause.")
+]
+FeaturesOption = Annotated[Path | None, typer.Option("--features", help="Feature stores that rules see (YAML).")]
+LogOption = Annotated[
+    Literal["json", "console"] | None, typer.Option("--log", help="Structured log on stderr, one line per batch.")
 ]
 MaxWaitOption = Annotated[
     float, number("--mllm-max-wait", min=1.0, help="With --mllm-budget: seconds until a task is given up.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
@@ -13,14 +14,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli import vmp_audit, vmp_data, vmp_mllm, vmp_rescore, vmp_rules
+from coefvq.cli import vmp_audit, vmp_data, vmp_dlq, vmp_engines, vmp_mllm, vmp_rescore, vmp_rules
 from coefvq.cli.numbers import number
 from coefvq.cli.options import (
     AnyTenantOption,
     BudgetOption,
     BurstOption,
     ByOption,
+    ConfigOption,
+    FeaturesOption,
     JsonOption,
+    LogOption,
     MaxWaitOption,
     ParamsOption,
     ReasonOption,
@@ -44,12 +48,13 @@ from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
-from coefvq.vmp.keys import DEFAULT, key, shown
+from coefvq.vmp.keys import DEFAULT, SEPARATOR, key, shown
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.pending import Pending
 from coefvq.vmp.records import BatchReport, Event
 from coefvq.vmp.state import LOG, open_state
+from coefvq.vmp.stream_log import StreamLog
 
 app = typer.Typer(
     help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
@@ -60,7 +65,9 @@ app.add_typer(vmp_rescore.app, name="rescore")
 app.add_typer(vmp_rules.app, name="rules")
 app.add_typer(vmp_data.app)
 app.add_typer(vmp_audit.app, name="audit")
+app.add_typer(vmp_dlq.app, name="dlq")
 app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
+app.command("check", epilog="Example: coefvq vmp check --config vmp.yaml")(vmp_engines.check)
 
 
 @app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
@@ -74,20 +81,26 @@ def publish(
     delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
     tenant: TenantOption = DEFAULT,
     state: StateOption = None,
+    config: ConfigOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
     """Append new, changed and deleted videos to the event log; what is unchanged makes no event.
 
     The log takes 10,000 videos at a time, so that others may publish too. If a later row does not fit, what came
-    before it stays published: correct the row and publish again.
+    before it stays published: correct the row and publish again. With --config the rows of a table go to the topic of
+    that file, each with its columns source_version and, for a deletion, deleted.
     """
     if source is None and not delete:
         raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
+    if config is not None:
+        _publish_to_topic(config, source, root, (state, delete), params, tenant, as_json)
+        return
     folder = state_folder(state, params)
     deletions = [Event(key(tenant, video_id), "delete") for video_id in delete or []]
     with ExitStack() as stack:
-        read = iter(()) if source is None else _read_with_progress(stack, source, root, folder / LOG, params, tenant)
+        known = partial(_published, folder / LOG, tenant)
+        read = iter(()) if source is None else _read_with_progress(stack, source, root, known, params, tenant)
         # what is wrong with the table or its first rows is said before a state is made
         first = list(islice(read, 1))
         log, _ = stack.enter_context(open_state(folder))
@@ -98,6 +111,27 @@ def publish(
             "last_offset": log.last_offset(),
         }
     print_result(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
+
+
+def _publish_to_topic(
+    config: Path,
+    table: Path | None,
+    root: Path | None,
+    given: tuple[object, ...],
+    params: Path,
+    tenant: str,
+    as_json: bool,
+) -> None:
+    if table is None or any(given):
+        raise ConfigError(
+            f"vmp publish --config {config}: takes a table alone; a deletion is a row with deleted = true"
+        )
+    topic = vmp_engines.topic_of(config)
+    with ExitStack() as stack:
+        # the paths of a table start in the folder that the events will name
+        read = _read_with_progress(stack, table, root or topic.root, tuple, params, tenant, versioned=True)
+        sent = vmp_engines.publish_events(topic, read)
+    print_result({"events": sent, "topic": topic.topic}, as_json, [f"{sent} events sent to topic {topic.topic}"])
 
 
 _AuditRate = Annotated[
@@ -125,7 +159,10 @@ def run(
     budget: BudgetOption = None,
     burst: BurstOption = 8,
     max_wait: MaxWaitOption = 1800.0,
+    features: FeaturesOption = None,
+    log_form: LogOption = None,
     consumer: _Consumer = CONSUMER,
+    config: ConfigOption = None,
     params: ParamsOption = PARAMS_FILE,
     state: StateOption = None,
     as_json: JsonOption = False,
@@ -139,16 +176,26 @@ def run(
     from coefvq.vmp import loop, worker
 
     audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
-    limits = limits_of(budget, burst, max_wait)
+    typed = {"--state": state, "--rules": rules, "--tenants": tenants, "--features": features, "--mllm-budget": budget}
+    settings = vmp_engines.chosen(config, typed, state_folder(state, params))
+    limits = vmp_engines.limits(settings) or limits_of(budget, burst, max_wait)
+    lines = None if log_form is None else StreamLog(log_form, sys.stderr, consumer)
     with open_stream(
-        state, params, rules, tenants, issue, interval=follow_interval, patient=not once, audit=audit, limits=limits
-    ) as stream:
+        settings.store.state, params, settings.rules or rules, settings.tenants or tenants, issue,
+        interval=follow_interval, patient=not once, audit=audit, limits=limits, features=settings.features or features,
+        tell=say if lines is None else lines.note,
+    ) as stream:  # fmt: skip
         log, index = stream.log, stream.index
-        with _totals(log.last_offset() - index.committed(consumer) if once else None, as_json) as (totals, on_batch):
+        todo = log.last_offset() - index.committed(consumer) if once and config is None else None
+        display = _batch_display(todo, as_json) if lines is None else nullcontext(lines.batch)
+        with (
+            _totals(display) as (totals, on_batch),
+            vmp_engines.events(settings, stream, once, on_batch) as (source, sink),
+        ):
             loop.run(
-                log,
+                source,
                 stream.deployments,
-                index,
+                sink,
                 stop=stream.stop,
                 on_batch=on_batch,
                 batch_size=batch_size,
@@ -156,11 +203,12 @@ def run(
                 poll_interval=poll_interval,
                 consumer=consumer,
                 work=worker.work(log, index, mllm=mllm == "inline"),
+                on_hold=say if lines is None else lines.held,
             )
         waiting = Pending(index.database).waiting().tasks
-        summary = {**totals, "offset": index.committed(consumer), "pending": waiting}
-    lines = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
-    print_result(summary, as_json, [_counts(summary), *lines])
+        summary = {**totals, "offset": sink.committed(consumer), "pending": waiting}
+    wait = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
+    print_result(summary, as_json, [_counts(summary), *wait])
 
 
 @app.command(epilog="Example: coefvq vmp override clip_0001 --verdict removed --by ana --reason 'court order'")
@@ -202,7 +250,7 @@ def status(
         last, consumers, states = log.last_offset(), index.consumers(), index.states(tenant)
         dead = len(index.dead_letters(tenant))
         queue = outlook(index.database, now().timestamp(), tenant)
-    lags = {name: {"offset": offset, "lag": last - offset} for name, offset in consumers.items()}
+    lags = {name.replace(SEPARATOR, "/"): {"offset": at, "lag": last - at} for name, at in consumers.items()}
     table = result_table("", "")
     for title, count in (("events in the log", last), *states.items(), ("dead letters", dead)):
         table.add_row(cell(title), str(count))
@@ -234,7 +282,13 @@ def dead_letters(
 
 
 def _read_with_progress(
-    stack: ExitStack, source: Path, root: Path | None, log: Path, params: Path, tenant: str
+    stack: ExitStack,
+    source: Path,
+    root: Path | None,
+    published: Callable[[], Iterable[tuple[str, str]]],
+    params: Path,
+    tenant: str,
+    versioned: bool = False,
 ) -> Iterator[Event]:
     """A tenant's events of a table while ``stack`` is open, and a bar."""
     from coefvq.data.media.clips import default_cache
@@ -251,10 +305,11 @@ def _read_with_progress(
         source,
         root,
         lambda done, total: advance(completed=done, total=total),
-        partial(_published, log, tenant),
+        published,
         say,
         columns,
         hashes,
+        versioned,
     )
     return (replace(event, video_id=key(tenant, event.video_id)) for event in read)
 
@@ -267,10 +322,12 @@ def _published(log: Path, tenant: str) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _totals(todo: int | None, as_json: bool) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
+def _totals(
+    display: AbstractContextManager[Callable[[BatchReport], None]],
+) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
     """Counts over all batches, and what adds a batch to them and shows it."""
     totals: Counter[str] = Counter(events=0, live=0, removed=0, ignored=0, dead=0, stale=0)
-    with _batch_display(todo, as_json) as show:
+    with display as show:
 
         def on_batch(report: BatchReport) -> None:
             totals.update({name: getattr(report, name) for name in totals})
@@ -291,8 +348,10 @@ def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchR
 
 
 def _counts(report: dict[str, Any]) -> str:
+    # a stream has an offset per partition
+    upto = f" up to offset {report['offset']}" if report["offset"] else ""
     return (
-        f"{report['events']} events up to offset {report['offset']}: {report['live']} live, "
+        f"{report['events']} events{upto}: {report['live']} live, "
         f"{report['removed']} removed, {report['ignored']} ignored; "
         f"{report['dead']} dead letters, {report['stale']} stale"
     )

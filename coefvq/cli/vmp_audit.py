@@ -34,12 +34,14 @@ def audit(
     context: typer.Context,
     issue: Annotated[str | None, typer.Option(help="Whose recall to estimate.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Table with video_id and label (or label_ISSUE), 0 or 1.")] = None,
+    since: MomentOption = None,
+    until: MomentOption = None,
     tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate recall in production from audited videos: rows of the index plus labels people gave.
+    """Estimate recall in production from audited videos of a window: rows of the index plus labels people gave.
 
     Needs `vmp run --audit-rate`. Label all audited videos, and all (or a random part of) the escalated ones; or let
     `draw` choose what to label and `import` take the labels.
@@ -52,9 +54,10 @@ def audit(
 
     if issue is None or labels is None:
         raise ConfigError("vmp audit: pass --issue and --labels, or one of the commands draw, import, estimates")
+    window = (_moment("--since", since), _moment("--until", until))
     known = _labels(labels, issue, tenant)
     with open_state(state_folder(state, params), create=False) as (_, index):
-        found = audit_stream(issue, index.scores(issue, tenant=tenant), known)
+        found = audit_stream(issue, index.scores(issue, *window, tenant=tenant), known)
     print_result(asdict(found), as_json, _describe_stream(found))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coefvq.cli.options import BudgetOption, BurstOption, JsonOption, MaxWaitOption, ParamsOption
+from coefvq.cli.options import BudgetOption, BurstOption, FeaturesOption, JsonOption, MaxWaitOption, ParamsOption
 from coefvq.cli.vmp_state import (
     BatchOption,
     FollowOption,
@@ -19,6 +19,7 @@ from coefvq.cli.vmp_state import (
 )
 from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE
+from coefvq.terminal import say
 
 if TYPE_CHECKING:
     from coefvq.vmp.budget import Limits
@@ -36,25 +37,36 @@ def mllm(
     budget: BudgetOption = None,
     burst: BurstOption = 8,
     max_wait: MaxWaitOption = 1800.0,
+    features: FeaturesOption = None,
     params: ParamsOption = PARAMS_FILE,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask the MLLM about videos whose base verdict waits for it, the highest score first.
 
-    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules and tenants.
+    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules, tenants and features.
     """
     from coefvq.vmp import loop, worker
     from coefvq.vmp.outlook import outlook
 
     limits = limits_of(budget, burst, max_wait)
     with open_stream(
-        state, params, rules, tenants, issue, interval=follow_interval, patient=not once, limits=limits, create=False
+        state,
+        params,
+        rules,
+        tenants,
+        issue,
+        interval=follow_interval,
+        patient=not once,
+        limits=limits,
+        features=features,
+        create=False,
     ) as stream:
         served = worker.mllm_work(stream.log, stream.index)
         loop.run(
             worker.NoEvents(), stream.deployments, stream.index, stop=stream.stop, on_batch=lambda report: None,
             batch_size=batch_size, once=once, poll_interval=poll_interval, consumer="mllm", work=[served],
+            on_hold=say,
         )  # fmt: skip
         summary = {**served.counts, "pending": outlook(stream.index.database, loop.now().timestamp()).tasks}
     line = f"{summary['answered']} answered, {summary['expired']} given up, {summary['pending']} wait"

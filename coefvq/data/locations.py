@@ -36,6 +36,7 @@ CLIP_SUFFIXES = frozenset(
     # MPEG transport and program streams, Flash
     | {".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".flv"}
 )
+_PIECE = 2**16  # bytes hashed at once
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -84,6 +85,10 @@ def locate(uri: str, root: Root) -> Location:
     if remote.is_url(uri):
         _check_url(uri, root.protocols)
         return Location(uri)
+    if (facts := _facts_as_written(root.base, uri)) is not None:
+        resolved = root.base / uri
+        _check_regular(resolved, facts)
+        return Location(uri, resolved, facts)
     name = spelling(uri, root)
     place = root.base / name
     try:
@@ -101,6 +106,14 @@ def locate(uri: str, root: Root) -> Location:
         raise MediaError("missing", f"{place}: {told}; correct the path or delete the row") from error
     _check_regular(resolved, facts)
     return Location(name if remote.is_below(name) else os.path.relpath(resolved, root.base), resolved, facts)
+
+
+def _facts_as_written(base: Path, uri: str) -> os.stat_result | None:
+    """Facts of a plain path that is there just so, as nearly all are; None where more has to be looked at."""
+    try:
+        return _facts_without_links(base, uri) if remote.is_below(uri) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _facts_without_links(base: Path, name: str) -> os.stat_result | None:
@@ -180,7 +193,11 @@ def sha256_regular(path: Path) -> str:
     """
     with open_regular(path) as stream:
         try:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            # not hashlib.file_digest: its buffer of 256 KiB is most of the time of a small file
+            digest = hashlib.sha256()
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+            return digest.hexdigest()
         except OSError as error:
             raise MediaError("missing", f"{path}: {error.strerror}; copy the clip again") from error
 

@@ -116,28 +116,49 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(temporary, index=False)
 
 
-def read_table(path: Path, columns: Sequence[str] = (), skip: Collection[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str] = (), skip: Collection[str] = (), video_ids: Collection[str] | None = None
+) -> pd.DataFrame:
     """Read Parquet that a stage wrote, without the columns to ``skip``; ``columns`` must be there.
+
+    With ``video_ids`` only rows of these are kept; the others never become Python objects.
 
     Raises:
         DataError: the file is missing, is not Parquet, lacks a column or has no row.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     remedy = "delete it and run its stage again"
     check_regular(path, missing="run the stage that writes it (dvc repro)", remedy=remedy)
     with parquet_errors(path, remedy):
-        names = pq.read_schema(path).names if skip else None
-        table = pd.read_parquet(path, columns=names and [name for name in names if name not in skip])
-    there = frozenset(names or table.columns)
+        schema = pq.read_schema(path)
     for name in columns:
-        if name not in there:
+        if name not in schema.names:
             raise DataError(f"{path}: no column '{name}'; {remedy}")
-    if not len(table):
+    with parquet_errors(path, remedy):
+        kept = None
+        if video_ids is not None:
+            kept = pc.field("video_id").isin(pa.array(video_ids, type=schema.field("video_id").type))
+        names = [name for name in schema.names if name not in skip] if skip else None
+        table = pd.read_parquet(path, columns=names, filters=kept)
+    if not len(table) and video_ids is None:
         raise DataError(f"{path}: no row; {remedy}")
     if "video_id" in table and not pd.api.types.is_string_dtype(table["video_id"]):
         raise DataError(f"{path}: video_id holds no texts; {remedy}")
     return table
+
+
+def column_names(path: Path) -> frozenset[str]:
+    """Columns of a Parquet table that a stage wrote; none where there is no such table, which its reader will say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return frozenset(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return frozenset()
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coefvq.cascade.calibration import KINDS, Calibrator, fit_calibrator, log_loss
 from coefvq.cascade.curves import FloatArray, PRCurve, best_f1_threshold, curve_at_threshold
 from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import DataError
-from coefvq.evaluation.intervals import Interval, bootstrap_difference, bootstrap_ratio
+from coefvq.evaluation.intervals import Interval, bootstrap_difference, bootstrap_ratio, group_codes
 from coefvq.evaluation.labelled import LabelledSplit, labelled_split
 from coefvq.evaluation.metrics import (
     at_prevalence,
@@ -22,7 +23,7 @@ from coefvq.evaluation.metrics import (
     expected_calibration_error,
     reliability,
 )
-from coefvq.evaluation.slices import slice_columns, slice_rows, with_intervals
+from coefvq.evaluation.slices import models_with_intervals, slice_columns, slice_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,18 +43,20 @@ class DetailSettings:
     seed: int
 
 
-def _rows_of_test(scores: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Manifest rows of the labelled test videos, in the order of :func:`~labelled.labelled_split`.
+def _places_of_test(scores: pd.DataFrame, manifest: pd.DataFrame) -> NDArray[np.intp]:
+    """Positions in the manifest of the labelled test videos, in the order of :func:`~labelled.labelled_split`.
 
     Raises:
         DataError: a scored video is not in the manifest.
     """
-    rows = scores[(scores["split"] == "test") & scores["label"].notna()]
-    found = manifest.set_index("video_id", drop=False)
-    missing = rows.loc[~rows["video_id"].isin(found.index), "video_id"]
-    if len(missing):
-        raise DataError(f"scores: video {missing.iloc[0]} is not in the manifest; run predict again")
-    return found.loc[rows["video_id"]].reset_index(drop=True)
+    import pandas as pd
+
+    ids = scores.loc[(scores["split"] == "test") & scores["label"].notna(), "video_id"]
+    places: NDArray[np.intp] = pd.Index(manifest["video_id"]).get_indexer(ids)
+    if (places < 0).any():
+        missing = ids.iloc[int(np.argmax(places < 0))]
+        raise DataError(f"scores: video {missing} is not in the manifest; run predict again")
+    return places
 
 
 def detail_report(
@@ -74,24 +77,19 @@ def detail_report(
     """
     test = labelled_split(scores, "test")
     weight = test.weight if judged is None else np.where(judged, test.weight, 0.0)
+    places = _places_of_test(scores, manifest)
     # cut on the whole manifest: a creator's size is not how many of its videos fell into test
-    rows = _rows_of_test(scores, manifest)
-    numbered = manifest[["video_id"]].reset_index(drop=True).reset_index().set_index("video_id")["index"]
-    slices = slice_columns(manifest, settings.slices, numbered.loc[rows["video_id"]].to_numpy())
-    groups = None if settings.group_by is None else _groups(rows, settings.group_by)
-    intervals = {
-        name: with_intervals(
-            test.label,
-            score,
-            weight,
-            threshold,
-            settings.precision_targets,
-            groups=groups,
-            replicates=settings.bootstrap,
-            seed=settings.seed,
-        )
-        for name, (score, threshold) in models.items()
-    }
+    slices = slice_columns(manifest, settings.slices, places)
+    groups = _groups(manifest, places, settings.group_by)
+    intervals = models_with_intervals(
+        test.label,
+        models,
+        weight,
+        settings.precision_targets,
+        groups=groups,
+        replicates=settings.bootstrap,
+        seed=settings.seed,
+    )
     return {
         "confidence": 0.95,
         "group_by": settings.group_by,
@@ -121,8 +119,7 @@ def against_models(
         DataError: a table is unusable.
     """
     val, test = labelled_split(scores, "val"), labelled_split(scores, "test")
-    rows = _rows_of_test(scores, manifest)
-    groups = None if settings.group_by is None else _groups(rows, settings.group_by)
+    groups = _groups(manifest, _places_of_test(scores, manifest), settings.group_by)
     mine = decision_score(policy.decide(test.base, test.mllm, test.views))
     own = {name: best_f1_threshold(val.label, getattr(val, name), val.weight).threshold for name in ("base", "mllm")}
     alone = {name: decision_score(getattr(test, name) >= threshold) for name, threshold in own.items()}
@@ -239,7 +236,11 @@ def _reliability(split: LabelledSplit, score: FloatArray) -> dict[str, Any]:
     }
 
 
-def _groups(rows: pd.DataFrame, name: str) -> list[Any]:
-    if name not in rows:
+def _groups(manifest: pd.DataFrame, places: NDArray[np.intp], name: str | None) -> NDArray[np.intp] | None:
+    """What the bootstrap draws, as whole numbers in the order of their names."""
+    if name is None:
+        return None
+    if name not in manifest:
         raise DataError(f"evaluate.group_by: '{name}' is no column of the manifest")
-    return [None if missing else value for value, missing in zip(rows[name], rows[name].isna(), strict=True)]
+    column = manifest[name].iloc[places]
+    return group_codes(column.astype("str").to_numpy("object"), len(places))

@@ -107,19 +107,49 @@ def bootstrap_intervals(
     Raises:
         DataError: a column is unusable or there is one class only.
     """
-    resampler = Resampler(label, score, weight, groups)
+    scores = {"": (score, statistics)}
+    return bootstrap_scores(
+        label, scores, weight, groups=groups, replicates=replicates, confidence=confidence, seed=seed
+    )[""]
+
+
+def bootstrap_scores(
+    label: ArrayLike,
+    scores: Mapping[str, tuple[ArrayLike, Mapping[str, Statistic]]],
+    weight: ArrayLike | None,
+    *,
+    groups: ArrayLike | None = None,
+    replicates: int = 1000,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> dict[str, dict[str, Interval]]:
+    """:func:`bootstrap_intervals` of several score columns of the same rows, by name; a replicate is drawn once.
+
+    Raises:
+        DataError: a column is unusable or there is one class only.
+    """
+    codes = group_codes(groups, np.size(label))
+    samplers = {name: Resampler(label, score, weight, codes) for name, (score, _) in scores.items()}
     rng = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in statistics}
+    drawn: dict[str, dict[str, list[float]]] = {
+        name: {key: [] for key in statistics} for name, (_, statistics) in scores.items()
+    }
+    first = next(iter(samplers.values()))
     for _ in range(replicates):
-        curve = resampler.curve(resampler.draw(rng))
-        for name, statistic in statistics.items() if curve is not None else ():
-            value = statistic(curve)  # type: ignore[arg-type]
-            if value is not None:
-                drawn[name].append(value)
-    whole = resampler.whole()
+        counts = first.draw(rng)
+        for name, sampler in samplers.items():
+            curve = sampler.curve(counts)
+            for key, statistic in scores[name][1].items() if curve is not None else ():
+                value = statistic(curve)  # type: ignore[arg-type]
+                if value is not None:
+                    drawn[name][key].append(value)
+    wholes = {name: sampler.whole() for name, sampler in samplers.items()}
     return {
-        name: _percentiles(statistic(whole), drawn[name], replicates, confidence)
-        for name, statistic in statistics.items()
+        name: {
+            key: _percentiles(statistic(wholes[name]), drawn[name][key], replicates, confidence)
+            for key, statistic in statistics.items()
+        }
+        for name, (_, statistics) in scores.items()
     }
 
 
@@ -171,7 +201,8 @@ def _paired(
     confidence: float,
     seed: int,
 ) -> Interval:
-    sides = [(Resampler(label, score, weight, groups), statistic) for score, statistic in (new, old)]
+    codes = group_codes(groups, np.size(label))
+    sides = [(Resampler(label, score, weight, codes), statistic) for score, statistic in (new, old)]
 
     def combined(curves: Sequence[PRCurve | None]) -> float | None:
         values = [None if curve is None else side[1](curve) for curve, side in zip(curves, sides, strict=True)]
@@ -198,7 +229,7 @@ class Resampler:
         self._weight = weights[order]
         self._positive = labels[order] * self._weight
         scores = scores[order]
-        self._ends = np.append(scores[1:] != scores[:-1], True) & (scores > -np.inf)
+        self._ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True) & (scores > -np.inf))
         self._threshold = scores[self._ends]
         codes = group_codes(groups, len(given))
         rows = np.arange(len(scores)) if codes is None else np.unique(codes[given > 0.0], return_inverse=True)[1]
@@ -222,19 +253,25 @@ class Resampler:
         positives, total = float(true_positive[-1]), float(predicted[-1])
         if not 0.0 < positives < total:
             return None
-        true_positive, predicted = true_positive[self._ends], predicted[self._ends]
-        drawn = predicted > 0.0  # thresholds above the first row drawn predict nothing
-        return PRCurve(self._threshold[drawn], true_positive[drawn], predicted[drawn], positives, total)
+        if len(self._threshold) < len(times):
+            true_positive, predicted = true_positive[self._ends], predicted[self._ends]
+        # thresholds above the first row drawn predict nothing
+        first = int(np.searchsorted(predicted, 0.0, side="right"))
+        return PRCurve(self._threshold[first:], true_positive[first:], predicted[first:], positives, total)
 
 
 def group_codes(groups: ArrayLike | None, n: int) -> NDArray[np.intp] | None:
     """Groups as whole numbers [n]; a missing key (None, NaN, empty text) is a group of its own.
+
+    Whole numbers are taken as they are, so that rows which are cut many times need be numbered once.
 
     Raises:
         DataError: not one key per row.
     """
     if groups is None:
         return None
+    if isinstance(groups, np.ndarray) and groups.dtype == np.intp and groups.shape == (n,):
+        return groups
     keys = np.asarray(groups, dtype=object)
     if keys.shape != (n,):
         raise DataError(f"groups: expected one key per row ({n}), got shape {keys.shape}")

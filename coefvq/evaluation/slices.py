@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coefvq.cascade.curves import PRCurve, curve_at_threshold, curve_recall_at_precision
 from coefvq.errors import DataError
-from coefvq.evaluation.intervals import Interval, Statistic, bootstrap_intervals, weighted_share
+from coefvq.evaluation.intervals import Interval, Statistic, bootstrap_scores, group_codes, weighted_share
 from coefvq.evaluation.metrics import curve_average_precision, curve_roc_auc, recall_key
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ UNKNOWN, OTHER = "unknown", "other"
 DERIVED = ("language", "duration", "has_audio", "views", "creator_size")
 #: distinct values of a column that become a slice each; the rest are one slice together
 MAX_VALUES = 12
+
+#: columns that a derived slicing reads
+_SOURCES = {"duration": "duration_s", "creator_size": "creator_id"}
 
 DURATION_EDGES = (5.0, 15.0, 60.0)
 VIEWS_EDGES = (100.0, 1_000.0, 10_000.0, 100_000.0)
@@ -62,6 +65,12 @@ def slice_columns(
         else:
             made[name] = _frequent(_texts(manifest, name))[chosen]
     return made
+
+
+def read_columns(wanted: Iterable[str], columns: Collection[str]) -> set[str]:
+    """Columns that ``slice_columns`` reads of a manifest with ``columns``."""
+    own = {"language": "language" if "language" in columns else "title", **_SOURCES}
+    return {own.get(name, name) for name in wanted}
 
 
 def bands(values: ArrayLike, edges: Sequence[float], unit: str = "") -> Names:
@@ -109,7 +118,7 @@ def with_intervals(
     score: ArrayLike,
     weight: ArrayLike,
     threshold: float,
-    targets: Iterable[float],
+    targets: Sequence[float],
     *,
     groups: ArrayLike | None = None,
     replicates: int = 1000,
@@ -122,15 +131,33 @@ def with_intervals(
     Raises:
         DataError: a column is unusable or there is one class only.
     """
+    models = {"": (score, threshold)}
+    return models_with_intervals(label, models, weight, targets, groups=groups, replicates=replicates, seed=seed)[""]
+
+
+def models_with_intervals(
+    label: ArrayLike,
+    models: Mapping[str, tuple[ArrayLike, float]],
+    weight: ArrayLike,
+    targets: Sequence[float],
+    *,
+    groups: ArrayLike | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, Interval]]:
+    """:func:`with_intervals` of several models on the same rows: name -> scores [n] and threshold.
+
+    Raises:
+        DataError: a column is unusable or there is one class only.
+    """
     labels, weights = np.asarray(label, dtype=np.float64), np.asarray(weight, dtype=np.float64)
-    predicted = np.asarray(score, dtype=np.float64) >= threshold
-    found = bootstrap_intervals(
-        labels, score, weights, statistics(threshold, targets), groups=groups, replicates=replicates, seed=seed
-    )
-    return found | {
-        "precision": weighted_share(labels[predicted], weights[predicted]),
-        "recall": weighted_share(predicted, labels * weights),
-    }
+    scores = {name: (score, statistics(threshold, targets)) for name, (score, threshold) in models.items()}
+    found = bootstrap_scores(labels, scores, weights, groups=groups, replicates=replicates, seed=seed)
+    for name, (score, threshold) in models.items():
+        predicted = np.asarray(score, dtype=np.float64) >= threshold
+        found[name]["precision"] = weighted_share(labels[predicted], weights[predicted])
+        found[name]["recall"] = weighted_share(predicted, labels * weights)
+    return found
 
 
 def slice_rows(
@@ -153,7 +180,8 @@ def slice_rows(
         DataError: a column is unusable.
     """
     labels, weights = np.asarray(label, dtype=np.float64), np.asarray(weight, dtype=np.float64)
-    keys = None if groups is None else np.asarray(groups, dtype=object)
+    codes = group_codes(groups, len(labels))
+    columns = {name: (np.asarray(score, dtype=np.float64), threshold) for name, (score, threshold) in scores.items()}
     rows = []
     for column, names in slices.items():
         for value in sorted(set(names.tolist())):
@@ -166,18 +194,17 @@ def slice_rows(
                 "note": None,
             }
             if (labels[chosen] > 0.0).any() and (labels[chosen] < 1.0).any():
-                for model, (score, threshold) in scores.items():
-                    found = with_intervals(
-                        labels[chosen],
-                        np.asarray(score, dtype=np.float64)[chosen],
-                        weights[chosen],
-                        threshold,
-                        targets,
-                        groups=None if keys is None else keys[chosen],
-                        replicates=replicates,
-                        seed=seed,
-                    )
-                    row[model] = {name: interval.to_dict() for name, interval in found.items()}
+                found = models_with_intervals(
+                    labels[chosen],
+                    {model: (values[chosen], threshold) for model, (values, threshold) in columns.items()},
+                    weights[chosen],
+                    targets,
+                    groups=None if codes is None else codes[chosen],
+                    replicates=replicates,
+                    seed=seed,
+                )
+                for model, figures in found.items():
+                    row[model] = {name: interval.to_dict() for name, interval in figures.items()}
             else:
                 row |= dict.fromkeys(scores) | {"note": "one class only"}
             rows.append(row)

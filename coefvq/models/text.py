@@ -6,7 +6,7 @@ Presets with pretrained language models bring their own tokenizer; both end up i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,8 +83,8 @@ class TextEncoder:
         always a real token, also for an empty text. Of a text above ``max_tokens`` the on-screen text loses its
         middle first (``shortened``); how many were cut is logged at INFO, and said by the stages once per run.
         """
-        rows, cut = self._rows(texts, visual_tokens)
-        if cut:
+        rows, cuts = map(list, zip(*self._rows(texts, visual_tokens), strict=True))
+        if cut := sum(cuts):
             _log.info("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.max_tokens)
         length = max(map(len, rows))
         pad = self.pad_id
@@ -94,29 +94,24 @@ class TextEncoder:
 
     def lengths(self, texts: list[str], visual_tokens: int) -> list[int]:
         """Tokens of each row before padding."""
-        return [len(row) + visual_tokens for row in self._rows(texts, 0)[0]]
+        return [len(row) + visual_tokens for row, _ in self._rows(texts, 0)]
 
     def count_cut(self, texts: list[str]) -> int:
         """How many texts are longer than ``max_tokens``."""
-        return self._rows(texts, 0)[1]
+        return sum(cut for _, cut in self._rows(texts, 0))
 
-    def _rows(self, texts: list[str], visual_tokens: int) -> tuple[list[list[int]], int]:
-        """Ids of each row before padding, and how many texts were cut."""
+    def _rows(self, texts: list[str], visual_tokens: int) -> Iterator[tuple[list[int], bool]]:
+        """Ids of each row before padding, and whether its text was cut; one chunk of texts at a time is held."""
         before, prompt, after = self._around
         prefix = [*before, *[self.video_id] * visual_tokens]
         if self.tokens.start is not None:
             prefix = [*prefix, self.id_of(self.tokens.start)]
-        # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
-        prompted = [(prompt + text).encode("utf-8", "replace").decode() for text in texts]
-        rows, count = [], 0
-        # in chunks: the tokenizer's answers hold far more than ids
-        for start in range(0, len(prompted), _CHUNK):
-            chunk = prompted[start : start + _CHUNK]
+        for start in range(0, len(texts), _CHUNK):
+            # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
+            chunk = [(prompt + text).encode("utf-8", "replace").decode() for text in texts[start : start + _CHUNK]]
             for item, text in zip(self.tokenizer.encode_batch(chunk, add_special_tokens=False), chunk, strict=True):
                 long = self._is_long(item)
-                count += long
-                rows.append([*prefix, *(self._shortened(item, text, len(prompt)) if long else self._ids(item)), *after])
-        return rows, count
+                yield [*prefix, *(self._shortened(item, text, len(prompt)) if long else self._ids(item)), *after], long
 
     @cached_property
     def _around(self) -> tuple[list[int], str, list[int]]:

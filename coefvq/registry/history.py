@@ -19,6 +19,8 @@ from coefvq.registry.bundle import bundle_version
 
 EXPERIMENT = "coefvq-decisions"
 MAX_REASON_CHARS = 2000  # MLflow cuts parameters at 6000
+#: decisions that are read to go on from: more than one, since clocks of several machines differ
+_NEWEST = 20
 
 Action = Literal["approve", "reject", "rollback"]
 State = Literal["pending", "done", "failed"]
@@ -86,9 +88,41 @@ def decisions(issue: str | None = None) -> list[Decision]:
     Raises:
         RegistryError: a record is damaged, or the store does not answer.
     """
-    found = [_parse(record) for record in tracking.read_records(EXPERIMENT) if "action" in record.fields]
-    ordered = sorted(found, key=lambda item: (item.sequence, item.at, item.run_id))
-    return [item for item in ordered if issue is None or item.issue == issue]
+    found = _read()
+    return [item for item in found if issue is None or item.issue == issue]
+
+
+def newest(issue: str | None = None) -> list[Decision]:
+    """The latest decisions, oldest first; of one issue where given. How long the history is costs nothing.
+
+    Raises:
+        RegistryError: as ``decisions``.
+    """
+    return _read(_NEWEST) if issue is None else _read(_NEWEST, issue=issue)
+
+
+def of_pair(issue: str, content_hash: str) -> list[Decision]:
+    """The decisions on one pair, oldest first.
+
+    Raises:
+        RegistryError: as ``decisions``.
+    """
+    return _read(issue=issue, content_hash=content_hash)
+
+
+def of_flow(issue: str, flow_run_id: str) -> list[Decision]:
+    """The decisions that one flow run made on an issue, oldest first.
+
+    Raises:
+        RegistryError: as ``decisions``.
+    """
+    return _read(issue=issue, flow_run_id=flow_run_id)
+
+
+def _read(latest: int | None = None, **fields: str) -> list[Decision]:
+    records = tracking.read_records(EXPERIMENT, latest, **fields)
+    found = [_parse(record) for record in records if "action" in record.fields]
+    return sorted(found, key=lambda item: (item.sequence, item.at, item.run_id))
 
 
 def _parse(record: tracking.Record) -> Decision:
@@ -121,7 +155,7 @@ def begin(
         RegistryError: the store refuses or does not answer.
     """
     decision = Decision(
-        sequence=max((item.sequence for item in decisions()), default=0) + 1,
+        sequence=max((item.sequence for item in newest()), default=0) + 1,
         at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         by=by,
         reason=reason,
@@ -178,10 +212,10 @@ def _champions(history: Iterable[Decision]) -> tuple[list[tuple[str, str]], set[
 
 def is_decided_champion(history: Sequence[Decision], version: str, content_hash: str) -> bool:
     """Whether a decision made this pair champion: the last one carried out, or one that a crash interrupted. Pure."""
-    pending = [
-        (item.version, item.content_hash) for item in history if item.state == "pending" and item.action != "reject"
-    ]
-    return (version, content_hash) in [*champion_stack(history)[-1:], *pending]
+    moves = [item for item in history if item.action != "reject"]
+    done = [item for item in moves if item.state == "done"][-1:]
+    waiting = [item for item in moves if item.state == "pending"]
+    return (version, content_hash) in [(item.version, item.content_hash) for item in (*done, *waiting)]
 
 
 def require_decided_champion(issue: str, version: str, content_hash: str) -> None:
@@ -190,9 +224,9 @@ def require_decided_champion(issue: str, version: str, content_hash: str) -> Non
     Raises:
         RegistryError: no decision made this pair champion, or the store does not answer.
     """
-    past = decisions(issue)
-    if is_decided_champion(past, version, content_hash):
+    if is_decided_champion(newest(issue), version, content_hash):
         return
+    past = decisions(issue)
     who = f"--issue {issue} --by NAME --reason WHY"
     again = " --override" if last_verdict(past, version, content_hash) else ""
     stack = champion_stack(past)

@@ -66,7 +66,7 @@ def register_candidate(candidate: Candidate, gate: GateReport) -> RegisteredPair
             for kind in PART_KINDS:
                 _register_part(candidate, kind)
             found = _register_pair(candidate)
-        past = history.decisions(candidate.issue)
+        past = history.of_pair(candidate.issue, found.content_hash)
         if history.last_verdict(past, found.version, found.content_hash) is None:
             found = _offer(found, gate)
     return found

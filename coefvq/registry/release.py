@@ -67,10 +67,10 @@ def approve(
     """
     name, why = log.checked_person(by, reason)
     with exclusive(tracking.store()):
-        past, repaired = _settled(issue)
-        if again := _same(past, repaired, "approve", version, flow_run_id):
+        repaired = _settled(issue)
+        if again := _same(issue, repaired, "approve", version, flow_run_id):
             return again
-        pair = _waiting(issue, version, past, override)
+        pair = _waiting(issue, version, override)
         _require_gate(pair, override)
         require_models(pair)
         decision = log.begin(
@@ -95,10 +95,10 @@ def reject(issue: str, by: str, reason: str, version: str | None = None, *, flow
     """
     name, why = log.checked_person(by, reason)
     with exclusive(tracking.store()):
-        past, repaired = _settled(issue)
-        if again := _same(past, repaired, "reject", version, flow_run_id):
+        repaired = _settled(issue)
+        if again := _same(issue, repaired, "reject", version, flow_run_id):
             return again
-        pair = _waiting(issue, version, past, override=False)
+        pair = _waiting(issue, version, override=False)
         decision = log.begin(
             issue,
             "reject",
@@ -123,11 +123,11 @@ def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None
     """
     name, why = log.checked_person(by, reason)
     with exclusive(tracking.store()):
-        past, repaired = _settled(issue)
-        if again := _same(past, repaired, "rollback", None, flow_run_id):
+        repaired = _settled(issue)
+        if again := _same(issue, repaired, "rollback", None, flow_run_id):
             return again
         champion = pairs.aliases(issue).get(CHAMPION)
-        pair = _previous(issue, champion, past)
+        pair = _previous(issue, champion, log.decisions(issue))
         decision = log.begin(
             issue,
             "rollback",
@@ -146,10 +146,13 @@ def history(issue: str | None = None) -> list[Decision]:
     return log.decisions(issue)
 
 
-def _settled(issue: str) -> tuple[list[Decision], Decision | None]:
-    """Carry out what a crash left pending; return the issue's decisions and the one repaired last."""
-    repaired = [_carry_out(item) for item in log.decisions(issue) if item.state == "pending"]
-    return log.decisions(issue), repaired[-1] if repaired else None
+def _settled(issue: str) -> Decision | None:
+    """Carry out what a crash left pending; return the one repaired last.
+
+    Every action begins with this, so what is pending is among the newest decisions.
+    """
+    repaired = [_carry_out(item) for item in log.newest(issue) if item.state == "pending"]
+    return repaired[-1] if repaired else None
 
 
 def _carry_out(decision: Decision) -> Decision:
@@ -175,13 +178,12 @@ def _done(decision: Decision) -> Decision:
 
 
 def _same(
-    past: Sequence[Decision], repaired: Decision | None, action: Action, version: str | None, flow_run_id: str | None
+    issue: str, repaired: Decision | None, action: Action, version: str | None, flow_run_id: str | None
 ) -> Decision | None:
     """The decision this call repeats: that of the same flow run, or the very one just repaired."""
-    if flow_run_id is not None:
-        for item in reversed(past):
-            if (item.flow_run_id, item.action, item.state) == (flow_run_id, action, "done"):
-                return item
+    for item in [] if flow_run_id is None else reversed(log.of_flow(issue, flow_run_id)):
+        if (item.action, item.state) == (action, "done"):
+            return item
     if repaired is None or repaired.state != "done" or repaired.action != action:
         return None
     # without a version, a challenger registered since the crash is what the caller means
@@ -189,16 +191,16 @@ def _same(
     return repaired if version == repaired.version or (version is None and not newer_waits) else None
 
 
-def _waiting(issue: str, version: str | None, past: Sequence[Decision], override: bool) -> RegisteredPair:
+def _waiting(issue: str, version: str | None, override: bool) -> RegisteredPair:
     chosen = version or pairs.aliases(issue).get(CHALLENGER)
     if chosen is None:
-        last = next((item for item in reversed(past) if item.action != "rollback"), None)
+        last = next((item for item in reversed(log.newest(issue)) if item.action != "rollback"), None)
         told = f"; {_told(last)}" if last else f"; register one first: coefvq register --issue {issue}"
         raise RegistryError(f"no challenger waits for {issue}{told}")
     pair = pairs.find(issue, chosen)
     if pair is None:
         raise RegistryError(f"{issue} version {chosen} does not exist; `coefvq status` shows what waits")
-    verdict = log.last_verdict(past, pair.version, pair.content_hash)
+    verdict = log.last_verdict(log.of_pair(issue, pair.content_hash), pair.version, pair.content_hash)
     if verdict is not None and not override:
         raise RegistryError(f"{issue}: {_told(verdict)}; register a new candidate, or override with a reason")
     return pair

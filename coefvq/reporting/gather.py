@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.reporting.html import ReportInputs
 
-_UNREAD = frozenset({"phash", "reason", "published_at"})
+#: what a report says of no video; the clips of its few pictures are looked up when they are known
+_CLIPS = frozenset({"uri", "sha256", "stickers"})
+_UNREAD = _CLIPS | {"phash", "reason", "published_at", "size_bytes", "fps"}
 _REPORTS = ("evaluation", "thresholds", "stability", "calibration")
 
 
@@ -47,7 +49,7 @@ def write_report(settings: ReportSettings, issue: str, target: Path, thumbnails:
     given = gather(settings, issue, registry)
     try:
         if thumbnails and given.manifest is not None:
-            given = replace(given, thumbnails=_thumbnails(settings, given.manifest, wanted_thumbnails(given)))
+            given = replace(given, thumbnails=_thumbnails(settings, wanted_thumbnails(given)))
         page = build(given)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         # each file fits its schema: what is left is files of different runs or versions
@@ -99,17 +101,18 @@ def gather(settings: ReportSettings, issue: str, registry: bool) -> ReportInputs
     pair = paths.report(issue, "candidate.json")
     candidate = read_candidate(pair) if pair.is_file() else None
     asked = _ask(settings.gate, candidate) if registry and candidate is not None else None
-    manifest = Path(paths.manifest)
     splits = Path(paths.reports) / "splits.json"
+    scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
+    evaluation, thresholds = read_evaluation(files["evaluation"]), read_thresholds(files["thresholds"])
     return ReportInputs(
         issue=issue,
-        scores=read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS),
-        evaluation=read_evaluation(files["evaluation"]),
-        thresholds=read_thresholds(files["thresholds"]),
+        scores=scores,
+        evaluation=evaluation,
+        thresholds=thresholds,
         candidate=None if candidate is None else candidate.to_json(),
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bundle_version=asked.bundle_version if asked else None,
-        manifest=read_table(manifest, skip=_UNREAD) if manifest.is_file() else None,
+        manifest=_shown_rows(Path(paths.manifest), scores, evaluation, thresholds),
         gate=asked.gate if asked else None,
         served=asked.served if asked else None,
         is_served=asked.is_served if asked else False,
@@ -117,6 +120,24 @@ def gather(settings: ReportSettings, issue: str, registry: bool) -> ReportInputs
         calibration=read_calibration(files["calibration"]) if files["calibration"].is_file() else None,
         splits=read_json(splits) if splits.is_file() else None,
         words=settings.label_names.get(issue, LabelNames()),
+    )
+
+
+def _shown_rows(
+    manifest: Path, scores: pd.DataFrame, evaluation: dict[str, Any], thresholds: dict[str, Any]
+) -> pd.DataFrame | None:
+    """What the page says of test videos and groups them by; None without a manifest."""
+    from coefvq.data.manifest import column_names, read_table
+
+    if not manifest.is_file():
+        return None
+    if not (
+        thresholds.get("detail") and evaluation.get("detail")
+    ):  # earlier versions left slices and groups to the page
+        return read_table(manifest, skip=_UNREAD)
+    shown = {"video_id", "title", evaluation["detail"]["group_by"]}
+    return read_table(
+        manifest, skip=column_names(manifest) - shown, video_ids=scores.loc[scores["split"] == "test", "video_id"]
     )
 
 
@@ -163,12 +184,12 @@ def _kept_scores(issue: str, version: str) -> pd.DataFrame | None:
         return None if path is None else read_table(path)
 
 
-def _thumbnails(settings: ReportSettings, manifest: pd.DataFrame, wanted: Sequence[str]) -> dict[str, bytes]:
+def _thumbnails(settings: ReportSettings, wanted: Sequence[str]) -> dict[str, bytes]:
     from coefvq.data.locations import media_root
-    from coefvq.data.manifest import to_inputs
+    from coefvq.data.manifest import read_table, to_inputs
     from coefvq.data.media.thumbnails import thumbnails
 
-    rows = manifest[manifest["video_id"].isin(wanted)]
+    rows = read_table(Path(settings.paths.manifest), skip=_UNREAD - _CLIPS, video_ids=wanted)
     videos = to_inputs(rows, media_root(settings.paths), settings.protocols)
     # a clip in a remote store is not fetched for a picture
     local = {video.video_id: video.path for video in videos if video.url is None and video.refusal is None}

@@ -60,8 +60,7 @@ def _policy(path: Path) -> dict[str, Any]:
 
 
 def _profile(paths: Paths, issue: str) -> dict[str, Any]:
-    rows = split_manifest(paths, CLIP_COLUMNS - {"stickers"})
-    return profile(rows[rows["split"] == "train"], [issue])
+    return profile(split_manifest(paths, CLIP_COLUMNS - {"stickers"}, {"train"}), [issue])
 
 
 def _calibration(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coefvq.config import Evaluate, Tracking
-from coefvq.data.splits.rows import DataHashes
+from coefvq.config import Evaluate, Paths, Tracking
+from coefvq.data.manifest import column_names
+from coefvq.data.splits.rows import DataHashes, columns_but, split_manifest
 from coefvq.data.validation.report import ValidationResult, to_html, to_json, to_markdown
 from coefvq.evaluation.detail import DetailSettings
+from coefvq.evaluation.slices import read_columns
 from coefvq.files import write_json, write_text
 from coefvq.redaction import redact_value
 from coefvq.registry import tracking
 from coefvq.registry.bundle import DataRef, PartKind
 from coefvq.training.record import OpenRecord, TrainingRecord
 from coefvq.training.shared_mllm import IsRecorded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def data_ref(hashes: DataHashes) -> DataRef:
@@ -40,6 +45,18 @@ def detail_settings(evaluate: Evaluate, seed: int) -> DetailSettings:
         group_by=evaluate.group_by,
         seed=seed,
     )
+
+
+def evaluated_rows(paths: Paths, evaluate: Evaluate) -> pd.DataFrame:
+    """The split manifest with the columns that slices and intervals read.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    needed = read_columns(evaluate.slices, column_names(Path(paths.manifest)))
+    if evaluate.group_by is not None:
+        needed.add(evaluate.group_by)
+    return split_manifest(paths, columns_but(paths, needed))
 
 
 def recorder(settings: Tracking, issue: str, kind: PartKind) -> OpenRecord:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from coefvq.data.manifest import read_table
-from coefvq.data.splits.rows import CLIP_COLUMNS, split_manifest
 from coefvq.evaluation.detail import detail_report, prevalence_report
 from coefvq.evaluation.labelled import labelled_split
 from coefvq.evaluation.report import evaluation_report
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.reporting.plots import score_histogram_rows
-from coefvq.stages.common import detail_settings
+from coefvq.stages.common import detail_settings, evaluated_rows
 from coefvq.stages.inputs import EvaluateInputs
 
 
@@ -25,7 +24,7 @@ def run(inputs: EvaluateInputs) -> None:
     thresholds = {name: report["test"][name]["decision_threshold"] for name in ("base", "mllm")}
     test = labelled_split(scores, "test")
     models = {"base": (test.base, thresholds["base"]), "mllm": (test.mllm, thresholds["mllm"])}
-    manifest = split_manifest(paths, CLIP_COLUMNS - {*evaluate.slices, evaluate.group_by})
+    manifest = evaluated_rows(paths, evaluate)
     report["detail"] = detail_report(scores, manifest, models, detail_settings(evaluate, inputs.seed))
     report["prevalence"] = prevalence_report(scores, thresholds, evaluate.precision_targets)
     write_json(paths.report(issue, "evaluation.json"), report)

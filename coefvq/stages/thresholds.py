@@ -13,14 +13,13 @@ from coefvq.cascade.objectives import Prices
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Thresholds
 from coefvq.data.manifest import read_table
-from coefvq.data.splits.rows import CLIP_COLUMNS, split_manifest
 from coefvq.evaluation.detail import DetailSettings, against_models, calibration_report, detail_report
 from coefvq.evaluation.labelled import labelled_split
 from coefvq.evaluation.report import cascade_report
 from coefvq.files import write_json
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.reporting.plots import frontier_rows, pr_curve_rows, validation_frontier, write_result_figure
-from coefvq.stages.common import detail_settings
+from coefvq.stages.common import detail_settings, evaluated_rows
 from coefvq.stages.inputs import ThresholdsInputs
 from coefvq.terminal import say
 
@@ -31,7 +30,7 @@ def run(inputs: ThresholdsInputs) -> None:
     scores = read_table(paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
     report = search_policies(scores, issue, settings, inputs.evaluate.precision_targets, inputs.evaluate.metrics)
     policy = CascadePolicy.from_dict(report["policy"])
-    manifest = split_manifest(paths, CLIP_COLUMNS - {*inputs.evaluate.slices, inputs.evaluate.group_by})
+    manifest = evaluated_rows(paths, inputs.evaluate)
     wanted = detail_settings(inputs.evaluate, inputs.seed)
     report["detail"] = _detail(scores, manifest, policy, wanted)
     report["against_models"] = against_models(scores, manifest, policy, wanted)

@@ -56,7 +56,9 @@ def read_training_data(settings: TrainingSettings, job: TrainingJob) -> Training
     """
     # a teacher looks for copies by the hash of the frames
     skip = _UNREAD if job.distil is not None else {*_UNREAD, "phash"}
-    rows, issues = split_manifest(settings.paths, skip), job.config.issues
+    # the videos that a distilled model learns from may be in any split
+    splits = None if job.distil is not None else ("train", "val")
+    rows, issues = split_manifest(settings.paths, skip, splits), job.config.issues
     train = labelled(rows, issues, "train")
     descriptions = read_descriptions(train, Path(settings.paths.raw)) if job.reads_descriptions else None
     teaching = None

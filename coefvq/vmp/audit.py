@@ -9,8 +9,9 @@ not come by chance.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ class DrawnLabel:
 
     value: int
     probability: float | None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Per row of a kind the probability that the MLLM saw it, and its label, NaN without one."""
+
+    probability: array[float] = field(default_factory=lambda: array("d"))
+    label: array[float] = field(default_factory=lambda: array("d"))
 
 
 def read_labels(path: Path, issue: str) -> dict[str, int]:
@@ -104,26 +113,32 @@ def audit_stream(issue: str, scores: Iterable[tuple[str, Mapping[str, Any]]], la
     Raises:
         DataError: no video was audited, a kind with rows has no label, or no positive is seen.
     """
-    kinds: dict[str, list[tuple[str, float]]] = {kind: [] for kind in KINDS}
+    # numbers alone: the ids of a stream are too many to keep
+    kinds = {kind: _Rows() for kind in KINDS}
     unlogged = 0
     for video_id, score in scores:
         kind = kind_of(score)
         if kind == "unlogged":
             unlogged += 1
         elif kind is not None:
-            kinds[kind].append((video_id, float(score.get("audit_probability") or 1.0)))
-    if not kinds["audited"]:
+            kinds[kind].probability.append(float(score.get("audit_probability") or 1.0))
+            # somebody's label of an unseen video did not come by chance
+            kinds[kind].label.append(math.nan if kind == "unseen" else labels.get(video_id, math.nan))
+    rows = {kind: len(found.label) for kind, found in kinds.items()}
+    if not rows["audited"]:
         raise DataError(
             f"--issue {issue}: no video was audited for it; run `coefvq vmp run --audit-rate 0.02` and publish again, "
             "or wait"
         )
-    known = {kind: sum(video_id in labels for video_id, _ in kinds[kind]) for kind in KINDS[:3]}
+    known = {kind: int(np.count_nonzero(~np.isnan(kinds[kind].label))) for kind in KINDS[:3]}
     for kind, count in known.items():
-        if kinds[kind] and not count:
-            raise DataError(f"{issue}: none of the {len(kinds[kind])} {kind} videos has a label; label some at random")
-    columns = [_columns(kind, rows, labels, known) for kind, rows in kinds.items() if rows]
-    flagged, probability, label = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    rows = {kind: len(items) for kind, items in kinds.items()}
+        if rows[kind] and not count:
+            raise DataError(f"{issue}: none of the {rows[kind]} {kind} videos has a label; label some at random")
+    # only a part of a kind has labels, and that counts in its probability
+    shares = {kind: known[kind] / rows[kind] if kind in known else 1.0 for kind in KINDS if rows[kind]}
+    flagged = np.repeat([kind == "flagged" for kind in shares], [rows[kind] for kind in shares])
+    probability = np.concatenate([np.asarray(kinds[kind].probability) * share for kind, share in shares.items()])
+    label = np.concatenate([np.asarray(kinds[kind].label) for kind in shares])
     return StreamAudit(issue, rows, known, unlogged, estimate(flagged, probability, label))
 
 
@@ -140,15 +155,3 @@ def kind_of(score: Mapping[str, Any]) -> str | None:
     if score.get("positive"):
         return "flagged"
     return "rejected" if asked else "unlogged"
-
-
-def _columns(
-    kind: str, rows: list[tuple[str, float]], labels: Mapping[str, int], known: Mapping[str, int]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """flagged, probability and label of one kind; the probability counts that only a part has labels."""
-    drawn = np.array([probability for _, probability in rows])
-    if kind == "unseen":
-        return np.zeros(len(rows), bool), drawn, np.full(len(rows), np.nan)
-    share = known[kind] / len(rows)
-    label = np.array([float(labels.get(video_id, np.nan)) for video_id, _ in rows])
-    return np.full(len(rows), kind == "flagged"), drawn * share, label

@@ -11,8 +11,8 @@ from typing import Any
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.inference import stages
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp.deployment import Deployment, SecondStage, decided, same_models
-from coefvq.vmp.records import Candidate, Event, Known, SinkRow, Task
+from coefvq.vmp.deployment import Deployment, SecondStage, decided, looked_up, same_models
+from coefvq.vmp.records import NO_FEATURES, Candidate, Event, Features, Known, SinkRow, Task
 from coefvq.vmp.retriever import candidate_of, video_input
 from coefvq.vmp.rows import How
 
@@ -28,6 +28,7 @@ class Case:
     event: Event
     known: Known
     first: tuple[ScoredVideo, ...]
+    features: Features = NO_FEATURES
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,17 @@ def sort_cases(
         first = _first_rows(task, event, deployment) if usable and task.scores else ()
         (cases.ready if first else cases.old).append(Case(task, event, seen, first))
     return cases
+
+
+def with_features(cases: Cases, deployment: Deployment, known: Mapping[str, Known]) -> Cases:
+    """The same with the features of their videos: one look for all, before the MLLM is asked.
+
+    Raises:
+        HeldError: a store that the stream waits for does not answer.
+    """
+    found = iter(looked_up([case.event for case in (*cases.ready, *cases.old)], deployment, known))
+    ready = [replace(case, features=next(found)) for case in cases.ready]
+    return Cases(ready, [replace(case, features=next(found)) for case in cases.old], cases.void)
 
 
 def _first_rows(task: Task, event: Event, deployment: Deployment) -> tuple[ScoredVideo, ...]:
@@ -176,4 +188,5 @@ def _settled(
         return None
     rows = [row if row.awaits is None else settle(policies[row.issue], row, case.event.views) for row in case.first]
     how = How(task=case.task, down=down, expired=is_expired)
-    return decided(candidate_of(case.event, rows), deployment, case.known, now, how)
+    candidate = candidate_of(case.event, rows).with_features(case.features)
+    return decided(candidate, deployment, case.known, now, how)

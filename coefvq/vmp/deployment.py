@@ -12,13 +12,30 @@ from coefvq.inference.decisions import Answers
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.epochs import FencedError
 from coefvq.vmp.keys import DEFAULT, tenant_of
-from coefvq.vmp.records import Candidate, Decision, Event, Known, SinkRow, Undecided, Verdict
+from coefvq.vmp.records import NO_FEATURES, Candidate, Decision, Event, Features, Known, SinkRow, Undecided, Verdict
 from coefvq.vmp.retriever import Scorer, candidate_of, retrieve
 from coefvq.vmp.rows import FIRST_STAGE, How, awaits_mllm, to_row, watched_row
 from coefvq.vmp.ruling import UNSCORED
 
 #: issue, its stored score, the view count → the score under the present policy; None where a model has to be asked
 Redecide = Callable[[str, Mapping[str, Any], int | None], ScoredVideo | None]
+
+
+#: events, what the index knows of their videos → the features of each, in order
+Lookup = Callable[[Sequence[Event], Mapping[str, Known]], Sequence[Features]]
+
+
+def stored_features(events: Sequence[Event], known: Mapping[str, Known]) -> list[Features]:
+    """What the index kept of each event's content; no store is asked."""
+    return [kept_features(event, known.get(event.video_id)) for event in events]
+
+
+def kept_features(event: Event, known: Known | None) -> Features:
+    """The features that the verdict on this content was made with."""
+    verdict = None if known is None else known.verdict
+    if verdict is None or verdict.source_version != event.source_version:
+        return NO_FEATURES
+    return Features(verdict.value.get("features", {}))
 
 
 def _ask_the_models(issue: str, stored: Mapping[str, Any], views: int | None) -> ScoredVideo | None:
@@ -48,8 +65,8 @@ class Deployment:
     ``scorer`` is the first stage: its rows may await the MLLM, which ``second`` asks (None: the scorer asks it
     itself). ``models`` maps issue to the hash of what scores are made with. ``redecide`` applies the policies to stored
     scores. ``pending`` says what a video is to readers until the MLLM answered. ``changes_at`` gives the unix time at
-    which a rule on age may decide otherwise about an event, after a given one. ``tenants`` are the same models with the
-    rules of each other tenant.
+    which a rule on age may decide otherwise about an event, after a given one. ``lookup`` gives the features that rules
+    see. ``tenants`` are the same models with the rules of each other tenant.
     """
 
     epoch: int
@@ -60,6 +77,7 @@ class Deployment:
     second: SecondStage | None = None
     pending: Undecided = "hold"
     changes_at: Callable[[Event, datetime], float | None] = lambda event, now: None
+    lookup: Lookup = stored_features
     tenants: Mapping[str, Deployment] = field(default_factory=dict)
 
     def ruled(self, video: str) -> Deployment | None:
@@ -91,7 +109,12 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     whole = [event if event.views == (views := most[event.video_id]) else replace(event, views=views)
              for event in events]  # fmt: skip
     scored = [event for event in whole if event.kind != "views" and deployment.ruled(event.video_id)]
-    judged = {candidate.event.offset: candidate for candidate in retrieve(scored, deployment.scorer)}
+    # features first: where a store has to be waited for, no model has worked in vain
+    features = looked_up(scored, deployment, known)
+    judged = {
+        candidate.event.offset: candidate.with_features(found)
+        for candidate, found in zip(retrieve(scored, deployment.scorer), features, strict=True)
+    }
     rows = []
     for event in whole:
         if event.kind == "views":
@@ -100,6 +123,17 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
             candidate = judged.get(event.offset, Candidate(event))
             rows.append(decided(candidate, deployment, known.get(event.video_id), now))
     return rows
+
+
+def looked_up(events: Sequence[Event], deployment: Deployment, known: Mapping[str, Known]) -> list[Features]:
+    """The features of each event, in order; deletions have none.
+
+    Raises:
+        HeldError: a store that the stream waits for does not answer.
+    """
+    contents = [event for event in events if event.kind != "delete"]
+    found = iter(deployment.lookup(contents, known) if contents else [])
+    return [NO_FEATURES if event.kind == "delete" else next(found) for event in events]
 
 
 def decided(

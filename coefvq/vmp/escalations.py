@@ -12,9 +12,20 @@ from datetime import datetime
 
 from coefvq.inference.pairs import GROUP
 from coefvq.vmp import budget, pending
-from coefvq.vmp.cases import Case, Cases, answered_row, ask, expired_row, silent_row, sort_cases, with_draw
+from coefvq.vmp.cases import (
+    Case,
+    Cases,
+    answered_row,
+    ask,
+    expired_row,
+    silent_row,
+    sort_cases,
+    with_draw,
+    with_features,
+)
 from coefvq.vmp.database import Connection
 from coefvq.vmp.deployment import Deployment, decided
+from coefvq.vmp.features.values import HeldError
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.leases import owner
 from coefvq.vmp.pending import Pending
@@ -65,7 +76,11 @@ class Escalations:
         if not tasks:
             return 0
         try:
-            cases = self._sort(tasks, deployment)
+            try:
+                cases = self._sort(tasks, deployment)
+            except HeldError:
+                self._pending.refund(tasks)
+                raise
             if cases.old or cases.void:
                 self._pending.refund([*cases.void, *(case.task for case in cases.old)])
             self._score_again(cases, deployment)
@@ -104,7 +119,7 @@ class Escalations:
         now = self._now()
         rows = [
             decided(
-                with_draw(candidate, case.task, deployment.second),
+                with_draw(candidate, case.task, deployment.second).with_features(case.features),
                 deployment,
                 case.known,
                 now,
@@ -151,7 +166,9 @@ class Escalations:
 
     def _sort(self, tasks: Sequence[Task], deployment: Deployment) -> Cases:
         ids = [task.video_id for task in tasks]
-        return sort_cases(tasks, self._contents.newest(ids), self._index.known(ids), self._index.models(), deployment)
+        known = self._index.known(ids)
+        cases = sort_cases(tasks, self._contents.newest(ids), known, self._index.models(), deployment)
+        return with_features(cases, deployment, known)
 
     def _note(self, silence: str) -> None:
         self._silence = silence

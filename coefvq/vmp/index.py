@@ -28,6 +28,7 @@ from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkR
 _NOTES = ("overrides", "dead_letters", "pending", "recheck", "due")
 _IDS_PER_QUERY = 64
 _MARKS = ", ".join("?" * _IDS_PER_QUERY)
+_PAGE = 5000  # values read at once: about a kilobyte each
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,18 @@ class IndexStore:
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
         mine, values = within(tenant, "video_id")
-        rows = self.database.query(
-            "SELECT video_id, value FROM entries WHERE state != 'deleted' AND coalesce(decided_at, '') >= ? "  # noqa: S608
-            f"AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id",
-            (low, high, *values),
+        # page by page: the stored values of a whole index are gigabytes, and writers are not held up
+        sql = (
+            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
+            f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
         )
-        for video_id, value in rows:
-            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
-            if found is not None:
-                yield str(video_id), found
+        after = ""
+        while rows := self.database.query(sql, (after, low, high, *values, _PAGE)):
+            after = str(rows[-1][0])
+            for video_id, value in rows:
+                found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
+                if found is not None:
+                    yield str(video_id), found
 
     def dead_letters(self, tenant: str | None = None) -> list[DeadLetter]:
         """Videos, of one tenant or of all, whose newest event could not be scored, oldest failure first."""
@@ -164,6 +168,11 @@ class IndexStore:
             DeadLetter(split(video_id)[1], offset, version, uri, reason, failed_at, bool(held), tenant_of(video_id))
             for video_id, offset, version, uri, reason, failed_at, held in rows
         ]
+
+    def drop_dead_letters(self, video_ids: Iterable[str]) -> None:
+        """Forget that these videos, by their keys, could not be scored."""
+        with self.database.transaction() as connection:
+            connection.executemany("DELETE FROM dead_letters WHERE video_id = ?", [(one,) for one in video_ids])
 
     def states(self, tenant: str | None = None) -> dict[str, int]:
         """Count entries per state, as readers see it, of one tenant or of all."""

@@ -8,9 +8,9 @@ stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,6 +63,8 @@ _LATER = ("creator_id", "duration_s")
 
 #: events of one transaction: about a second of the write lock at most
 BATCH = 10_000
+#: how far one look for a tenant's events goes
+WINDOW = 100_000
 
 
 class Published(NamedTuple):
@@ -74,9 +76,13 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class EventLog:
-    """The log; open it with ``open_log``."""
+    """The log; open it with ``open_log``.
+
+    ``elsewhere`` gives the newest content of videos that another source brought.
+    """
 
     database: Database
+    elsewhere: Callable[[Iterable[str]], dict[str, Event]] = field(default=lambda video_ids: {})
 
     def publish(self, events: Iterable[Event]) -> list[Event]:
         """Append what is new, all or nothing; return it with offsets and source versions.
@@ -114,25 +120,37 @@ class EventLog:
             appended = [_append(connection, event, only_if_changed=False) for event in again]
         return [event for event in appended if event is not None]
 
-    def poll(self, after: int, max_n: int) -> list[Event]:
-        """Return up to ``max_n`` events with an offset above ``after``, oldest first, without waiting."""
+    def poll(self, after: int, max_n: int, tenant: str = DEFAULT, apart: Sequence[str] = ()) -> list[Event]:
+        """Return up to ``max_n`` events with an offset above ``after``, oldest first, without waiting.
+
+        ``apart`` are tenants that are read by themselves: their events come for them as ``tenant`` only, and no further
+        than ``WINDOW`` offsets ahead.
+        """
+        where, values = _lane(after, tenant, apart)
         return [
             _event(row)
             for row in self.database.query(
-                f"SELECT {_COLUMNS}, offset FROM events WHERE offset > ? ORDER BY offset LIMIT ?",  # noqa: S608
-                (after, max_n),
+                f"SELECT {_COLUMNS}, offset FROM events WHERE {where} ORDER BY offset LIMIT ?",  # noqa: S608
+                (*values, max_n),
             )
         ]
 
+    def waiting(self, after: int, most: int, tenant: str, apart: Sequence[str]) -> int:
+        """How many events ``poll`` would give, counted up to ``most``."""
+        where, values = _lane(after, tenant, apart)
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM events WHERE {where} LIMIT ?)"  # noqa: S608
+        return int(self.database.query(sql, (*values, most))[0][0])
+
     def newest(self, video_ids: Iterable[str]) -> dict[str, Event]:
-        """The newest content of each video that is in the log: an upsert or a deletion, with the highest view count."""
+        """The newest content of each video: an upsert or a deletion, with the highest view count."""
         with self.database.reading() as connection:
             found = {video_id: _newest(connection, video_id) for video_id in video_ids}
-            return {
+            here = {
                 video_id: replace(event, views=_most_views(connection, video_id))
                 for video_id, event in found.items()
                 if event is not None
             }
+        return here | self.elsewhere(found.keys() - here.keys())
 
     def version(self, video_id: str, source_version: int) -> Event | None:
         """The event that gave a video this source version."""
@@ -141,7 +159,10 @@ class EventLog:
             "WHERE video_id = ? AND source_version = ? AND kind != 'views'",
             (video_id, source_version),
         )
-        return _event(rows[0]) if rows else None
+        if rows:
+            return _event(rows[0])
+        event = self.elsewhere([video_id]).get(video_id)
+        return event if event is not None and event.source_version == source_version else None
 
     def places(self, tenant: str = DEFAULT) -> Iterator[tuple[str, str]]:
         """Id and path of each upsert of a tenant in the log, oldest first."""
@@ -190,6 +211,18 @@ def open_log(path: Path, create: bool = True) -> Iterator[EventLog]:
     """
     with open_database(path, _SCHEMA, create) as database:
         yield EventLog(database)
+
+
+def _lane(after: int, tenant: str, apart: Sequence[str]) -> tuple[str, list[Any]]:
+    """Condition and parameters of the events of a tenant that is read apart, or of all that is not."""
+    if not apart:
+        return "offset > ?", [after]
+    sign = "" if tenant in apart else "NOT "
+    chosen = [within(name, "video_id") for name in ([tenant] if tenant in apart else apart)]
+    where = "".join(f" AND {sign}({sql})" for sql, _ in chosen)
+    # else a tenant with few events would be searched for in all events of the others, batch by batch
+    values = [after, after + WINDOW, *(value for _, names in chosen for value in names)]
+    return f"offset > ? AND offset <= ?{where}", values
 
 
 def _append(connection: Connection, event: Event, only_if_changed: bool) -> Event | None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from coefvq.vmp.deployment import Deployment, Deployments, judge
 from coefvq.vmp.epochs import FencedError
+from coefvq.vmp.features.values import HeldError
 from coefvq.vmp.records import BatchReport, Event, Known, SinkRow
 
 CONSUMER = "vmp"
@@ -81,10 +82,14 @@ def run(
     consumer: str = CONSUMER,
     work: Sequence[Work] = (),
     clock: Callable[[], datetime] = now,
+    on_hold: Callable[[HeldError], None] = lambda error: None,
 ) -> None:
     """Process batches until ``stop`` is set or, with ``once``, until source and ``work`` are drained.
 
+    While a feature store is waited for, ``on_hold`` hears why at each try.
+
     Raises:
+        HeldError: as said, and ``once`` is on.
         CoefVQError: whatever a part raises; the batch in hand is not committed and will be polled again.
     """
     batches = 0
@@ -101,6 +106,12 @@ def run(
                 settled += sum(one.spare(deployment, batch_size) for one in work)
         except FencedError as refusal:
             deployments.refused(refusal)
+            continue
+        except HeldError as error:
+            if once:
+                raise
+            on_hold(error)
+            stop.wait(poll_interval)
             continue
         if not events and not settled:
             if once:

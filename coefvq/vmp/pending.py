@@ -63,7 +63,7 @@ class Pending:
             self._free_the_dead(connection)
             known = budget.look(connection, now)
             parts = shares.filled(connection, known.step)
-            queues = {
+            queues: dict[str, Queues] = {
                 tenant: {lane: self._next(connection, tenant, lane, epoch, limit, now) for lane in _LANES}
                 for tenant in parts or (DEFAULT,)
             }

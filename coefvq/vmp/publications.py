@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: settings under which a ``ProbeCache`` keeps hashes of files
 HASHES = "sha256 of the file"
+#: what a manifest has measured, beside the columns of any table
+_SECONDS = "duration_s"
 
 
 def read_events(
@@ -34,13 +36,15 @@ def read_events(
     note: Callable[[str], None] = lambda line: None,
     columns: Mapping[str, str] | None = None,
     hashes: ProbeCache | None = None,
+    versioned: bool = False,
 ) -> Iterator[Event]:
     """Read a manifest, a metadata table or a folder of videos; ``uri`` is relative to ``root``.
 
     ``root`` defaults to the folder of the table. ``progress`` gets rows done and rows in total. ``published``
     gives id and path of the videos in the log: a row without an id keeps the one that its clip has there. ``note``
     gets a line that names other files of a folder without a table. ``columns`` is ``ingest.columns``. ``hashes``
-    keeps the hash of each file until its size or time changes.
+    keeps the hash of each file until its size or time changes. ``versioned``: columns ``source_version`` and
+    ``deleted`` count; the log numbers versions itself.
 
     The table is checked before this returns; the first event comes when the first ``BATCH`` rows are events.
 
@@ -55,20 +59,22 @@ def read_events(
     folder = (root or find_source(source).root).resolve()
     # realpath: Path.resolve raises where a link leads to itself, and that row will have its reason
     ids = KnownIds(published, lambda uri: os.path.realpath(folder / uri))
-    table = open_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True))
+    table = open_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True), others=(_SECONDS,))
     if line := not_taken(table.source).line():
         note(line)
-    return _events(table, root or table.source.root, progress, _Hashes(hashes))
+    return _events(table, root or table.source.root, progress, _Hashes(hashes), versioned)
 
 
-def _events(table: CheckedTable, root: Path, progress: Callable[[int, int], None], hashes: _Hashes) -> Iterator[Event]:
+def _events(
+    table: CheckedTable, root: Path, progress: Callable[[int, int], None], hashes: _Hashes, versioned: bool
+) -> Iterator[Event]:
     """Rows as events; a missing file stays in, without hash, to become a dead letter."""
     below = root_at(root)
     # rows as a person counts them in an editor: the header is line 1
     rows = enumerate(table.raw_rows(), start=2)
-    events = (_event(raw, words, below, f"row {number}", hashes) for number, (raw, words) in rows)
+    events = (_row_event(raw, words, below, f"row {number}", hashes, versioned) for number, (raw, words) in rows)
     first = list(islice(events, BATCH))
-    if all(event.sha256 is None for event in first):
+    if all(event.sha256 is None for event in first) and any(event.kind == "upsert" for event in first):
         raise DataError(
             f"{table.source.origin}: none of its {_first(len(first), table.count)} files is below {root} (first: "
             f"{first[0].uri}); pass --root with the folder the paths are relative to"
@@ -116,6 +122,13 @@ class _Hashes:
             self._new = []
 
 
+def _row_event(
+    raw: Mapping[str, Any], record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes, versioned: bool
+) -> Event:
+    event = _event(raw, record, root, row, hashes)
+    return _versioned(event, raw, row) if versioned else event
+
+
 def _event(raw: Mapping[str, Any], record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes) -> Event:
     path, sha256 = _content(str(record["uri"]), root, row, hashes)
     return Event(
@@ -136,8 +149,23 @@ def _duration(row: str, raw: Mapping[str, Any]) -> float | None:
     """The table's ``duration_s``, which a manifest has measured."""
     from coefvq.data.importers import values
 
-    seconds = values.number(row, "duration_s", raw.get("duration_s"), math.nan, positive=True)
+    seconds = values.number(row, _SECONDS, raw.get(_SECONDS), math.nan, positive=True)
     return None if math.isnan(seconds) else seconds
+
+
+def _versioned(event: Event, raw: Mapping[str, Any], row: str) -> Event:
+    """The event with the row's ``source_version``; where its ``deleted`` is true, the deletion of the video."""
+    from coefvq.data.importers import values
+
+    number = values.number(row, "source_version", raw.get("source_version"), 0.0)
+    if not (number.is_integer() and 1 <= number < 2**53):
+        raise DataError(
+            f"{row}: source_version = {raw.get('source_version')!r:.40}: a topic needs a whole number from 1 that "
+            "grows with each change of the video; add the column, or correct it"
+        )
+    if values.truth(row, "deleted", raw.get("deleted")) >= 1.0:  # NaN, where nothing stands, is no deletion
+        return Event(event.video_id, "delete", source_version=int(number))
+    return replace(event, source_version=int(number))
 
 
 def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[Path, str | None]:

@@ -7,7 +7,7 @@ scores, the Filter gives the candidate a decision, and the Sink stores the resul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -62,16 +62,46 @@ class Event:
     duration_s: float | None = None
 
 
+#: among a store's fields: how it answered about a video, one of the three
+STATUS = "status"
+FOUND, ABSENT, FAILED = "found", "absent", "failed"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What feature stores say of a video: store → its fields, and under ``status`` how it answered.
+
+    ``error`` is set where a required store has no answer: the video counts as unscored.
+    """
+
+    values: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def are_degraded(self) -> bool:
+        """Whether a store that may be missing did not answer."""
+        return any(row.get(STATUS) == FAILED for row in self.values.values())
+
+
+NO_FEATURES = Features()
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """An event with its scores, one per issue; a deletion has none.
+    """An event with its scores, one per issue, and its features; a deletion has none.
 
-    ``error`` is set if at least one issue could not be scored and names each such issue.
+    ``error`` is set if at least one issue could not be scored and names each such issue, or what lacks of the features.
     """
 
     event: Event
     scores: tuple[ScoredVideo, ...] = ()
     error: str | None = None
+    features: Features = NO_FEATURES
+
+    def with_features(self, features: Features) -> Candidate:
+        """The same with its features, whose lack is an error."""
+        error = "; ".join(part for part in (self.error, features.error) if part) or None
+        return replace(self, error=error, features=features)
 
 
 @dataclass(frozen=True)

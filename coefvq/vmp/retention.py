@@ -22,6 +22,8 @@ from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import shown
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import FULL, Event
+from coefvq.vmp.stores import contents
+from coefvq.vmp.stores.tables import have_tables
 
 #: tables with rows of a video beside ``entries`` and ``videos``
 _OF_A_VIDEO = ("overrides", "due", "dead_letters", "pending", "recheck")
@@ -94,11 +96,15 @@ def forget(folder: Path, log: EventLog, index: IndexStore, video_ids: Sequence[s
     with _alone(folder):
         archive = folder / audit_archive.FOLDER
         audit_archive.finish(index.database, archive)
-        events, versions = _forget_events(log, chosen)
+        # the log's own events alone: a stream's are not ours to delete
+        events, versions = _forget_events(EventLog(log.database), chosen)
+        of_a_stream = have_tables(index.database)
         rows = 0
         with index.database.transaction() as connection:
             for video_id in chosen:
                 rows += _forget_entry(connection, video_id, versions.get(video_id, 0), now)
+                if of_a_stream:
+                    contents.forget(connection, video_id)
         rows += audit_archive.forget(archive, chosen)
         for database in (log.database, index.database):
             database.rewrite()

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from coefvq.vmp.campaigns import Campaigns, OvertakenError
-from coefvq.vmp.deployment import Deployment, decided, same_models, stored_candidate
+from coefvq.vmp.deployment import Deployment, decided, looked_up, same_models, stored_candidate
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.records import CAMPAIGN as CAMPAIGN_LANE
 from coefvq.vmp.records import FULL, LIVE, Candidate, Event, Known, Lane, SinkRow, Verdict
@@ -95,9 +95,11 @@ def rows_of(
     """Decide a plan; the scorer is called once if any video needs it. ``again``: the time itself is the reason."""
     scored = retrieve(made.asked, deployment.scorer) if made.asked else []
     candidates = [*made.stored, *scored]
+    features = looked_up([candidate.event for candidate in candidates], deployment, known)
     how = How(lane=lane)
     return [
-        decided(candidate, deployment, known.get(candidate.event.video_id), now, how, again) for candidate in candidates
+        decided(candidate.with_features(found), deployment, known.get(candidate.event.video_id), now, how, again)
+        for candidate, found in zip(candidates, features, strict=True)
     ]
 
 

@@ -84,7 +84,7 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
     """
     event = candidate.event
     state = _state(candidate, decision)
-    value = {**_metadata(candidate), **_scores(candidate)} if state == "live" else _scores(candidate)
+    value = {**(_metadata(candidate) if state == "live" else {}), **_scores(candidate), **_features(candidate)}
     return SinkRow(
         offset=event.offset,
         video_id=event.video_id,
@@ -123,7 +123,7 @@ def rank(candidate: Candidate) -> Rank:
         return PENDING
     if candidate.error is not None:
         return ERROR
-    if _degraded(candidate):
+    if _degraded(candidate) or candidate.features.are_degraded:
         return DEGRADED
     audited = any(score.audit_probability is not None and score.mllm_score is not None for score in candidate.scores)
     return AUDITED if audited else FULL
@@ -212,6 +212,11 @@ def _scores(candidate: Candidate) -> dict[str, Any]:
     if not candidate.scores:
         return {}
     return {"scores": {score.issue: _score(score) for score in candidate.scores}}
+
+
+def _features(candidate: Candidate) -> dict[str, Any]:
+    """What the rules saw: with it they can decide again."""
+    return {"features": candidate.features.values} if candidate.features.values else {}
 
 
 def _score(score: ScoredVideo) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from coefvq.records import ScoredVideo
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import DEFAULT, split, within
 from coefvq.vmp.log import EventLog
-from coefvq.vmp.records import Event, Outcome, State, Verdict
+from coefvq.vmp.records import Event, Features, Outcome, State, Verdict
 from coefvq.vmp.retriever import candidate_of
 from coefvq.vmp.rules import Rules
 from coefvq.vmp.ruling import decide
@@ -67,7 +67,8 @@ def trial(log: EventLog, index: IndexStore, rules: Rules, now: datetime, tenant:
             waiting += 1
             continue
         scores = [_score(video_id, issue, stored) for issue, stored in verdict.value.get("scores", {}).items()]
-        made = decide(candidate_of(event, scores), rules, now)
+        features = Features(verdict.value.get("features", {}))
+        made = decide(candidate_of(event, scores).with_features(features), rules, now)
         key = (verdict.state, made.outcome, made.rule)
         row = rows.setdefault(key, Row(*key, 0, []))
         row.videos += 1

@@ -40,6 +40,9 @@ FIELDS: dict[str, type] = {
     "duration_s": float,
 }
 _RESERVED = {"default", "deleted"}
+#: a feature is STORE.FIELD; which there are, and of which type, the settings of the stores say
+FEATURE_NAME = "[a-z][a-z0-9_]{0,31}"
+_FEATURE = re.compile(rf"{FEATURE_NAME}\.{FEATURE_NAME}")
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "matches", "contains", "missing"]
 
@@ -62,7 +65,7 @@ class Condition(_Section):
     @field_validator("field")
     @classmethod
     def _known_field(cls, field: str) -> str:
-        if field not in FIELDS and field not in registered(RULE_FIELDS):
+        if field not in FIELDS and not is_feature(field) and field not in registered(RULE_FIELDS):
             raise ValueError(f"{field!r}: unknown field{_near(field, [*FIELDS, *registered(RULE_FIELDS)])}")
         return field
 
@@ -73,7 +76,7 @@ class Condition(_Section):
 
     @model_validator(mode="after")
     def _value_fits(self) -> Self:
-        kind = FIELDS.get(self.field) or own_kind(self.field)
+        kind = condition_kind(self)
         if self.op == "missing":
             if not isinstance(self.value, bool):
                 raise ValueError("value: op 'missing' takes true (is missing) or false (is present)")
@@ -127,7 +130,7 @@ class Rules(_Section):
     def own_fields(self) -> tuple[str, ...]:
         """Fields of packages that a rule looks at."""
         named = (condition.field for rule in self.rules for condition in rule.when)
-        return tuple(dict.fromkeys(field for field in named if field not in FIELDS))
+        return tuple(dict.fromkeys(field for field in named if field not in FIELDS and not is_feature(field)))
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
@@ -178,7 +181,19 @@ def own_kind(field: str) -> type:
     return kind
 
 
-#: the types of a condition's value, for messages
+def is_feature(field: str) -> bool:
+    """Whether a condition's field is one of a feature store (``creators.reputation``)."""
+    return _FEATURE.fullmatch(field) is not None
+
+
+def condition_kind(condition: Condition) -> type:
+    """Type of a condition's value: that of its field, or of what a feature is compared with."""
+    if not is_feature(condition.field):
+        return FIELDS.get(condition.field) or own_kind(condition.field)
+    value = condition.value[0] if isinstance(condition.value, tuple) and condition.value else condition.value
+    return next((kind for kind in (bool, str) if isinstance(value, kind)), float)
+
+
 #: kinds of values, for messages
 WORDS = {bool: "true or false", float: "a number", str: "a text"}
 _PLURALS = {bool: "true and false", float: "numbers", str: "texts"}

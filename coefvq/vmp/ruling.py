@@ -90,10 +90,15 @@ def _facts_by_issue(candidate: Candidate, now: datetime, own_fields: Iterable[st
         "creator_id": event.creator_id,
         "duration_s": event.duration_s,
         **_own_facts(event, own_fields),
+        **{f"{store}.{name}": value for store, row in candidate.features.values.items() for name, value in row.items()},
     }
     if not candidate.scores:
         return {"": {**common, "error": True}}
-    return {score.issue: {**common, **_score_facts(score)} for score in candidate.scores}
+    lacks = candidate.features.error is not None
+    return {
+        score.issue: {**common, **_score_facts(score), "error": lacks or score.error is not None}
+        for score in candidate.scores
+    }
 
 
 def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | str | None]:
@@ -112,7 +117,6 @@ def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | 
 def _score_facts(score: ScoredVideo) -> dict[str, bool | float | str | None]:
     return {
         "positive": score.positive,
-        "error": score.error is not None,
         "base_score": score.base_score,
         "mllm_score": score.mllm_score,
         "decided_by": score.decided_by,

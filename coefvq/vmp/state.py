@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from coefvq.errors import ConfigError, DataError
 from coefvq.files import read_yaml
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.log import EventLog, open_log
+from coefvq.vmp.stores import contents
 
 LOG, INDEX, CONFIG = "log.sqlite", "index.sqlite", "state.yaml"
 
@@ -35,7 +37,10 @@ def open_state(folder: Path, create: bool = True) -> Iterator[tuple[EventLog, In
         raise _refusal(folder, f"{LOG} is missing, but {INDEX} was made from one", f"move {INDEX}* away")
     with open_log(log_path, create) as log, open_index(place) as index:
         _check(folder, log, index)
-        yield log, replace(index, digest_at=lambda offset: _digest(log, offset))
+        yield (
+            replace(log, elsewhere=partial(contents.newest, index.database)),
+            replace(index, digest_at=lambda offset: _digest(log, offset)),
+        )
 
 
 def index_place(folder: Path) -> Path | str:

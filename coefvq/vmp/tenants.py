@@ -26,6 +26,9 @@ FILE = "tenants.yaml"
 NONE = Path("none")
 
 
+TenantName = Annotated[str, Field(pattern=f"^{NAME}$")]
+
+
 def _rules(value: Any) -> Any:
     """A rules file's content in place of its name."""
     try:
@@ -80,7 +83,7 @@ class TenantSettings(_Section):
 class Tenants(_Section):
     """The tenants by name; ``default``, whose videos name no tenant, is always there and takes the run's rules."""
 
-    tenants: dict[Annotated[str, Field(pattern=f"^{NAME}$")], TenantSettings]
+    tenants: dict[TenantName, TenantSettings]
 
     @model_validator(mode="after")
     def _default_has_no_rules(self) -> Self:
@@ -107,7 +110,7 @@ def load_tenants(path: Path) -> Named:
     return {name: one.resolved(path.parent) for name, one in found.items()}
 
 
-def next_tenants(state: Path, given: Path | None) -> Named:
+def next_tenants(state: Path, given: Path | Named | None) -> Named:
     """The tenants that a run would take, with nothing kept: those given, else those kept with the state.
 
     Raises:
@@ -116,10 +119,12 @@ def next_tenants(state: Path, given: Path | None) -> Named:
     kept = state / FILE
     if given is None:
         return load_tenants(kept) if kept.is_file() else {}
-    return {} if given == NONE else load_tenants(given)
+    if isinstance(given, Path):
+        return {} if given == NONE else load_tenants(given)
+    return given
 
 
-def kept_tenants(state: Path, given: Path | None) -> Named:
+def kept_tenants(state: Path, given: Path | Named | None) -> Named:
     """The tenants to run with; those given are kept from now on, with their rules.
 
     Raises:

@@ -15,7 +15,7 @@ from coefvq.cascade.audit_sample import AuditSample
 from coefvq.files import sha256_json
 from coefvq.vmp import epochs, loop
 from coefvq.vmp.campaigns import Campaigns
-from coefvq.vmp.deployment import Deployment, SecondStage
+from coefvq.vmp.deployment import Deployment, Lookup, SecondStage, stored_features
 from coefvq.vmp.epochs import Order
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.follow import Follower, Parts
@@ -63,8 +63,11 @@ def follower(
     interval: float,
     patient: bool,
     tenants: Named = NOBODY,
+    lookup: Lookup = stored_features,
 ) -> Follower:
     """Follow the champions of ``issues``; the tracking store has to be configured before.
+
+    ``lookup`` gives the features that the rules see.
 
     Raises:
         CoefVQError: an issue has no champion, or a pair does not load.
@@ -79,7 +82,7 @@ def follower(
 
         def made(epoch: int) -> Deployment:
             again = redecider(policies, order.bundles)
-            bare = Deployment(epoch, scorer.base, partial(_decide, rules), order.models, again, second)
+            bare = Deployment(epoch, scorer.base, partial(_decide, rules), order.models, again, second, lookup=lookup)
             own = {name: _by(bare, one) for name, one in own_rules(tenants, rules).items()}
             return replace(_by(bare, rules), tenants=own)
 

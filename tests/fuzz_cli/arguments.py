@@ -105,6 +105,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "--labels": ("--labels", "reviewed.csv"),
     "--workspace": ("--workspace", "new_workspace"),
     "--verdict": ("--verdict", "live"),
+    "--rows": ("--rows", "1000"),
+    "--config": ("--config", "vmp.yaml"),
 }
 #: positional arguments and options that keep a command short
 USUAL: dict[str, tuple[str, ...]] = {
@@ -120,6 +122,9 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp run": ("--once",),
     "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
+    "plan": ("--tflops", "1"),
+    "vmp dlq show": ("clip0",),
+    "vmp dlq drop": ("clip0",),
     "models show": ("tiny",),
     "models fetch": ("tiny",),
     "models align": ("--recipe", "tiny"),

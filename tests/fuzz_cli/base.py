@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tests.fuzz_cli.process import Outcome, run_forked
@@ -255,10 +255,24 @@ def inputs(root: Path) -> None:
         )
         (root / "rules.yaml").write_text(RULES)
         (root / "tenants.yaml").write_text(TENANTS)
+        (root / "features.yaml").write_text(FEATURES)
+        with closing(sqlite3.connect(root / "creators.sqlite")) as connection:
+            connection.execute("CREATE TABLE creators (who TEXT, reputation REAL)")
+            connection.commit()
+        (root / "vmp.yaml").write_text("source: {kind: log}\nstore: {state: vmp}\nrules: rules.yaml\n")
 
     _in_child(write)
 
 
+FEATURES = """\
+stores:
+  - name: creators
+    key: creator_id
+    source: {kind: sql, url: "sqlite:///creators.sqlite", table: creators, key_column: who}
+    fields: {reputation: number}
+    missing: mark
+    deadline_s: 2.0
+"""
 RULES = """\
 rules:
   - name: positive

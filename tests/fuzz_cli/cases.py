@@ -124,6 +124,10 @@ LIGHT = (
     "vmp compact",
     "vmp status",
     "vmp dead-letters",
+    "vmp dlq list",
+    "vmp dlq show",
+    "vmp dlq replay",
+    "vmp dlq drop",
     "data bayes",
 )
 #: the light base workspace has no model, no release and no stream behind these

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from coefvq.files import sha256_file, sha256_tree
 from tasks.workspace import change_params
@@ -30,12 +31,19 @@ def teacher_of(root: Path) -> str | None:
     return found
 
 
-def test_the_teacher_scores_train_and_unlabelled_and_the_pair_names_it(workspace: Workspace) -> None:
+@pytest.fixture
+def taught(workspace: Workspace) -> Workspace:
+    """The stages have run with a teacher; they had run without."""
     root = workspace.root
     assert pd.read_parquet(root / "models/icd/teacher.parquet").empty
     assert teacher_of(root) is None
     change_params(root / "params.yaml", DISTIL)
     assert {"split", "train-mllm@icd", "teach@icd", "train-base@icd", "candidate@icd"} <= set(workspace.ran())
+    return workspace
+
+
+def test_the_teacher_scores_train_and_unlabelled_and_the_pair_names_it(taught: Workspace) -> None:
+    root = taught.root
     splits = pd.read_parquet(root / "data/splits.parquet").set_index("video_id")["split"]
     table = pd.read_parquet(root / "models/icd/teacher.parquet")
     assert set(table["video_id"]) == set(splits.index[splits.isin(["train", "unlabelled"])])
@@ -45,23 +53,26 @@ def test_the_teacher_scores_train_and_unlabelled_and_the_pair_names_it(workspace
     candidate = json.loads((root / "reports/icd/candidate.json").read_text())
     mllm = sha256_tree(root / "models/icd/mllm")
     assert teacher_of(root) == candidate["base"]["teacher"] == candidate["mllm"]["sha256"] == mllm
-    assert workspace.ran() == []
-    page = workspace.coefvq("report", "--issue", "icd")
+    assert taught.ran() == []
+    page = taught.coefvq("report", "--issue", "icd")
     assert page.returncode == 0
     assert f"the MLLM with sha256 {mllm[:16]}…, that of this pair" in (root / "reports/icd/report.html").read_text()
 
-    # the demo's control is the model that the pipeline makes once distilling is off, and is made once
-    first, again = (workspace.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] for _ in range(2))
+
+@pytest.mark.long  # four processes that train
+def test_the_demo_s_control_is_the_model_made_once_distilling_is_off(taught: Workspace) -> None:
+    root = taught.root
+    first, again = (taught.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] for _ in range(2))
     assert first == again != "None"
     control = root / "models/labels_only/icd/base/model.safetensors"
     made = control.stat().st_mtime_ns
 
-    taught = sha256_file(root / "models/icd/base/model.safetensors")
+    base = sha256_file(root / "models/icd/base/model.safetensors")
     change_params(root / "params.yaml", {"base.icd.distil": None})
-    assert workspace.ran("train-base@icd") == ["teach@icd", "train-base@icd"]
+    assert taught.ran("train-base@icd") == ["teach@icd", "train-base@icd"]
     assert teacher_of(root) is None
-    assert sha256_file(root / "models/icd/base/model.safetensors") == sha256_file(control) != taught
-    assert workspace.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] == "None"
+    assert sha256_file(root / "models/icd/base/model.safetensors") == sha256_file(control) != base
+    assert taught.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] == "None"
     assert control.stat().st_mtime_ns == made
 
 

@@ -35,7 +35,7 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Resu
     return run([sys.executable], "ddp", tmp_path_factory.mktemp("one") / "result.json", repository)
 
 
-@pytest.fixture(scope="module", params=["ddp", "zero2"])
+@pytest.fixture(scope="module", params=["ddp", pytest.param("zero2", marks=pytest.mark.long)])
 def two_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Result:
     if request.param == "zero2":
         pytest.importorskip("deepspeed")

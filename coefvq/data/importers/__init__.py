@@ -6,7 +6,7 @@ touched; ``CheckedTable.rows`` then streams them. ``import_table`` is the short 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class CheckedTable:
     columns: tuple[str, ...]
     id_of: IdRule
     stamps: tuple[tuple[int, int], ...]
+    others: frozenset[str] | None = None
 
     def unused_line(self) -> str:
         """One line that names the columns nothing reads; empty where all are read, or the clips have no table."""
@@ -101,7 +102,7 @@ class CheckedTable:
         nothing: dict[str, Any] = dict.fromkeys(self.posteriors, float("nan"))
         if CAPTION in self.columns:
             nothing[CAPTION] = ""
-        for row in read_rows(self.source, self.labels):
+        for row in read_rows(self.source, self.labels, others=self.others):
             given = row.words["video_id"]
             video_id = self.id_of(row.words["uri"]) if given is None else given
             yield row.raw, {**nothing, **row.words, "video_id": video_id}
@@ -118,12 +119,13 @@ def open_table(
     labels: Mapping[str, LabelSource] | None = None,
     id_of: IdRule = id_from_path,
     naming: Naming = _PLAIN,
+    others: Collection[str] | None = None,
 ) -> CheckedTable:
     """Check every row of a folder or table of clips; ``labels`` adds ``label_<issue>`` (0, 1 or None).
 
-    Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``. ``id_of``
-    gives rows without a ``video_id`` theirs, ``naming`` says what the columns are called. What separates a table's
-    fields is said on stderr if it is no comma.
+    Parquet columns that neither ``labels`` nor the manifest name are not read, except without ``labels``; of those,
+    ``others`` are read alone where it is given. ``id_of`` gives rows without a ``video_id`` theirs, ``naming`` says
+    what the columns are called. What separates a table's fields is said on stderr if it is no comma.
 
     Raises:
         DataError: something does not fit; the message names file, row, column and remedy.
@@ -131,11 +133,12 @@ def open_table(
     found = replace(find_source(source, format), renames=naming.columns, other_media=naming.media)
     stamps = tuple(stamp(part) for part in found.parts)
     survey = Survey(found, labels or {}, id_of)
-    for row in read_rows(found, labels, say=True):
+    for row in read_rows(found, labels, say=True, others=others):
         survey.add(row)
     survey.finish()
     naming.check(found, survey.columns)
-    return CheckedTable(found, labels, survey.count, survey.columns, id_of, stamps)
+    kept = None if others is None else frozenset(others)
+    return CheckedTable(found, labels, survey.count, survey.columns, id_of, stamps, kept)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from coefvq.errors import DataError
 from coefvq.records import CAPTION, SPLITS, label_column, posterior_column
 
 _TEXTS = ("creator_id", "source_id")
+_POSTERIOR = posterior_column("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,12 @@ class Row:
     zoned: bool | None
 
 
-def read_rows(source: Source, labels: Labels | None, *, say: bool = False) -> Iterator[Row]:
-    """All rows in order, each checked by itself; without ``labels`` no column of the user's is left out.
+def read_rows(
+    source: Source, labels: Labels | None, *, say: bool = False, others: Collection[str] | None = None
+) -> Iterator[Row]:
+    """All rows in order, each checked by itself.
+
+    Without ``labels`` no column of the user's is left out, unless ``others`` says which are read beside the known ones.
 
     With ``say``, separators other than a comma are named on stderr.
 
@@ -47,7 +52,7 @@ def read_rows(source: Source, labels: Labels | None, *, say: bool = False) -> It
             for clip in clips_below(part.path):
                 yield _row(str(clip), scanned_row(part.path, clip), part, labels or {}, base)
             continue
-        table = _table(part, labels, source.renames)
+        table = _table(part, labels, source.renames, others)
         if say:
             say_separator(part.path, table)
         for number, raw in table.rows:
@@ -57,15 +62,14 @@ def read_rows(source: Source, labels: Labels | None, *, say: bool = False) -> It
             yield _row(place, row, part, labels or {}, base, table.decimal_comma)
 
 
-def _table(part: Part, labels: Labels | None, renames: Mapping[str, str]) -> RawTable:
+def _table(part: Part, labels: Labels | None, renames: Mapping[str, str], others: Collection[str] | None) -> RawTable:
     expected = table_columns((source.column for source in (labels or {}).values()), renames)
-    every, used = labels is None, expected.names
-    posterior = posterior_column("")
+    every, used = labels is None and others is None, expected.names.union(others or ())
     return open_table_file(
         part.path,
         part.kind,  # type: ignore[arg-type]  # a folder was read above
         expected,
-        lambda name: every or name in used or name.startswith(posterior),
+        lambda name: every or name in used or name.startswith(_POSTERIOR),
     )
 
 
@@ -91,7 +95,7 @@ def _row(
     if CAPTION in raw:
         words[CAPTION] = values.text(place, CAPTION, raw[CAPTION]) or ""
     for name in raw:
-        if name.startswith(posterior_column("")):
+        if name.startswith(_POSTERIOR):
             words[name] = values.number(place, name, get(name), float("nan"), decimal_comma=decimal_comma)
     return Row(place, words, raw, None if published is None else published[1])
 

@@ -188,12 +188,18 @@ def _balance(groups: Sequence[Group], places: Places, shares: Mapping[str, float
         if name in shares:
             actual[names.index(name)] += counts[number]
     chosen: Places = {}
+    # plain numbers from here: a step for each of perhaps a million small groups, most of whose counts are 0
+    held, goal = actual.tolist(), wanted.tolist()
     # by powers of two: among groups of like size the seed decides
     for number in sorted(free_groups(groups, places), key=lambda n: -groups[n].size.bit_length()):
-        count = counts[number]
-        growth = ((2 * (actual - wanted) + count) * count / wanted).sum(axis=1)
-        best = int(growth.argmin())
-        actual[best] += count
+        count = [(at, value) for at, value in enumerate(counts[number].tolist()) if value]
+        growth = [
+            sum((2 * (have[at] - want[at]) + value) * value / want[at] for at, value in count)
+            for have, want in zip(held, goal, strict=True)
+        ]
+        best = growth.index(min(growth))
+        for at, value in count:
+            held[best][at] += value
         chosen[number] = names[best]
     return chosen
 

@@ -133,8 +133,16 @@ def _connected(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _values(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
-    # an empty value means unknown, and unknown is not shared
-    return rows[name].replace("", None)
+    # an empty value means unknown, and unknown is not shared; numbers (``with_codes``) are never empty
+    column = rows[name]
+    return column if pd.api.types.is_numeric_dtype(column) else column.replace("", None)
+
+
+def _first_names(names: pd.Series[Any], numbers: NDArray[np.int64]) -> list[str]:
+    """The least name of each group, in the order of their numbers; pandas would compare texts group by group."""
+    order = names.argsort().to_numpy()
+    _, first = np.unique(numbers[order], return_index=True)
+    return [str(name) for name in names.to_numpy(dtype=object)[order[first]]]
 
 
 def make_groups(
@@ -146,7 +154,7 @@ def make_groups(
     total = int(numbers.max(initial=-1)) + 1
     counts = np.stack([np.bincount(numbers, np.asarray(cell, dtype=float), total) for cell in cells], axis=1)
     votes = np.stack([np.bincount(numbers, pins.eq(name).astype(float), total) for name in _TIE_ORDER], axis=1)
-    names = rows["video_id"].astype("str").groupby(numbers).min()
+    names = _first_names(rows["video_id"].astype("str"), numbers)
     times = rows["published_at"].astype("str").groupby(numbers).max() if timed else [""] * total
     return [
         Group(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from coefvq.config import Paths
-from coefvq.data.manifest import read_table
+from coefvq.data.manifest import column_names, read_table
 from coefvq.data.splits.halves import HALF, kept_for_epochs
 from coefvq.errors import DataError
 from coefvq.files import sha256_file
@@ -33,26 +33,37 @@ def data_hashes(paths: Paths) -> DataHashes:
 CLIP_COLUMNS = frozenset({"uri", "sha256", "phash", "stickers", "reason", "published_at", "source_id"})
 
 
-def split_manifest(paths: Paths, skip: Collection[str] = ()) -> pd.DataFrame:
+def split_manifest(paths: Paths, skip: Collection[str] = (), wanted: Collection[str] | None = None) -> pd.DataFrame:
     """Manifest joined with each video's split, sampling weight and half of validation.
 
-    Rows without a split and rows that enrichment drops are left out. Columns to ``skip`` are not read.
+    Rows without a split and rows that enrichment drops are left out. Columns to ``skip`` are not read, nor rows of
+    other splits than the ``wanted`` ones.
 
     Raises:
         DataError: a file is missing or damaged.
     """
     columns = ["video_id", "split", "weight"]
-    # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
-    manifest = read_table(Path(paths.manifest), MANIFEST_COLUMNS, {"split", *skip})
     splits = read_table(Path(paths.splits), columns)
     splits = splits[[*columns, *({HALF} & {*splits})]]  # splits that were made before there were halves lack them
     if not pd.api.types.is_numeric_dtype(splits["weight"]):
         raise DataError(f"{paths.splits}: column weight holds no numbers; run the stage split again")
-    rows = manifest.merge(
-        splits.rename(columns={"weight": "_factor"}), on="video_id", how="inner", validate="one_to_one"
-    )
-    factor = rows.pop("_factor")
-    return rows.assign(weight=rows["weight"] * factor)[factor > 0].reset_index(drop=True)
+    chosen = splits["weight"] > 0
+    if wanted is not None:
+        chosen &= splits["split"].isin(wanted)
+    splits = splits[chosen].rename(columns={"weight": "_factor"})
+    # the manifest's own column "split" is what the user asked for; the one that counts is in splits.parquet
+    manifest = read_table(Path(paths.manifest), MANIFEST_COLUMNS, {"split", *skip}, splits["video_id"])
+    rows = manifest.merge(splits, on="video_id", how="inner", validate="one_to_one")
+    return rows.assign(weight=rows["weight"] * rows.pop("_factor"))
+
+
+def columns_but(paths: Paths, needed: Collection[str]) -> frozenset[str]:
+    """Columns of the manifest to skip where only the ``needed`` ones are; none if one of these is not there.
+
+    Whoever looks for that one then says so, and what there is instead.
+    """
+    names = column_names(Path(paths.manifest))
+    return names - {"video_id", "weight", *needed} if names.issuperset(needed) else frozenset()
 
 
 def labelled(rows: pd.DataFrame, issues: str | Sequence[str], split: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ Call ``configure`` once, then use the rest. Nothing is ever pickled: a model is 
 safetensors and JSON files plus a small source file (``registry/served_model.py``).
 """
 
-from coefvq.registry.tracking.artifacts import fetch_file, log_files
+from coefvq.registry.tracking.artifacts import fetch_file, fetch_shared_file, log_files, log_shared_file
 from coefvq.registry.tracking.comparisons import log_comparison
 from coefvq.registry.tracking.logged_models import has_model, model_artifact, serve
 from coefvq.registry.tracking.records import Record, append_record, close_record, read_records
@@ -20,10 +20,12 @@ __all__ = [
     "close_record",
     "configure",
     "fetch_file",
+    "fetch_shared_file",
     "has_model",
     "log_comparison",
     "log_files",
     "log_pair",
+    "log_shared_file",
     "model_artifact",
     "or_none",
     "read_records",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from coefvq.registry.tracking.runs import log_params
 from coefvq.registry.tracking.session import client, experiment_id, find_experiment, store_errors
 
+_PAGE = 1000
+
 
 @dataclass(frozen=True)
 class Record:
@@ -32,21 +34,33 @@ def close_record(run_id: str, status: str) -> None:
         client().set_terminated(run_id, status)
 
 
-def read_records(experiment: str) -> list[Record]:
-    """All records, oldest first, those included that somebody deleted in the UI."""
+def read_records(experiment: str, newest: int | None = None, **fields: str) -> list[Record]:
+    """Records with these fields, oldest first, those included that somebody deleted in the UI.
+
+    With ``newest`` only so many of them, the latest by when they were started, are read at all.
+    """
     from mlflow.entities import ViewType
 
     found: list[Record] = []
     token: str | None = None
+    order = "ASC" if newest is None else "DESC"
+    query = " and ".join(f"params.{name} = '{value}'" for name, value in fields.items())
     with store_errors():
         where = find_experiment(experiment)
         if where is None:
             return []
         while True:
             page = client().search_runs(
-                [where], run_view_type=ViewType.ALL, order_by=["attributes.start_time ASC"], page_token=token
+                [where],
+                query,
+                run_view_type=ViewType.ALL,
+                max_results=newest or _PAGE,
+                order_by=[f"attributes.start_time {order}"],
+                page_token=token,
             )
             found += [Record(run.info.run_id, run.info.status, dict(run.data.params)) for run in page]
             token = page.token
+            if newest is not None:
+                return found[::-1]
             if not token:
                 return found

@@ -103,9 +103,10 @@ def content(given: ReportInputs) -> Content:
     served = _served_decisions(given, videos)
     against = None if served is None else change(now, served, videos)
     old = served or base
+    over_base = change(now, base, videos)
+    compared = over_base if against is None else against
     shifts = figures.shifts(given.scores)
     gained, lost = differing(now, old, videos, EXAMPLES)
-    compared = change(now, old, videos)
     counted = {key: per_1000(item, videos) for key, item in deciders.items()}
     rows = [*counted.values(), *([] if served is None else [per_1000(served, videos)])]
     served_name = None if given.served is None else f"the served pair {given.served.bundle_version}"
@@ -119,9 +120,7 @@ def content(given: ReportInputs) -> Content:
         made_at=given.made_at,
         verdict=verdict(given.gate, against, given.is_served, served_name),
         sentences=sentences(counted["cascade"].whole(), counted["mllm"].whole(), chosen, traffic, given.words.positive),
-        cautions=cautions(
-            given.thresholds, counted["cascade"], change(now, base, videos), shifts, given.stability, synthetic
-        ),
+        cautions=cautions(given.thresholds, counted["cascade"], over_base, shifts, given.stability, synthetic),
         per_1000=tables.per_1000_table(rows),
         audit=audit_plan(counted["cascade"], given.words.positive),
         gate=given.gate,

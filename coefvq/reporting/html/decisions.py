@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from coefvq.cascade.curves import FloatArray, PRCurve, curve_at_threshold
 from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.evaluation.intervals import bootstrap_difference
+from coefvq.evaluation.intervals import bootstrap_difference, group_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class TestVideos:
     """Labelled test videos as columns [n], in the order of ``video_id``.
 
-    ``group`` is what the bootstrap draws: videos of one creator or source resemble each other; None: each on its own.
+    ``group`` is what the bootstrap draws, as whole numbers: videos of one creator or source resemble each other; None:
+    each on its own.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
@@ -34,7 +35,7 @@ class TestVideos:
     base: FloatArray
     mllm: FloatArray
     views: FloatArray
-    group: NDArray[np.object_] | None
+    group: NDArray[np.intp] | None
 
     @classmethod
     def of(cls, scores: pd.DataFrame, manifest: pd.DataFrame | None, group_by: str | None = None) -> TestVideos:
@@ -48,11 +49,11 @@ class TestVideos:
         return cls(video_id=names, group=_groups(names, manifest, group_by), **columns)
 
 
-def _groups(names: Sequence[str], manifest: pd.DataFrame | None, column: str | None) -> NDArray[np.object_] | None:
+def _groups(names: Sequence[str], manifest: pd.DataFrame | None, column: str | None) -> NDArray[np.intp] | None:
     if manifest is None or column is None or column not in manifest:
         return None
-    source = manifest.set_index(manifest["video_id"].astype(str))[column].reindex(list(names))
-    return np.array([None if missing else str(key) for key, missing in zip(source, source.isna(), strict=True)], object)
+    keys = manifest.set_index(manifest["video_id"].astype(str))[column].reindex(list(names))
+    return group_codes(keys.astype("str").to_numpy("object"), len(names))
 
 
 @dataclass(frozen=True)

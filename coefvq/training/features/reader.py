@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
 
 from coefvq.models.dataset import Collator
 from coefvq.training.features.keys import CachedModel
@@ -17,10 +20,40 @@ if TYPE_CHECKING:
     from coefvq.records import VideoInput
     from coefvq.training.features.pending import Index
 
+#: of a process: what a small training set needs, so that only its first epoch opens shards
+KEPT_BYTES = 256 * 2**20
+
+
+class KeptEntries:
+    """Entries that were read, the latest ones up to a number of bytes; entries never change under their name."""
+
+    def __init__(self, limit: int) -> None:
+        """``limit`` in bytes; an entry above it is never kept."""
+        self._kept: LRUCache[tuple[Path, str], torch.Tensor] = LRUCache(limit, getsizeof=lambda entry: entry.nbytes)
+        self._limit = limit
+        self._lock = Lock()
+
+    def read(self, shard: Path, entry: str) -> torch.Tensor:
+        """As ``read_entry``, which also says what it raises; the tensor is shared, so nobody writes to it."""
+        key = (shard, entry)
+        with self._lock:
+            kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        # a copy: the mapped one would hold the pages of its shard
+        tensor = read_entry(shard, entry).clone()
+        if tensor.nbytes <= self._limit:
+            with self._lock:
+                self._kept[key] = tensor
+        return tensor
+
+
+_KEPT = KeptEntries(KEPT_BYTES)
+
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """``reader(video)`` -> outputs of the frozen parts by name, mapped from disk; see ``VideoDataset``.
+    """``reader(video)`` -> outputs of the frozen parts by name, from disk or kept; see ``VideoDataset``.
 
     Only the names travel to loader processes: the model itself does not.
     """
@@ -35,7 +68,7 @@ class FeatureReader:
             StorageError: a shard was deleted or damaged meanwhile.
         """
         own_entries = self.entries[video.video_id]
-        return {name: read_entry(self.shard(name, entry), entry) for name, entry in own_entries.items()}
+        return {name: _KEPT.read(self.shard(name, entry), entry) for name, entry in own_entries.items()}
 
     def shard(self, name: str, entry: str) -> Path:
         """Where an entry lies."""

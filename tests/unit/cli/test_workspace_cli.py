@@ -16,13 +16,24 @@ from coefvq.cli.workspace import given, open_workspace
 from coefvq.errors import CoefVQError, ConfigError
 
 # what commands need beside --params; they stop where the workspace has no data
-REQUIRED = {"--issue": "icd", "--by": "ana", "--reason": "why", "--labels": "labels.csv", "--verdict": "live"}
+REQUIRED = {
+    "--issue": "icd",
+    "--by": "ana",
+    "--reason": "why",
+    "--labels": "labels.csv",
+    "--verdict": "live",
+    "--rows": "1000",
+}
 ARGUMENTS = {
     "cascade fit": ["scores.csv", "--precision", "0.3"],
     "score": ["clip.mp4"],
+    "plan": ["--tflops", "1"],
     "retune": ["icd"],
     "vmp audit draw": ["--labels", "5", "--out", "label.csv"],
     "vmp audit import": ["--draw", "1"],
+    "vmp check": ["--config", "vmp.yaml"],
+    "vmp dlq drop": ["a"],
+    "vmp dlq show": ["a"],
     "vmp export": ["../index.csv"],
     "vmp forget": ["a"],
     "vmp get": ["a"],

@@ -19,7 +19,7 @@ from coefvq.models.dataset import Example, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.training.features.build import Built, FeatureBuilder
 from coefvq.training.features.keys import cached_model
-from coefvq.training.features.reader import feature_collator, reader
+from coefvq.training.features.reader import KeptEntries, feature_collator, reader
 from coefvq.training.features.shards import entries_of, read_entry
 from coefvq.training.features.store import FeatureStore
 from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything
@@ -174,6 +174,23 @@ def test_a_truncated_shard_is_computed_again(tmp_path: Path) -> None:
     assert built.computed == 3
     assert torch.equal(before, read_entry(shard, videos[0].sha256 or ""))
     assert first.index == built.index
+
+
+def test_entries_are_read_once_and_the_latest_are_kept(tmp_path: Path) -> None:
+    model = frozen_model("frames")
+    videos, clips = stored_clips(tmp_path / "clips", 3)
+    _, store = build_all(tmp_path / "features", model, videos, clips)
+    (shard,) = store.all_shards()
+    names = [video.sha256 or "" for video in videos]
+    expected = [read_entry(shard, name).clone() for name in names]
+    two, none = KeptEntries(2 * expected[0].nbytes), KeptEntries(0)
+    for kept in (two, none):
+        assert all(torch.equal(kept.read(shard, name), value) for name, value in zip(names, expected, strict=True))
+    shard.unlink()
+    assert torch.equal(two.read(shard, names[2]), expected[2])
+    for kept, gone in ((two, names[0]), (none, names[2])):
+        with pytest.raises(StorageError, match="deleted or damaged while in use"):
+            kept.read(shard, gone)
 
 
 def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from coefvq.errors import StorageError
 from coefvq.training.features import index as index_module
 from coefvq.training.features import store as store_module
 from coefvq.training.features.index import JOURNAL
@@ -115,3 +118,22 @@ def test_eviction_makes_room_for_many_shards_at_once(tmp_path: Path, monkeypatch
                 store.write(KEY, {entries(chunk)[0]: torch.full((4,), chunk, dtype=torch.int64)}, lease)
     assert store.size() <= store.max_bytes
     assert work["all_shards"] < 150 * 40, "not a listing for each shard that comes"
+
+
+def test_a_disk_that_fills_during_a_build_is_one_line_and_keeps_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path, 3)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError, match=r"No space left on device.*free some space") as caught:
+            build(tmp_path, 4)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in tmp_path.rglob("*.safetensors") if path.name.startswith(".")]
+    with counted(monkeypatch) as work:
+        build(tmp_path, 4)
+    assert work["entries_of"] == 3, "what was written before is there, and no more"

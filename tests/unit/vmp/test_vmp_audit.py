@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from coefvq.cascade.audit_sample import AuditSample, uniform_draws
 from coefvq.cli.vmp import app
 from coefvq.errors import DataError
+from coefvq.vmp import index as index_module
 from coefvq.vmp.audit import audit_stream, read_labels
 from coefvq.vmp.records import Event, SinkRow
 from coefvq.vmp.state import open_state
@@ -72,7 +73,8 @@ def test_refused(rows, labels, message):
         audit_stream("icd", rows, labels)
 
 
-def test_command(tmp_path: Path):
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index_module, "_PAGE", 7)  # the whole index is never held at once
     rows = [
         SinkRow(
             offset=number,
@@ -100,6 +102,11 @@ def test_command(tmp_path: Path):
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout)["estimate"]["missed"]["value"] == 21
     assert "recall 27.6 %" in CliRunner().invoke(app, arguments).stdout
+    within = CliRunner().invoke(app, [*arguments, "--json", "--since", "2026-01-01", "--until", "2026-01-02"])
+    assert within.stdout == shown.stdout
+    assert "no video was audited" in str(CliRunner().invoke(app, [*arguments, "--since", "2026-01-02"]).exception)
+    with open_state(tmp_path / "vmp") as (_, index):
+        assert [name for name, _ in index.scores("icd")] == sorted(name for name, _ in ROWS)
     labels.write_text("video_id,label\na0,3\n")
     assert "expected 0 or 1" in str(CliRunner().invoke(app, arguments).exception)
 

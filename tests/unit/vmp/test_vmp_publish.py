@@ -84,6 +84,22 @@ def test_a_row_that_does_not_fit_leaves_the_batches_before_it(tmp_path: Path) ->
         assert log.publish_all(read_events(folder)) == (ROWS, ROWS - 2 * BATCH)
 
 
+def test_a_disk_that_fills_while_publishing_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    events = [Event(f"a{number}", title="long " * 400) for number in range(ROWS)]
+    with open_log(tmp_path / "log.sqlite") as log:
+        connection = log.database.connection
+        # SQLite's own word for a full disk; the first batch fits
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 12}")
+        with pytest.raises(DataError, match=r"full; expected .*free the lock or disk") as caught:
+            log.publish_all(events)
+        assert "\n" not in str(caught.value)
+        assert log.last_offset() == BATCH
+    with open_log(tmp_path / "log.sqlite") as log:
+        assert log.publish_all(events) == (ROWS, ROWS - BATCH)
+        assert [event.video_id for event in log.poll(0, 100)] == [event.video_id for event in events]
+
+
 def test_a_table_without_files_is_refused_before_its_first_event(tmp_path: Path) -> None:
     folder = table(tmp_path / "raw")
     events = read_events(folder / "metadata.csv", tmp_path / "elsewhere")

@@ -1,0 +1,58 @@
+"""How far a consumer has read each partition of a stream, stored in the transaction of what it has read.
+
+Kafka's own committed offsets follow behind, for its tools. Where the two differ, what stands here is right: an index
+that was restored from an older copy reads on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from coefvq.errors import DataError
+from coefvq.vmp.database import Connection
+from coefvq.vmp.sources.batches import Span
+
+_WRITE = """
+    INSERT INTO stream_positions (consumer, stream, partition, next) VALUES (?, ?, ?, ?)
+    ON CONFLICT (consumer, stream, partition) DO UPDATE SET next = excluded.next
+    WHERE excluded.next > stream_positions.next"""
+
+
+class OvertakenError(Exception):
+    """Another worker has stored what this batch holds; look again at what is left of it."""
+
+
+def read(connection: Connection, consumer: str, stream: str, partitions: Iterable[int] | None = None) -> dict[int, int]:
+    """Partition → offset of the next message to read; partitions that were never read are left out."""
+    rows = connection.execute(
+        "SELECT partition, next FROM stream_positions WHERE consumer = ? AND stream = ?", (consumer, stream)
+    ).fetchall()
+    wanted = None if partitions is None else set(partitions)
+    return {partition: at for partition, at in rows if wanted is None or partition in wanted}
+
+
+def advance(
+    connection: Connection, consumer: str, stream: str, spans: Mapping[int, Span], expected: Mapping[int, int]
+) -> None:
+    """Store the ends of a batch, within its transaction.
+
+    Raises:
+        OvertakenError: the positions are not the ``expected`` ones any more.
+    """
+    if read(connection, consumer, stream, spans) != dict(expected):
+        raise OvertakenError
+    connection.executemany(_WRITE, [(consumer, stream, number, span.end) for number, span in spans.items()])
+
+
+def check_no_gap(stream: str, spans: Mapping[int, Span], reached: Mapping[int, int]) -> None:
+    """Refuse a batch that would leave messages out.
+
+    Raises:
+        DataError: the index has read less of a partition than this worker: it was replaced by an older copy.
+    """
+    for number, span in spans.items():
+        if span.start is not None and reached.get(number, 0) < span.start:
+            raise DataError(
+                f"{stream} partition {number}: the index has read up to offset {reached.get(number, 0)}, this run up "
+                f"to {span.start}: it was replaced meanwhile; start the run again, it reads on from the index"
+            )

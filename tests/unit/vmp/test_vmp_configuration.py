@@ -1,0 +1,83 @@
+"""vmp.yaml is strict: each key that does not fit is named, with what was expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coefvq.errors import ConfigError
+from coefvq.vmp.configuration import KafkaSource, load_configuration, password
+from coefvq.vmp.index import open_index
+from coefvq.vmp.sources.engines import place_store
+from coefvq.vmp.state import index_place
+
+KAFKA = "source: {kind: kafka, brokers: ['127.0.0.1:9092'], topic: videos, root: clips%s}\n"
+SASL = ", security: {protocol: SASL_SSL, username: u, password_env: VMP_PASSWORD}"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "vmp.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_start_in_the_folder_of_the_file(tmp_path: Path) -> None:
+    found = load_configuration(write(tmp_path, KAFKA % "" + "rules: r.yaml\nstore: {state: here}\n"))
+    assert isinstance(found.source, KafkaSource)
+    assert (found.source.root, found.rules, found.store.state) == (
+        tmp_path / "clips", tmp_path / "r.yaml", tmp_path / "here",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "expected a mapping of sections, got list"),
+        ("store: {}", "source: missing key"),
+        ("source: {kind: pulsar}", "source"),
+        (KAFKA % ", topik: x", "topik: unknown key"),
+        (KAFKA % ", queue: 0", "queue = 0"),
+        (KAFKA % ", queue: '5'", "queue"),
+        (KAFKA.replace("127.0.0.1:9092", "nowhere") % "", "brokers"),
+        (KAFKA.replace("videos", "a b") % "", "topic"),
+        (KAFKA % ", session_timeout: 400.0", "at most max_poll_interval"),
+        (KAFKA % ", settings: {group.id: x}", "group.id is set by coefvq"),
+        (KAFKA % ", security: {protocol: SASL_SSL}", "username and password_env are needed"),
+        (KAFKA % ", decoder: avro", "no installed package registers it in coefvq.decoders"),
+        (KAFKA % "" + "budget: {calls: many}", "budget.calls"),
+        (KAFKA % "" + "store: {url: 'mysql://x'}", "store.url"),
+        (KAFKA % "" + "dead_letters: {max_share: 20}", "dead_letters.max_share = 20"),
+        (KAFKA % "" + "features: {likes: {}}\n", "features"),
+        (KAFKA % "" + "tenants: {}\n", "tenants: unknown key"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_configuration(write(tmp_path, text))
+    assert message in str(error.value)
+    assert "vmp.yaml" in str(error.value)
+
+
+def test_a_password_stands_in_the_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load_configuration(write(tmp_path, KAFKA % SASL))
+    assert isinstance(found.source, KafkaSource)
+    monkeypatch.delenv("VMP_PASSWORD", raising=False)
+    with pytest.raises(ConfigError, match="the environment has no VMP_PASSWORD"):
+        password(found.source.security)
+    monkeypatch.setenv("VMP_PASSWORD", "x")
+    assert password(found.source.security) == "x"
+
+
+def test_a_store_with_a_url_is_found_by_all_commands_and_replaces_no_other(tmp_path: Path) -> None:
+    store = load_configuration(write(tmp_path, KAFKA % "" + "store: {url: 'postgresql://h/one'}\n")).store
+    assert place_store(store) == "postgresql://h/one"
+    assert index_place(store.state) == place_store(store) == "postgresql://h/one"
+    with pytest.raises(ConfigError, match="names another index than"):
+        place_store(store.model_copy(update={"url": "postgresql://h/two"}))
+    other = store.model_copy(update={"state": tmp_path / "other"})
+    (tmp_path / "other").mkdir()
+    with open_index(tmp_path / "other" / "index.sqlite"):
+        pass
+    with pytest.raises(ConfigError, match="an index is there"):
+        place_store(other)
