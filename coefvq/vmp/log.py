@@ -8,7 +8,7 @@ stored by the Sink, in the same transaction as what it read (coefvq/vmp/index.py
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -63,6 +63,8 @@ _LATER = ("creator_id", "duration_s")
 
 #: events of one transaction: about a second of the write lock at most
 BATCH = 10_000
+#: how far one look for a tenant's events goes
+WINDOW = 100_000
 
 
 class Published(NamedTuple):
@@ -118,15 +120,26 @@ class EventLog:
             appended = [_append(connection, event, only_if_changed=False) for event in again]
         return [event for event in appended if event is not None]
 
-    def poll(self, after: int, max_n: int) -> list[Event]:
-        """Return up to ``max_n`` events with an offset above ``after``, oldest first, without waiting."""
+    def poll(self, after: int, max_n: int, tenant: str = DEFAULT, apart: Sequence[str] = ()) -> list[Event]:
+        """Return up to ``max_n`` events with an offset above ``after``, oldest first, without waiting.
+
+        ``apart`` are tenants that are read by themselves: their events come for them as ``tenant`` only, and no further
+        than ``WINDOW`` offsets ahead.
+        """
+        where, values = _lane(after, tenant, apart)
         return [
             _event(row)
             for row in self.database.query(
-                f"SELECT {_COLUMNS}, offset FROM events WHERE offset > ? ORDER BY offset LIMIT ?",  # noqa: S608
-                (after, max_n),
+                f"SELECT {_COLUMNS}, offset FROM events WHERE {where} ORDER BY offset LIMIT ?",  # noqa: S608
+                (*values, max_n),
             )
         ]
+
+    def waiting(self, after: int, most: int, tenant: str, apart: Sequence[str]) -> int:
+        """How many events ``poll`` would give, counted up to ``most``."""
+        where, values = _lane(after, tenant, apart)
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM events WHERE {where} LIMIT ?)"  # noqa: S608
+        return int(self.database.query(sql, (*values, most))[0][0])
 
     def newest(self, video_ids: Iterable[str]) -> dict[str, Event]:
         """The newest content of each video: an upsert or a deletion, with the highest view count."""
@@ -198,6 +211,18 @@ def open_log(path: Path, create: bool = True) -> Iterator[EventLog]:
     """
     with open_database(path, _SCHEMA, create) as database:
         yield EventLog(database)
+
+
+def _lane(after: int, tenant: str, apart: Sequence[str]) -> tuple[str, list[Any]]:
+    """Condition and parameters of the events of a tenant that is read apart, or of all that is not."""
+    if not apart:
+        return "offset > ?", [after]
+    sign = "" if tenant in apart else "NOT "
+    chosen = [within(name, "video_id") for name in ([tenant] if tenant in apart else apart)]
+    where = "".join(f" AND {sign}({sql})" for sql, _ in chosen)
+    # else a tenant with few events would be searched for in all events of the others, batch by batch
+    values = [after, after + WINDOW, *(value for _, names in chosen for value in names)]
+    return f"offset > ? AND offset <= ?{where}", values
 
 
 def _append(connection: Connection, event: Event, only_if_changed: bool) -> Event | None:

@@ -97,10 +97,10 @@ def set_tenants(database: Database, limits: Mapping[str, Limits]) -> None:
 
     The limits hold for all workers and for the tasks that wait.
     """
+    if not limits and not database.query("SELECT 1 FROM tenants LIMIT 1"):
+        return
     with database.transaction() as connection:
         known = read(connection)
-        if not known and not limits:
-            return
         names = dict.fromkeys([DEFAULT, *known, *limits])
         least = min((share.turn for share in known.values()), default=0)
         for name in names:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from coefvq.vmp.budget import Limits
 from coefvq.vmp.campaigns import Campaigns
 from coefvq.vmp.deployment import Deployment
 from coefvq.vmp.keys import DEFAULT, key, split
+from coefvq.vmp.lanes import ends
 from coefvq.vmp.overrides import override
 from coefvq.vmp.records import Event
 from coefvq.vmp.retention import forget
@@ -101,7 +103,8 @@ class State:
         whole = deployment(self.pair, self.epoch, bundle=self.pair.bundle)
         own = {tenant: ruled(whole, rules) for tenant, rules in RULES.items()}
         used = replace(whole, tenants=own) if self.alone is None else own[self.alone]
-        loop.run(self.log, FixedDeployment(used), self.index, stop=threading.Event(), on_batch=lambda report: None,
+        source, sink = ends(self.log, self.index)
+        loop.run(source, FixedDeployment(used), sink, stop=threading.Event(), on_batch=lambda report: None,
                  batch_size=3, once=True, clock=lambda: NOW, work=work(self.log, self.index))  # fmt: skip
 
     def outage(self, name: str, number: int) -> None:
@@ -137,9 +140,20 @@ class State:
         }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(histories)
 def test_interleaved_histories_of_two_tenants_are_two_runs(acts: Sequence[Act]) -> None:
+    check(acts)
+
+
+@pytest.mark.long
+@settings(max_examples=300, deadline=None)
+@given(histories)
+def test_many_interleaved_histories(acts: Sequence[Act]) -> None:
+    check(acts)
+
+
+def check(acts: Sequence[Act]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         together, *alone = (State(Path(folder) / str(name), name) for name in (None, *TENANTS))
         for state in (together, *alone):

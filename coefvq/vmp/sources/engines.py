@@ -12,6 +12,7 @@ from coefvq.errors import ConfigError
 from coefvq.files import private_folder, storage_errors, write_text
 from coefvq.vmp.configuration import Configuration, KafkaSource, Store
 from coefvq.vmp.index import IndexStore, open_index
+from coefvq.vmp.lanes import ends
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.loop import Sink, Source, Stop, now
 from coefvq.vmp.records import BatchReport
@@ -54,7 +55,7 @@ def open_source(
     say: Callable[[str], None],
     on_poison: Callable[[BatchReport], None],
 ) -> Iterator[tuple[Source, Sink]]:
-    """Source and Sink of a run; the log's own are log and index.
+    """Source and Sink of a run; the log's own are log and index, by turns where there are tenants.
 
     Raises:
         ConfigError: the state's log has events of its own.
@@ -62,7 +63,7 @@ def open_source(
     """
     source = configuration.source
     if not isinstance(source, KafkaSource):
-        yield log, index
+        yield ends(log, index)
         return
     if log.last_offset():
         raise ConfigError(

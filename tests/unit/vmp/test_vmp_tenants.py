@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
+import shutil
+import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,24 +18,26 @@ import pytest
 
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.errors import DataError
-from coefvq.records import VideoInput
+from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import audit_archive, audit_store, feed, loop, served, shares
 from coefvq.vmp.budget import Limits, set_limits
 from coefvq.vmp.campaigns import Campaigns
-from coefvq.vmp.deployment import Deployment
+from coefvq.vmp.deployment import Deployment, judge
 from coefvq.vmp.escalations import Escalations
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.keys import DEFAULT, key, shown, split, tenant_of
+from coefvq.vmp.lanes import ends
 from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.outlook import outlook
 from coefvq.vmp.overrides import override
-from coefvq.vmp.pending import Pending, drop, write_task
+from coefvq.vmp.pending import LEASE_SECONDS, Pending, drop, write_task
 from coefvq.vmp.records import AUDIT, LIVE, Event, Lane, Task
 from coefvq.vmp.retention import forget
 from coefvq.vmp.revisions import Reviser
 from coefvq.vmp.rule_trial import trial
 from coefvq.vmp.rules import parse_rules
 from coefvq.vmp.shares import AHEAD, Share, Shares, set_tenants
+from coefvq.vmp.state import open_state
 from tests.vmp_world import NOW, FixedDeployment, Pair, by_rules, deployment, promote
 
 NO_RULE = parse_rules("rules: []\ndefault: removed\npending: live", "r")
@@ -72,7 +78,8 @@ class World:
     def run(self, mllm: bool = True) -> None:
         now = lambda: NOW + timedelta(seconds=self.seconds)  # noqa: E731
         asked = [Escalations(self.log, self.index, now, lambda: self.seconds)] if mllm else []
-        loop.run(self.log, FixedDeployment(self.deployment()), self.index, stop=threading.Event(), batch_size=4,
+        source, sink = ends(self.log, self.index)
+        loop.run(source, FixedDeployment(self.deployment()), sink, stop=threading.Event(), batch_size=4,
                  on_batch=lambda report: None, once=True, clock=now,
                  work=[Reviser(self.log, self.index, now), *asked])  # fmt: skip
 
@@ -351,6 +358,7 @@ def enqueue(connection: Any, name: str, many: int, at: float, lane: Lane = LIVE)
         write_task(connection, Task(f"{name}-{number}", 1, 1, None, lane, 0.9, 1, {"icd": {"base_score": 0.9}}, at))
 
 
+@pytest.mark.parametrize("index_place", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize(("rate", "per_lease"), [(0.5, 8), (None, 1)], ids=["by budget", "by capacity"])
 def test_a_flood_of_one_tenant_delays_another_by_half_at_most(world: World, rate: float | None, per_lease: int) -> None:
     set_tenants(world.index.database, {"small": Limits(), "large": Limits()})
@@ -362,6 +370,98 @@ def test_a_flood_of_one_tenant_delays_another_by_half_at_most(world: World, rate
     # first come, first served: both in one tenant's queue
     control = p99_wait(world.index, dict.fromkeys(names, DEFAULT), True, rate, per_lease)
     assert control > 5 * alone
+
+
+class Arriving:
+    """The log as far as its events have arrived by a counted clock."""
+
+    def __init__(self, log: EventLog, arrivals: Sequence[float]) -> None:
+        self.log, self.arrivals, self.clock = log, arrivals, 0.0
+
+    def last_offset(self) -> int:
+        return bisect.bisect_right(self.arrivals, self.clock)
+
+    def poll(self, after: int, max_n: int, *lane: Any) -> list[Event]:
+        return [event for event in self.log.poll(after, max_n, *lane) if event.offset <= self.last_offset()]
+
+    def waiting(self, after: int, most: int, *lane: Any) -> int:
+        return len(self.poll(after, most, *lane))
+
+
+CLIP_SECONDS, SENT, BATCH, HOUR = 1.0, 40, 4, 400.0
+
+
+def p99_of_base_verdicts(world: World, flooded: bool, names: dict[str, str], seconds: int) -> float:
+    """Seconds from arrival to base verdict of a tenant that sends ``SENT`` clips at once, 100 times fewer than another.
+
+    The other's clips come evenly, ten times as fast as they can be scored.
+    """
+    sent = [(0.0005 + HOUR / 8, key(names["small"], f"small-{number}")) for number in range(SENT)]
+    if flooded:
+        every = HOUR / (FLOOD * SENT)
+        sent += [(every * number, key(names["large"], f"large-{number}")) for number in range(int(seconds / every))]
+    sent.sort()
+    world.log.publish([Event(name, title="1") for _, name in sent])
+    arriving = Arriving(world.log, [at for at, _ in sent])
+
+    def slow(videos: Sequence[VideoInput]) -> list[ScoredVideo]:
+        arriving.clock += CLIP_SECONDS * len(videos)
+        return Pair(base=by_title)(videos)
+
+    used = replace(deployment(slow), tenants=dict.fromkeys(("small", "large"), deployment(slow)))
+    source, sink = ends(arriving, world.index)  # type: ignore[arg-type]
+    waits: list[float] = []
+    while len(waits) < SENT:
+        events = source.poll(sink.committed("vmp"), BATCH)
+        if not events:
+            arriving.clock = arriving.arrivals[arriving.last_offset()]
+            continue
+        sink.apply(judge(events, used, {}, NOW), "vmp", events[-1].offset)
+        waits += [arriving.clock - arriving.arrivals[event.offset - 1] for event in events if "small" in event.video_id]
+    return float(np.quantile(waits, 0.99))
+
+
+def test_a_flood_of_one_tenant_holds_up_no_base_verdict_of_another(tmp_path: Path) -> None:
+    names, waits = {"small": "small", "large": "large"}, dict[str, float]()
+    plans = {"alone": (False, names), "beside": (True, names), "first come": (True, dict.fromkeys(names, DEFAULT))}
+    for plan, (flooded, used) in plans.items():
+        with open_log(tmp_path / f"{plan}.log") as log, open_index(tmp_path / plan) as index:
+            for database in (log.database, index.database):
+                database.connection.execute("PRAGMA synchronous = OFF")  # time is counted here, not measured
+            promote(index, 1, "1-ab")
+            made = World(tmp_path, log, index)
+            made.configure(*(name for name in names if used is names))
+            waits[plan] = p99_of_base_verdicts(made, flooded, used, 100)
+    print("p99 of the base verdict: " + ", ".join(f"{plan} {wait:.1f} s" for plan, wait in waits.items()))
+    assert waits["beside"] <= 1.5 * waits["alone"]
+    assert waits["first come"] > 5 * waits["alone"]
+
+
+def test_each_tenant_s_events_are_read_once_and_offsets_end_at_the_end(world: World) -> None:
+    for number in range(4):
+        for tenant in (DEFAULT, "acme", "globex", "initech"):
+            world.publish(tenant, *["1"] * (1 + number))
+    world.run()
+    seen = Counter(tenant_of(name) for (name,) in world.index.database.query("SELECT video_id FROM effects"))
+    assert seen == {DEFAULT: 4, "acme": 4, "globex": 4, "initech": 4}
+    last = world.log.last_offset()
+    assert world.index.consumers() == {"vmp": last, key("vmp", "acme"): last, key("vmp", "globex"): last}
+    world.run()
+    assert world.index.database.query("SELECT count(*) FROM effects") == [(16,)]
+
+
+def test_who_is_configured_late_gets_what_was_published_before(world: World) -> None:
+    world.publish("initech", "1", "9")
+    world.run()
+    assert len(world.index.dead_letters("initech")) == 2
+    world.configure("acme", "initech")
+    world.run()
+    assert (world.states("initech"), world.index.dead_letters()) == ({"v0": "live", "v1": "removed"}, [])
+    # and when nobody is configured any more, nothing is passed over in silence
+    world.publish("initech", "3")
+    world.configure()
+    world.run()
+    assert [letter.video_id for letter in world.index.dead_letters("initech")] == ["v0"]
 
 
 def test_audits_of_a_flood_do_not_come_before_another_s_tasks(world: World) -> None:
@@ -382,3 +482,66 @@ def test_while_the_mllm_is_down_stand_ins_come_in_turns(world: World) -> None:
         enqueue(connection, key("small", "x"), 2, 1.0)
     tasks = Pending(database).unsilenced(1, 5)
     assert sorted(tenant_of(task.video_id) for task in tasks) == ["large"] * 3 + ["small"] * 2
+
+
+def test_few_events_behind_a_long_log_are_found_window_by_window(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("coefvq.vmp.log.WINDOW", "coefvq.vmp.lanes.WINDOW"):
+        monkeypatch.setattr(module, 5)
+    world.publish("acme", *["1"] * 23)
+    world.publish("globex", "1")
+    world.publish(DEFAULT, "1")
+    world.run()
+    assert world.index.database.query("SELECT count(*) FROM effects") == [(25,)]
+    assert set(world.index.consumers().values()) == {25}
+
+
+def test_a_crash_at_any_statement_ends_in_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def publish(folder: Path) -> None:
+        with open_state(folder) as (log, index):
+            made = World(folder, log, index)
+            promote(index, 1, "1-ab")
+            made.configure("acme", "globex")
+            for tenant in (DEFAULT, "acme", "globex", "initech"):
+                made.publish(tenant, "1", "9", "4")
+                log.publish([Event(key(tenant, "v0"), "delete")])
+
+    def live(folder: Path, seconds: float = 0.0) -> None:
+        with open_state(folder) as (log, index):
+            for database in (log.database, index.database):
+                database.connection.execute("PRAGMA synchronous = OFF")  # a dying process, not a power cut
+            World(folder, log, index, seconds=seconds).run()
+
+    def contents(folder: Path) -> list[Any]:
+        columns = "video_id, state, rule, source_version, epoch, rank, value, held"
+        with open_state(folder) as (_, index):
+            assert len(index.dead_letters("initech")) == 3
+            effects = index.database.query("SELECT offset FROM effects WHERE consumer LIKE 'vmp%'")
+            assert sorted(effects) == [(number,) for number in range(1, 17)]
+            return [index.database.query(f"SELECT {columns} FROM entries ORDER BY 1"), index.consumers()]  # noqa: S608
+
+    publish(tmp_path / "published")
+    shutil.copytree(tmp_path / "published", tmp_path / "whole")
+    live(tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    original, left = sqlite3.connect, [0]
+
+    class Dying(sqlite3.Connection):
+        def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:
+            left[0] -= sql.split()[0] not in ("SELECT", "PRAGMA")
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return super().execute(sql, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: original(*args, factory=Dying, **named))
+    for lives in range(0, 2000, 23):
+        folder, left[0] = tmp_path / f"torn {lives}", lives
+        shutil.copytree(tmp_path / "published", folder)
+        try:
+            live(folder)
+        except KeyboardInterrupt:
+            left[0] = 10**9
+            live(folder, LEASE_SECONDS + 1)  # this process lives on, so the lease has to end
+            assert contents(folder) == expected
+        else:
+            break
+    assert lives > 100  # it died at many places, and at last at none
