@@ -38,7 +38,7 @@ class TableCost:
     disk: float = 0.0
 
 
-#: ``benchmarks/scale.py`` at 3,000 or 10,000 and at 1,000,000 rows, AMD EPYC, beside other work; publish: 10,000
+#: ``benchmarks/scale.py`` at up to 10,000 and at 1,000,000 rows, AMD EPYC, beside other work; publish at 10,000 alone
 TABLES = {
     "validate": TableCost(9.4, 17.0, 330, 950),
     "split": TableCost(8.5, 84.0, 330, 1170, 6),
