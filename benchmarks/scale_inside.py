@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from coefvq.compute.collection import collect_rarely
+from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.config import load_params
 from coefvq.training.settings import TrainingSettings
 
@@ -79,4 +81,7 @@ def features() -> None:
 
 
 if __name__ == "__main__":
+    # as every command does
+    keep_freed_memory()
+    collect_rarely()
     {"training": training, "features": features}[sys.argv[1]]()

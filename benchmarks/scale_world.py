@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,9 @@ def make_pipeline(workspace: Path) -> None:
     (workspace / "dvc.yaml").write_text(pipeline[:start] + pipeline[end:], encoding="utf-8")
     for number, clip in enumerate(sorted((workspace / "data" / "raw").glob("*/*.mp4"))):
         clip.write_text(str(number), encoding="utf-8")  # as many objects in the cache as clips
-    with Repo.init(str(workspace), no_scm=True, force=True) as repo:
-        repo.add(str(workspace / "data" / "raw"))
+    # DVC finds its stages from the folder it is called in
+    with chdir(workspace), Repo.init(".", no_scm=True, force=True) as repo:
+        repo.add("data/raw")
         for output in (place for out in repo.index.outs if not (place := Path(out.fs_path)).exists()):
             folder = output.name in ("base", "mllm")
             place = output / "weights" if folder else output

@@ -19,7 +19,7 @@ def align(
     out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
     recipe: Annotated[str, typer.Option(help="tiny, starter, onevision-0.5b, paper, or a recipe file.")] = "starter",
     projector_epochs: Annotated[int, typer.Option(min=0, max=1000, help="Projectors alone, towards words.")] = 4,
-    epochs: Annotated[int, typer.Option(min=0, max=1000, help="Projectors and adapters together.")] = 2,
+    epochs: Annotated[int, typer.Option(min=0, max=1000, help="Projectors and adapters together.")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Same seed, same bytes on one kind of CPU.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=2**10, help="Processes that decode.")] = 2,
     as_json: JsonOption = False,
@@ -28,7 +28,7 @@ def align(
 
     Batch, rate and objective are those of mllm.alignment in the recipe.
 
-    Example: coefvq data synth --out clips --videos 4800 --seed 11
+    Example: coefvq data synth --out clips --videos 2700 --seed 11
              coefvq models align --recipe starter --data clips --out starter-aligned.safetensors
     """
     from coefvq.training.corpus_alignment import align_corpus, read_corpus

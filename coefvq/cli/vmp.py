@@ -48,7 +48,7 @@ from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import ConfigError
 from coefvq.terminal import cell, progress_bar, say
-from coefvq.vmp.keys import DEFAULT, SEPARATOR, key, shown
+from coefvq.vmp.keys import DEFAULT, SEPARATOR, key
 from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.pending import Pending
@@ -193,18 +193,10 @@ def run(
             vmp_engines.events(settings, stream, once, on_batch) as (source, sink),
         ):
             loop.run(
-                source,
-                stream.deployments,
-                sink,
-                stop=stream.stop,
-                on_batch=on_batch,
-                batch_size=batch_size,
-                once=once,
-                poll_interval=poll_interval,
-                consumer=consumer,
-                work=worker.work(log, index, mllm=mllm == "inline"),
+                source, stream.deployments, sink, stop=stream.stop, on_batch=on_batch, batch_size=batch_size, once=once,
+                poll_interval=poll_interval, consumer=consumer, work=worker.work(log, index, mllm=mllm == "inline"),
                 on_hold=say if lines is None else lines.held,
-            )
+            )  # fmt: skip
         waiting = Pending(index.database).waiting().tasks
         summary = {**totals, "offset": sink.committed(consumer), "pending": waiting}
     wait = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
@@ -261,24 +253,6 @@ def status(
     summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
     summary |= {"mllm": {**asdict(queue), "certificate_holds": queue.certificate_holds}}
     print_result(summary, as_json, table)
-
-
-@app.command("dead-letters", epilog="Example: coefvq vmp dead-letters --retry && coefvq vmp run --once")
-def dead_letters(
-    retry: Annotated[bool, typer.Option("--retry", help="Publish them once more.")] = False,
-    tenant: AnyTenantOption = None,
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """List the videos whose newest event could not be scored, with the reason."""
-    with open_state(state_folder(state, params), create=False) as (log, index):
-        letters = index.dead_letters(tenant)
-        retried = log.republish({letter.key: letter.source_version for letter in letters}) if retry else []
-    table = result_table("video", "version", "failed at", "reason")
-    for letter in letters:
-        table.add_row(*map(cell, (shown(letter.key), letter.source_version, letter.failed_at, letter.reason)))
-    print_result({"dead_letters": [asdict(letter) for letter in letters], "retried": len(retried)}, as_json, table)
 
 
 def _read_with_progress(

@@ -44,9 +44,7 @@ def get(
     with open_state(state_folder(state, params), create=False) as (_, index):
         entry = index.get(name := key(tenant, video_id))
     if entry is None:
-        raise DataError(
-            f"video '{shown(name)}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
-        )
+        raise DataError(f"video '{shown(name)}': not in the index; publish it and run, or see `coefvq vmp dlq list`")
     print_result(asdict(entry), as_json, describe(entry))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from coefvq.cli.options import ConfigOption, JsonOption, ParamsOption
+from coefvq.cli.options import AnyTenantOption, ConfigOption, JsonOption, ParamsOption
 from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
@@ -38,14 +38,15 @@ _PREVIEW = 200
 
 @app.command("list", epilog="Example: coefvq vmp dlq list --json")
 def list_letters(
+    tenant: AnyTenantOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     params: ParamsOption = PARAMS_FILE,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters, the oldest messages first."""
+    """List dead letters with their reasons, the oldest first; messages belong to no tenant."""
     with open_state(_folder(state, config, params), create=False) as (_, index):
-        letters, events, count = index.dead_letters(), poison.read(index.database), poison.count(index.database)
+        letters, events, count = index.dead_letters(tenant), poison.read(index.database), poison.count(index.database)
     table = result_table("video or message", "version", "failed at", "reason")
     for letter in letters:
         table.add_row(*map(cell, (shown(letter.key), letter.source_version, letter.failed_at, letter.reason)))
@@ -89,6 +90,7 @@ def show_letter(
 @app.command(epilog="Example: coefvq vmp dlq replay videos/0/17 --config vmp.yaml")
 def replay(
     names: _NamesArgument = None,
+    tenant: AnyTenantOption = None,
     state: StateOption = None,
     config: ConfigOption = None,
     params: ParamsOption = PARAMS_FILE,
@@ -97,12 +99,12 @@ def replay(
     """Bring dead letters back to the source, once their cause is gone.
 
     A message goes to its topic again byte for byte, a video of a topic with the version that it had. A video of the
-    log gets a new event, as `vmp dead-letters --retry` does.
+    log gets a new event. Then `coefvq vmp run`.
     """
     source = None if config is None else load_configuration(config).source
     topic = source if isinstance(source, KafkaSource) else None
     with open_state(_folder(state, config, params), create=False) as (log, index):
-        letters, events = _chosen(index, names)
+        letters, events = _chosen(index, names, tenant)
         sent = _replayed_to_log(log, letters) if topic is None else _replayed_to_topic(topic, log, letters)
         if events and topic is None:
             raise DataError(f"{events[0].name}: name the file of its topic with --config, to send it there again")
@@ -138,10 +140,12 @@ def _folder(state: Path | None, config: Path | None, params: Path) -> Path:
     return state_folder(state, params) if config is None else load_configuration(config).store.state
 
 
-def _chosen(index: IndexStore, names: Sequence[str] | None) -> tuple[list[DeadLetter], list[DeadEvent]]:
-    """The dead letters of these names, each once; without any, all."""
-    if names is None:
-        return index.dead_letters(), poison.read(index.database)
+def _chosen(
+    index: IndexStore, names: Sequence[str] | None, tenant: str | None = None
+) -> tuple[list[DeadLetter], list[DeadEvent]]:
+    """The dead letters of these names, each once; without any, those of the tenant, or all."""
+    if not names:
+        return index.dead_letters(tenant), [] if tenant is not None else poison.read(index.database)
     found = [_found(index, name) for name in dict.fromkeys(names)]
     return [letter for letter, _ in found if letter is not None], [event for _, event in found if event is not None]
 

@@ -38,15 +38,15 @@ class TableCost:
     disk: float = 0.0
 
 
-#: CPU of ``benchmarks/scale.py`` at 10 K and the largest size measured, AMD EPYC, beside other work
+#: ``benchmarks/scale.py`` at up to 10,000 and at 1,000,000 rows, AMD EPYC, beside other work; publish at 10,000 alone
 TABLES = {
-    "validate": TableCost(9.0, 18.0, 320, 1300),
-    "split": TableCost(8.0, 63.0, 330, 1600, 40),
-    "evaluate": TableCost(6.0, 38.0, 230, 700),
-    "thresholds": TableCost(7.0, 40.0, 280, 700),
-    "candidate": TableCost(2.9, 6.0, 185, 600),
-    "report": TableCost(5.0, 30.0, 220, 600),
-    "vmp publish": TableCost(4.0, 120.0, 165, 130, 700),
+    "validate": TableCost(9.4, 17.0, 330, 950),
+    "split": TableCost(8.5, 84.0, 330, 1170, 6),
+    "evaluate": TableCost(6.8, 26.0, 230, 370),
+    "thresholds": TableCost(7.7, 26.0, 280, 360),
+    "candidate": TableCost(2.9, 3.3, 185, 410),
+    "report": TableCost(5.1, 7.0, 220, 320),
+    "vmp publish": TableCost(4.0, 240.0, 200, 100, 330),
 }
 #: CPU seconds of a clip of 2.3 s and 640 × 360 (40 of the fights, beside other work): probe with hash and PDQ, and
 #: decoding of 8 frames to 384 px

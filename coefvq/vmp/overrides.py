@@ -38,7 +38,7 @@ def override(
         entry = index.get(video_id)
         if entry is None:
             raise DataError(
-                f"video '{shown(video_id)}': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
+                f"video '{shown(video_id)}': not in the index; publish it and run, or see `coefvq vmp dlq list`"
             )
         if entry.state == "deleted":
             raise DataError(

@@ -123,7 +123,6 @@ LIGHT = (
     "vmp changes",
     "vmp compact",
     "vmp status",
-    "vmp dead-letters",
     "vmp dlq list",
     "vmp dlq show",
     "vmp dlq replay",

@@ -331,7 +331,6 @@ TARGETS: tuple[Target, ...] = (
         (
             "vmp status --json",
             "vmp publish near.csv --json",
-            "vmp dead-letters --retry --json",
             "vmp dlq replay --json",
             "vmp run --once --json",
             "vmp forget clip0 --json",
@@ -346,7 +345,6 @@ TARGETS: tuple[Target, ...] = (
         (
             "vmp status --json",
             "vmp get clip0 --json",
-            "vmp dead-letters --json",
             "vmp dlq list --json",
             "vmp dlq show clip0 --json",
             "vmp dlq drop clip0 --json",

@@ -168,7 +168,7 @@ def test_the_champion_runs_in_the_vmp(workspace: Workspace) -> None:
     name = id_from_path(ids[0])
     row = json.loads(workspace.coefvq("vmp", "get", name, "--json").stdout)
     assert name in json.dumps(row)
-    letters = workspace.coefvq("vmp", "dead-letters", "--json").stdout
+    letters = workspace.coefvq("vmp", "dlq", "list", "--json").stdout
     assert "broken" in letters
     assert workspace.coefvq("vmp", "get", "nobody", check=False).returncode == 3
 

@@ -136,7 +136,7 @@ def test_a_topic_that_is_not_there_and_tls_on_a_plain_port_are_told(address: str
     with pytest.raises(DataError, match=r"nowhere.*: create it, or correct source.topic"), stream(source):
         pass
     secure = kafka.source(address, "nowhere", tmp_path, security=Security(protocol="SSL"))
-    with pytest.raises(DataError, match=r"TLS failed: correct source\.security.protocol and ca"), stream(secure):
+    with pytest.raises(DataError, match=r"SSL handshake failed.*correct .*source\.security\.protocol"), stream(secure):
         pass
 
 
@@ -164,5 +164,5 @@ def test_a_reader_without_brokers_says_so() -> None:
     source = KafkaSource(kind="kafka", brokers=("127.0.0.1:9",), topic="videos", root=Path())
     reports = Reports()
     client = made("Producer", {"bootstrap.servers": "127.0.0.1:9", "error_cb": reports.hear})
-    with pytest.raises(DataError, match="Connection refused; start the brokers"):
+    with pytest.raises(DataError, match=r"Connection refused .*; start the brokers"):
         partitions(client, source, reports)

@@ -176,13 +176,13 @@ def test_dead_letters_are_listed_and_retried(cli: Cli, clips: Path, registry: Fa
     cli("publish", clips)
     (clips / "c.mp4").unlink()
     assert ok(cli("run", "--once", "--json"))["dead"] == 1
-    assert "icd: missing" in cli("dead-letters").stdout
+    assert "icd: missing" in cli("dlq", "list").stdout
     (clips / "c.mp4").write_bytes(content)
-    retried = ok(cli("dead-letters", "--retry", "--json"))
-    assert (retried["retried"], retried["dead_letters"][0]["video_id"]) == (1, "c")
-    assert ok(cli("dead-letters", "--retry", "--json"))["retried"] == 0  # already waiting
+    assert [letter["video_id"] for letter in ok(cli("dlq", "list", "--json"))["videos"]] == ["c"]
+    assert ok(cli("dlq", "replay", "--json"))["videos"] == 1
+    assert ok(cli("dlq", "replay", "--json"))["videos"] == 0  # already waiting
     cli("run", "--once")
-    assert ok(cli("dead-letters", "--json"))["dead_letters"] == []
+    assert ok(cli("dlq", "list", "--json"))["videos"] == []
     assert ok(cli("get", "c", "--json"))["state"] == "live"
 
 
@@ -197,7 +197,7 @@ def test_own_rules_and_a_second_consumer(cli: Cli, clips: Path, tmp_path: Path, 
     assert ok(cli("get", "a", "--json"))["state"] == "live"
 
 
-@pytest.mark.parametrize("args", [("get", "a"), ("status",), ("dead-letters",)])
+@pytest.mark.parametrize("args", [("get", "a"), ("status",), ("dlq", "list")])
 def test_looking_at_no_state_makes_none(cli: Cli, tmp_path: Path, args: tuple[str, ...]) -> None:
     error = cli(*args).exception
     assert isinstance(error, DataError)
@@ -217,7 +217,7 @@ def test_unknown_video_is_a_data_error_of_one_line(cli: Cli, clips: Path, regist
     error = cli("get", "nobody").exception
     assert isinstance(error, DataError)
     assert error.exit_code == 3
-    assert str(error) == "video 'nobody': not in the index; publish it and run, or see `coefvq vmp dead-letters`"
+    assert str(error) == "video 'nobody': not in the index; publish it and run, or see `coefvq vmp dlq list`"
 
 
 def test_nothing_to_publish(cli: Cli) -> None:
@@ -345,7 +345,7 @@ def test_negative_views_are_refused(cli: Cli, clips: Path) -> None:
     assert "views" in str(error)
 
 
-@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "dead-letters", "override"])
+@pytest.mark.parametrize("command", ["publish", "run", "get", "status", "override"])
 def test_every_command_shows_an_example(cli: Cli, command: str) -> None:
     shown = cli(command, "--help").output
     assert f"Example: coefvq vmp {command}" in " ".join(shown.split())
@@ -460,7 +460,7 @@ def test_hostile_ids_and_titles_do_not_reach_the_terminal(cli: Cli, clips: Path,
     shown = "x\\x1b[2J\\nerror: forged\\r\\u202e [red]y[/red] \\u2028z: live by rule"
     assert shown in quiet(cli("get", HOSTILE))
     quiet(cli("get", "b"))
-    quiet(cli("dead-letters"))
+    quiet(cli("dlq", "list"))
     error = cli("get", HOSTILE + "unknown").exception
     assert isinstance(error, DataError)
     assert len(str(error).splitlines()) == 1

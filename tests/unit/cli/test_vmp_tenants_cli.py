@@ -68,14 +68,14 @@ def test_every_writing_command_changes_one_tenant(cli: Cli, published: Path) -> 
 def test_an_unknown_tenant_s_videos_are_dead_letters(cli: Cli, published: Path, clips: Path) -> None:
     cli("publish", clips, "--tenant", "initech")
     assert ok(cli("run", "--once", "--json"))["dead"] == 3
-    shown = cli("dead-letters").stdout
+    shown = cli("dlq", "list").stdout
     assert "initech/a" in shown
     assert "tenant 'initech' is not configured" in " ".join(shown.split())
-    letters = ok(cli("dead-letters", "--tenant", "initech", "--json"))["dead_letters"]
+    letters = ok(cli("dlq", "list", "--tenant", "initech", "--json"))["videos"]
     assert [(letter["video_id"], letter["tenant"]) for letter in letters] == [(name, "initech") for name in "abc"]
-    assert ok(cli("dead-letters", "--tenant", "acme", "--json"))["dead_letters"] == []
+    assert ok(cli("dlq", "list", "--tenant", "acme", "--json"))["videos"] == []
     (published / "tenants.yaml").write_text("tenants: {acme: {}, initech: {}}")
-    assert ok(cli("dead-letters", "--retry", "--json"))["retried"] == 3
+    assert ok(cli("dlq", "replay", "--json"))["videos"] == 3
     ok(cli("run", "--once", "--tenants", "tenants.yaml", "--json"))
     assert ok(cli("status", "--tenant", "initech", "--json"))["index"] == {"live": 2, "removed": 1}
     # without tenants again: who asks is told, and what is there stays

@@ -10,6 +10,8 @@ from coefvq.errors import ConfigError
 from coefvq.vmp.configuration import KafkaSource, load_configuration, password
 from coefvq.vmp.index import open_index
 from coefvq.vmp.sources.engines import place_store
+from coefvq.vmp.sources.kafka import consumer_settings
+from coefvq.vmp.sources.kafka_client import Reports
 from coefvq.vmp.state import index_place
 
 KAFKA = "source: {kind: kafka, brokers: ['127.0.0.1:9092'], topic: videos, root: clips%s}\n"
@@ -49,7 +51,9 @@ def test_paths_start_in_the_folder_of_the_file(tmp_path: Path) -> None:
         (KAFKA % "" + "store: {url: 'mysql://x'}", "store.url"),
         (KAFKA % "" + "dead_letters: {max_share: 20}", "dead_letters.max_share = 20"),
         (KAFKA % "" + "features: {likes: {}}\n", "features"),
-        (KAFKA % "" + "tenants: {}\n", "tenants: unknown key"),
+        (KAFKA % "" + "tenants: {acme: {budget: 5/s}}\n", "tenants.acme.budget: unknown key"),
+        (KAFKA % "" + "tenants: {'a b': {}}\n", "tenants"),
+        (KAFKA % "" + "tenants: {default: {rules: {rules: [], default: live}}}\n", "default.rules"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -81,3 +85,12 @@ def test_a_store_with_a_url_is_found_by_all_commands_and_replaces_no_other(tmp_p
         pass
     with pytest.raises(ConfigError, match="an index is there"):
         place_store(other)
+
+
+@pytest.mark.parametrize("session", [1.0, 3.0, 45.0])
+def test_a_member_beats_several_times_within_its_session(tmp_path: Path, session: float) -> None:
+    found = load_configuration(write(tmp_path, KAFKA % f", session_timeout: {session}"))
+    assert isinstance(found.source, KafkaSource)
+    settings = consumer_settings(found.source, Reports())
+    assert 0 < settings["heartbeat.interval.ms"] <= settings["session.timeout.ms"] / 3
+    assert settings["heartbeat.interval.ms"] <= 3000

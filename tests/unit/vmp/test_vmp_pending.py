@@ -120,6 +120,14 @@ def test_verdict_and_task_are_one_transaction(world: World) -> None:
     assert (world.state("v9"), world.tasks(), world.index.committed("vmp")) == (None, [], 0)
 
 
+def test_a_deletion_in_the_batch_of_its_video_leaves_no_task(world: World) -> None:
+    world.log.publish([Event("v9"), Event("v9", "delete"), Event("v8"), Event("v8", title="below")])
+    world.pair.base = lambda video: 0.1 if video.title else by_id(video)
+    world.run()  # all four are one batch
+    assert world.tasks() == []
+    assert (world.state("v9"), world.state("v8")) == (("deleted", 2), ("live", 2))
+
+
 def test_the_highest_score_comes_first(world: World) -> None:
     world.base("v5", "v9", "v7", "v8", "v6")
     worker = world.mllm()

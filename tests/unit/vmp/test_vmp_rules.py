@@ -188,7 +188,7 @@ def test_rules_are_frozen() -> None:
 
 def test_the_documented_example_loads_and_every_field_is_documented() -> None:
     text = (Path(__file__).parents[3] / "docs" / "vmp.md").read_text(encoding="utf-8")
-    example = text.split("```yaml\n")[1].split("```")[0]
+    example = text.partition("## Rules file")[2].split("```yaml\n")[1].split("```")[0]
     assert [rule.then for rule in parse_rules(example, "docs/vmp.md").rules] == ["removed", "ignored", "ignored"]
     assert [field for field in FIELDS if f"`{field}`" not in text] == []
 

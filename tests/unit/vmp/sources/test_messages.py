@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from coefvq.data.locations import root_at
 from coefvq.errors import DataError
+from coefvq.vmp.keys import key as key_of
 from coefvq.vmp.records import Event
 from coefvq.vmp.sources.batches import partition_and_offset, place
 from coefvq.vmp.sources.messages import Reading, encode, message_key
@@ -35,7 +36,8 @@ BAD = [
     (value(title="x" * 200_000), "title"),
     (value(title="a\x00b"), "zero byte"),
     (json.dumps(GOOD).encode().replace(b'"a"', b'"\\ud800"'), "surrogate"),
-    (value(tenant="other"), "tenant 'other': this run serves 'default'"),
+    (value(tenant="two words"), "tenant"),
+    (value(video_id="acme\x1fa"), "U+001F"),
     (value(source_version=0), "source_version"),
     (value(source_version="3"), "source_version"),
     (value(source_version=2**63), "source_version"),
@@ -61,7 +63,10 @@ def test_what_does_not_fit_is_no_event(message: bytes | None, reason: str, tmp_p
 
 def test_a_key_of_another_tenant_or_video_is_refused(tmp_path: Path) -> None:
     reading = Reading(root_at(tmp_path))
-    assert reading.event(message_key("default", "a"), value(), (), 7).video_id == "a"
+    assert reading.event(message_key("a"), value(), (), 7).video_id == "a"
+    acme = key_of("acme", "a")
+    assert message_key(acme) == b"acme/a"
+    assert reading.event(message_key(acme), value(tenant="acme"), (), 7).video_id == acme
     for key in (b"other/a", b"default/b", b"\xff"):
         with pytest.raises(DataError, match="is not the event's"):
             reading.event(key, value(), (), 7)
