@@ -35,13 +35,12 @@ def split(found: str) -> tuple[str, str]:
 
 def tenant_of(found: str) -> str:
     """The tenant of a key."""
-    return split(found)[0]
+    return split(found)[0] if SEPARATOR in found else DEFAULT
 
 
 def shown(found: str) -> str:
     """A key as messages name it: ``clip_1``, or ``acme/clip_1`` of another tenant than the default one."""
-    tenant, video_id = split(found)
-    return video_id if tenant == DEFAULT else f"{tenant}/{video_id}"
+    return found.replace(SEPARATOR, "/")
 
 
 def within(tenant: str, column: str) -> tuple[str, tuple[str, ...]]:
