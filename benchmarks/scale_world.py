@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from coefvq.data.manifest import normalise, read_table, write_table
 from coefvq.files import write_json
@@ -101,7 +102,7 @@ def make_scores(workspace: Path) -> None:
     splits = read_table(workspace / "data" / "splits.parquet")[["video_id", "split"]]
     rows = manifest.drop(columns="split").merge(splits, on="video_id")
     rows = rows[rows["split"].isin(("val", "test", "traffic"))]
-    label = rows["label_ucc"].to_numpy(dtype=np.float64)
+    label = _with_a_label(rows["label_ucc"], rng)
     drawn = {name: 1 / (1 + np.exp(-rng.normal(gap * (label - 0.6), 1))) for name, gap in _GAPS.items()}
     table = rows[["video_id", "split", "weight", "views"]].assign(label=rows["label_ucc"], **drawn)
     for name in SCORE_COLUMNS:
@@ -110,11 +111,17 @@ def make_scores(workspace: Path) -> None:
     write_table(table.loc[:, list(SCORE_COLUMNS)], workspace / "reports" / "ucc" / "scores.parquet")
 
 
+def _with_a_label(column: pd.Series[Any], rng: np.random.Generator) -> NDArray[np.float64]:
+    """What a score follows: the label, or where nobody gave one what it might be."""
+    label = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isnan(label), rng.random(len(label)) < np.nanmean(label), label)
+
+
 def make_fit_table(workspace: Path) -> None:
     """A table of as many labelled rows as the world has videos, half of them to fit on."""
     rng = np.random.default_rng(12)
     manifest = read_table(workspace / "data" / "manifest.parquet", skip={"phash", "stickers", "title"})
-    label = manifest["label_ucc"].to_numpy(dtype=np.float64)
+    label = _with_a_label(manifest["label_ucc"], rng)
     columns = {name: 1 / (1 + np.exp(-rng.normal(gap * (label - 0.6), 1))) for name, gap in _GAPS.items()}
     split = np.where(rng.random(len(manifest)) < 0.5, "val", "test")
     table = manifest[["video_id"]].assign(label=label, weight=1.0, split=split, **columns)
