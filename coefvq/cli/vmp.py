@@ -1,20 +1,17 @@
-"""``coefvq vmp``: publish videos, run the loop over them, look into the index."""
+"""``coefvq vmp``: run the loop over published videos, put a person's word first, look at the state."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, replace
-from functools import partial
-from itertools import chain, islice
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import typer
 
-from coefvq.cli import vmp_audit, vmp_data, vmp_dlq, vmp_engines, vmp_mllm, vmp_rescore, vmp_rules
+from coefvq.cli import vmp_audit, vmp_data, vmp_dlq, vmp_engines, vmp_mllm, vmp_publish, vmp_rescore, vmp_rules
 from coefvq.cli.numbers import number
 from coefvq.cli.options import (
     AnyTenantOption,
@@ -45,15 +42,13 @@ from coefvq.cli.vmp_state import (
     state_folder,
 )
 from coefvq.cli.vmp_stream import open_stream
-from coefvq.config import PARAMS_FILE, load_params
-from coefvq.errors import ConfigError
+from coefvq.config import PARAMS_FILE
 from coefvq.terminal import cell, progress_bar, say
 from coefvq.vmp.keys import DEFAULT, SEPARATOR, key
-from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.pending import Pending
-from coefvq.vmp.records import BatchReport, Event
-from coefvq.vmp.state import LOG, open_state
+from coefvq.vmp.records import BatchReport
+from coefvq.vmp.state import open_state
 from coefvq.vmp.stream_log import StreamLog
 
 app = typer.Typer(
@@ -68,71 +63,7 @@ app.add_typer(vmp_audit.app, name="audit")
 app.add_typer(vmp_dlq.app, name="dlq")
 app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
 app.command("check", epilog="Example: coefvq vmp check --config vmp.yaml")(vmp_engines.check)
-
-
-@app.command(epilog="Example: coefvq vmp publish data/raw --state vmp")
-def publish(
-    source: Annotated[
-        Path | None, typer.Argument(help="Folder of videos, metadata.csv/.jsonl or Parquet manifest.")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder the paths are relative to (default: the table's own).")
-    ] = None,
-    delete: Annotated[list[str] | None, typer.Option(help="Publish the deletion of this video id.")] = None,
-    tenant: TenantOption = DEFAULT,
-    state: StateOption = None,
-    config: ConfigOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Append new, changed and deleted videos to the event log; what is unchanged makes no event.
-
-    The log takes 10,000 videos at a time, so that others may publish too. If a later row does not fit, what came
-    before it stays published: correct the row and publish again. With --config the rows of a table go to the topic of
-    that file, each with its columns source_version and, for a deletion, deleted.
-    """
-    if source is None and not delete:
-        raise ConfigError("vmp publish: nothing to publish; give a folder or table, or --delete ID")
-    if config is not None:
-        _publish_to_topic(config, source, root, (state, delete), params, tenant, as_json)
-        return
-    folder = state_folder(state, params)
-    deletions = [Event(key(tenant, video_id), "delete") for video_id in delete or []]
-    with ExitStack() as stack:
-        known = partial(_published, folder / LOG, tenant)
-        read = iter(()) if source is None else _read_with_progress(stack, source, root, known, params, tenant)
-        # what is wrong with the table or its first rows is said before a state is made
-        first = list(islice(read, 1))
-        log, _ = stack.enter_context(open_state(folder))
-        published = log.publish_all(chain(first, read, deletions))
-        counts = {
-            "events": published.appended,
-            "unchanged": published.events - published.appended,
-            "last_offset": log.last_offset(),
-        }
-    print_result(counts, as_json, [f"{counts['events']} events published, {counts['unchanged']} unchanged"])
-
-
-def _publish_to_topic(
-    config: Path,
-    table: Path | None,
-    root: Path | None,
-    given: tuple[object, ...],
-    params: Path,
-    tenant: str,
-    as_json: bool,
-) -> None:
-    if table is None or any(given):
-        raise ConfigError(
-            f"vmp publish --config {config}: takes a table alone; a deletion is a row with deleted = true"
-        )
-    topic = vmp_engines.topic_of(config)
-    with ExitStack() as stack:
-        # the paths of a table start in the folder that the events will name
-        read = _read_with_progress(stack, table, root or topic.root, tuple, params, tenant, versioned=True)
-        sent = vmp_engines.publish_events(topic, read)
-    print_result({"events": sent, "topic": topic.topic}, as_json, [f"{sent} events sent to topic {topic.topic}"])
-
+app.command("publish", epilog="Example: coefvq vmp publish data/raw --state vmp")(vmp_publish.publish)
 
 _AuditRate = Annotated[
     float, number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id.")
@@ -253,46 +184,6 @@ def status(
     summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
     summary |= {"mllm": {**asdict(queue), "certificate_holds": queue.certificate_holds}}
     print_result(summary, as_json, table)
-
-
-def _read_with_progress(
-    stack: ExitStack,
-    source: Path,
-    root: Path | None,
-    published: Callable[[], Iterable[tuple[str, str]]],
-    params: Path,
-    tenant: str,
-    versioned: bool = False,
-) -> Iterator[Event]:
-    """A tenant's events of a table while ``stack`` is open, and a bar."""
-    from coefvq.data.media.clips import default_cache
-    from coefvq.data.media.probe_cache import open_cache
-    from coefvq.vmp.publications import HASHES, read_events
-
-    columns = load_params(params).ingest.columns if params.is_file() or params != PARAMS_FILE else {}
-    # the cache of the workspace, wherever the command is called
-    hashes = stack.enter_context(open_cache(params.parent / default_cache(), HASHES))
-    progress = stack.enter_context(progress_bar(transient=True))
-    task = progress.add_task("reading", total=None)
-    advance = partial(progress.update, task)
-    read = read_events(
-        source,
-        root,
-        lambda done, total: advance(completed=done, total=total),
-        published,
-        say,
-        columns,
-        hashes,
-        versioned,
-    )
-    return (replace(event, video_id=key(tenant, event.video_id)) for event in read)
-
-
-def _published(log: Path, tenant: str) -> Iterator[tuple[str, str]]:
-    """Id and path of what the log holds of a tenant; a log that is not there yet is not made."""
-    if log.is_file():
-        with open_log(log, create=False) as source:
-            yield from source.places(tenant)
 
 
 @contextmanager

@@ -28,8 +28,7 @@ from coefvq.errors import CoefVQError
 from coefvq.inference.decisions import Answers
 from coefvq.inference.stages import error_row, first_stage
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp import epochs, loop, postgres, retention
-from coefvq.vmp import index as index_module
+from coefvq.vmp import effects, epochs, loop, postgres, retention
 from coefvq.vmp.database import Connection
 from coefvq.vmp.deployment import Deployment, SecondStage
 from coefvq.vmp.epochs import Order
@@ -229,7 +228,7 @@ def main(job: Job) -> None:
     step.listen()
     _note_fences()
     if not job.fenced:
-        index_module.check_fence = lambda connection, epoch: None  # type: ignore[attr-defined]
+        effects.check_fence = lambda connection, epoch: None  # type: ignore[attr-defined]
     try:
         {"run": _run, "commit first": _run, "compact": _compact, "migrate": _migrate}[job.kind](job, step)
     except CoefVQError as error:

@@ -15,7 +15,15 @@ from coefvq.vmp.index import open_index
 from coefvq.vmp.kept_rules import next_rules
 from coefvq.vmp.log import open_log
 from coefvq.vmp.sources.engines import place_store, stored_positions
-from coefvq.vmp.sources.kafka_client import ANSWER_SECONDS, Reports, library, made, partitions, what_of
+from coefvq.vmp.sources.kafka_client import (
+    ANSWER_SECONDS,
+    Reports,
+    consumer_settings,
+    library,
+    made,
+    partitions,
+    what_of,
+)
 from coefvq.vmp.state import LOG, open_state
 from coefvq.vmp.tenants import own_rules
 
@@ -59,8 +67,6 @@ def _files(source: KafkaSource) -> str:
 
 
 def _topic(source: KafkaSource, configuration: Configuration) -> str:
-    from coefvq.vmp.sources.kafka import consumer_settings
-
     kafka, reports = library(), Reports()
     consumer = made("Consumer", consumer_settings(source, reports))
     try:

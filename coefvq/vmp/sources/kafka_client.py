@@ -114,6 +114,30 @@ def client_settings(source: KafkaSource, reports: Reports) -> dict[str, Any]:
     return settings
 
 
+def consumer_settings(source: KafkaSource, reports: Reports) -> dict[str, Any]:
+    """Settings of a member of the group.
+
+    Raises:
+        ConfigError: the password's environment variable is not set.
+    """
+    return {
+        "queued.max.messages.kbytes": 16 * 1024,
+        **client_settings(source, reports),
+        "group.id": source.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # where to start is said per partition; what is gone is an error, never a silent jump
+        "auto.offset.reset": "error",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "max.poll.interval.ms": round(source.max_poll_interval * 1000),
+        "session.timeout.ms": round(source.session_timeout * 1000),
+        # with as long a pause between two as a session lasts, each session would end
+        "heartbeat.interval.ms": round(min(3.0, source.session_timeout / 3) * 1000),
+    }
+
+
 def made(kind: str, settings: Mapping[str, Any]) -> Any:
     """A client of this kind.
 

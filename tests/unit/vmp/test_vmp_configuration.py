@@ -10,8 +10,7 @@ from coefvq.errors import ConfigError
 from coefvq.vmp.configuration import KafkaSource, load_configuration, password
 from coefvq.vmp.index import open_index
 from coefvq.vmp.sources.engines import place_store
-from coefvq.vmp.sources.kafka import consumer_settings
-from coefvq.vmp.sources.kafka_client import Reports
+from coefvq.vmp.sources.kafka_client import Reports, consumer_settings
 from coefvq.vmp.state import index_place
 
 KAFKA = "source: {kind: kafka, brokers: ['127.0.0.1:9092'], topic: videos, root: clips%s}\n"
