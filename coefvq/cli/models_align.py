@@ -75,7 +75,8 @@ def _origin(data: Path) -> dict[str, Any]:
     from coefvq.files import read_json
     from coefvq.simulation.synthetic.generate import MARKER
 
-    path = data / MARKER
+    # a table may name some of the clips beside it
+    path = (data if data.is_dir() else data.parent) / MARKER
     if not path.is_file():
         return {}
     marker = read_json(path)

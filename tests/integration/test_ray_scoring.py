@@ -77,7 +77,8 @@ class TestRay:
         finally:
             torch.set_num_threads(before)
         (tmp_path / "bad.mp4").write_bytes(b"no video at all")
-        videos = [*inputs(clips), VideoInput("bad", tmp_path / "bad.mp4")]
+        # a title of the longest: it stands last in the plan of batches, which are then those of the local engine
+        videos = [*inputs(clips), VideoInput("bad", tmp_path / "bad.mp4", "a lovely " * 3)]
         counted: list[int] = []
         found, failed = score_on_ray(folder, videos, PREDICT, DEFAULT_LIMITS, 2, counted.append)
         assert list(failed) == [8]

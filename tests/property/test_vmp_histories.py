@@ -186,7 +186,8 @@ def test_histories_converge_and_the_old_guard_does_not(
     histories = (200 if isinstance(index_place, Path) else 20) * (2 if together > 1 else 1)
     now, before = simulate(index, histories, together)
     assert now == {}
-    assert before.total() >= 0.1 * histories, before
+    # the server's few histories are enough for one
+    assert before.total() >= (0.1 * histories if isinstance(index_place, Path) else 1), before
 
 
 @pytest.mark.long
