@@ -302,7 +302,7 @@ def test_a_pair_decodes_under_the_limits_it_was_released_with(
     few = DEFAULT_LIMITS.model_copy(update={"frames": 3})
     policy = {"issue": "icd", "base_threshold": 0.0, "decision_threshold": 0.001, "p_base": None}
     policy |= {"views_trigger": None, "filtered": "negative", "schema_version": 1}
-    models = _random_models(fresh.root, 1)
+    models = _random_models(fresh.root / "random", 1)
     preprocessing = {"frames": 2, "limits": few.model_dump()}
     pairs.register_candidate(fresh.candidate(0, **models, policy=policy, preprocessing=preprocessing), PASSED)
     release.approve("icd", "ana", "for the test")
