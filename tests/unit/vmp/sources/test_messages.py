@@ -73,9 +73,10 @@ def test_a_key_of_another_tenant_or_video_is_refused(tmp_path: Path) -> None:
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
+IDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\x1f"), min_size=1, max_size=20)
 EVENTS = st.builds(
     Event,
-    video_id=TEXTS.filter(bool),
+    video_id=st.builds(key_of, st.sampled_from(["default", "acme"]), IDS),
     kind=st.just("upsert"),
     uri=st.just("clips/a.mp4"),
     title=TEXTS,
