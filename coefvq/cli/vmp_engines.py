@@ -12,7 +12,7 @@ from coefvq.cli.options import JsonOption, NeededConfigOption, ParamsOption
 from coefvq.cli.vmp_mllm import limits_of
 from coefvq.cli.vmp_state import print_result, result_table
 from coefvq.cli.vmp_stream import Stream
-from coefvq.config import PARAMS_FILE
+from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import CoefVQError, ConfigError
 from coefvq.terminal import cell, say
 from coefvq.vmp.budget import Limits
@@ -80,6 +80,8 @@ def check(config: NeededConfigOption, params: ParamsOption = PARAMS_FILE, as_jso
     """
     from coefvq.vmp.sources.checks import checks
 
+    if params != PARAMS_FILE:
+        load_params(params)  # a file that was named is no part to report on
     found = [(name, *_outcome(look)) for name, look in (*checks(load_configuration(config)), _models(params))]
     table = result_table("", "", "")
     for name, code, line in found:
