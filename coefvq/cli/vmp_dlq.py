@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,7 +70,7 @@ def show_letter(
 ) -> None:
     """Show one dead letter whole: reason, place, key, headers and the first bytes of a message."""
     with open_state(_folder(state, config, params), create=False) as (_, index):
-        letter, event = _found(index, name)
+        letter, event = _found(index, _by_name(index), name)
     if letter is not None:
         found = asdict(letter)
     else:
@@ -146,12 +146,21 @@ def _chosen(
     """The dead letters of these names, each once; without any, those of the tenant, or all."""
     if not names:
         return index.dead_letters(tenant), [] if tenant is not None else poison.read(index.database)
-    found = [_found(index, name) for name in dict.fromkeys(names)]
+    letters = _by_name(index)
+    found = [_found(index, letters, name) for name in dict.fromkeys(names)]
     return [letter for letter, _ in found if letter is not None], [event for _, event in found if event is not None]
 
 
-def _found(index: IndexStore, name: str) -> tuple[DeadLetter | None, DeadEvent | None]:
-    letter = next((one for one in index.dead_letters() if shown(one.key) == name), None)
+def _by_name(index: IndexStore) -> dict[str, DeadLetter]:
+    """All videos that could not be scored, by the names that people type."""
+    # of two keys that read alike the older letter is meant
+    return {shown(one.key): one for one in reversed(index.dead_letters())}
+
+
+def _found(
+    index: IndexStore, letters: Mapping[str, DeadLetter], name: str
+) -> tuple[DeadLetter | None, DeadEvent | None]:
+    letter = letters.get(name)
     event = poison.find(index.database, name) if letter is None else None
     if letter is None and event is None:
         raise DataError(f"'{name}': no dead letter of that name; see `coefvq vmp dlq list`")

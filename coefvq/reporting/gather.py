@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coefvq.registry.pairs import RegisteredPair
     from coefvq.reporting.html import ReportInputs
 
-#: what a report says of no video; the clips of its few pictures are looked up when they are known
+#: columns that a report skips; it looks up the clips of its few pictures once it knows which these are
 _CLIPS = frozenset({"uri", "sha256", "stickers"})
 _UNREAD = _CLIPS | {"phash", "reason", "published_at", "size_bytes", "fps"}
 _REPORTS = ("evaluation", "thresholds", "stability", "calibration")
@@ -126,7 +126,7 @@ def gather(settings: ReportSettings, issue: str, registry: bool) -> ReportInputs
 def _shown_rows(
     manifest: Path, scores: pd.DataFrame, evaluation: dict[str, Any], thresholds: dict[str, Any]
 ) -> pd.DataFrame | None:
-    """What the page says of test videos and groups them by; None without a manifest."""
+    """The manifest's columns that the page prints or groups by; None where there is no manifest."""
     from coefvq.data.manifest import column_names, read_table
 
     if not manifest.is_file():
