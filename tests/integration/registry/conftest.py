@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from tests.integration.registry.registry_workspace import Refs, Workspace, read_
 
 
 def _without_fsync(connection: Any, _: object) -> None:
-    # a test's database need not survive a power cut; half of the suite's time would be fsync
-    connection.execute("PRAGMA synchronous = OFF")
+    # a test's database need not survive a power cut; half of the suite's time would be fsync. The listener hears
+    # of every engine of this process, so also of those that other tests open on PostgreSQL
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(scope="session")
