@@ -100,10 +100,17 @@ def start_from(workspace: Workspace, path: Path) -> None:
     ("options", "code", "expected"),
     [
         (("--recipe", "tiny"), 2, "mllm.alignment is null"),
-        (("--recipe", "nowhere"), 2, "unknown recipe"),
-        (("--recipe", "recipe.yaml", "--projector-epochs", "0", "--epochs", "0"), 2, "nothing would be trained"),
-        (("--recipe", "recipe.yaml", "--data", "nowhere"), 3, "nowhere"),
-        (("--recipe", "recipe.yaml", "--data", "bare"), 3, "no clip has a description"),
+        pytest.param(("--recipe", "nowhere"), 2, "unknown recipe", marks=pytest.mark.long),
+        pytest.param(
+            ("--recipe", "recipe.yaml", "--projector-epochs", "0", "--epochs", "0"),
+            2,
+            "nothing would be trained",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(("--recipe", "recipe.yaml", "--data", "nowhere"), 3, "nowhere", marks=pytest.mark.long),
+        pytest.param(
+            ("--recipe", "recipe.yaml", "--data", "bare"), 3, "no clip has a description", marks=pytest.mark.long
+        ),
         (("--recipe", "recipe.yaml", "--data", "broken"), 3, "cannot be read, first: "),
     ],
 )

@@ -44,6 +44,7 @@ def test_the_demo_shows_everything_it_promises(finished: Finished) -> None:
         assert words in finished.output
 
 
+@pytest.mark.long
 def test_a_second_demo_finds_its_work_done(finished: Finished) -> None:
     again = demo(finished.workspace.root, finished.data).stdout
     assert "Running stage" not in again
@@ -83,7 +84,12 @@ def test_repro_again_does_nothing(workspace: Workspace) -> None:
     ("key", "value", "expected"),
     [
         ("thresholds.icd.max_f1_loss", 0.5, {"thresholds@icd", "stability@icd", "candidate@icd"}),
-        ("evaluate.precision_targets", [50, 60], {"evaluate@icd", "thresholds@icd", "stability@icd", "candidate@icd"}),
+        pytest.param(
+            "evaluate.precision_targets",
+            [50, 60],
+            {"evaluate@icd", "thresholds@icd", "stability@icd", "candidate@icd"},
+            marks=pytest.mark.long,
+        ),
         ("runtime.workers", 1, set()),
         ("gate.max_qps_ratio", 99.0, set()),
         ("mllm.ucc.lora.rank", 4, set()),
@@ -99,6 +105,7 @@ def test_a_changed_param_reruns_what_depends_on_it(
     assert "up to date" in status
 
 
+@pytest.mark.long
 def test_a_changed_param_really_reruns(workspace: Workspace) -> None:
     settings = {"thresholds.icd.p_base": [15, 25], "evaluate.precision_targets": [50, 60]}
     change_params(workspace.root / "params.yaml", settings)
@@ -129,6 +136,7 @@ def test_stage_levels_come_from_dvc(workspace: Workspace) -> None:
     assert stage_levels(workspace.root, ["other"]) == [["ingest"], ["validate"], ["split"]]
 
 
+@pytest.mark.long
 def test_score_files_folders_and_tables(finished: Finished, tmp_path: Path) -> None:
     raw = finished.workspace.root / "data" / "raw"
     clip = sorted((raw / "videos").glob("*.mp4"))[0]
@@ -147,6 +155,7 @@ def test_score_files_folders_and_tables(finished: Finished, tmp_path: Path) -> N
         assert row["bundle_version"].startswith("1-")
 
 
+@pytest.mark.long
 def test_score_tells_a_bad_clip_and_still_scores_the_good_one(finished: Finished, tmp_path: Path) -> None:
     good = next((finished.workspace.root / "data" / "raw" / "videos").glob("*.mp4"))
     (tmp_path / "bad.mp4").write_text("not a video")
@@ -157,6 +166,7 @@ def test_score_tells_a_bad_clip_and_still_scores_the_good_one(finished: Finished
     assert finished.workspace.coefvq("score", "nothing.mp4", check=False).returncode == 3
 
 
+@pytest.mark.long
 def test_the_champion_runs_in_the_vmp(workspace: Workspace) -> None:
     raw = workspace.root / "data" / "raw"
     bad = raw / "videos" / "broken.mp4"
@@ -173,6 +183,7 @@ def test_the_champion_runs_in_the_vmp(workspace: Workspace) -> None:
     assert workspace.coefvq("vmp", "get", "nobody", check=False).returncode == 3
 
 
+@pytest.mark.long
 def test_same_seed_same_results(finished: Finished, tmp_path: Path) -> None:
     """A second workspace on the same clips ends at the same bundle, byte for byte."""
     from tasks.workspace import create

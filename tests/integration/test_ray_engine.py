@@ -61,6 +61,7 @@ class TestRay:
         orders = ["a", "segfault", "b", "abort", "c"]
         assert run(obey, orders) == ["a", "segfault: crashed", "b", "abort: out_of_memory", "c"]
 
+    @pytest.mark.long
     def test_errors_of_the_work_reach_the_caller(self) -> None:
         with pytest.raises(ValueError, match="zero"):
             run(raise_on, [5, 4, 0, 6], workers=1)

@@ -63,6 +63,7 @@ def inputs(clips: Path) -> list[VideoInput]:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (coefvq[ray])")
+@pytest.mark.long
 @pytest.mark.usefixtures("_ray")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 class TestRay:

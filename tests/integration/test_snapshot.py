@@ -205,6 +205,7 @@ def test_the_same_batch_twice_is_one_version(team: Site) -> None:
     assert (batch / "videos" / "b.mp4").stat().st_nlink == 1
 
 
+@pytest.mark.long
 def test_reference_layout_versions_rows_and_hashes(team: Site) -> None:
     store = team.top / "media"
     for day, name in (("d1", "a"), ("d2", "b")):
