@@ -28,7 +28,7 @@ from coefvq.cli.options import (
     TenantOption,
 )
 from coefvq.cli.vmp_data import describe
-from coefvq.cli.vmp_mllm import limits_of, queue_lines
+from coefvq.cli.vmp_mllm import queue_lines
 from coefvq.cli.vmp_state import (
     BatchOption,
     FollowOption,
@@ -109,7 +109,7 @@ def run(
     audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
     typed = {"--state": state, "--rules": rules, "--tenants": tenants, "--features": features, "--mllm-budget": budget}
     settings = vmp_engines.chosen(config, typed, state_folder(state, params))
-    limits = vmp_engines.limits(settings) or limits_of(budget, burst, max_wait)
+    limits = vmp_engines.limits(settings, budget, burst, max_wait)
     lines = None if log_form is None else StreamLog(log_form, sys.stderr, consumer)
     with open_stream(
         settings.store.state, params, settings.rules or rules, settings.tenants or tenants, issue,

@@ -9,13 +9,12 @@ from pathlib import Path
 import typer
 
 from coefvq.cli.options import JsonOption, NeededConfigOption, ParamsOption
-from coefvq.cli.vmp_mllm import limits_of
 from coefvq.cli.vmp_state import print_result, result_table
 from coefvq.cli.vmp_stream import Stream
 from coefvq.config import PARAMS_FILE, load_params
 from coefvq.errors import CoefVQError, ConfigError
 from coefvq.terminal import cell, say
-from coefvq.vmp.budget import Limits
+from coefvq.vmp.budget import Limits, parse_rate
 from coefvq.vmp.configuration import Configuration, KafkaSource, LogSource, Store, load_configuration
 from coefvq.vmp.loop import Sink, Source
 from coefvq.vmp.records import BatchReport, Event
@@ -48,10 +47,17 @@ def events(
         yield parts
 
 
-def limits(configuration: Configuration) -> Limits | None:
-    """The budget of the file; None: that of the index stays."""
-    budget = configuration.budget
-    return None if budget is None else limits_of(budget.calls, budget.burst, budget.max_wait)
+def limits(configuration: Configuration, typed: str | None, burst: int, max_wait: float) -> Limits | None:
+    """The budget of the file, or the one that was typed; None: that of the index stays.
+
+    Raises:
+        ConfigError: the text is no rate.
+    """
+    if configuration.budget is not None:
+        typed, burst, max_wait = configuration.budget.calls, configuration.budget.burst, configuration.budget.max_wait
+    if typed is None:
+        return None
+    return Limits() if typed == "none" else Limits(parse_rate(typed), float(burst), max_wait)
 
 
 def topic_of(config: Path) -> KafkaSource:

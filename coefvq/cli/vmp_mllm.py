@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from coefvq.cli.options import BudgetOption, BurstOption, FeaturesOption, JsonOption, MaxWaitOption, ParamsOption
+from coefvq.cli.options import (
+    BudgetOption,
+    BurstOption,
+    ConfigOption,
+    FeaturesOption,
+    JsonOption,
+    MaxWaitOption,
+    ParamsOption,
+)
+from coefvq.cli.vmp_engines import chosen, limits
 from coefvq.cli.vmp_state import (
     BatchOption,
     FollowOption,
@@ -16,13 +25,13 @@ from coefvq.cli.vmp_state import (
     StateOption,
     TenantsOption,
     print_result,
+    state_folder,
 )
 from coefvq.cli.vmp_stream import open_stream
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import say
 
 if TYPE_CHECKING:
-    from coefvq.vmp.budget import Limits
     from coefvq.vmp.outlook import Latency, Outlook
 
 
@@ -38,28 +47,31 @@ def mllm(
     burst: BurstOption = 8,
     max_wait: MaxWaitOption = 1800.0,
     features: FeaturesOption = None,
+    config: ConfigOption = None,
     params: ParamsOption = PARAMS_FILE,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask the MLLM about videos whose base verdict waits for it, the highest score first.
 
-    Several may run beside `coefvq vmp run --mllm workers`; give all the same rules, tenants and features.
+    Several may run beside `coefvq vmp run --mllm workers`; give all the same --config, or the same rules, tenants and
+    features.
     """
     from coefvq.vmp import loop, worker
     from coefvq.vmp.outlook import outlook
 
-    limits = limits_of(budget, burst, max_wait)
+    typed = {"--state": state, "--rules": rules, "--tenants": tenants, "--features": features, "--mllm-budget": budget}
+    settings = chosen(config, typed, state_folder(state, params))
     with open_stream(
-        state,
+        settings.store.state,
         params,
-        rules,
-        tenants,
+        settings.rules or rules,
+        settings.tenants or tenants,
         issue,
         interval=follow_interval,
         patient=not once,
-        limits=limits,
-        features=features,
+        limits=limits(settings, budget, burst, max_wait),
+        features=settings.features or features,
         create=False,
     ) as stream:
         served = worker.mllm_work(stream.log, stream.index)
@@ -71,19 +83,6 @@ def mllm(
         summary = {**served.counts, "pending": outlook(stream.index.database, loop.now().timestamp()).tasks}
     line = f"{summary['answered']} answered, {summary['expired']} given up, {summary['pending']} wait"
     print_result(summary, as_json, [line])
-
-
-def limits_of(text: str | None, burst: int, max_wait: float) -> Limits | None:
-    """The budget that a person gave; None: that of the index stays.
-
-    Raises:
-        ConfigError: the text is no rate.
-    """
-    from coefvq.vmp.budget import Limits, parse_rate
-
-    if text is None:
-        return None
-    return Limits() if text == "none" else Limits(parse_rate(text), float(burst), max_wait)
 
 
 def queue_lines(found: Outlook) -> list[tuple[str, str]]:

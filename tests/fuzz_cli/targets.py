@@ -118,7 +118,11 @@ TARGETS: tuple[Target, ...] = (
         "vmp_file",
         "vmp.yaml",
         (*_DOCUMENT, *YAML),
-        ("vmp check --config vmp.yaml --json", "vmp run --once --json --config vmp.yaml"),
+        (
+            "vmp check --config vmp.yaml --json",
+            "vmp run --once --json --config vmp.yaml",
+            "vmp mllm --once --config vmp.yaml",
+        ),
         # all but the source may be left out; a tab between flow mappings is YAML
         {**STRICT, "drop_top": "any", "tabs": "any"},
     ),

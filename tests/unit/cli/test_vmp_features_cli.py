@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -39,7 +40,9 @@ def stores(tmp_path: Path, clips: Path) -> Path:
     return path
 
 
-def test_a_rule_on_a_feature_decides(cli: Cli, clips: Path, registry: FakeRegistry, stores: Path) -> None:
+def test_a_rule_on_a_feature_decides(
+    cli: Cli, clips: Path, registry: FakeRegistry, stores: Path, tmp_path: Path
+) -> None:
     cli("publish", clips)
     run = cli("run", "--once", "--rules", "own.yaml", "--features", stores, "--mllm", "workers", "--log", "json",
               "--json")  # fmt: skip
@@ -50,7 +53,12 @@ def test_a_rule_on_a_feature_decides(cli: Cli, clips: Path, registry: FakeRegist
     removed = ok(cli("get", "a", "--json"))
     assert (removed["state"], removed["rule"]) == ("removed", "distrusted")
     assert removed["value"]["features"] == {"creators": {"status": "found", "reputation": 0.1}}
-    served = cli("mllm", "--once", "--features", stores, "--json")
+    config = tmp_path / "vmp.yaml"
+    config.write_text("source: {kind: log}\nfeatures:\n" + indent(stores.read_text(), "  "))
+    again = cli("mllm", "--once", "--config", config, "--features", stores).exception
+    assert isinstance(again, ConfigError)
+    assert str(again).startswith(f"--features: {config} says that")
+    served = cli("mllm", "--once", "--config", config, "--json")
     assert ok(served)["answered"] == 1
     assert ok(cli("get", "c", "--json"))["value"]["features"]["creators"]["reputation"] == 0.9
 
