@@ -14,6 +14,7 @@ from coefvq.config.params import Params
 from coefvq.errors import ConfigError
 from coefvq.files import read_yaml
 from coefvq.overrides import merged
+from coefvq.redaction import redact
 
 PARAMS_FILE = Path("params.yaml")
 RECIPE_FILE = Path("recipe.yaml")
@@ -100,8 +101,8 @@ def parse_params(raw: dict[str, Any], recipe: Recipe, source: str = "params.yaml
     return validated(Params, filled, source)
 
 
-def validated(model: type[_Model], raw: dict[str, Any], source: str) -> _Model:
-    """Check a document of a user; ``source`` is named in errors.
+def validated(model: type[_Model], raw: object, source: str, remedy: str | None = None) -> _Model:
+    """Check a document of a user; ``source`` is named in errors, which end with ``remedy``.
 
     Raises:
         ConfigError: a key does not fit; one line.
@@ -111,7 +112,9 @@ def validated(model: type[_Model], raw: dict[str, Any], source: str) -> _Model:
         return model.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         reasons = [_explain(item, model) for item in error.errors()[:3]]
-        raise ConfigError(f"{source}: " + "; ".join(reasons)) from error
+        if remedy is None and any(item["type"] == "missing" for item in error.errors()[:3]):
+            remedy = "`coefvq init` in an empty folder shows a value"
+        raise ConfigError(f"{source}: " + "; ".join([*reasons, *([remedy] if remedy else [])])) from error
 
 
 def _explain(item: Any, model: type[BaseModel]) -> str:
@@ -120,10 +123,10 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key{_suggestion(path, model)}"
     if item["type"] == "missing":
-        return f"{key}: missing key; add it (`coefvq init` in an empty folder shows a value)"
+        return f"{key}: missing key; add it"
     if item["type"] == "value_error":
         return f"{key}: {item['ctx']['error']}"
-    value = json.dumps(item["input"], default=str)
+    value = redact(json.dumps(item["input"], default=str))
     value = value if len(value) <= 60 else value[:57] + "..."
     return f"{key} = {value}: expected {_expected(item)}"
 

@@ -150,7 +150,7 @@ def load_configuration(path: Path) -> Configuration:
     raw = read_yaml(path, missing=remedy, remedy=remedy)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {type(raw).__name__}; {remedy}")
-    found = validated(Configuration, raw, str(path))
+    found = validated(Configuration, raw, str(path), remedy)
     folder = path.parent.resolve()
     store = found.store.model_copy(update={"state": folder / found.store.state})
     tenants = {name: one.resolved(folder) for name, one in found.tenants.items()}

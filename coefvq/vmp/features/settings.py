@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from coefvq.config.reading import validated
 from coefvq.config.values import Section
 from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.files import read_text
-from coefvq.redaction import redact
 from coefvq.vmp.features.values import KINDS, Kind
 from coefvq.vmp.records import STATUS
 from coefvq.vmp.rules import FEATURE_NAME, WORDS, Rules, condition_kind, is_feature
@@ -118,15 +117,7 @@ def load_features(path: Path) -> FeatureSettings:
         ConfigError: it is missing or does not fit; names file, key and remedy.
     """
     text = read_text(path, missing=_REMEDY, remedy=_REMEDY, error=ConfigError, limit=2**20)
-    raw = parse_yaml(text, str(path), _REMEDY, ConfigError)
-    try:
-        # JSON mode: strict types, yet YAML lists may fill tuples
-        return FeatureSettings.model_validate_json(json.dumps(raw, default=str))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"]) or "features"
-        shown = redact(json.dumps(first["input"], default=str))
-        raise ConfigError(f"{path}: {where} = {shown:.60}: {first['msg']}; {_REMEDY}") from error
+    return validated(FeatureSettings, parse_yaml(text, str(path), _REMEDY, ConfigError), str(path), _REMEDY)
 
 
 def check_rules(rules: Rules, features: FeatureSettings | None) -> None:

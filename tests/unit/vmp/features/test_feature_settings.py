@@ -49,19 +49,19 @@ def test_a_file_that_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("missing: hold", "mising: hold", "stores.1.mising"),
+        ("missing: hold", "mising: hold", "stores.0.mising"),
         ("missing: hold", "missing: wait", "'mark', 'dead_letter' or 'hold'"),
         ("reputation: number", "reputation: float", "'flag', 'number' or 'text'"),
         ("reputation: number", "status: number", "says how the store answered"),
-        ("reputation: number", "Reputation: number", "stores.1.fields.Reputation"),
+        ("reputation: number", "Reputation: number", "stores.0.fields.Reputation"),
         ("name: reports", "name: creators", "the name 'creators' is used twice"),
-        ("port: 9090", "port: 0", "stores.1.source.redis.behind.thrift.port"),
+        ("port: 9090", "port: 0", "stores.0.source.redis.behind.thrift.port"),
         ("port: 9090", "port: '9090'", "valid integer"),
         ("kind: sql", "kind: csv", "expected tags: 'thrift', 'sql', 'redis'"),
-        ("table: reports", 'table: "reports; DROP TABLE x"', "stores.2.source.sql.table"),
+        ("table: reports", 'table: "reports; DROP TABLE x"', "stores.1.source.sql.table"),
         ("fields: {times: number}", "fields: {}", "at least 1"),
         ("fields: {times: number}", "fields: {times: number}\n    deadline_s: .nan", "deadline_s"),
-        ('"redis://:s3cret@127.0.0.1/0"', '"http://:s3cret@127.0.0.1/0"', "stores.1.source.redis.url"),
+        ('"redis://:s3cret@127.0.0.1/0"', '"http://:s3cret@127.0.0.1/0"', "stores.0.source.redis.url"),
     ],
 )
 def test_what_does_not_fit_is_named_without_its_secret(tmp_path: Path, old: str, new: str, message: str) -> None:
