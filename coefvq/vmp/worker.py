@@ -83,7 +83,7 @@ def follower(
         def made(epoch: int) -> Deployment:
             again = redecider(policies, order.bundles)
             bare = Deployment(epoch, scorer.base, partial(_decide, rules), order.models, again, second, lookup=lookup)
-            return replace(_by(bare, rules), tenants=_of_tenants(bare, tenants, rules))
+            return _ruled(bare, rules, tenants)
 
         return made
 
@@ -124,7 +124,7 @@ def preview(log: EventLog, index: IndexStore, head: Head, rules: Rules, tenants:
     again = redecider(policies, order.bundles)
     second = SecondStage(policies, order.bundles, lambda wanted: {})
     bare = Deployment(epoch, lambda videos: [], partial(_decide, rules), order.models, again, second)
-    deployment = replace(bare, tenants=_of_tenants(bare, tenants, rules))
+    deployment = _ruled(bare, rules, tenants)
     counts: Counter[str] = Counter()
     waiting = iter(Campaigns(index.database).video_ids(epoch))
     while batch := list(islice(waiting, 500)):
@@ -160,9 +160,10 @@ class NoEvents:
         return []
 
 
-def _of_tenants(deployment: Deployment, tenants: Named, rules: Rules) -> dict[str, Deployment]:
-    """The same models under the rules of each tenant but the default one."""
-    return {name: _by(deployment, one) for name, one in own_rules(tenants, rules).items()}
+def _ruled(bare: Deployment, rules: Rules, tenants: Named) -> Deployment:
+    """The same models under these rules, and under those of each tenant but the default one."""
+    own = {name: _by(bare, one) for name, one in own_rules(tenants, rules).items()}
+    return replace(_by(bare, rules), tenants=own)
 
 
 def _by(deployment: Deployment, rules: Rules) -> Deployment:
