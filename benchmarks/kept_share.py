@@ -4,10 +4,11 @@
 
 Needs a workspace whose pairs are scored: one folder of reports for each training on the same splits
 (``coefvq train-mllm --params s8.yaml`` and so on, with ``paths.reports`` of its own). ``--labels`` are folders whose
-base model learned from labels alone. Nothing is trained and nothing in the workspace is changed. Thresholds are those
-of ``mode: qps``: the base threshold from one half of the traffic, the decision threshold the MLLM's own on validation.
-Figures are on test, against the posterior where it is known. A replicate of the bootstrap draws clips (whole creators)
-and trainings.
+base model learned from labels alone. With ``--mean-of-bases`` each training's MLLM stands behind the mean of all base
+scores, which is what several base models together would say. Nothing is trained and nothing in the workspace is
+changed. Thresholds are those of ``mode: qps``: the base threshold from one half of the traffic, the decision
+threshold the MLLM's own on validation. Figures are on test, against the posterior where it is known. A replicate of
+the bootstrap draws clips (whole creators) and trainings.
 """
 
 from __future__ import annotations
@@ -118,9 +119,18 @@ def resampled(test: LabelledSplit, groups: NDArray[np.intp], trainings: int) -> 
     ]
 
 
-def measure(folders: Sequence[Path], workspace: Path, issue: str, shares: Sequence[float]) -> list[dict[str, Any]]:
+def averaged(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The same tables with the mean of their base scores."""
+    base = pd.concat([table.set_index("video_id")["base"] for table in tables], axis=1).mean(axis=1, skipna=False)
+    return [table.assign(base=base.loc[table["video_id"]].to_numpy()) for table in tables]
+
+
+def measure(
+    folders: Sequence[Path], workspace: Path, issue: str, shares: Sequence[float], mean_of_bases: bool = False
+) -> list[dict[str, Any]]:
     """One row per way to decide, of the trainings in ``folders``."""
     tables = [read_table(workspace / folder / issue / "scores.parquet", REQUIRED_SCORE_COLUMNS) for folder in folders]
+    tables = averaged(tables) if mean_of_bases else tables
     runs = []
     for table in tables:
         test = labelled_split(table, "test")
@@ -151,11 +161,12 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--reports", type=Path, nargs="+", required=True)
     parser.add_argument("--labels", type=Path, nargs="*", default=[])
+    parser.add_argument("--mean-of-bases", action="store_true")
     parser.add_argument("--issues", nargs="+", default=["icd", "ucc"])
     parser.add_argument("--shares", type=float, nargs="+", default=[9.0, 13.0, 20.0])
     options = parser.parse_args()
     for issue in options.issues:
-        for line in measure(options.reports, options.workspace, issue, options.shares):
+        for line in measure(options.reports, options.workspace, issue, options.shares, options.mean_of_bases):
             print(json.dumps(line))
         for line in measure(options.labels, options.workspace, issue, options.shares) if options.labels else []:
             print(json.dumps(line | {"base": "labels only"}))
