@@ -103,6 +103,7 @@ def cross_validated(facts: np.ndarray, label: np.ndarray, group: np.ndarray) -> 
     return roc_auc(label, scores)
 
 
+@pytest.mark.long  # 100 originals
 def test_container_metadata_tells_nothing(many: Path) -> None:
     rows = rows_of(many)
     label = np.array([int(row["label_ucc"]) for row in rows])
