@@ -49,7 +49,7 @@ def entries_after(rows: Sequence[SinkRow], batch: int) -> list[tuple[Any, ...]]:
 
 
 def _at(row: SinkRow, offset: int) -> SinkRow:
-    return SinkRow(**{**row.__dict__, "offset": offset})
+    return row._replace(offset=offset)
 
 
 def version(row: SinkRow) -> tuple[int, int, int, int]:
