@@ -30,7 +30,7 @@ class Insert:
 
     def run(self, connection: Connection, rows: Sequence[Sequence[Any]], shared: Sequence[Any] = ()) -> None:
         """Insert the rows in their order."""
-        if not isinstance(connection, sqlite3.Connection):
+        if rows and not isinstance(connection, sqlite3.Connection):
             # a server's driver sends row after row without waiting for an answer
             connection.executemany(self.one(), [(*shared, *row) for row in rows])
             return
