@@ -154,11 +154,11 @@ def make_index(workspace: Path) -> None:
                 seen = bool(flagged[row] or rejected[row])
                 value = json.dumps(_verdict(row, bool(flagged[row]), seen, bool(drawn[row])))
                 moment = f"2026-01-{1 + row % 28:02d}T00:00:00+00:00"
-                batch.append((f"v{row:08d}", "live", "ok", 1, 1, 0, 5, "ucc=1-ab", value, moment, 0))
+                batch.append(("live", "ok", 1, 0, "ucc=1-ab", moment, 0, f"v{row:08d}", 1, 5, value))
                 if seen or drawn[row]:
                     labels.append(f"v{row:08d},{int(flagged[row] or row % 50 == 0)}")
             with index.database.transaction() as connection:
-                connection.executemany(schema.WRITE_ENTRY, batch)
+                connection.executemany(schema.WRITE_ENTRY.one(), batch)
     (workspace / "labels.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 

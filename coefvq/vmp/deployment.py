@@ -33,9 +33,9 @@ def stored_features(events: Sequence[Event], known: Mapping[str, Known]) -> list
 def kept_features(event: Event, known: Known | None) -> Features:
     """The features that the verdict on this content was made with."""
     verdict = None if known is None else known.verdict
-    if verdict is None or verdict.source_version != event.source_version:
+    if verdict is None or verdict.source_version != event.source_version or not verdict.value.get("features"):
         return NO_FEATURES
-    return Features(verdict.value.get("features", {}))
+    return Features(verdict.value["features"])
 
 
 def _ask_the_models(issue: str, stored: Mapping[str, Any], views: int | None) -> ScoredVideo | None:
@@ -82,7 +82,10 @@ class Deployment:
 
     def ruled(self, video: str) -> Deployment | None:
         """The deployment with the rules of the tenant of a key; None: nobody configured that tenant."""
-        tenant = tenant_of(video)
+        return self.of_tenant(tenant_of(video))
+
+    def of_tenant(self, tenant: str) -> Deployment | None:
+        """The same by the tenant's name."""
         return self if tenant == DEFAULT else self.tenants.get(tenant)
 
 
@@ -108,7 +111,8 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     most = _most_views(events, known)
     whole = [event if event.views == (views := most[event.video_id]) else replace(event, views=views)
              for event in events]  # fmt: skip
-    scored = [event for event in whole if event.kind != "views" and deployment.ruled(event.video_id)]
+    parts = {tenant: _part(deployment, tenant, now) for tenant in {tenant_of(event.video_id) for event in events}}
+    scored = [event for event in whole if event.kind != "views" and parts[tenant_of(event.video_id)][0] is not None]
     # features first: where a store has to be waited for, no model has worked in vain
     features = looked_up(scored, deployment, known)
     judged = {
@@ -120,8 +124,9 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
         if event.kind == "views":
             rows.append(watched_row(event, deployment.epoch, now))
         else:
-            candidate = judged.get(event.offset, Candidate(event))
-            rows.append(decided(candidate, deployment, known.get(event.video_id), now))
+            ruled, how = parts[tenant_of(event.video_id)]
+            candidate = judged[event.offset] if ruled is not None else Candidate(event)
+            rows.append(_decided(candidate, ruled, how, known.get(event.video_id)))
     return rows
 
 
@@ -149,21 +154,29 @@ def decided(
     A content that this epoch decided on before is decided at the same time again, but where ``again`` says that time
     itself is the reason. A video of a tenant that nobody configured is a dead letter, whatever its scores.
     """
-    ruled = deployment.ruled(candidate.event.video_id)
-    if ruled is None:
-        candidate = _refused(candidate.event)
-    verdict = None if known is None or again else known.verdict
-    when = now if verdict is None else _decision_time(candidate.event, deployment.epoch, verdict, now)
-    how = replace(
-        how,
-        epoch=deployment.epoch,
-        decided_at=when,
-        now=now,
-        pending=deployment.pending if ruled is None else ruled.pending,
-        policies={} if deployment.second is None else deployment.second.policies,
-        recheck_at=None if ruled is None else ruled.changes_at(candidate.event, when),
+    ruled, how = _part(deployment, tenant_of(candidate.event.video_id), now, how)
+    return _decided(candidate, ruled, how, None if again else known)
+
+
+def _part(deployment: Deployment, tenant: str, now: datetime, how: How = FIRST_STAGE) -> tuple[Deployment | None, How]:
+    """The rules of a tenant, None if nobody configured it, and what all its rows of a batch say."""
+    ruled = deployment.of_tenant(tenant)
+    pending = deployment.pending if ruled is None else ruled.pending
+    policies = {} if deployment.second is None else deployment.second.policies
+    return ruled, replace(
+        how, epoch=deployment.epoch, decided_at=now, now=now, pending=pending, policies=policies, recheck_at=None
     )
-    return to_row(candidate, UNSCORED if ruled is None else ruled.decide(candidate, when), how)
+
+
+def _decided(candidate: Candidate, ruled: Deployment | None, how: How, known: Known | None) -> SinkRow:
+    event, verdict = candidate.event, None if known is None else known.verdict
+    when = how.now if verdict is None else _decision_time(event, how.epoch, verdict, how.now)
+    recheck_at = None if ruled is None else ruled.changes_at(event, when)
+    if when is not how.decided_at or recheck_at is not None:
+        how = replace(how, decided_at=when, recheck_at=recheck_at)
+    if ruled is None:
+        return to_row(_refused(event), UNSCORED, how)
+    return to_row(candidate, ruled.decide(candidate, when), how)
 
 
 def _refused(event: Event) -> Candidate:
@@ -199,6 +212,7 @@ def _decision_time(event: Event, epoch: int, verdict: Verdict, now: datetime) ->
 def _most_views(events: Iterable[Event], known: Mapping[str, Known]) -> dict[str, int | None]:
     most: dict[str, int | None] = {video_id: found.views for video_id, found in known.items()}
     for event in events:
-        counts = [count for count in (most.get(event.video_id), event.views) if count is not None]
-        most[event.video_id] = max(counts, default=None)
+        video_id, views = event.video_id, event.views
+        before = most.get(video_id)
+        most[video_id] = views if before is None else before if views is None else max(before, views)
     return most

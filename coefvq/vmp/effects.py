@@ -1,25 +1,24 @@
 """What a batch writes into the index, within one transaction: entries, audit rows, tasks of the MLLM, dead letters.
 
-An entry is only replaced by a newer version (``schema.WRITE_ENTRY``), so rows that are written twice or out of order
-end alike. ``IndexStore`` (coefvq/vmp/index.py) opens the transaction and moves the consumer's offset in it.
+The rows are compared with what is stored (:mod:`coefvq.vmp.stored`), and each table gets its rows in one statement. An
+entry is only replaced by a newer version, so rows that are written twice or out of order end alike. ``IndexStore``
+(coefvq/vmp/index.py) opens the transaction and moves the consumer's offset in it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 
-from coefvq.vmp import feed, schema
+from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.epochs import check_fence
 from coefvq.vmp.keys import tenant_of
+from coefvq.vmp.log import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
-
-#: tables with a row of few videos, which a newer verdict may end
-_NOTES = ("overrides", "dead_letters", "pending", "recheck", "due")
-_IDS_PER_QUERY = 64
-_MARKS = ", ".join("?" * _IDS_PER_QUERY)
+from coefvq.vmp.stored import NOTHING, Stored
 
 
 def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
@@ -33,70 +32,98 @@ def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -
     check_fence(connection, min(row.epoch for row in rows))
     tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
     effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
-    notes = _notes(connection, rows)
-    return [_apply_row(connection, row, consumer, effective[tenant_of(row.video_id)], notes) for row in rows]
+    return [written for part in _distinct(rows) for written in _apply(connection, part, consumer, effective)]
 
 
-def _notes(connection: Connection, rows: Sequence[SinkRow]) -> dict[str, set[str]]:
-    """Per table of notes the videos of a batch that may have one: most have none, and nothing has to be ended there.
-
-    A video that comes twice may get a note from its first row. Call it under the writers' lock.
-    """
-    counts = Counter(row.video_id for row in rows)
-    twice, ids = {video_id for video_id, count in counts.items() if count > 1}, list(counts)
-    found = {table: set(twice) for table in _NOTES}
-    for start in range(0, len(ids), _IDS_PER_QUERY):
-        part = ids[start : start + _IDS_PER_QUERY]
-        # always as many parameters, so that it is one statement to the database
-        values = part + [part[0]] * (_IDS_PER_QUERY - len(part))
-        for table, videos in found.items():
-            sql = f"SELECT video_id FROM {table} WHERE video_id IN ({_MARKS})"  # noqa: S608
-            videos.update(video_id for (video_id,) in connection.execute(sql, values))
-    return found
+def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
+    """Cut where a video comes again: what its later row meets is what the earlier one left."""
+    part: dict[str, SinkRow] = {}
+    for row in rows:
+        if row.video_id in part:
+            yield list(part.values())
+            part = {}
+        part[row.video_id] = row
+    yield list(part.values())
 
 
-def _apply_row(
-    connection: Connection, row: SinkRow, consumer: str, effective: float | None, notes: Mapping[str, Collection[str]]
-) -> bool:
-    """Write entry, audit row, MLLM task and dead letter of one event; True if the entry changed."""
-    version = (row.video_id, row.source_version, row.epoch)
-    connection.execute(schema.SEE_VIDEO, (row.video_id, row.source_version, row.views))
-    ended = row.video_id in notes["overrides"] and _end_override(connection, row)
-    changed = row.state is not None and _write_entry(connection, row)
-    connection.execute(
-        schema.WRITE_EFFECT,
-        (consumer, row.offset, *version, row.rank, row.bundle_version, row.outcome, row.rule, changed, row.error,
-         row.routes, effective, row.waited),
+def _apply(
+    connection: Connection, rows: Sequence[SinkRow], consumer: str, effective: Mapping[str, float | None]
+) -> list[bool]:
+    """Write the rows of distinct videos; which of them changed their entry."""
+    ids = [row.video_id for row in rows]
+    known, notes = stored.read(connection, ids), stored.notes(connection, ids)
+    noted = set().union(*notes.values())
+    before = [known.get(video_id, NOTHING) for video_id in ids]
+    written = [stored.supersedes(row, one) for row, one in zip(rows, before, strict=True)]
+    schema.SEE_VIDEO.run(
+        connection,
+        [(row.video_id, row.source_version, row.views) for row, old in zip(rows, before, strict=True)
+         if stored.says_more(row, old)],
     )  # fmt: skip
+    ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
+    _write_entries(connection, [row for row, new in zip(rows, written, strict=True) if new])
+    _write_effects(connection, rows, before, written, consumer, effective)
+    for row in rows:
+        if row.video_id in noted or row.error is not None or row.task is not None or row.recheck_at is not None:
+            _write_notes(connection, row, notes)
+    due = [row.video_id for row, old, new in zip(rows, before, written, strict=True) if stored.is_due(row, old, new)]
+    _write_due(connection, due, notes["due"])
+    feed.mark(connection, [name for name, new in zip(ids, written, strict=True) if new or name in ended])
+    return written
+
+
+def _write_entries(connection: Connection, rows: Sequence[SinkRow]) -> None:
+    groups: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
+    for row in rows:
+        alike = (row.state, row.rule, row.epoch, row.rank, row.bundle_version, row.decided_at, row.held)
+        groups.setdefault(alike, []).append((row.video_id, row.source_version, row.views, row.value))
+    for alike, own in groups.items():
+        schema.WRITE_ENTRY.run(connection, own, alike)
+
+
+def _write_effects(
+    connection: Connection,
+    rows: Sequence[SinkRow],
+    before: Sequence[Stored],
+    written: Sequence[bool],
+    consumer: str,
+    effective: Mapping[str, float | None],
+) -> None:
+    """One audit row each, in the order of the rows."""
+    cells = []
+    for row, old, new in zip(rows, before, written, strict=True):
+        alike = (consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
+                 effective[tenant_of(row.video_id)])  # fmt: skip
+        # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
+        error = None if old.seen > row.source_version else row.error
+        cells.append((alike, (row.offset, row.video_id, row.source_version, error, row.routes, row.waited)))
+    for alike, group in groupby(cells, lambda pair: pair[0]):
+        schema.WRITE_EFFECT.run(connection, [own for _, own in group], alike)
+
+
+def _write_notes(connection: Connection, row: SinkRow, notes: Mapping[str, Collection[str]]) -> None:
+    """Dead letter, MLLM task and time of the next look of one video: most have none."""
     if row.error is not None:
         connection.execute(
             schema.WRITE_DEAD_LETTER,
             (row.video_id, row.offset, row.source_version, row.epoch, row.uri, row.error, row.degraded, row.views),
         )
     elif row.judged and row.task is None and row.video_id in notes["dead_letters"]:
-        connection.execute(schema.SETTLE_DEAD_LETTER, version)
+        connection.execute(schema.SETTLE_DEAD_LETTER, (row.video_id, row.source_version, row.epoch))
     if row.judged:
         _write_task(connection, row, row.video_id in notes["pending"])
         _write_recheck(connection, row, row.video_id in notes["recheck"])
-    if row.video_id in notes["due"]:
-        connection.execute(schema.END_DUE, (row.video_id,))
-    connection.execute(schema.SET_DUE, (row.video_id,))
-    if changed or ended:
-        feed.mark(connection, [row.video_id])
-    return changed
 
 
-def _write_entry(connection: Connection, row: SinkRow) -> bool:
-    cursor = connection.execute(
-        schema.WRITE_ENTRY,
-        (row.video_id, row.state, row.rule, row.source_version, row.epoch, row.rank, row.views, row.bundle_version,
-         row.value, row.decided_at, row.held),
-    )  # fmt: skip
-    return cursor.rowcount == 1
+def _write_due(connection: Connection, due: Sequence[str], noted: Collection[str]) -> None:
+    schema.SET_DUE.run(connection, [(video_id,) for video_id in due if video_id not in noted])
+    if noted:
+        connection.executemany(schema.END_DUE, [(video_id,) for video_id in noted if video_id not in due])
 
 
 def _end_override(connection: Connection, row: SinkRow) -> bool:
-    return connection.execute(schema.END_OVERRIDE, (row.video_id, row.content, row.source_version)).rowcount > 0
+    content = row.content if isinstance(row.content, str) else content_digest(row.content)
+    return connection.execute(schema.END_OVERRIDE, (row.video_id, content, row.source_version)).rowcount > 0
 
 
 def _write_task(connection: Connection, row: SinkRow, waits: bool) -> None:

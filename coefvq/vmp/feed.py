@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from coefvq.errors import DataError
 from coefvq.vmp.database import Connection, Database
+from coefvq.vmp.inserts import Insert
 from coefvq.vmp.keys import DEFAULT, within
 from coefvq.vmp.records import IndexEntry
 from coefvq.vmp.served import COLUMNS, entry_of
@@ -22,6 +23,8 @@ TABLES = (
     "INSERT INTO changes (video_id) SELECT video_id FROM entries ORDER BY video_id",
     "CREATE TABLE feed (purged INTEGER NOT NULL)",
 )
+#: a video that is there already gets the number that a new row would have
+_MARK = Insert("changes", ("video_id",), conflict="ON CONFLICT (video_id) DO UPDATE SET number = excluded.number")
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,8 @@ class Page:
 
 
 def mark(connection: Connection, video_ids: Iterable[str]) -> None:
-    """Put videos at the end of the feed; call within the transaction that changed them."""
-    for video_id in video_ids:
-        connection.execute("DELETE FROM changes WHERE video_id = ?", (video_id,))
-        connection.execute("INSERT INTO changes (video_id) VALUES (?)", (video_id,))
+    """Put distinct videos at the end of the feed; call within the transaction that changed them."""
+    _MARK.run(connection, [(video_id,) for video_id in video_ids])
 
 
 def mark_epochs(connection: Connection, epochs: Iterable[int]) -> None:

@@ -20,6 +20,7 @@ from coefvq.vmp import schema, served
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.effects import apply_rows, report_of
 from coefvq.vmp.epochs import issued
+from coefvq.vmp.inserts import chosen
 from coefvq.vmp.keys import DEFAULT, shown, split, tenant_of, within
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
 
@@ -86,12 +87,12 @@ class IndexStore:
     def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
         """What is stored of each video that was seen before."""
         sql = (
-            "SELECT v.seen_version, v.views, e.value, e.state, e.source_version, e.epoch, e.rank, e.views, "
-            "e.decided_at FROM videos v LEFT JOIN entries e USING (video_id) WHERE v.video_id = ?"
+            "SELECT v.video_id, v.seen_version, v.views, e.value, e.state, e.source_version, e.epoch, e.rank, e.views, "
+            "e.decided_at FROM videos v LEFT JOIN entries e USING (video_id) WHERE v."
         )
         found = {}
-        for video_id in dict.fromkeys(video_ids):
-            for seen, views, text, *verdict in self.database.query(sql, (video_id,)):
+        for condition, values in chosen("video_id", list(dict.fromkeys(video_ids))):
+            for video_id, seen, views, text, *verdict in self.database.query(sql + condition, values):
                 stored = None if text is None else self._verdict(video_id, text, verdict)
                 found[video_id] = Known(self.database.whole(seen, "a source version"), views, stored)
         return found

@@ -51,11 +51,8 @@ def override(
         feed.mark(connection, [video_id])
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "live"
-        connection.execute(
-            schema.WRITE_EFFECT,
-            (OVERRIDE, 0, video_id, entry.source_version, entry.epoch, entry.rank, entry.bundle_version, outcome, said,
-             True, None, None, None, None),
-        )  # fmt: skip
+        judged = (OVERRIDE, entry.epoch, entry.rank, entry.bundle_version, outcome, said, True, None)
+        schema.WRITE_EFFECT.run(connection, [(0, video_id, entry.source_version, None, None, None)], judged)
     found = index.get(video_id)
     return entry if found is None else found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from coefvq.records import ScoredVideo
 from coefvq.vmp.keys import DEFAULT, key
@@ -100,6 +100,8 @@ class Candidate:
 
     def with_features(self, features: Features) -> Candidate:
         """The same with its features, whose lack is an error."""
+        if features is self.features:
+            return self
         error = "; ".join(part for part in (self.error, features.error) if part) or None
         return replace(self, error=error, features=features)
 
@@ -136,14 +138,14 @@ class Task:
     silent: bool = False
 
 
-@dataclass(frozen=True)
-class SinkRow:
+class SinkRow(NamedTuple):
     """What the Sink is asked to store for one event.
 
     ``(source_version, epoch, views, rank)`` is the version that guards the index entry. ``state`` is None where the
     index keeps what it has (outcome ``ignored``). ``views`` is the count that the verdict was made at. ``degraded``
     says that the MLLM was down: the video is due for a full verdict. ``decided_at`` is the time that rules on age saw.
-    ``judged`` is off for an event that only says how often the video was watched.
+    ``judged`` is off for an event that only says how often the video was watched. ``content`` is the event whose
+    content was judged, or its digest.
 
     ``task`` is what the MLLM is to be asked, ``held`` that readers must not see the video before; ``final`` is off
     where an MLLM that is down keeps its task. ``routes`` says per issue how the video went and why, ``waited`` how
@@ -161,7 +163,7 @@ class SinkRow:
     rule: str
     value: str
     decided_at: str
-    content: str
+    content: Event | str
     views: int | None = None
     uri: str = ""
     error: str | None = None

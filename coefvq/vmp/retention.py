@@ -216,11 +216,9 @@ def _forget_entry(connection: Connection, video_id: str, version: int, now: date
     rows = connection.execute("DELETE FROM effects WHERE video_id = ?", (video_id,)).rowcount
     epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments").fetchone()[0]
     version = version or (0 if seen is None else seen[0])
-    connection.execute(schema.SEE_VIDEO, (video_id, version, None))
-    connection.execute(
-        schema.WRITE_ENTRY,
-        (video_id, "deleted", "deleted", version, epoch, FULL, None, "", "{}", now.isoformat(), False),
-    )
+    schema.SEE_VIDEO.run(connection, [(video_id, version, None)])
+    verdict = ("deleted", "deleted", epoch, FULL, "", now.isoformat(), False)
+    schema.WRITE_ENTRY.run(connection, [(video_id, version, None, "{}")], verdict)
     feed.mark(connection, [video_id])
     return rows
 

@@ -5,7 +5,6 @@ One clip that cannot be scored costs one row, not the batch: its candidate carri
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -54,9 +53,8 @@ def _group(scored: Iterable[ScoredVideo]) -> dict[str, list[ScoredVideo]]:
 
 def _checked(score: ScoredVideo) -> ScoredVideo:
     """Turn a score that is no probability into that row's error: NaN compares as false in any rule."""
-    for name in ("base_score", "mllm_score"):
-        value = getattr(score, name)
-        if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
+    for name, value in (("base_score", score.base_score), ("mllm_score", score.mllm_score)):
+        if value is not None and not 0.0 <= value <= 1.0:  # also NaN
             reason = f"{name} = {value}: expected a probability in [0, 1]"
             return replace(score, base_score=None, mllm_score=None, positive=None, decided_by="none", error=reason)
     return score
@@ -64,8 +62,8 @@ def _checked(score: ScoredVideo) -> ScoredVideo:
 
 def candidate_of(event: Event, scores: Sequence[ScoredVideo]) -> Candidate:
     """One video with its scores, ordered by issue, and what went wrong."""
-    ordered = tuple(sorted(scores, key=lambda score: score.issue))
+    ordered = tuple(sorted(scores, key=lambda score: score.issue) if len(scores) > 1 else scores)
     if not ordered:
         return Candidate(event, error="the scorer returned nothing for this video")
     errors = [f"{score.issue}: {score.error}" for score in ordered if score.error is not None]
-    return Candidate(event, ordered, "; ".join(errors) or None)
+    return Candidate(event, ordered, "; ".join(errors) if errors else None)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property, lru_cache
 from typing import Any
+
+from pydantic_core import to_json
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.errors import ModelError
 from coefvq.records import ScoredVideo
-from coefvq.vmp.log import content_digest
 from coefvq.vmp.records import (
     AUDIT,
     AUDITED,
@@ -25,7 +27,6 @@ from coefvq.vmp.records import (
     Decision,
     Event,
     Lane,
-    Outcome,
     Rank,
     SinkRow,
     State,
@@ -36,6 +37,8 @@ from coefvq.vmp.records import (
 _BUNDLE_VERSION = re.compile(r"(\d+)-[0-9A-Za-z._-]+", re.ASCII)
 #: what an event of views alone is called among the audit rows
 WATCHED = Decision("ignored", "views")
+#: made once: json.dumps makes a new encoder for each call with options
+_ROUTES = json.JSONEncoder(sort_keys=True)
 
 
 def bundle_text(scores: Iterable[ScoredVideo]) -> str:
@@ -44,13 +47,17 @@ def bundle_text(scores: Iterable[ScoredVideo]) -> str:
     Raises:
         ModelError: a bundle version has another form than NUMBER-HASH.
     """
-    versions = sorted((score.issue, score.bundle_version) for score in scores if score.error is None)
-    for _, version in versions:
+    return _bundle_text(tuple([(score.issue, score.bundle_version) for score in scores if score.error is None]))
+
+
+@lru_cache(maxsize=256)
+def _bundle_text(versions: tuple[tuple[str, str], ...]) -> str:
+    for _, version in sorted(versions):
         if _BUNDLE_VERSION.fullmatch(version) is None:
             raise ModelError(
                 f"bundle version {version!r}: expected NUMBER-HASH such as 3-ab12cd34ef56; register the bundle again"
             )
-    return ",".join(f"{issue}={version}" for issue, version in versions)
+    return ",".join(f"{issue}={version}" for issue, version in sorted(versions))
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ class How:
     down: bool = False
     expired: bool = False
 
+    @cached_property
+    def decided_text(self) -> str:
+        """The time of the decision as rows store it; the rows of a batch share it."""
+        return self.decided_at.isoformat()
+
 
 FIRST_STAGE = How()
 
@@ -82,31 +94,38 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
     Raises:
         ModelError: a bundle version has another form than NUMBER-HASH.
     """
-    event = candidate.event
-    state = _state(candidate, decision)
-    value = {**(_metadata(candidate) if state == "live" else {}), **_scores(candidate), **_features(candidate)}
+    event, scores = candidate.event, candidate.scores
+    waiting = [score for score in scores if score.awaits is not None]
+    degraded = [score for score in scores if score.degraded]
+    state = _state(event, decision)
+    value = _metadata(event) if state == "live" else {}
+    if scores:
+        value["scores"] = _scores(scores)
+    if candidate.features.values:
+        # what the rules saw: with it they can decide again
+        value["features"] = candidate.features.values
     return SinkRow(
-        offset=event.offset,
-        video_id=event.video_id,
-        source_version=event.source_version,
-        epoch=how.epoch,
-        rank=rank(candidate),
-        bundle_version=bundle_text(candidate.scores),
-        outcome=decision.outcome,
-        state=state,
-        rule=decision.rule,
-        value=json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False),
-        decided_at=how.decided_at.isoformat(),
-        content=content_digest(event),
-        views=event.views,
-        uri=event.uri,
-        error=candidate.error,
-        degraded=_degraded(candidate),
-        task=_task(candidate, how),
+        event.offset,
+        event.video_id,
+        event.source_version,
+        how.epoch,
+        rank(candidate),
+        bundle_text(scores),
+        decision.outcome,
+        state,
+        decision.rule,
+        to_json(value, inf_nan_mode="null").decode(),
+        how.decided_text,
+        event,
+        event.views,
+        event.uri,
+        candidate.error,
+        bool(degraded),
+        task=_task(candidate, waiting, how) if waiting else None,
         # a base verdict that takes a video down needs no answer to take effect
-        held=state == "live" and how.pending == "hold" and awaits_mllm(candidate),
+        held=bool(waiting) and state == "live" and how.pending == "hold" and awaits_mllm(candidate),
         final=not how.down,
-        routes=_routes(candidate, how),
+        routes=_routes(candidate, how) if how.policies and scores else None,
         waited=None if how.task is None or how.down else how.now.timestamp() - how.task.enqueued,
         recheck_at=how.recheck_at,
     )
@@ -114,19 +133,22 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
 
 def watched_row(event: Event, epoch: int, now: datetime) -> SinkRow:
     """The row of an event of views alone: it raises the video's count and changes no verdict."""
-    return replace(to_row(Candidate(event), WATCHED, How(epoch=epoch, decided_at=now, now=now)), judged=False)
+    return to_row(Candidate(event), WATCHED, How(epoch=epoch, decided_at=now, now=now))._replace(judged=False)
 
 
 def rank(candidate: Candidate) -> Rank:
     """How much the verdict is worth: of two under one deployment the better one stays."""
-    if any(score.awaits for score in candidate.scores):
-        return PENDING
+    worth = FULL
+    for score in candidate.scores:
+        if score.awaits is not None:
+            return PENDING
+        if score.degraded:
+            worth = DEGRADED
+        elif score.audit_probability is not None and score.mllm_score is not None and worth == FULL:
+            worth = AUDITED
     if candidate.error is not None:
         return ERROR
-    if _degraded(candidate) or candidate.features.are_degraded:
-        return DEGRADED
-    audited = any(score.audit_probability is not None and score.mllm_score is not None for score in candidate.scores)
-    return AUDITED if audited else FULL
+    return DEGRADED if candidate.features.are_degraded else worth
 
 
 def awaits_mllm(candidate: Candidate) -> bool:
@@ -134,14 +156,7 @@ def awaits_mllm(candidate: Candidate) -> bool:
     return any(score.awaits == "mllm" for score in candidate.scores)
 
 
-def _degraded(candidate: Candidate) -> bool:
-    return any(score.degraded for score in candidate.scores)
-
-
-def _task(candidate: Candidate, how: How) -> Task | None:
-    waiting = [score for score in candidate.scores if score.awaits is not None]
-    if not waiting:
-        return None
+def _task(candidate: Candidate, waiting: Sequence[ScoredVideo], how: How) -> Task:
     event = candidate.event
     return Task(
         event.video_id,
@@ -151,23 +166,20 @@ def _task(candidate: Candidate, how: How) -> Task | None:
         how.lane if awaits_mllm(candidate) else AUDIT,
         max(score.base_score or 0.0 for score in waiting),
         len(waiting),
-        _scores(candidate)["scores"],
+        _scores(candidate.scores),
         how.now.timestamp(),
         drawn=any(score.drawn for score in waiting),
     )
 
 
-def _routes(candidate: Candidate, how: How) -> str | None:
+def _routes(candidate: Candidate, how: How) -> str:
     """Per issue why the video went its way, the policy's threshold, and how likely it was to be shown to the MLLM."""
-    if not how.policies or not candidate.scores:
-        return None
-    return json.dumps(
+    return _ROUTES.encode(
         {
             score.issue: _route(score, candidate.event.views, how.policies[score.issue], how.expired)
             for score in candidate.scores
             if score.issue in how.policies
-        },
-        sort_keys=True,
+        }
     )
 
 
@@ -187,20 +199,18 @@ def _route(score: ScoredVideo, views: int | None, policy: CascadePolicy, expired
     return {"reason": reason, "threshold": policy.base_threshold, "propensity": propensity}
 
 
-def _state(candidate: Candidate, decision: Decision) -> State | None:
-    if candidate.event.kind == "delete":
+def _state(event: Event, decision: Decision) -> State | None:
+    if event.kind == "delete":
         return "deleted"
-    states: dict[Outcome, State | None] = {"live": "live", "removed": "removed", "ignored": None}
-    return states[decision.outcome]
+    return None if decision.outcome == "ignored" else decision.outcome
 
 
-def _metadata(candidate: Candidate) -> dict[str, Any]:
-    event = candidate.event
+def _metadata(event: Event) -> dict[str, Any]:
     return {
         "uri": event.uri,
         "sha256": event.sha256,
         "title": event.title,
-        "stickers": list(event.stickers),
+        "stickers": event.stickers,
         "views": event.views,
         "published_at": event.published_at,
         "creator_id": event.creator_id,
@@ -208,15 +218,8 @@ def _metadata(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _scores(candidate: Candidate) -> dict[str, Any]:
-    if not candidate.scores:
-        return {}
-    return {"scores": {score.issue: _score(score) for score in candidate.scores}}
-
-
-def _features(candidate: Candidate) -> dict[str, Any]:
-    """What the rules saw: with it they can decide again."""
-    return {"features": candidate.features.values} if candidate.features.values else {}
+def _scores(scores: Iterable[ScoredVideo]) -> dict[str, Any]:
+    return {score.issue: _score(score) for score in scores}
 
 
 def _score(score: ScoredVideo) -> dict[str, Any]:
@@ -229,9 +232,10 @@ def _score(score: ScoredVideo) -> dict[str, Any]:
     }
     if score.audit_probability is not None:
         value["audit_probability"] = score.audit_probability
-    for name in ("degraded", "drawn"):
-        if getattr(score, name):
-            value[name] = True
+    if score.degraded:
+        value["degraded"] = True
+    if score.drawn:
+        value["drawn"] = True
     if score.awaits is not None:
         value["awaits"] = score.awaits
     if score.metadata:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,7 +23,7 @@ from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.extensions import RULE_FIELDS, extension, registered
 from coefvq.files import read_text
-from coefvq.vmp.records import Outcome, Undecided
+from coefvq.vmp.records import Decision, Outcome, Undecided
 
 #: what a condition may look at, with the type of its value
 FIELDS: dict[str, type] = {
@@ -106,7 +107,12 @@ class Rule(_Section):
     when: Annotated[tuple[Condition, ...], Field(min_length=1)]
     then: _Then
 
-    @property
+    @cached_property
+    def decision(self) -> Decision:
+        """What is decided where it holds."""
+        return Decision(self.then, self.name)
+
+    @cached_property
     def takes_unscored(self) -> bool:
         """Whether it says in so many words that it is about videos that could not be scored."""
         return any(one.field == "error" and one.op == "==" and one.value is True for one in self.when)
@@ -126,11 +132,25 @@ class Rules(_Section):
     default: _Then
     pending: Undecided = "hold"
 
-    @property
+    @cached_property
+    def otherwise(self) -> Decision:
+        """What is decided where no rule holds."""
+        return Decision(self.default, "default")
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Fields that a rule looks at."""
+        return tuple(dict.fromkeys(condition.field for rule in self.rules for condition in rule.when))
+
+    @cached_property
     def own_fields(self) -> tuple[str, ...]:
-        """Fields of packages that a rule looks at."""
-        named = (condition.field for rule in self.rules for condition in rule.when)
-        return tuple(dict.fromkeys(field for field in named if field not in FIELDS and not is_feature(field)))
+        """Those of packages."""
+        return tuple(field for field in self.fields if field not in FIELDS and not is_feature(field))
+
+    @cached_property
+    def of_issues(self) -> tuple[Rule, ...]:
+        """The rules that look at one issue only."""
+        return tuple(rule for rule in self.rules if rule.issue is not None)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from coefvq.errors import ConfigError
 from coefvq.extensions import RULE_FIELDS, extension
 from coefvq.records import ScoredVideo
 from coefvq.vmp.records import Candidate, Decision, Event
-from coefvq.vmp.rules import WORDS, Condition, Rules, is_a, own_kind
+from coefvq.vmp.rules import WORDS, Condition, Rule, Rules, is_a, own_kind
 
 DELETED = Decision("removed", "deleted")
 
@@ -21,15 +24,15 @@ UNSCORED = Decision("ignored", "unscored")
 Facts = Mapping[str, bool | float | str | tuple[str, ...] | None]
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "==": lambda fact, value: fact == value,
-    "!=": lambda fact, value: fact != value,
-    "<": lambda fact, value: fact < value,
-    "<=": lambda fact, value: fact <= value,
-    ">": lambda fact, value: fact > value,
-    ">=": lambda fact, value: fact >= value,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
     "in": lambda fact, value: fact in value,
     "matches": lambda fact, value: re.search(value, fact) is not None,
-    "contains": lambda fact, value: value in fact,
+    "contains": operator.contains,
 }
 
 
@@ -43,23 +46,23 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     """
     if candidate.event.kind == "delete":
         return DELETED
-    facts = _facts_by_issue(candidate, now, rules.own_fields)
-    for rule in rules.rules:
-        if rule.issue is not None and candidate.scores and rule.issue not in facts:
+    facts = _facts_by_issue(candidate, now, rules)
+    for rule in rules.of_issues:
+        if candidate.scores and rule.issue not in facts:
             raise ConfigError(
                 f"rule '{rule.name}': issue '{rule.issue}' is not scored; expected one of "
                 f"{', '.join(facts)}: correct the rule or add --issue {rule.issue}"
             )
-    unscored = any(one.get("error") is True for one in facts.values())
+    unscored = any(one["error"] is True for one in facts.values())
     for rule in rules.rules:
         if unscored and rule.then == "live" and not rule.takes_unscored:
             continue
         seen = facts.values() if rule.issue is None or not candidate.scores else [facts[rule.issue]]
-        if any(all(_holds(condition, one) for condition in rule.when) for one in seen):
-            return Decision(rule.then, rule.name)
+        if _holds_for_one(rule, seen):
+            return rule.decision
     if unscored and rules.default == "live":
         return UNSCORED
-    return Decision(rules.default, "default")
+    return rules.otherwise
 
 
 def changes_at(rules: Rules, event: Event, now: datetime) -> float | None:
@@ -79,26 +82,46 @@ def changes_at(rules: Rules, event: Event, now: datetime) -> float | None:
     return min((moment for moment in moments if moment > now.timestamp()), default=None)
 
 
-def _facts_by_issue(candidate: Candidate, now: datetime, own_fields: Iterable[str]) -> dict[str, Facts]:
-    event = candidate.event
-    common: dict[str, float | str | tuple[str, ...] | None] = {
-        "views": event.views,
-        "title": event.title,
-        "tags": event.stickers,
-        "title_length": len(event.title),
-        "age_hours": _age_hours(event.published_at, now),
-        "creator_id": event.creator_id,
-        "duration_s": event.duration_s,
-        **_own_facts(event, own_fields),
-        **{f"{store}.{name}": value for store, row in candidate.features.values.items() for name, value in row.items()},
-    }
+_OF_EVENTS: dict[str, Callable[[Event], Any]] = {
+    "views": attrgetter("views"),
+    "title": attrgetter("title"),
+    "tags": attrgetter("stickers"),
+    "title_length": lambda event: len(event.title),
+    "creator_id": attrgetter("creator_id"),
+    "duration_s": attrgetter("duration_s"),
+}
+_OF_SCORES: dict[str, Callable[[ScoredVideo], Any]] = {
+    field: attrgetter(field) for field in ("positive", "base_score", "mllm_score", "decided_by")
+}
+
+
+@lru_cache(maxsize=64)
+def _readers(fields: tuple[str, ...]) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """How the named facts of an event, and those of a score, are read."""
+    tables: tuple[Mapping[str, Any], ...] = (_OF_EVENTS, _OF_SCORES)
+    of_events, of_scores = ([(field, table[field]) for field in fields if field in table] for table in tables)
+    return of_events, of_scores
+
+
+def _facts_by_issue(candidate: Candidate, now: datetime, rules: Rules) -> dict[str, Facts]:
+    """Per issue the facts that the rules name, and under ``error`` whether it was not scored."""
+    event, (of_events, of_scores) = candidate.event, _readers(rules.fields)
+    common = {field: read(event) for field, read in of_events}
+    if "age_hours" in rules.fields:
+        common["age_hours"] = _age_hours(event.published_at, now)
+    if rules.own_fields:
+        common |= _own_facts(event, rules.own_fields)
+    for store, row in candidate.features.values.items():
+        common |= {f"{store}.{name}": value for name, value in row.items()}
     if not candidate.scores:
         return {"": {**common, "error": True}}
     lacks = candidate.features.error is not None
-    return {
-        score.issue: {**common, **_score_facts(score), "error": lacks or score.error is not None}
-        for score in candidate.scores
-    }
+    found: dict[str, Facts] = {}
+    for score in candidate.scores:
+        facts = {field: read(score) for field, read in of_scores}
+        facts["error"] = lacks or score.error is not None
+        found[score.issue] = {**common, **facts} if common else facts
+    return found
 
 
 def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | str | None]:
@@ -114,19 +137,21 @@ def _own_facts(event: Event, fields: Iterable[str]) -> dict[str, bool | float | 
     return facts
 
 
-def _score_facts(score: ScoredVideo) -> dict[str, bool | float | str | None]:
-    return {
-        "positive": score.positive,
-        "base_score": score.base_score,
-        "mllm_score": score.mllm_score,
-        "decided_by": score.decided_by,
-    }
-
-
 def _age_hours(published_at: str | None, now: datetime) -> float | None:
     if published_at is None:
         return None
     return (now - datetime.fromisoformat(published_at)).total_seconds() / 3600
+
+
+def _holds_for_one(rule: Rule, seen: Iterable[Facts]) -> bool:
+    """Whether all conditions of a rule hold for one of the issues."""
+    for facts in seen:
+        for condition in rule.when:
+            if not _holds(condition, facts):
+                break
+        else:
+            return True
+    return False
 
 
 def _holds(condition: Condition, facts: Facts) -> bool:

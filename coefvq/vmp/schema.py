@@ -1,13 +1,14 @@
 """Tables of the index, version by version, and the statements that guard them (docs/adr/0012).
 
 An entry is replaced only by a row with a higher ``(source_version, epoch, views, rank)`` whose source version is not
-below the newest one seen of that video. Both are checked by the writing statement itself, so no row slips between a
-check and a write.
+below the newest one seen of that video. Entries are compared under the writers' lock (``supersedes`` in
+coefvq/vmp/stored.py); the other tables of a video by the writing statement itself.
 """
 
 from __future__ import annotations
 
 from coefvq.vmp import feed
+from coefvq.vmp.inserts import Insert
 
 _NOW = "TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))"
 #: SQLite takes any name; elsewhere REAL has four bytes
@@ -155,36 +156,30 @@ _FIFTH = (
 )
 SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT), _FIFTH)
 
-WRITE_ENTRY = """
-    INSERT INTO entries (video_id, state, rule, source_version, epoch, rank, views, bundle_version, value, decided_at,
-        held)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
-    WHERE NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?1 AND seen_version > ?4)
-    ON CONFLICT (video_id) DO UPDATE SET
+WRITE_ENTRY = Insert(
+    "entries",
+    ("video_id", "source_version", "views", "value"),
+    ("state", "rule", "epoch", "rank", "bundle_version", "decided_at", "held"),
+    """ON CONFLICT (video_id) DO UPDATE SET
         state = excluded.state, rule = excluded.rule, source_version = excluded.source_version,
         epoch = excluded.epoch, rank = excluded.rank, views = excluded.views,
         bundle_version = excluded.bundle_version, value = excluded.value, decided_at = excluded.decided_at,
-        held = excluded.held
-    WHERE (excluded.source_version, excluded.epoch, coalesce(excluded.views, -1), excluded.rank,
-            coalesce(excluded.decided_at, ''))
-        > (entries.source_version, entries.epoch, coalesce(entries.views, -1), entries.rank,
-            coalesce(entries.decided_at, ''))
-        -- a base verdict waits beside an earlier verdict on the same content, not in its place
-        AND NOT (excluded.rank < 0 AND entries.rank >= 0 AND entries.source_version = excluded.source_version)"""
-SEE_VIDEO = """
-    INSERT INTO videos (video_id, seen_version, views) VALUES (?, ?, ?)
-    ON CONFLICT (video_id) DO UPDATE SET
+        held = excluded.held""",
+)
+SEE_VIDEO = Insert(
+    "videos",
+    ("video_id", "seen_version", "views"),
+    conflict="""ON CONFLICT (video_id) DO UPDATE SET
         seen_version = CASE WHEN excluded.seen_version > videos.seen_version
             THEN excluded.seen_version ELSE videos.seen_version END,
         views = CASE WHEN coalesce(excluded.views, -1) > coalesce(videos.views, -1)
-            THEN excluded.views ELSE videos.views END"""
-#: why an overtaken event failed is not kept: its video may have been forgotten meanwhile
-WRITE_EFFECT = """
-    INSERT INTO effects (consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule,
-        written, error, routes, effective, waited)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
-        CASE WHEN NOT EXISTS (SELECT 1 FROM videos WHERE video_id = ?3 AND seen_version > ?4) THEN ?11 END,
-        ?12, ?13, ?14"""
+            THEN excluded.views ELSE videos.views END""",
+)
+WRITE_EFFECT = Insert(
+    "effects",
+    ("offset", "video_id", "source_version", "error", "routes", "waited"),
+    ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective"),
+)
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """
     INSERT INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)
@@ -202,15 +197,8 @@ WRITE_OFFSET = """
     ON CONFLICT (consumer) DO UPDATE SET offset = excluded.offset, digest = excluded.digest
     WHERE excluded.offset > offsets.offset"""
 #: a verdict made at fewer views than are known has to be made again
-SET_DUE = """
-    INSERT INTO due (video_id)
-    SELECT e.video_id FROM entries e JOIN videos v USING (video_id)
-    WHERE e.video_id = ? AND e.state != 'deleted' AND v.views > coalesce(e.views, -1)
-    ON CONFLICT (video_id) DO NOTHING"""
-END_DUE = """
-    DELETE FROM due WHERE video_id = ?1 AND NOT EXISTS (
-        SELECT 1 FROM entries e JOIN videos v USING (video_id)
-        WHERE e.video_id = ?1 AND e.state != 'deleted' AND v.views > coalesce(e.views, -1))"""
+SET_DUE = Insert("due", ("video_id",), conflict="ON CONFLICT (video_id) DO NOTHING")
+END_DUE = "DELETE FROM due WHERE video_id = ?"
 #: nothing had to change at these views
 KEEP_VERDICT = """
     DELETE FROM due WHERE video_id = ?1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from coefvq.records import ScoredVideo
 from coefvq.vmp.index import open_index
-from coefvq.vmp.records import Candidate, Decision, Event, SinkRow
+from coefvq.vmp.records import Candidate, Decision, Event, SinkRow, Task
 from coefvq.vmp.rows import How, to_row
 from coefvq.vmp.rules import FIELDS, Rules, parse_rules
 from coefvq.vmp.ruling import UNSCORED, decide
@@ -49,7 +49,7 @@ def entries_after(rows: Sequence[SinkRow], batch: int) -> list[tuple[Any, ...]]:
 
 
 def _at(row: SinkRow, offset: int) -> SinkRow:
-    return SinkRow(**{**row.__dict__, "offset": offset})
+    return row._replace(offset=offset)
 
 
 def version(row: SinkRow) -> tuple[int, int, int, int]:
@@ -115,6 +115,51 @@ def test_offsets_never_go_back_and_never_apply_a_row_twice(rows: list[SinkRow], 
             assert index.committed("c") >= min(first, len(numbered))
         effects = index.database.query("SELECT offset, count(*) FROM effects GROUP BY offset ORDER BY offset")
     assert effects == [(number, 1) for number in range(1, len(numbered) + 1)]
+
+
+@st.composite
+def noted_rows(draw: st.DrawFn) -> SinkRow:
+    """A row as above that may also fail, wait for the MLLM, name a time, or only say how often it was watched."""
+    row = draw(sink_rows())
+    how = draw(st.sampled_from(("plain", "failed", "waits", "watched")))
+    if how == "watched":
+        return row._replace(state=None, outcome="ignored", judged=False, error=None)
+    if how == "failed":
+        return row._replace(state=None, outcome="ignored", rank=0, error="icd: broken", uri="/a.mp4")
+    task = None
+    if how == "waits":
+        scores = {"icd": {"base_score": 0.9, "awaits": "mllm"}}
+        task = Task(row.video_id, row.source_version, row.epoch, row.views, 1, 0.9, 1, scores, 0.0)
+        row = row._replace(rank=-1, held=row.state == "live")
+    at, waited = draw(st.sampled_from((None, 7.0))), draw(st.sampled_from((None, 2.0)))
+    return row._replace(task=task, recheck_at=at, error=None, waited=waited, routes=draw(st.sampled_from((None, "{}"))))
+
+
+#: all that rows leave, but the times of the writes
+LEFT = {
+    "entries": "*", "videos": "*", "due": "*", "pending": "*", "recheck": "*", "changes": "*",
+    "dead_letters": "video_id, offset, source_version, uri, reason, epoch, held",
+    "effects": "number, consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule, "
+               "written, error, routes, effective, waited",
+}  # fmt: skip
+
+
+def left_by(rows: Sequence[SinkRow], batch: int) -> dict[str, list[tuple[Any, ...]]]:
+    """All tables after the rows were stored in batches of that size."""
+    with tempfile.TemporaryDirectory() as folder, open_index(Path(folder) / "index.sqlite") as index:
+        index.database.connection.execute("PRAGMA synchronous = OFF")  # order is tested here, not power cuts
+        for start in range(0, len(rows), batch):
+            index.revise(rows[start : start + batch], "worker")
+        return {
+            name: index.database.query(f"SELECT {columns} FROM {name} ORDER BY 1")  # noqa: S608
+            for name, columns in LEFT.items()
+        }
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(noted_rows(), min_size=2, max_size=12))
+def test_a_batch_leaves_what_its_rows_leave_one_by_one(rows: list[SinkRow]) -> None:
+    assert left_by(rows, len(rows)) == left_by(rows, 1)
 
 
 scored = st.builds(

@@ -130,7 +130,7 @@ def test_a_withdrawn_worker_cannot_write(index: IndexStore) -> None:
     index.apply([row("icd=3-ab", back)], "vmp", 1)
     # a promotion sets no fence: the older worker's batch in hand is not lost work
     promote(index, 3, "5-ef")
-    index.apply([replace(row("icd=3-ab", back), video_id="b", offset=2)], "vmp", 2)
+    index.apply([row("icd=3-ab", back)._replace(video_id="b", offset=2)], "vmp", 2)
 
 
 def test_rows_of_a_withdrawn_pair_read_so_until_they_are_scored_again(index: IndexStore, old: OldIndex) -> None:

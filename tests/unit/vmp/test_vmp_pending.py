@@ -114,7 +114,7 @@ def test_verdict_and_task_are_one_transaction(world: World) -> None:
     (event,) = world.log.publish([Event("v9")])
     rows = judge([event], used, {}, NOW)
     assert rows[0].task is not None
-    torn = replace(rows[0], task=replace(rows[0].task, lane=9))  # type: ignore[arg-type]
+    torn = rows[0]._replace(task=replace(rows[0].task, lane=9))  # type: ignore[arg-type]
     with pytest.raises(Exception, match=r"CHECK constraint failed|violates check constraint"):
         world.index.apply([torn], "vmp", 1)
     assert (world.state("v9"), world.tasks(), world.index.committed("vmp")) == (None, [], 0)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,7 +202,7 @@ def test_a_failing_batch_leaves_nothing(url: str) -> None:
     with open_index(url) as index:
         epoch = promote(index, 1, "1-ab")
         with pytest.raises(DataError, match="state"):
-            index.apply([row("a", epoch), replace(row("b", epoch), state="nonsense")], "vmp", 2)  # type: ignore[arg-type]
+            index.apply([row("a", epoch), row("b", epoch)._replace(state="nonsense")], "vmp", 2)  # type: ignore[arg-type]
         assert (index.states(), index.committed("vmp")) == ({}, 0)
 
 

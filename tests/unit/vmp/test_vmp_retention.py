@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -197,7 +196,7 @@ def test_a_forgotten_video_is_in_no_file(tmp_path: Path) -> None:
         # an event that a worker still holds brings nothing back, nor why it failed
         late = SinkRow(1, "v1", 3, epoch, FULL, "", "live", "live", "r", json.dumps({"title": TITLE}),
                        NOW.isoformat(), "c", uri=TITLE)  # fmt: skip
-        index.revise([late, replace(late, rank=0, state=None, error=TITLE)], "z")
+        index.revise([late, late._replace(rank=0, state=None, error=TITLE)], "z")
         assert files_with(folder, TITLE) == []
         drain(log, index)
         assert index.states() == {"deleted": 1, "live": 1}

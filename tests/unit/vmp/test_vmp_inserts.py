@@ -1,0 +1,70 @@
+"""Batches are read and written with few statements, whatever their size."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coefvq.vmp.index import IndexStore, open_index
+from coefvq.vmp.inserts import Insert, chosen, powers_of_two
+from coefvq.vmp.records import Event, SinkRow
+from tests.vmp_world import NOW
+
+TABLE = Insert("t", ("a", "b"), ("c",), "ON CONFLICT (a) DO UPDATE SET b = excluded.b")
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 31, 64, 71])
+def test_rows_arrive_in_their_order_with_what_they_share(rows: int) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (a INTEGER UNIQUE, b INTEGER, c TEXT)")
+    TABLE.run(connection, [(-number, number) for number in range(rows)], ("x",))
+    assert connection.execute("SELECT a, b, c FROM t ORDER BY rowid").fetchall() == [
+        (-number, number, "x") for number in range(rows)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 3, 32, 64, 65, 200])
+def test_parts_cover_all_items_and_come_in_few_sizes(count: int) -> None:
+    items = list(range(count))
+    parts = list(powers_of_two(items))
+    assert [one for part in parts for one in part] == items
+    assert all(len(part) & (len(part) - 1) == 0 and len(part) <= 64 for part in parts)
+    conditions = list(chosen("a", items))
+    assert {value for _, values in conditions for value in values} == set(items)
+    assert all(condition.count("?") == len(values) <= 64 for condition, values in conditions)
+
+
+def row(number: int, version: int, views: int | None) -> SinkRow:
+    offset = 32 * (version - 1) + number + 1
+    event = Event(f"v{number}", title="t", views=views, source_version=version, offset=offset)
+    return SinkRow(offset, event.video_id, version, 1, 2, "icd=1-ab", "live", "live", "default", "{}", NOW.isoformat(),
+                   event, views)  # fmt: skip
+
+
+@contextmanager
+def counted(index: IndexStore) -> Iterator[Counter[str]]:
+    """The statements that the index runs meanwhile, by their first words."""
+    seen: Counter[str] = Counter()
+    connection = index.database.connection
+    assert isinstance(connection, sqlite3.Connection)
+    connection.set_trace_callback(lambda sql: seen.update([" ".join(sql.split()[:3])]))
+    yield seen
+    connection.set_trace_callback(None)
+
+
+def test_a_batch_takes_as_many_statements_as_one_event(tmp_path: Path) -> None:
+    with open_index(tmp_path / "index.sqlite") as index:
+        with counted(index) as one:
+            index.known(["v0"])
+            index.apply([row(0, 1, 5)], "vmp", 1)
+        for version, views in ((1, 5), (2, 9)):
+            with counted(index) as many:
+                index.known([f"v{number}" for number in range(1, 33)])
+                index.apply([row(number, version, views) for number in range(1, 33)], "vmp", 32 * version + 1)
+            assert many.total() <= one.total(), many - one
+        assert index.states() == {"live": 33}
