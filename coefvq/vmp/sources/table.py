@@ -155,16 +155,18 @@ class TableStream:
         known = self._known([one.video_id for one in made if isinstance(one, Event)])
         found: list[Event | Poison] = []
         for number, one in enumerate(made):
-            if isinstance(one, Event):
-                told = news(one, known.get(one.video_id))
-                self._check_version(one, known.get(one.video_id))
-            else:
-                told = None if self._is_kept(one) else one
+            told = self._told(one, known.get(one.video_id) if isinstance(one, Event) else None)
             if told is not None:
                 found.append(told)
                 if len(found) == limit:
                     return found, rows[: number + 1]
         return found, rows
+
+    def _told(self, one: Event | Poison, known: Known | None) -> Event | Poison | None:
+        if isinstance(one, Poison):
+            return None if self._is_kept(one) else one
+        self._check_version(one, known)
+        return news(one, known)
 
     def _move(self, page: Page) -> None:
         """Go on behind a page; the mark follows as far as nobody may write any more."""

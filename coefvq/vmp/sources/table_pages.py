@@ -165,7 +165,7 @@ class Table:
 def _rows(source: TableSource, columns: Sequence[str]) -> Any:
     import sqlalchemy as sa
 
-    named = [sa.column(name) for name in columns]
+    named: list[Any] = [sa.column(name) for name in columns]
     if source.query is not None:
         text = sa.text(_PARAMETER.sub(r"\\:", source.query.rstrip().rstrip(";")))
         return text.columns(*named).subquery("scanned")
@@ -188,7 +188,7 @@ def unix_time(cell: Any) -> float:
     raise ValueError(f"{cell!r:.60} is no time")
 
 
-_TO_TEXT = {datetime: datetime.isoformat, Decimal: str, UUID: str}
+_TO_TEXT: Mapping[type, Any] = {datetime: datetime.isoformat, Decimal: str, UUID: str}
 _FROM_TEXT: Mapping[str, Any] = {"datetime": datetime.fromisoformat, "Decimal": Decimal, "UUID": UUID}
 
 
