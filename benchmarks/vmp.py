@@ -6,10 +6,10 @@
 
 Each part prints one JSON line; the exit code is 1 if one misses its target. ``throughput``: a pair that answers at
 once, against a loop that reads the same log and upserts one row per event in the same store; both take turns, so what
-else runs on the machine hits both. ``pending``: the same with the MLLM's queue and without. ``latency``: seconds from
-publication to verdict, and to the MLLM's. ``memory``: peak memory of a run over 10 times the events. ``campaign``: how
-long live videos wait on a counted clock while a campaign walks 10,000 rows. ``compaction``: many events of 1,000
-videos.
+else runs on the machine hits both. ``kafka``: the same on a topic, against a plain consumer. ``pending``: the same with
+the MLLM's queue and without. ``latency``: seconds from publication to verdict, and to the MLLM's. ``memory``: peak
+memory of a run over 10 times the events. ``campaign``: how long live videos wait on a counted clock while a campaign
+walks 10,000 rows. ``compaction``: many events of 1,000 videos.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.vmp_loops import BATCH, filled, null, queued, ratios, run, run_bare, stores, turns
+from benchmarks import vmp_kafka
+from benchmarks.vmp_loops import BATCH, CHUNK, filled, null, queued, ratios, run, run_bare, stores, turns
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop, retention
 from coefvq.vmp.campaigns import Campaigns
@@ -64,6 +65,29 @@ def throughput(kind: str, events: int) -> dict[str, Any]:
     wall, own = ratios(bare, platform)
     return {"events_per_s": round(events / sum(wall for wall, _ in platform)), "share_of_bare_loop": wall,
             "share_by_cpu": own, "target": 0.5, "pass": wall >= 0.5}  # fmt: skip
+
+
+def kafka_throughput(kind: str, events: int) -> dict[str, Any]:
+    """The platform on a topic against a plain consumer of it."""
+    with stores(kind) as where, ExitStack() as stack:
+        broker, source = stack.enter_context(vmp_kafka.filled_topic(where.folder, events))
+        place = where.place("index")
+        index = stack.enter_context(open_index(place))
+        if isinstance(place, str):
+            (where.folder / "state.yaml").write_text(f"index: {place}\n")
+        inbox = stack.enter_context(vmp_kafka.platform_inbox(source, where.folder, index))
+        consumer = stack.enter_context(vmp_kafka.bare_consumer(source))
+        database, used = stack.enter_context(where.bare()), deployment(null)
+        platform, bare = turns(events, [
+            lambda after, last: vmp_kafka.run(inbox, used, last - after),
+            lambda after, last: vmp_kafka.run_bare(consumer, database, last - after),
+        ])  # fmt: skip
+        stored = sum(index.states().values())
+    wall, own = ratios(bare, platform)
+    seconds = [sum(wall for wall, _ in spent[1:]) for spent in (platform, bare)]
+    per_s = [round((events - CHUNK) / one) for one in seconds]
+    return {"broker": broker, "events_per_s": per_s[0], "bare_events_per_s": per_s[1], "share_of_bare_loop": wall,
+            "share_by_cpu": own, "target": 0.5, "pass": wall >= 0.5 and stored == events}  # fmt: skip
 
 
 def pending(kind: str, events: int) -> dict[str, Any]:
@@ -230,13 +254,15 @@ def compaction(kind: str, events: int) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[str, int], dict[str, Any]]] = {
     "throughput": throughput,
+    "kafka": kafka_throughput,
     "pending": pending,
     "latency": latency,
     "memory": memory,
     "campaign": campaign,
     "compaction": compaction,
 }
-EVENTS = {"throughput": 20_000, "pending": 20_000, "latency": 1_000, "memory": 50_000, "campaign": 20_000,
+EVENTS = {"throughput": 20_000, "kafka": 20_000, "pending": 20_000,
+          "latency": 1_000, "memory": 50_000, "campaign": 20_000,
           "compaction": 1_000_000}  # fmt: skip
 
 

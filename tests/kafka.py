@@ -58,6 +58,11 @@ def script() -> Path | None:
     return found if shutil.which("java") else None
 
 
+def is_there() -> bool:
+    """Whether ``apache`` finds a broker, or what starts one."""
+    return bool(os.environ.get("KAFKA_BOOTSTRAP")) or script() is not None
+
+
 def free_port() -> int:
     """A port of which the next one is free too: Kafka takes both."""
     for _ in range(100):

@@ -15,13 +15,13 @@ from coefvq.cli.vmp_state import StateOption, print_result, result_table, state_
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
 from coefvq.terminal import cell
-from coefvq.vmp.configuration import KafkaSource, load_configuration
+from coefvq.vmp.configuration import KafkaSource, TableSource, load_configuration
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import shown
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import DeadLetter
 from coefvq.vmp.state import open_state
-from coefvq.vmp.stores import poison
+from coefvq.vmp.stores import contents, poison
 from coefvq.vmp.stores.poison import DeadEvent
 
 app = typer.Typer(help="Dead letters: what could not be scored, and messages that are no events.", no_args_is_help=True)
@@ -99,13 +99,18 @@ def replay(
     """Bring dead letters back to the source, once their cause is gone.
 
     A message goes to its topic again byte for byte, a video of a topic with the version that it had. A video of the
-    log gets a new event. Then `coefvq vmp run`.
+    log gets a new event; one of a table is judged again as it is. Then `coefvq vmp run`.
     """
     source = None if config is None else load_configuration(config).source
     topic = source if isinstance(source, KafkaSource) else None
     with open_state(_folder(state, config, params), create=False) as (log, index):
         letters, events = _chosen(index, names, tenant)
-        sent = _replayed_to_log(log, letters) if topic is None else _replayed_to_topic(topic, log, letters)
+        if isinstance(source, TableSource):
+            sent, events = _retried(index, letters), [] if names is None else events
+        else:
+            sent = _replayed_to_log(log, letters) if topic is None else _replayed_to_topic(topic, log, letters)
+        if events and isinstance(source, TableSource):
+            raise DataError(f"{events[0].name}: a row of the table: correct it there, the change brings it again")
         if events and topic is None:
             raise DataError(f"{events[0].name}: name the file of its topic with --config, to send it there again")
         if events and topic is not None:
@@ -169,6 +174,10 @@ def _found(
 
 def _replayed_to_log(log: EventLog, letters: Sequence[DeadLetter]) -> int:
     return len(log.republish({letter.key: letter.source_version for letter in letters}))
+
+
+def _retried(index: IndexStore, letters: Sequence[DeadLetter]) -> int:
+    return contents.retry(index.database, {letter.key: letter.source_version for letter in letters})
 
 
 def _replayed_to_topic(topic: KafkaSource, log: EventLog, letters: Sequence[DeadLetter]) -> int:

@@ -68,7 +68,8 @@ def topic_of(config: Path) -> KafkaSource:
     """
     source = load_configuration(config).source
     if not isinstance(source, KafkaSource):
-        raise ConfigError(f"{config}: source.kind is {source.kind}, which nobody publishes to; leave --config out")
+        remedy = "leave --config out" if isinstance(source, LogSource) else "change the rows of the table itself"
+        raise ConfigError(f"{config}: source.kind is {source.kind}, which nobody publishes to; {remedy}")
     return source
 
 

@@ -21,6 +21,8 @@ from coefvq.vmp.tenants import TenantName, Tenants, TenantSettings
 _Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-\[\]:_]+:\d{1,5}$")]
 _Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\-]{1,249}$")]
 _Named = Annotated[str, Field(min_length=1, max_length=200)]
+_WORD = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
+_Column = Annotated[str, Field(pattern=f"^{_WORD}$")]
 #: what the source sets itself: another value would break a guarantee, or print a secret
 _OURS = frozenset(
     {"bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset",
@@ -90,6 +92,57 @@ class KafkaSource(Section):
         return self
 
 
+class Columns(Section):
+    """Field of an event → column; what is left out is not in the table."""
+
+    video_id: _Column = "video_id"
+    uri: _Column = "uri"
+    tenant: _Column | None = None
+    title: _Column | None = None
+    stickers: _Column | None = None
+    views: _Column | None = None
+    sha256: _Column | None = None
+    published_at: _Column | None = None
+    creator_id: _Column | None = None
+    duration_s: _Column | None = None
+
+
+class TableSource(Section):
+    """A table that holds each video once, as it is now; files lie below ``root``.
+
+    ``version`` names a column of whole numbers that grow with each change, ``updated_at`` one with the time of the
+    change (without an offset: UTC), ``deleted_at`` one that is set where a video was deleted. No transaction that
+    writes the table lasts longer than ``settle`` seconds, the differences of the writers' clocks included.
+    """
+
+    kind: Literal["table"]
+    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite)://")]
+    root: Path
+    version: _Column
+    updated_at: _Column
+    table: Annotated[str, Field(pattern=rf"^{_WORD}(\.{_WORD})?$")] | None = None
+    query: Annotated[str, Field(min_length=1, max_length=100_000)] | None = None
+    columns: Columns = Columns()
+    deleted_at: _Column | None = None
+    settle: Annotated[float, Field(ge=0.0, le=86_400.0)] = 30.0
+    group: _Named = "vmp"
+    max_bytes: Count = 2**20
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("name a table or a query, one of the two")
+        return self
+
+    def below(self, folder: Path) -> Self:
+        """The same with its paths below a folder, the file of SQLite included."""
+        changes: dict[str, Any] = {"root": folder / self.root}
+        start, _, file = self.url.partition("sqlite:///")
+        if not start and file and not file.startswith("file:"):
+            changes["url"] = f"sqlite:///{folder / file}"
+        return self.model_copy(update=changes)
+
+
 class Store(Section):
     """Folder of the state; with ``url`` the index is in that PostgreSQL database."""
 
@@ -126,7 +179,7 @@ class DeadLetters(Section):
 class Configuration(Section):
     """The whole file. Relative paths start in its folder."""
 
-    source: Annotated[LogSource | KafkaSource, Field(discriminator="kind")]
+    source: Annotated[LogSource | KafkaSource | TableSource, Field(discriminator="kind")]
     store: Store = Store()
     rules: Path | None = None
     budget: Budget | None = None
@@ -138,6 +191,12 @@ class Configuration(Section):
     @classmethod
     def _default_has_no_rules(cls, tenants: Mapping[str, TenantSettings]) -> Mapping[str, TenantSettings]:
         return Tenants(tenants=dict(tenants)).tenants
+
+    @model_validator(mode="after")
+    def _topic_of_brokers(self) -> Self:
+        if self.dead_letters.topic is not None and self.source.kind != "kafka":
+            raise ValueError("dead_letters.topic is for source.kind kafka; leave it out: `coefvq vmp dlq` shows them")
+        return self
 
 
 def load_configuration(path: Path) -> Configuration:
@@ -157,8 +216,10 @@ def load_configuration(path: Path) -> Configuration:
     changes: dict[str, Any] = {"store": store, "tenants": tenants}
     if found.rules is not None:
         changes["rules"] = folder / found.rules
-    if not isinstance(found.source, LogSource):
+    if isinstance(found.source, KafkaSource):
         changes["source"] = found.source.model_copy(update={"root": folder / found.source.root})
+    elif isinstance(found.source, TableSource):
+        changes["source"] = found.source.below(folder)
     return found.model_copy(update=changes)
 
 

@@ -52,8 +52,10 @@ def rename_column(rng: Random, connection: sqlite3.Connection) -> str:
 
 def odd_values(rng: Random, connection: sqlite3.Connection) -> str:
     table = rng.choice(_filled(connection))
-    column = rng.choice([row[1] for row in connection.execute(f'pragma table_info("{table}")')])
+    _, column, kind, _, _, is_key = rng.choice(list(connection.execute(f'pragma table_info("{table}")')))
     value = rng.choice(("x'fffe'", "'not a number'", "-1", "9e999", "''", "char(27) || '[2J'", "'{'", "null"))
+    if kind.upper() == "INTEGER" and is_key:
+        value = "-1"  # the number of a row: SQLite itself takes nothing else there
     return f'update or ignore "{table}" set "{column}" = {value}'  # noqa: S608
 
 

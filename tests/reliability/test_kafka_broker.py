@@ -120,7 +120,7 @@ def test_aborted_transactions_of_others_are_not_read(address: str, tmp_path: Pat
     for name, commits in (("a", True), ("b", False), ("c", True)):
         producer.begin_transaction()
         (event,) = events(name)
-        producer.produce(source.topic, encode(event, event.uri), message_key("default", name))
+        producer.produce(source.topic, encode(event, event.uri), message_key(name))
         producer.flush(LONG)
         producer.commit_transaction(LONG) if commits else producer.abort_transaction(LONG)
     read = []

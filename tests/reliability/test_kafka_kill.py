@@ -57,7 +57,7 @@ class History:
             title = f"title {rng.randrange(1000)}"
             event = Event(name, kind, f"{name}.mp4", title, source_version=newest[name])
             self.oracle[name] = event
-            message = (message_key("default", name), encode(event, event.uri))
+            message = (message_key(name), encode(event, event.uri))
             chance = rng.random()
             if chance < 0.1:
                 late.append(message)  # it comes after newer ones
@@ -69,11 +69,11 @@ class History:
                 self.messages.append(late.pop(rng.randrange(len(late))))
         self.messages += late
 
-    def send(self, address: str, topic: str) -> None:
+    def send(self, address: str, topic: str, part: slice = slice(None)) -> None:
         from confluent_kafka import Producer
 
         producer = Producer({"bootstrap.servers": address, "enable.idempotence": True})
-        for key, value in self.messages:
+        for key, value in self.messages[part]:
             producer.produce(topic, value, key)
             producer.poll(0)
         assert producer.flush(60) == 0

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
-from coefvq.errors import ConfigError
 from coefvq.redaction import redact
 from coefvq.vmp.features.values import Kind, StoreError
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
-_SQLITE_STEPS = 10_000
+from coefvq.vmp.readonly import driver_words, limit, open_engine
 
 
 class SqlStore:
@@ -40,10 +32,7 @@ class SqlStore:
         self._select = (
             sa.select(key, *fields).select_from(sa.table(table)).where(key.in_(sa.bindparam("keys", expanding=True)))
         )
-        try:
-            self._engine = _engine(url)
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError, ValueError) as error:
-            raise ConfigError(f"{redact(url)}: {error}; correct the url or install its driver") from error
+        self._engine = open_engine(url)
 
     def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Mapping[str, Any]]:
         """The rows of ``keys``.
@@ -55,12 +44,11 @@ class SqlStore:
 
         try:
             with self._engine.connect() as connection:
-                _limit(connection, seconds)
+                limit(connection, seconds)
                 found = connection.execute(self._select, {"keys": list(keys)}).fetchall()
         except sa.exc.SQLAlchemyError as error:
-            # the driver's own words: SQLAlchemy adds the statement with all keys
-            said = " ".join(str(getattr(error, "orig", None) or error).split())
-            raise StoreError(f"{self._place}: {said}", temporary=isinstance(error, sa.exc.OperationalError)) from error
+            temporary = isinstance(error, sa.exc.OperationalError)
+            raise StoreError(f"{self._place}: {driver_words(error)}", temporary=temporary) from error
         rows: dict[str, Mapping[str, Any]] = {}
         for key, *values in found:
             if key in rows:
@@ -72,38 +60,6 @@ class SqlStore:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
-
-
-def _engine(url: str) -> Engine:
-    import sqlalchemy as sa
-
-    made = sa.make_url(url)
-    if made.drivername == "postgresql":
-        made = made.set(drivername="postgresql+psycopg")
-    if made.get_backend_name() == "sqlite" and made.database and not made.database.startswith("file:"):
-        # a file that is missing must not be made
-        made = made.set(database=f"file:{quote(made.database)}").update_query_dict({"mode": "ro", "uri": "true"})
-    # a connection that the server closed is replaced, not handed out
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if made.get_backend_name() == "postgresql" and "connect_timeout" not in made.query:
-        options["connect_args"] = {"connect_timeout": 2}
-    return sa.create_engine(made, **options)
-
-
-def _limit(connection: Connection, seconds: float) -> None:
-    """End a statement that runs longer, in the database itself."""
-    backend = connection.engine.dialect.name
-    milliseconds = max(1, math.ceil(seconds * 1000))
-    if backend == "postgresql":
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
-    elif backend == "mysql":
-        connection.exec_driver_sql(f"SET SESSION max_execution_time = {milliseconds}")
-    elif backend == "sqlite":
-        end = time.monotonic() + seconds
-        driver: Any = connection.connection.driver_connection
-        driver.set_progress_handler(lambda: time.monotonic() > end, _SQLITE_STEPS)
-        driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
 
 
 def _plain(value: Any, kind: Kind) -> Any:

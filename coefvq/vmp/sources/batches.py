@@ -44,10 +44,21 @@ class Poison:
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a partition: after the batch its next offset is ``end``; it goes on from ``start`` (None: unknown)."""
+    """A piece of a partition: after the batch its next offset is ``end``; it goes on from ``start`` (None: unknown).
+
+    A table's rows have no numbers of their own: they are counted as they come, so two workers number them otherwise.
+    ``mark`` is then where the table was read to; a piece that does not go on from where the index stands is void.
+    """
 
     start: int | None
     end: int
+    mark: str | None = None
+
+    def first_new(self, reached: int) -> int:
+        """The first offset that took no effect yet, where the index has read up to ``reached``."""
+        if self.mark is None:
+            return reached
+        return reached if reached == self.start else self.end
 
 
 @dataclass(frozen=True)

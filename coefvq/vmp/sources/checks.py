@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from coefvq.errors import ConfigError, DataError
-from coefvq.vmp.configuration import Configuration, KafkaSource
+from coefvq.vmp.configuration import Configuration, KafkaSource, LogSource, TableSource
 from coefvq.vmp.features.lookup import open_guarded
 from coefvq.vmp.features.settings import Store, check_rules
 from coefvq.vmp.features.values import StoreError
 from coefvq.vmp.index import open_index
 from coefvq.vmp.kept_rules import next_rules
 from coefvq.vmp.log import open_log
-from coefvq.vmp.sources.engines import place_store, stored_positions
+from coefvq.vmp.sources.engines import place_store, reading_of, stored_positions
 from coefvq.vmp.sources.kafka_client import (
     ANSWER_SECONDS,
     Reports,
@@ -37,8 +37,11 @@ def checks(configuration: Configuration) -> Iterator[Check]:
     """The checks of a configuration, in the order in which a run needs the parts."""
     yield "store", partial(_store, configuration)
     source = configuration.source
-    if isinstance(source, KafkaSource):
+    if not isinstance(source, LogSource):
         yield "files", partial(_files, source)
+    if isinstance(source, TableSource):
+        yield "source", partial(_table, source, configuration)
+    elif isinstance(source, KafkaSource):
         yield "source", partial(_topic, source, configuration)
         if configuration.dead_letters.topic is not None:
             yield "dead letters", partial(_dead_letters, source, configuration.dead_letters.topic)
@@ -60,7 +63,7 @@ def _store(configuration: Configuration) -> str:
         return f"{index.database.place}: {sum(index.states().values())} videos"
 
 
-def _files(source: KafkaSource) -> str:
+def _files(source: KafkaSource | TableSource) -> str:
     if not source.root.is_dir():
         raise ConfigError(f"source.root {source.root}: no such folder; events name files below it")
     return str(source.root)
@@ -83,6 +86,16 @@ def _topic(source: KafkaSource, configuration: Configuration) -> str:
     reached = {} if isinstance(place, Path) and not place.exists() else _reached(place, source)
     waiting = sum(max(0, high - reached.get(number, low)) for number, (low, high) in ends.items())
     return f"{what_of(source)}: {len(numbers)} partitions, {waiting} messages to read as group {source.group}"
+
+
+def _table(source: TableSource, configuration: Configuration) -> str:
+    from coefvq.vmp.sources.table_check import look
+
+    place = place_store(configuration.store)
+    if isinstance(place, Path) and not place.exists():
+        return look(source, reading_of(source), lambda video_ids: {})
+    with open_index(place) as index:
+        return look(source, reading_of(source), index.known)
 
 
 def _reached(place: Path | str, source: KafkaSource) -> dict[int, int]:

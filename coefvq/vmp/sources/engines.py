@@ -10,16 +10,17 @@ from pathlib import Path
 from coefvq.data.locations import root_at
 from coefvq.errors import ConfigError
 from coefvq.files import private_folder, storage_errors, write_text
-from coefvq.vmp.configuration import Configuration, KafkaSource, Store
+from coefvq.vmp.configuration import Configuration, KafkaSource, LogSource, Store, TableSource
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.lanes import ends
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.loop import Sink, Source, Stop, now
 from coefvq.vmp.records import BatchReport
+from coefvq.vmp.sources.batches import Poison
 from coefvq.vmp.sources.inbox import Inbox, PoisonShare
 from coefvq.vmp.sources.messages import Reading
 from coefvq.vmp.state import CONFIG, INDEX, index_place
-from coefvq.vmp.stores import positions
+from coefvq.vmp.stores import poison, positions
 from coefvq.vmp.stores.tables import make_tables
 
 
@@ -59,20 +60,58 @@ def open_source(
 
     Raises:
         ConfigError: the state's log has events of its own.
-        DataError: no broker answers, or the topic is not there.
+        DataError: the source does not answer, or the topic or table is not there.
     """
     source = configuration.source
-    if not isinstance(source, KafkaSource):
+    if isinstance(source, LogSource):
         yield ends(log, index)
         return
     if log.last_offset():
         raise ConfigError(
-            f"{configuration.store.state}: its log has events, numbered by the log; a topic needs a state of its own "
-            "(store.state)"
+            f"{configuration.store.state}: its log has events, numbered by the log; a topic needs a state of its own, "
+            "and so does a table (store.state)"
         )
     make_tables(index.database)
-    with open_kafka(configuration, source, index, stop=stop, once=once, say=say, on_poison=on_poison) as inbox:
+    opened = (
+        open_table(configuration, source, index, stop=stop, once=once, say=say, on_poison=on_poison)
+        if isinstance(source, TableSource)
+        else open_kafka(configuration, source, index, stop=stop, once=once, say=say, on_poison=on_poison)
+    )
+    with opened as inbox:
         yield inbox, inbox
+
+
+@contextmanager
+def open_table(
+    configuration: Configuration,
+    source: TableSource,
+    index: IndexStore,
+    *,
+    stop: Stop,
+    once: bool,
+    say: Callable[[str], None],
+    on_poison: Callable[[BatchReport], None],
+) -> Iterator[Inbox]:
+    """The inbox of a table.
+
+    Raises:
+        ConfigError: the URL or its driver does not fit.
+        DataError: the database does not answer, or refuses.
+    """
+    from coefvq.vmp.sources.table import TableStream
+
+    def start() -> tuple[int, str]:
+        with index.database.reading() as connection:
+            return positions.read_mark(connection, source.group, stream.name)
+
+    def is_kept(one: Poison) -> bool:
+        return poison.holds(index.database, one.topic, one.key, one.value)
+
+    dead = configuration.dead_letters
+    with TableStream(
+        source, reading_of(source), start, index.known, is_kept, stop=stop, once=once, say=say
+    ) as stream:  # fmt: skip
+        yield Inbox(stream, index, source.group, now, PoisonShare(dead.max_share, dead.window), on_poison=on_poison)
 
 
 @contextmanager
@@ -107,9 +146,10 @@ def open_kafka(
         yield inbox
 
 
-def reading_of(source: KafkaSource) -> Reading:
-    """How the source's messages become events."""
-    return Reading(root_at(source.root), max_bytes=source.max_bytes, decoder=source.decoder)
+def reading_of(source: KafkaSource | TableSource) -> Reading:
+    """How the source's messages become events; a row is a message of JSON."""
+    decoder = source.decoder if isinstance(source, KafkaSource) else "json"
+    return Reading(root_at(source.root), max_bytes=source.max_bytes, decoder=decoder)
 
 
 def stored_positions(place: Path | str, consumer: str, stream: str, numbers: Sequence[int]) -> Mapping[int, int]:

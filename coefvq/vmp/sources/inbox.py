@@ -41,6 +41,8 @@ class PoisonShare:
             DataError: more than ``limit`` of the last ``window`` messages are no events.
         """
         messages = len(batch.events) + len(batch.poison)
+        if not messages:
+            return
         self._seen.append((messages, len(batch.poison)))
         while len(self._seen) > 1 and sum(seen for seen, _ in self._seen) - self._seen[0][0] >= self.window:
             self._seen.popleft()
@@ -85,7 +87,9 @@ class Inbox:
                 self._batch = batch
             if batch.events:
                 return list(batch.events)
-            self.on_poison(self.apply([], self.consumer, 0))
+            report = self.apply([], self.consumer, 0)
+            if batch.poison:
+                self.on_poison(report)
         return []
 
     def committed(self, consumer: str) -> int:
@@ -128,16 +132,19 @@ class Inbox:
         with database.reading() as connection:
             reached = positions.read(connection, consumer, name, batch.spans)
         positions.check_no_gap(name, batch.spans, reached)
+        first = {number: span.first_new(reached.get(number, 0)) for number, span in batch.spans.items()}
+        spans = {number: span for number, span in batch.spans.items() if first[number] < span.end}
+        expected = {number: at for number, at in reached.items() if number in spans}
 
         def is_new(partition: int, offset: int) -> bool:
-            return offset >= reached.get(partition, 0)
+            return offset >= first[partition]
 
         fresh = [row for row in rows if is_new(*partition_and_offset(row.offset))]
         events = [event for event in batch.events if is_new(*partition_and_offset(event.offset))]
         dead = [one for one in batch.poison if is_new(one.partition, one.offset)]
 
         def also(connection: Connection, written: Sequence[bool]) -> None:
-            positions.advance(connection, consumer, name, batch.spans, reached)
+            positions.advance(connection, consumer, name, spans, expected)
             contents.write(connection, events)
             poison.write(connection, dead, self.now())
 

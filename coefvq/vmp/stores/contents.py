@@ -6,7 +6,7 @@ The log is that for its own events. It is written in the transaction of the rows
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from coefvq.documents import parse_json
 from coefvq.vmp.database import Connection, Database
@@ -47,6 +47,19 @@ def newest(database: Database, video_ids: Iterable[str]) -> dict[str, Event]:
     sql = f"SELECT {_COLUMNS} FROM stream_contents WHERE video_id = ?"  # noqa: S608
     rows = [row for video_id in wanted for row in database.query(sql, (video_id,))]
     return {row[0]: _event(row) for row in rows}
+
+
+def retry(database: Database, versions: Mapping[str, int]) -> int:
+    """Let a run judge videos anew that could not be scored, from the content that is kept here; how many.
+
+    ``versions`` maps video to the version that failed; one with newer content needs no retry.
+    """
+    kept = newest(database, versions)
+    again = [(name,) for name, version in versions.items() if name in kept and kept[name].source_version == version]
+    with database.transaction() as connection:
+        connection.executemany("DELETE FROM dead_letters WHERE video_id = ?", again)
+        connection.executemany("INSERT INTO due (video_id) VALUES (?) ON CONFLICT (video_id) DO NOTHING", again)
+    return len(again)
 
 
 def forget(connection: Connection, video_id: str) -> None:

@@ -75,6 +75,12 @@ def find(database: Database, name: str) -> DeadEvent | None:
     return DeadEvent(_poison(rows[0][:-1]), str(rows[0][-1])) if rows else None
 
 
+def holds(database: Database, stream: str, key: bytes | None, value: bytes | None) -> bool:
+    """Whether a message of these bytes is kept, wherever it stood."""
+    sql = "SELECT 1 FROM stream_poison WHERE stream = ? AND key = ? AND value = ? LIMIT 1"
+    return bool(database.query(sql, (stream, key, value)))
+
+
 def drop(database: Database, found: Iterable[DeadEvent]) -> int:
     """Remove these; how many were there."""
     with database.transaction() as connection:

@@ -16,6 +16,9 @@ _WRITE = """
     INSERT INTO stream_positions (consumer, stream, partition, next) VALUES (?, ?, ?, ?)
     ON CONFLICT (consumer, stream, partition) DO UPDATE SET next = excluded.next
     WHERE excluded.next > stream_positions.next"""
+_WRITE_MARK = """
+    INSERT INTO stream_marks (consumer, stream, partition, mark) VALUES (?, ?, ?, ?)
+    ON CONFLICT (consumer, stream, partition) DO UPDATE SET mark = excluded.mark"""
 
 
 class OvertakenError(Exception):
@@ -31,6 +34,16 @@ def read(connection: Connection, consumer: str, stream: str, partitions: Iterabl
     return {partition: at for partition, at in rows if wanted is None or partition in wanted}
 
 
+def read_mark(connection: Connection, consumer: str, stream: str) -> tuple[int, str]:
+    """The position of a table's one partition, and the mark that was stored with it; 0 and "" before the first."""
+    # in this order: if another worker stores between the two, the position does not fit, and the batch is void
+    reached = read(connection, consumer, stream).get(0, 0)
+    row = connection.execute(
+        "SELECT mark FROM stream_marks WHERE consumer = ? AND stream = ? AND partition = 0", (consumer, stream)
+    ).fetchone()
+    return reached, "" if row is None else str(row[0])
+
+
 def advance(
     connection: Connection, consumer: str, stream: str, spans: Mapping[int, Span], expected: Mapping[int, int]
 ) -> None:
@@ -42,6 +55,9 @@ def advance(
     if read(connection, consumer, stream, spans) != dict(expected):
         raise OvertakenError
     connection.executemany(_WRITE, [(consumer, stream, number, span.end) for number, span in spans.items()])
+    for number, span in spans.items():
+        if span.mark is not None:
+            connection.execute(_WRITE_MARK, (consumer, stream, number, span.mark))
 
 
 def check_no_gap(stream: str, spans: Mapping[int, Span], reached: Mapping[int, int]) -> None:

@@ -11,6 +11,10 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS stream_positions (
         consumer TEXT NOT NULL, stream TEXT NOT NULL, partition BIGINT NOT NULL, next BIGINT NOT NULL,
         PRIMARY KEY (consumer, stream, partition))""",
+    # how far a table was read, beside the position of its one partition
+    """CREATE TABLE IF NOT EXISTS stream_marks (
+        consumer TEXT NOT NULL, stream TEXT NOT NULL, partition BIGINT NOT NULL, mark TEXT NOT NULL,
+        PRIMARY KEY (consumer, stream, partition))""",
     # the newest content of each video, for verdicts that no event asks for
     """CREATE TABLE IF NOT EXISTS stream_contents (
         video_id TEXT PRIMARY KEY, source_version BIGINT NOT NULL,
@@ -23,6 +27,8 @@ _TABLES = (
         PRIMARY KEY (stream, partition, offset))""",
 )
 _NAMES = ("stream_positions", "stream_contents", "stream_poison")
+#: younger than the others: an index that was made before lacks it until a stream is opened again
+_MARKS = "stream_marks"
 
 
 def make_tables(database: Database) -> None:
@@ -31,7 +37,9 @@ def make_tables(database: Database) -> None:
     Raises:
         DataError: the database refuses.
     """
-    if not have_tables(database):
+    with database.reading() as connection:
+        whole = all(_exists(connection, name) for name in (*_NAMES, _MARKS))
+    if not whole:
         with database.transaction() as connection:
             for statement in _TABLES:
                 connection.execute(statement)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import ConfigError
+from coefvq.vmp.records import Event
 from coefvq.vmp.sources import kafka_client
 from tests import kafka
+from tests.scanned_table import scanned_table
 from tests.unit.cli.test_vmp_cli import Cli, FakeRegistry, cli, ok, registry
 
 __all__ = ["cli", "registry"]  # fixtures
@@ -155,3 +157,33 @@ def test_a_state_whose_log_has_events_takes_no_topic(
     assert "its log has events, numbered by the log; a topic needs a state of its own" in str(result.exception)
     twice = cli("run", "--once", "--config", "vmp.yaml", "--state", "vmp")
     assert "--state: vmp.yaml says that" in str(twice.exception)
+
+
+def test_a_table_from_check_to_replay(cli: Cli, clips: Path, registry: FakeRegistry, tmp_path: Path) -> None:
+    config = tmp_path / "vmp.yaml"
+    config.write_text(
+        "source: {kind: table, url: 'sqlite:///app.sqlite', table: videos, root: clips, version: revision,\n"
+        "  updated_at: changed_at, columns: {video_id: id, uri: path, title: title}}\n"
+    )
+    with scanned_table(f"sqlite:///{tmp_path / 'app.sqlite'}") as table:
+        table.put(Event("a", uri="a.mp4", title="fine", source_version=4))
+        table.put(Event("b", uri="b.mp4", title="fine", source_version=7))
+        table.put(Event("c", uri="../c.mp4", source_version=1))
+    (clips / "b.mp4").rename(clips / "away.mp4")
+    parts = ok(cli("check", "--config", config, "--json"))["parts"]
+    assert [part["part"] for part in parts] == ["store", "files", "source", "rules", "models"]
+    assert "2 of 2 rows looked at are new to group vmp" in parts[2]["line"]
+    assert "change the rows of the table itself" in str(cli("publish", clips, "--config", config).exception)
+
+    ok(cli("run", "--once", "--config", config, "--json"))
+    assert ok(cli("get", "a", "--json"))["source_version"] == 4
+    letters = ok(cli("dlq", "list", "--json"))
+    assert [one["video_id"] for one in letters["videos"]] == ["b"]
+    assert [one["name"] for one in letters["messages"]] == ["table:videos/0/2"]
+    assert '"../c.mp4"' in ok(cli("dlq", "show", "table:videos/0/2", "--json"))["value"]
+    (clips / "away.mp4").rename(clips / "b.mp4")
+    refused = cli("dlq", "replay", "table:videos/0/2", "--config", config).exception
+    assert "a row of the table: correct it there" in str(refused)
+    assert ok(cli("dlq", "replay", "--config", config, "--json")) == {"videos": 1, "messages": 0}
+    ok(cli("run", "--once", "--config", config, "--json"))
+    assert (ok(cli("get", "b", "--json"))["state"], ok(cli("dlq", "list", "--json"))["videos"]) == ("live", [])

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import ConfigError
-from coefvq.vmp.configuration import KafkaSource, load_configuration, password
+from coefvq.vmp.configuration import KafkaSource, TableSource, load_configuration, password
 from coefvq.vmp.index import open_index
 from coefvq.vmp.sources.engines import place_store
 from coefvq.vmp.sources.kafka_client import Reports, consumer_settings
 from coefvq.vmp.state import index_place
 
 KAFKA = "source: {kind: kafka, brokers: ['127.0.0.1:9092'], topic: videos, root: clips%s}\n"
+TABLE = "source: {kind: table, url: 'sqlite:///app.sqlite', root: clips, version: revision, updated_at: changed_at%s}\n"
 SASL = ", security: {protocol: SASL_SSL, username: u, password_env: VMP_PASSWORD}"
 
 
@@ -32,6 +33,21 @@ def test_paths_start_in_the_folder_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("sqlite:///app.sqlite", "sqlite:///HERE/app.sqlite"),
+        ("sqlite:////data/app.sqlite", "sqlite:////data/app.sqlite"),
+        ("postgresql://host/database", "postgresql://host/database"),
+    ],
+)
+def test_a_table_in_a_file_starts_in_the_folder_too(tmp_path: Path, url: str, found: str) -> None:
+    text = (TABLE % ", table: app.videos").replace("sqlite:///app.sqlite", url)
+    source = load_configuration(write(tmp_path, text)).source
+    assert isinstance(source, TableSource)
+    assert (source.url, source.root) == (found.replace("HERE", str(tmp_path)), tmp_path / "clips")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[]", "expected a mapping of sections, got list"),
@@ -46,6 +62,14 @@ def test_paths_start_in_the_folder_of_the_file(tmp_path: Path) -> None:
         (KAFKA % ", settings: {group.id: x}", "group.id is set by coefvq"),
         (KAFKA % ", security: {protocol: SASL_SSL}", "username and password_env are needed"),
         (KAFKA % ", decoder: avro", "no installed package registers it in coefvq.decoders"),
+        (TABLE % "", "name a table or a query"),
+        (TABLE % ", table: a, query: SELECT 1", "name a table or a query"),
+        (TABLE % ", table: 'a; DROP TABLE b'", "table"),
+        (TABLE % ", table: a, columns: {likes: x}", "columns.likes: unknown key"),
+        (TABLE % ", table: a, settle: -1", "settle = -1"),
+        (TABLE.replace("sqlite:///", "mysql://h/") % ", table: a", "url"),
+        (TABLE.replace(", version: revision", "") % ", table: a", "version: missing key"),
+        (TABLE % ", table: a" + "dead_letters: {topic: dead}", "dead_letters.topic is for source.kind kafka"),
         (KAFKA % "" + "budget: {calls: many}", "budget.calls"),
         (KAFKA % "" + "store: {url: 'mysql://x'}", "store.url"),
         (KAFKA % "" + "dead_letters: {max_share: 20}", "dead_letters.max_share = 20"),

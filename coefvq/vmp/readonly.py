@@ -1,0 +1,68 @@
+"""Databases of others, through SQLAlchemy: they are only read, and each statement has an end in time."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from coefvq.errors import ConfigError
+from coefvq.redaction import redact
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+_SQLITE_STEPS = 10_000
+
+
+def open_engine(url: str) -> Engine:
+    """The engine of a database; connections are made at the first question.
+
+    Raises:
+        ConfigError: the URL or its driver does not fit.
+    """
+    import sqlalchemy as sa
+
+    try:
+        return _engine(url)
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError, ValueError) as error:
+        raise ConfigError(f"{redact(url)}: {error}; correct the url or install its driver") from error
+
+
+def _engine(url: str) -> Engine:
+    import sqlalchemy as sa
+
+    made = sa.make_url(url)
+    if made.drivername == "postgresql":
+        made = made.set(drivername="postgresql+psycopg")
+    if made.get_backend_name() == "sqlite" and made.database and not made.database.startswith("file:"):
+        # a file that is missing must not be made
+        made = made.set(database=f"file:{quote(made.database)}").update_query_dict({"mode": "ro", "uri": "true"})
+    # a connection that the server closed is replaced, not handed out
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if made.get_backend_name() == "postgresql" and "connect_timeout" not in made.query:
+        options["connect_args"] = {"connect_timeout": 2}
+    return sa.create_engine(made, **options)
+
+
+def limit(connection: Connection, seconds: float) -> None:
+    """End a statement that runs longer, in the database itself; each statement sees what is committed before it."""
+    backend = connection.engine.dialect.name
+    milliseconds = max(1, math.ceil(seconds * 1000))
+    if backend == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+    elif backend == "mysql":
+        connection.exec_driver_sql(f"SET SESSION max_execution_time = {milliseconds}")
+    elif backend == "sqlite":
+        end = time.monotonic() + seconds
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(lambda: time.monotonic() > end, _SQLITE_STEPS)
+        driver.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+
+def driver_words(error: SQLAlchemyError) -> str:
+    """What the driver itself says, in one line: SQLAlchemy adds the statement with all its values."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

@@ -1,0 +1,80 @@
+"""A table of videos in SQLite or PostgreSQL, written as an application would: for tests of the table source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from coefvq.vmp.configuration import Columns, TableSource
+from coefvq.vmp.records import Event
+
+#: the settings of a source over it
+NAMES = {"version": "revision", "updated_at": "changed_at", "deleted_at": "removed_at"}
+COLUMNS = Columns(video_id="id", uri="path", title="title", views="views")
+
+
+@dataclass(frozen=True)
+class ScannedTable:
+    """The table ``videos``."""
+
+    url: str
+    engine: sa.Engine
+
+    def source(self, root: Path, **changes: object) -> TableSource:
+        fields: dict[str, Any] = {"table": "videos", "columns": COLUMNS, **NAMES, **changes}
+        return TableSource(kind="table", url=self.url, root=root, **fields)
+
+    def put(self, event: Event, at: datetime | None = None) -> None:
+        """Insert or replace the row of a video; ``at`` is the time of its change."""
+        with self.engine.begin() as connection:
+            write(connection, event, at or datetime.now(UTC))
+
+    def count(self) -> int:
+        with self.engine.connect() as connection:
+            return int(connection.execute(sa.text("SELECT count(*) FROM videos")).scalar_one())
+
+
+def write(connection: sa.Connection, event: Event, at: datetime) -> None:
+    """The row of an event, within a transaction."""
+    stamp = at.isoformat(sep=" ", timespec="microseconds") if connection.dialect.name == "sqlite" else at
+    connection.execute(
+        sa.text(
+            "INSERT INTO videos (id, path, title, views, revision, changed_at, removed_at) "
+            "VALUES (:id, :path, :title, :views, :revision, :at, :removed) ON CONFLICT (id) DO UPDATE SET "
+            "path = excluded.path, title = excluded.title, views = excluded.views, revision = excluded.revision, "
+            "changed_at = excluded.changed_at, removed_at = excluded.removed_at"
+        ),
+        {
+            "id": event.video_id, "path": event.uri, "title": event.title, "views": event.views,
+            "revision": event.source_version, "at": stamp, "removed": stamp if event.kind == "delete" else None,
+        },
+    )  # fmt: skip
+
+
+@contextmanager
+def scanned_table(url: str) -> Iterator[ScannedTable]:
+    """A new table at a URL as settings write it."""
+    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    time = "TIMESTAMPTZ" if engine.dialect.name == "postgresql" else "TEXT"
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "CREATE TABLE videos (id TEXT PRIMARY KEY, path TEXT, title TEXT, views BIGINT, revision BIGINT, "
+                f"changed_at {time}, removed_at {time})"
+            )
+        )
+    try:
+        yield ScannedTable(url, engine)
+    finally:
+        engine.dispose()
+
+
+def long_ago(seconds: float = 0.0) -> datetime:
+    """A time that has settled, so many seconds after a fixed one."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
