@@ -77,8 +77,8 @@ def _write_entries(connection: Connection, rows: Sequence[SinkRow]) -> None:
     for row in rows:
         alike = (row.state, row.rule, row.epoch, row.rank, row.bundle_version, row.decided_at, row.held)
         groups.setdefault(alike, []).append((row.video_id, row.source_version, row.views, row.value))
-    for alike, own in groups.items():
-        schema.WRITE_ENTRY.run(connection, own, alike)
+    for shared, own in groups.items():
+        schema.WRITE_ENTRY.run(connection, own, shared)
 
 
 def _write_effects(

@@ -94,11 +94,7 @@ def is_due(row: SinkRow, stored: Stored, written: bool) -> bool:
 
     ``written``: the row's verdict is the one that stays.
     """
-    if written:
-        state, version = row.state, version_of(row)
-    elif stored.version is not None:
-        state, version = stored.state, stored.version
-    else:
-        return False
+    entry = version_of(row) if written else stored.version
+    state: str | None = row.state if written else stored.state
     most = most_views(row, stored)
-    return state != "deleted" and most is not None and most > version[2]
+    return entry is not None and state != "deleted" and most is not None and most > entry[2]

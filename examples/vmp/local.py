@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, default=Path(".demo/data/raw"), help="folder with metadata.csv")
     parser.add_argument("--source", choices=["kafka", "table"], default="kafka")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the servers end too
     workspace, clips = given.workspace.resolve(), given.clips.resolve()
     with tempfile.TemporaryDirectory(prefix="coefvq-vmp-") as name:
         folder = Path(name)

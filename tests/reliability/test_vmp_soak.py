@@ -35,16 +35,16 @@ MIGRATION = {"sqlite": (("CREATE", 3), ("ALTER", 5), ("INSERT deployments", 1), 
                           ("COMMIT", 1))}  # fmt: skip
 #: the steps of a stream in four parts, and of how many of them one is chosen: rare ones first, and half a dozen batches
 STREAM = (
-    (("INSERT deployments", 1), ("poll", 9), ("INSERT videos", 200), ("INSERT entries", 150), ("DELETE due", 6),
+    (("INSERT deployments", 1), ("poll", 9), ("INSERT videos", 24), ("INSERT entries", 24), ("DELETE due", 6),
      ("INSERT pending", 40), ("COMMIT", 20)),
-    (("UPDATE deployments", 1), ("judged", 6), ("INSERT effects", 200), ("BEGIN", 20), ("UPDATE pending", 6),
-     ("INSERT dead_letters", 4), ("DELETE changes", 150)),
-    (("INSERT test_fences", 1), ("applied", 6), ("INSERT due", 150), ("INSERT offsets", 6), ("DELETE pending", 40),
+    (("UPDATE deployments", 1), ("judged", 6), ("INSERT effects", 40), ("BEGIN", 20), ("UPDATE pending", 6),
+     ("INSERT dead_letters", 4), ("INSERT changes", 24)),
+    (("INSERT test_fences", 1), ("applied", 6), ("INSERT due", 6), ("INSERT offsets", 6), ("DELETE pending", 40),
      ("answered", 4), ("INSERT budget", 9)),
-    (("INSERT deployments", 1), ("DELETE dead_letters", 2), ("INSERT changes", 150), ("COMMIT", 30), ("BEGIN", 40),
-     ("INSERT entries", 200), ("INSERT offsets", 9)),
+    (("INSERT deployments", 1), ("DELETE dead_letters", 2), ("INSERT changes", 24), ("COMMIT", 30), ("BEGIN", 40),
+     ("INSERT entries", 30), ("INSERT offsets", 9)),
 )  # fmt: skip
-CAMPAIGN = (("UPDATE campaigns", 6), ("INSERT entries", 60), ("COMMIT", 9), ("answered", 3), ("INSERT effects", 90),
+CAMPAIGN = (("UPDATE campaigns", 6), ("INSERT entries", 9), ("COMMIT", 9), ("answered", 3), ("INSERT effects", 12),
             ("DELETE pending", 60), ("BEGIN", 12), ("UPDATE campaigns", 2))  # fmt: skip
 COMPACTION = (("DELETE events", 200), ("INSERT cut", 1), ("DELETE effects", 1), ("COMMIT", 2), ("VACUUM", 1),
               ("BEGIN", 3))  # fmt: skip
