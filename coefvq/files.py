@@ -29,6 +29,7 @@ _STORAGE_ERRNOS = frozenset((*_FULL, *_MISPLACED))
 _TEXT_LIMIT = 2**28
 #: remedy of a write that failed
 ROOM = "make room there, give this user the right to write, or use another folder"
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _JSON_WORDS = {
     dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false",
     type(None): "null",
@@ -246,8 +247,7 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Hex SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode("utf-8")).hexdigest()
 
 
 def sha256_tree(root: Path) -> str:

@@ -23,6 +23,9 @@ from coefvq.vmp.log import open_log
 from coefvq.vmp.records import Event
 from coefvq.vmp.state import LOG, open_state
 
+#: rows between two moves of the bar
+_SHOWN_ROWS = 256
+
 
 def publish(
     source: Annotated[
@@ -106,18 +109,27 @@ def _read_with_progress(
     hashes = stack.enter_context(open_cache(params.parent / default_cache(), HASHES))
     progress = stack.enter_context(progress_bar(transient=True))
     task = progress.add_task("reading", total=None)
-    advance = partial(progress.update, task)
+
+    def advance(done: int, total: int) -> None:
+        if done % _SHOWN_ROWS == 0 or done == total:
+            progress.update(task, completed=done, total=total)
+
     read = read_events(
         source,
         root,
-        lambda done, total: advance(completed=done, total=total),
+        advance,
         published,
         say,
         columns,
         hashes,
         versioned,
     )
-    return (replace(event, video_id=key(tenant, event.video_id)) for event in read)
+    return (_of_tenant(event, key(tenant, event.video_id)) for event in read)
+
+
+def _of_tenant(event: Event, found: str) -> Event:
+    """The event under its key, which is the bare id where no tenant is named."""
+    return event if event.video_id == found else replace(event, video_id=found)
 
 
 def _published(log: Path, tenant: str) -> Iterator[tuple[str, str]]:

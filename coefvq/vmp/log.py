@@ -63,6 +63,8 @@ _LATER = ("creator_id", "duration_s")
 
 #: events of one transaction: about a second of the write lock at most
 BATCH = 10_000
+_IDS_PER_QUERY = 64
+_MARKS = ", ".join(["(?)"] * _IDS_PER_QUERY)
 #: how far one look for a tenant's events goes
 WINDOW = 100_000
 
@@ -93,9 +95,9 @@ class EventLog:
         Raises:
             DataError: a deletion names a video that was never published.
         """
+        given = list(events)
         with self.database.transaction() as connection:
-            appended = [_append(connection, event, only_if_changed=True) for event in events]
-        return [event for event in appended if event is not None]
+            return _append_changed(connection, given)
 
     def publish_all(self, events: Iterable[Event]) -> Published:
         """As ``publish``, in transactions of ``BATCH`` events: memory is bounded and other publishers get their turn.
@@ -115,10 +117,9 @@ class EventLog:
         ``versions`` maps video id to source version; a video that has a newer event already is left alone.
         """
         with self.database.transaction() as connection:
-            newest = [_newest(connection, video_id) for video_id in versions]
-            again = [event for event in newest if event and event.source_version == versions[event.video_id]]
-            appended = [_append(connection, event, only_if_changed=False) for event in again]
-        return [event for event in appended if event is not None]
+            newest = _newest_of(connection, versions).values()
+            again = [event for event in newest if event.source_version == versions[event.video_id]]
+            return _insert(connection, [replace(event, source_version=event.source_version + 1) for event in again])
 
     def poll(self, after: int, max_n: int, tenant: str = DEFAULT, apart: Sequence[str] = ()) -> list[Event]:
         """Return up to ``max_n`` events with an offset above ``after``, oldest first, without waiting.
@@ -143,14 +144,11 @@ class EventLog:
 
     def newest(self, video_ids: Iterable[str]) -> dict[str, Event]:
         """The newest content of each video: an upsert or a deletion, with the highest view count."""
+        wanted = dict.fromkeys(video_ids)
         with self.database.reading() as connection:
-            found = {video_id: _newest(connection, video_id) for video_id in video_ids}
-            here = {
-                video_id: replace(event, views=_most_views(connection, video_id))
-                for video_id, event in found.items()
-                if event is not None
-            }
-        return here | self.elsewhere(found.keys() - here.keys())
+            found, views = _newest_of(connection, wanted), _most_views_of(connection, wanted)
+        here = {video_id: replace(event, views=views.get(video_id)) for video_id, event in found.items()}
+        return here | self.elsewhere(wanted.keys() - here.keys())
 
     def version(self, video_id: str, source_version: int) -> Event | None:
         """The event that gave a video this source version."""
@@ -225,45 +223,86 @@ def _lane(after: int, tenant: str, apart: Sequence[str]) -> tuple[str, list[Any]
     return f"offset > ? AND offset <= ?{where}", values
 
 
-def _append(connection: Connection, event: Event, only_if_changed: bool) -> Event | None:
-    newest = _newest(connection, event.video_id)
-    if newest is None and event.kind == "delete":
-        raise DataError(f"video '{shown(event.video_id)}': never published, so it cannot be deleted; check the id")
-    if newest is not None and only_if_changed and content_digest(newest) == content_digest(event):
-        return _append_views(connection, newest, event)
-    return _insert(connection, replace(event, source_version=newest.source_version + 1 if newest else 1))
+def _append_changed(connection: Connection, events: Sequence[Event]) -> list[Event]:
+    """Append what is not equal to its video's newest event, in the open transaction."""
+    video_ids = list(dict.fromkeys(event.video_id for event in events))
+    newest, views = _newest_of(connection, video_ids), _most_views_of(connection, video_ids)
+    appended = []
+    for event in events:
+        before, most = newest.get(event.video_id), views.get(event.video_id)
+        if before is None and event.kind == "delete":
+            raise DataError(f"video '{shown(event.video_id)}': never published, so it cannot be deleted; check the id")
+        if before is None or not same_content(before, event):
+            numbered = replace(event, source_version=before.source_version + 1 if before else 1)
+        elif event.kind == "delete" or event.views is None or (most is not None and event.views <= most):
+            continue
+        else:  # the content is the same: only a higher view count is news
+            numbered = replace(before, kind="views", views=event.views)
+        appended.append(numbered)
+        if numbered.kind != "views":
+            newest[event.video_id] = numbered
+        if numbered.views is not None:
+            views[event.video_id] = numbered.views if most is None else max(most, numbered.views)
+    return _insert(connection, appended)
 
 
-def _append_views(connection: Connection, newest: Event, event: Event) -> Event | None:
-    """The content is the same: only a higher view count is news."""
-    before = _most_views(connection, event.video_id)
-    if event.kind == "delete" or event.views is None or (before is not None and event.views <= before):
-        return None
-    return _insert(connection, replace(newest, kind="views", views=event.views))
-
-
-def _most_views(connection: Connection, video_id: str) -> int | None:
-    found: int | None = connection.execute("SELECT max(views) FROM events WHERE video_id = ?", (video_id,)).fetchone()[
-        0
-    ]
-    return found
-
-
-def _insert(connection: Connection, numbered: Event) -> Event:
-    cursor = connection.execute(
-        f"INSERT INTO events ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING offset",  # noqa: S608
-        (*_values(numbered), _digest(numbered)),
-    )
-    return replace(numbered, offset=int(cursor.fetchone()[0]))
-
-
-def _newest(connection: Connection, video_id: str) -> Event | None:
+def _insert(connection: Connection, numbered: Sequence[Event]) -> list[Event]:
+    """Store events in the open transaction and give them their offsets, as AUTOINCREMENT would."""
     row = connection.execute(
-        f"SELECT {_COLUMNS}, offset FROM events WHERE video_id = ? AND kind != 'views' "  # noqa: S608
-        "ORDER BY source_version DESC LIMIT 1",
-        (video_id,),
+        "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0), "
+        "coalesce((SELECT max(offset) FROM events), 0))"
     ).fetchone()
-    return None if row is None else _event(row)
+    placed = [replace(event, offset=offset) for offset, event in enumerate(numbered, start=int(row[0]) + 1)]
+    connection.executemany(
+        f"INSERT INTO events (offset, {_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        ((event.offset, *_values(event), _digest(event)) for event in placed),
+    )
+    return placed
+
+
+def _newest_of(connection: Connection, video_ids: Iterable[str]) -> dict[str, Event]:
+    """The newest upsert or deletion of each video that has one, in the order of ``video_ids``."""
+    sql = (
+        f"WITH wanted (id) AS (VALUES {_MARKS}) SELECT {_COLUMNS}, offset FROM wanted "  # noqa: S608
+        "JOIN events ON video_id = id AND kind != 'views' AND source_version = (SELECT source_version FROM events "
+        "WHERE video_id = id AND kind != 'views' ORDER BY source_version DESC LIMIT 1)"
+    )
+    wanted = list(dict.fromkeys(video_ids))
+    found = {row[0]: _event(row) for row in _rows_of(connection, sql, wanted)}
+    return {video_id: found[video_id] for video_id in wanted if video_id in found}
+
+
+def _most_views_of(connection: Connection, video_ids: Iterable[str]) -> dict[str, int]:
+    """The highest view count of each video that has one."""
+    # not GROUP BY: that would read all events of each video
+    sql = (
+        f"WITH wanted (id) AS (VALUES {_MARKS}) "  # noqa: S608
+        "SELECT id, (SELECT max(views) FROM events WHERE video_id = id) FROM wanted"
+    )
+    rows = _rows_of(connection, sql, list(dict.fromkeys(video_ids)))
+    return {video_id: views for video_id, views in rows if views is not None}
+
+
+def _rows_of(connection: Connection, sql: str, video_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Rows of a statement that takes ``_IDS_PER_QUERY`` ids, for all of ``video_ids``."""
+    rows: list[tuple[Any, ...]] = []
+    for start in range(0, len(video_ids), _IDS_PER_QUERY):
+        part = video_ids[start : start + _IDS_PER_QUERY]
+        # always as many parameters, so that it is one statement to the database
+        rows += connection.execute(sql, [*part, *[part[0]] * (_IDS_PER_QUERY - len(part))]).fetchall()
+    return rows
+
+
+def same_content(first: Event, second: Event) -> bool:
+    """Whether ``content_digest`` of both events of one video is equal."""
+    if "delete" in (first.kind, second.kind):
+        return first.kind == second.kind
+    return _content(first) == _content(second)
+
+
+def _content(event: Event) -> tuple[Any, ...]:
+    return (event.uri, event.title, event.stickers, event.sha256, event.published_at, event.creator_id,
+            event.duration_s)  # fmt: skip
 
 
 def content_digest(event: Event) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coefvq.data.clip_names import check_clip
-from coefvq.data.locations import Location, Root, file_stamp, locate, root_at, sha256_regular
+from coefvq.data.clip_names import check_clip, name_problem
+from coefvq.data.locations import Root, file_stamp, locate, regular_as_written, root_at, sha256_regular
 from coefvq.data.media.probe_cache import ProbeCache
 from coefvq.data.remote import is_url
 from coefvq.errors import DataError, MediaError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 HASHES = "sha256 of the file"
 #: what a manifest has measured, beside the columns of any table
 _SECONDS = "duration_s"
+_OTHERS = (_SECONDS, "source_version", "deleted")
+_WORDS = ("video_id", "uri", "title", "stickers", "views", "published_at", "creator_id")
 
 
 def read_events(
@@ -69,10 +71,7 @@ def _events(
     table: CheckedTable, root: Path, progress: Callable[[int, int], None], hashes: _Hashes, versioned: bool
 ) -> Iterator[Event]:
     """Rows as events; a missing file stays in, without hash, to become a dead letter."""
-    below = root_at(root)
-    # rows as a person counts them in an editor: the header is line 1
-    rows = enumerate(table.raw_rows(), start=2)
-    events = (_row_event(raw, words, below, f"row {number}", hashes, versioned) for number, (raw, words) in rows)
+    events = _read(table, root_at(root), hashes, versioned)
     first = list(islice(events, BATCH))
     if all(event.sha256 is None for event in first) and any(event.kind == "upsert" for event in first):
         raise DataError(
@@ -85,6 +84,20 @@ def _events(
     hashes.keep()
 
 
+def _read(table: CheckedTable, root: Root, hashes: _Hashes, versioned: bool) -> Iterator[Event]:
+    # rows as a person counts them in an editor: the header is line 1
+    number = 1
+    for words, others in table.columns_by_block():
+        hashes.recall([root.prefix + uri for uri in words["uri"]])
+        nothing = [None] * len(words["uri"])
+        columns = [words[name] for name in _WORDS] + [others.get(name, nothing) for name in _OTHERS]
+        for *cells, seconds, version, deleted in zip(*columns, strict=True):
+            number += 1
+            row = f"row {number}"
+            event = _event(cells, seconds, root, row, hashes)
+            yield _versioned(event, version, deleted, row) if versioned else event
+
+
 def _first(seen: int, count: int) -> str:
     return str(count) if seen == count else f"first {seen}"
 
@@ -94,23 +107,31 @@ class _Hashes:
     """Hashes of files, kept until a file's size or time changes, and written a batch at a time."""
 
     cache: ProbeCache | None
+    _asked: dict[str, tuple[str, Mapping[str, Any]] | None] = field(default_factory=dict)
     _new: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
 
-    def of(self, found: Location) -> str:
+    def recall(self, places: Sequence[str]) -> None:
+        """Read what is kept of the files that are asked for next."""
+        if self.cache is not None:
+            found = self.cache.get_all(places)
+            self._asked = {place: found.get(place) for place in places}
+
+    def of(self, path: str, facts: os.stat_result) -> str:
         """Hex SHA-256 of a located file.
 
         Raises:
             MediaError: it cannot be read.
         """
-        if self.cache is None or found.facts is None:
-            return sha256_regular(found.file)
-        place, stamp = str(found.file), file_stamp(found.facts)
-        known = self.cache.get(place)
+        file = Path(path)
+        if self.cache is None:
+            return sha256_regular(file)
+        stamp = file_stamp(facts)
+        known = self._asked[path] if path in self._asked else self.cache.get(path)
         if known is not None and known[0] == stamp and isinstance(known[1].get("sha256"), str):
             return str(known[1]["sha256"])
-        sha256 = sha256_regular(found.file)
-        if file_stamp(found.file.stat()) == stamp:  # nobody wrote to it while it was read
-            self._new.append((place, stamp, {"sha256": sha256}))
+        sha256 = sha256_regular(file)
+        if file_stamp(file.stat()) == stamp:  # nobody wrote to it while it was read
+            self._new.append((path, stamp, {"sha256": sha256}))
         if len(self._new) >= BATCH:
             self.keep()
         return sha256
@@ -122,54 +143,52 @@ class _Hashes:
             self._new = []
 
 
-def _row_event(
-    raw: Mapping[str, Any], record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes, versioned: bool
-) -> Event:
-    event = _event(raw, record, root, row, hashes)
-    return _versioned(event, raw, row) if versioned else event
-
-
-def _event(raw: Mapping[str, Any], record: Mapping[str, Any], root: Root, row: str, hashes: _Hashes) -> Event:
-    path, sha256 = _content(str(record["uri"]), root, row, hashes)
+def _event(cells: Sequence[Any], seconds: Any, root: Root, row: str, hashes: _Hashes) -> Event:
+    video_id, uri, title, stickers, views, published_at, creator_id = cells
+    # hashed here rather than taken from the table: it decides whether the content changed
+    path, sha256 = _content(uri, root, row, hashes)
     return Event(
-        video_id=str(record["video_id"]),
-        uri=str(path),
-        title=str(record["title"]),
-        stickers=tuple(record["stickers"]),
-        views=record["views"],
-        # hashed here rather than taken from the table: it decides whether the content changed
+        video_id=video_id,
+        uri=path,
+        title=title,
+        stickers=tuple(stickers),
+        views=views,
         sha256=sha256,
-        published_at=record["published_at"],
-        creator_id=record["creator_id"],
-        duration_s=_duration(row, raw),
+        published_at=published_at,
+        creator_id=creator_id,
+        duration_s=_duration(row, seconds),
     )
 
 
-def _duration(row: str, raw: Mapping[str, Any]) -> float | None:
+def _duration(row: str, cell: Any) -> float | None:
     """The table's ``duration_s``, which a manifest has measured."""
     from coefvq.data.importers import values
 
-    seconds = values.number(row, _SECONDS, raw.get(_SECONDS), math.nan, positive=True)
+    seconds = values.number(row, _SECONDS, cell, math.nan, positive=True)
     return None if math.isnan(seconds) else seconds
 
 
-def _versioned(event: Event, raw: Mapping[str, Any], row: str) -> Event:
+def _versioned(event: Event, version: Any, deleted: Any, row: str) -> Event:
     """The event with the row's ``source_version``; where its ``deleted`` is true, the deletion of the video."""
     from coefvq.data.importers import values
 
-    number = values.number(row, "source_version", raw.get("source_version"), 0.0)
+    number = values.number(row, "source_version", version, 0.0)
     if not (number.is_integer() and 1 <= number < 2**53):
         raise DataError(
-            f"{row}: source_version = {raw.get('source_version')!r:.40}: a topic needs a whole number from 1 that "
+            f"{row}: source_version = {version!r:.40}: a topic needs a whole number from 1 that "
             "grows with each change of the video; add the column, or correct it"
         )
-    if values.truth(row, "deleted", raw.get("deleted")) >= 1.0:  # NaN, where nothing stands, is no deletion
+    if values.truth(row, "deleted", deleted) >= 1.0:  # NaN, where nothing stands, is no deletion
         return Event(event.video_id, "delete", source_version=int(number))
     return replace(event, source_version=int(number))
 
 
-def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[Path, str | None]:
-    """The clip and its hash; a file that is not there, or is a pipe or folder, has none."""
+def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[str, str | None]:
+    """The clip's path and its hash; a file that is not there, or is a pipe or folder, has none."""
+    facts = regular_as_written(uri, root) if name_problem(uri) is None and not is_url(uri) else None
+    if facts is not None:
+        path = root.prefix + uri
+        return path, _hash(hashes, path, facts)
     if is_url(uri):
         raise DataError(f"{row}: {redact(uri)}: expected a local file; download it and publish the copy")
     try:
@@ -177,12 +196,17 @@ def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[Path, str
     except MediaError as error:
         if error.reason == "outside_root":
             raise DataError(f"{row}: {error}") from error
-        return root.base / uri, None
+        return str(root.base / uri), None
     try:
         check_clip(found)
     except MediaError as error:
         raise DataError(f"{row}: {error}") from error
+    path = str(found.file)
+    return path, None if found.facts is None else _hash(hashes, path, found.facts)
+
+
+def _hash(hashes: _Hashes, path: str, facts: os.stat_result) -> str | None:
     try:
-        return found.file, hashes.of(found)
+        return hashes.of(path, facts)
     except (MediaError, OSError):  # not readable, or gone meanwhile
-        return found.file, None
+        return None

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import LabelSource
+from coefvq.data.importers.blocks import Block, Cells, columns_of, read_blocks
 from coefvq.data.importers.columns import is_family, read_names
 from coefvq.data.importers.ids import IdRule, id_from_path
 from coefvq.data.importers.labels import LabelCheck, to_label
@@ -108,6 +109,18 @@ class CheckedTable:
             yield row.raw, {**nothing, **row.words, "video_id": video_id}
         self._check_unchanged()
 
+    def columns_by_block(self) -> Iterator[tuple[Cells, Cells]]:
+        """Manifest columns of some hundred or thousand rows at a time, and the user's own as far as they were read.
+
+        Raises:
+            DataError: the table is another one by now.
+        """
+        self._check_unchanged()
+        for words, others in columns_of(read_blocks(self.source, self.labels, others=self.others)):
+            given = zip(words["video_id"], words["uri"], strict=True)
+            yield {**words, "video_id": [self.id_of(uri) if one is None else one for one, uri in given]}, others
+        self._check_unchanged()
+
     def _check_unchanged(self) -> None:
         if tuple(stamp(part) for part in self.source.parts) != self.stamps:
             raise DataError(f"{self.source.origin}: changed while it was read; run again when it is complete")
@@ -133,8 +146,8 @@ def open_table(
     found = replace(find_source(source, format), renames=naming.columns, other_media=naming.media)
     stamps = tuple(stamp(part) for part in found.parts)
     survey = Survey(found, labels or {}, id_of)
-    for row in read_rows(found, labels, say=True, others=others):
-        survey.add(row)
+    for read in read_blocks(found, labels, say=True, others=others):
+        (survey.add_block if isinstance(read, Block) else survey.add)(read)
     survey.finish()
     naming.check(found, survey.columns)
     kept = None if others is None else frozenset(others)

@@ -7,6 +7,7 @@ how long a text is that a few bytes of index may repeat. Only columns that are u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,47 @@ if TYPE_CHECKING:
     from coefvq.data.importers.text_readers import RawRow
 
 _BATCH = 256  # rows
+_LARGE_BATCH = 4096  # rows, where texts are short
+_BATCH_BYTES = 2**25  # of texts that dictionaries may repeat
 _MAX_COLUMN_BYTES = 256 * 2**20  # of one column in one row group, uncompressed
 _MAX_COLUMN_VALUES = 2**24
 _MAX_LIST_BYTES = 2**31  # items of lists times the longest text: what a single row might become
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Neighbouring rows: ``before`` of the table come first, ``names`` are all its columns, read or not."""
+
+    before: int
+    names: tuple[str, ...]
+    cells: pa.RecordBatch
+
+
 def read_parquet(path: Path, wanted: Callable[[str], bool]) -> Iterator[RawRow]:
     """Rows of a Parquet table with their numbers from 1; only columns that are ``wanted`` have values.
+
+    Raises:
+        DataError: not Parquet, a column twice, or a column that would not fit into memory.
+    """
+    for batch in read_batches(path, wanted):
+        yield from batch_rows(path, batch)
+
+
+def batch_rows(path: Path, batch: Batch) -> Iterator[RawRow]:
+    """Rows of a batch with their numbers.
+
+    Raises:
+        DataError: a text is not UTF-8, or a date out of range.
+    """
+    nothing = dict.fromkeys(batch.names)
+    for start in range(0, batch.cells.num_rows, _BATCH):
+        part = batch.cells.slice(start, _BATCH)
+        for number, row in enumerate(_rows(path, batch.before + start, part), start=batch.before + start + 1):
+            yield number, {**nothing, **row}
+
+
+def read_batches(path: Path, wanted: Callable[[str], bool]) -> Iterator[Batch]:
+    """Batches of a Parquet table, of about the same memory; they have the columns that are ``wanted``.
 
     Raises:
         DataError: not Parquet, a column twice, or a column that would not fit into memory.
@@ -39,14 +74,13 @@ def read_parquet(path: Path, wanted: Callable[[str], bool]) -> Iterator[RawRow]:
         with pq.ParquetFile(path) as file:
             names = _columns(path, file)
             used = [name for name in names if wanted(name)]
-            nothing = dict.fromkeys(names)
             for group in range(file.num_row_groups):
                 _check_sizes(path, file, group)
-                _check_dictionaries(path, file, group, used)
-                for batch in file.iter_batches(_BATCH, row_groups=[group], columns=used):
-                    for values in _rows(path, number, batch):
-                        number += 1
-                        yield number, {**nothing, **values}
+                widest = _check_dictionaries(path, file, group, used)
+                rows = min(max(_BATCH_BYTES // max(widest, 1), _BATCH), _LARGE_BATCH)
+                for cells in file.iter_batches(rows, row_groups=[group], columns=used):
+                    yield Batch(number, tuple(names), cells)
+                    number += cells.num_rows
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise DataError(f"{path}: not a readable Parquet table ({first}); write it anew") from error
@@ -71,13 +105,17 @@ def _check_sizes(path: Path, file: pq.ParquetFile, group: int) -> None:
             )
 
 
-def _check_dictionaries(path: Path, file: pq.ParquetFile, group: int, used: list[str]) -> None:
-    """Texts outside dictionaries are in the file as often as they occur, so their size is known already."""
+def _check_dictionaries(path: Path, file: pq.ParquetFile, group: int, used: list[str]) -> int:
+    """Bytes of the longest text of each column's dictionary, in all.
+
+    Texts outside dictionaries are in the file as often as they occur, so their size is known already.
+    """
     import pyarrow.parquet as pq
 
     leaves = [file.schema.column(index) for index in range(len(file.schema))]
     encoded = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    for name in used:
+    widest = 0
+    for name in (name for name in used if any(f"{path}.".startswith(f"{name}.") for path in encoded)):
         with pq.ParquetFile(path, read_dictionary=encoded) as texts:
             batches = texts.iter_batches(_BATCH, row_groups=[group], columns=[name])
             # the whole dictionary comes with the first row that is not empty
@@ -93,6 +131,8 @@ def _check_dictionaries(path: Path, file: pq.ParquetFile, group: int, used: list
                 f"{path}: row group {group}: {name} has {items} items of up to {longest} bytes; "
                 "write it with a smaller row_group_size"
             )
+        widest += longest
+    return widest
 
 
 def _items(file: pq.ParquetFile, group: int, name: str) -> int:

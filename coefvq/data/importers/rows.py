@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from coefvq.data.importers import swift, values
-from coefvq.data.importers.columns import PATH_COLUMNS, table_columns
+from coefvq.data.importers.columns import PATH_COLUMNS, Expected, table_columns
 from coefvq.data.importers.labels import Labels, to_label
 from coefvq.data.importers.renames import proposed, renamed
 from coefvq.data.importers.sources import Part, Source, clips_below, scanned_row
@@ -20,8 +20,10 @@ from coefvq.data.remote import is_url
 from coefvq.errors import DataError
 from coefvq.records import CAPTION, SPLITS, label_column, posterior_column
 
-_TEXTS = ("creator_id", "source_id")
-_POSTERIOR = posterior_column("")
+#: optional names of a row's groups
+TEXTS = ("creator_id", "source_id")
+#: how columns of known posteriors begin
+POSTERIOR = posterior_column("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,34 @@ def read_rows(
         if say:
             say_separator(part.path, table)
         for number, raw in table.rows:
-            place = f"{part.path} row {number}"
-            flat = swift.flatten(place, raw) if swift.is_swift(raw) else raw
-            row = renamed(place, flat, source.renames)
-            yield _row(place, row, part, labels or {}, base, table.decimal_comma)
+            yield table_row(source, part, labels or {}, base, number, raw, table.decimal_comma)
+
+
+def table_row(
+    source: Source, part: Part, labels: Labels, base: Path, number: int, raw: Mapping[str, Any], decimal_comma: bool
+) -> Row:
+    """Row ``number`` of a table, checked by itself; ``base`` is the source's media folder without links.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    place = f"{part.path} row {number}"
+    flat = swift.flatten(place, raw) if swift.is_swift(raw) else raw
+    return _row(place, renamed(place, flat, source.renames), part, labels, base, decimal_comma)
 
 
 def _table(part: Part, labels: Labels | None, renames: Mapping[str, str], others: Collection[str] | None) -> RawTable:
+    expected, wanted = wanted_columns(labels, renames, others)
+    return open_table_file(part.path, part.kind, expected, wanted)  # type: ignore[arg-type]  # a folder was read above
+
+
+def wanted_columns(
+    labels: Labels | None, renames: Mapping[str, str], others: Collection[str] | None
+) -> tuple[Expected, Callable[[str], bool]]:
+    """What is looked for in a table, and which of its columns are read."""
     expected = table_columns((source.column for source in (labels or {}).values()), renames)
     every, used = labels is None and others is None, expected.names.union(others or ())
-    return open_table_file(
-        part.path,
-        part.kind,  # type: ignore[arg-type]  # a folder was read above
-        expected,
-        lambda name: every or name in used or name.startswith(_POSTERIOR),
-    )
+    return expected, lambda name: every or name in used or name.startswith(POSTERIOR)
 
 
 def _row(
@@ -80,12 +95,12 @@ def _row(
     published = values.moment(place, "published_at", get("published_at"))
     words: dict[str, Any] = {
         "video_id": values.text(place, "video_id", get("video_id")),
-        "uri": _uri(place, raw, part.folder, base),
+        "uri": clip_uri(place, raw, part.folder, base),
         "sha256": values.sha256(place, "sha256", get("sha256")),
         "title": values.text(place, "title", get("title")) or "",
         "stickers": values.texts(place, "stickers", get("stickers")),
         "published_at": None if published is None else published[0],
-        **{name: values.text(place, name, get(name)) for name in _TEXTS},
+        **{name: values.text(place, name, get(name)) for name in TEXTS},
         "views": values.whole(place, "views", get("views")),
         "weight": values.number(place, "weight", get("weight"), 1.0, positive=True, decimal_comma=decimal_comma),
         "split": _split(place, get("split"), part),
@@ -95,12 +110,17 @@ def _row(
     if CAPTION in raw:
         words[CAPTION] = values.text(place, CAPTION, raw[CAPTION]) or ""
     for name in raw:
-        if name.startswith(_POSTERIOR):
+        if name.startswith(POSTERIOR):
             words[name] = values.number(place, name, get(name), float("nan"), decimal_comma=decimal_comma)
     return Row(place, words, raw, None if published is None else published[1])
 
 
-def _uri(place: str, raw: Mapping[str, Any], folder: str, base: Path) -> str:
+def clip_uri(place: str, raw: Mapping[str, Any], folder: str, base: Path) -> str:
+    """The path or URL that a row gives, relative to the root where it lies below it.
+
+    Raises:
+        DataError: there is none.
+    """
     column = next((name for name in PATH_COLUMNS if name in raw), None)
     if column is None:
         near = proposed(raw).get("uri", "COLUMN")

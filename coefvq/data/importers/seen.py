@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Sequence
 
 
 class Seen:
@@ -21,6 +22,11 @@ class Seen:
         if self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (_digest(kind, key), value)).rowcount:
             return None
         return self.get(kind, key)
+
+    def add_all(self, kind: str, keys: Sequence[str], texts: Sequence[str]) -> int:
+        """Keep the texts of the keys that were not met before; how many these are."""
+        rows = [(_digest(kind, key), text) for key, text in zip(keys, texts, strict=True)]
+        return self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", rows).rowcount
 
     def get(self, kind: str, key: str) -> str | None:
         """The value of ``key``; None if it was never met."""

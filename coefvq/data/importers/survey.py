@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coefvq.data.importers.blocks import Block
 from coefvq.data.importers.ids import IdRule
 from coefvq.data.importers.labels import LabelCheck, Labels
 from coefvq.data.importers.rows import Row
@@ -10,6 +11,7 @@ from coefvq.data.importers.sources import Source
 from coefvq.errors import DataError
 
 _MAX_COLUMNS = 1000
+_ROW = "row"
 
 
 class Survey:
@@ -34,9 +36,36 @@ class Survey:
         if len(self._columns) > _MAX_COLUMNS:
             raise DataError(f"{row.place}: more than {_MAX_COLUMNS} different columns so far; use the same in each row")
         self._check_id(row)
-        self._check_offset(row)
+        self._check_offset(row.place, row.zoned)
         for issue, source in self._labels.items():
             self._check.add(issue, row.raw.get(source.column))
+
+    def add_block(self, block: Block) -> None:
+        """Take neighbouring rows into account; labels are in none of them.
+
+        Raises:
+            DataError: one contradicts an earlier one.
+        """
+        if not self._is_of_one_kind(block):
+            for row in block.rows():
+                self.add(row)
+            return
+        self.add(next(block.rows()))
+        timed = next((index for index, zoned in enumerate(block.zoned) if zoned is not None), 0)
+        self._check_offset(block.place(timed), block.zoned[timed])
+        given = block.words["video_id"]
+        ids = given if given[0] is not None else [self._id_of(uri) for uri in block.words["uri"]]
+        rest = range(1, len(block))
+        self.count += len(rest)
+        places = [block.place(index) for index in rest]
+        if self._seen.add_all(_ROW, ids[1:], places) < len(rest):
+            for index, place in zip(rest, places, strict=True):
+                self._check_first(place, ids[index], self._seen.get(_ROW, ids[index]))
+
+    def _is_of_one_kind(self, block: Block) -> bool:
+        """Whether all rows have an id or none, and all times an offset or none, so that one stands for all."""
+        given = {video_id is not None for video_id in block.words["video_id"]}
+        return len(given) == 1 and len({*block.zoned} - {None}) <= 1
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -58,18 +87,21 @@ class Survey:
         given, uri = row.words["video_id"], row.words["uri"]
         self._no_mixture(row.place, given is not None, "a video_id", "none", "give every row one, or no row")
         video_id = self._id_of(uri) if given is None else given
-        first = self._seen.first("row", video_id, row.place)
-        if first is not None:
-            where = first.removeprefix(row.place.rpartition(" row ")[0] + " ")
+        self._check_first(row.place, video_id, self._seen.first(_ROW, video_id, row.place))
+
+    def _check_first(self, place: str, video_id: str, first: str | None) -> None:
+        """Refuse an id that was met in another row first."""
+        if first not in (None, place):
+            where = first.removeprefix(place.rpartition(" row ")[0] + " ")
             raise DataError(
-                f"{row.place}: duplicate video_id '{video_id[:80]}' (first in {where}); "
+                f"{place}: duplicate video_id '{video_id[:80]}' (first in {where}); "
                 "give each video its own id or delete one row"
             )
 
-    def _check_offset(self, row: Row) -> None:
-        if row.zoned is not None:
+    def _check_offset(self, place: str, zoned: bool | None) -> None:
+        if zoned is not None:
             remedy = "write all published_at with an offset, or all without (then read as UTC)"
-            self._no_mixture(row.place, row.zoned, "an offset in published_at", "no offset", remedy)
+            self._no_mixture(place, zoned, "an offset in published_at", "no offset", remedy)
 
     def _no_mixture(self, place: str, present: bool, yes: str, no: str, remedy: str) -> None:
         self._first.setdefault(yes if present else f"not {yes}", place)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ _FILE = "probes.sqlite"
 _TABLE = """CREATE TABLE IF NOT EXISTS probes (
     place TEXT, settings TEXT, stamp TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY (place, settings)
 ) WITHOUT ROWID"""
+_PUT = "INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)"
 _WAIT_SECONDS = 60.0
+_PLACES_PER_QUERY = 500
 
 Facts = dict[str, Any]
 
@@ -35,24 +37,32 @@ class ProbeCache:
 
     def get(self, place: str) -> tuple[str, Facts] | None:
         """Stamp and facts of a place, if it was probed with these settings."""
-        query = "SELECT stamp, facts FROM probes WHERE place = ? AND settings = ?"
-        found = self._run(query, place, self._settings).fetchone()
-        try:
-            return None if found is None else (str(found[0]), json.loads(found[1]))
-        except ValueError:
-            return None  # damaged: the clip is probed again, and the row replaced
+        return self.get_all([place]).get(place)
+
+    def get_all(self, places: Sequence[str]) -> dict[str, tuple[str, Facts]]:
+        """``get`` of many places; those that are not known are left out."""
+        found: dict[str, tuple[str, Facts]] = {}
+        for start in range(0, len(places), _PLACES_PER_QUERY):
+            part = places[start : start + _PLACES_PER_QUERY]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT place, stamp, facts FROM probes WHERE settings = ? AND place IN ({marks})"  # noqa: S608
+            for place, stamp, facts in self._run(query, self._settings, *part):
+                with suppress(ValueError):  # damaged: the clip is probed again, and the row replaced
+                    found[str(place)] = (str(stamp), json.loads(facts))
+        return found
 
     def put(self, place: str, stamp: str, facts: Mapping[str, Any]) -> None:
         """Keep the facts of a place, instead of earlier ones; written when this returns."""
-        query = "INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)"
-        self._run(query, place, self._settings, stamp, json.dumps(facts, allow_nan=False))
+        self._run(_PUT, place, self._settings, stamp, json.dumps(facts, allow_nan=False))
 
     def put_all(self, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
         """``put`` of many (place, stamp, facts), in one transaction."""
+        cells = ((place, self._settings, stamp, json.dumps(facts, allow_nan=False)) for place, stamp, facts in rows)
         self._run("BEGIN IMMEDIATE")
         try:
-            for row in rows:
-                self.put(*row)
+            self._db.executemany(_PUT, cells)
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
         finally:
             self._run("COMMIT")
 
