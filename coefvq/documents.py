@@ -26,10 +26,10 @@ def parse_json(text: str, source: str, remedy: str, error: type[CoefVQError] = D
         error: it is not JSON, a key comes twice, a number is not finite, or it is nested too deeply.
     """
     try:
-        value = json.loads(
-            text, object_pairs_hook=_distinct, parse_constant=_not_finite, parse_float=_finite, parse_int=_integer
-        )
-        _check_depth(value)
+        value = _JSON.decode(text)
+        # each level has a bracket: most texts have too few to be too deep
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _check_depth(value)
     except RecursionError as problem:
         raise error(f"{source}: nested deeper than {MAX_DEPTH} levels; {remedy}") from problem
     except ValueError as problem:
@@ -111,6 +111,11 @@ def _integer(digits: str) -> int:
     if len(digits) > 1000:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+_JSON = json.JSONDecoder(
+    object_pairs_hook=_distinct, parse_constant=_not_finite, parse_float=_finite, parse_int=_integer
+)
 
 
 def _check_depth(value: Any) -> None:

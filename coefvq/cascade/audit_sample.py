@@ -153,12 +153,13 @@ def _weighted_count(y: FloatArray, probability: FloatArray, confidence: float) -
 
 def _interval(total: float, variance: float, largest: float, confidence: float) -> Estimate:
     """Fay and Feuer's gamma interval of a weighted sum of Poisson counts; ``largest`` is the largest weight."""
-    from scipy.stats import gamma
+    # the quantiles of scipy.stats.gamma without its second of import
+    from scipy.special import gammainccinv, gammaincinv
 
     tail = (1.0 - confidence) / 2.0
-    low = float(gamma.ppf(tail, total**2 / variance, scale=variance / total)) if total > 0.0 else 0.0
+    low = float(gammaincinv(total**2 / variance, tail) * (variance / total)) if total > 0.0 else 0.0
     above, spread = total + largest, variance + largest**2
-    return Estimate(total, low, float(gamma.isf(tail, above**2 / spread, scale=spread / above)))
+    return Estimate(total, low, float(gammainccinv(above**2 / spread, tail) * (spread / above)))
 
 
 def _hajek(y: FloatArray, probability: FloatArray) -> float:

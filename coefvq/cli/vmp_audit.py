@@ -51,13 +51,14 @@ def audit(
             raise ConfigError(f"vmp audit: write --tenant {tenant} behind {context.invoked_subcommand}")
         return
     from coefvq.vmp.audit import audit_stream
+    from coefvq.vmp.audit_rows import audited_scores
 
     if issue is None or labels is None:
         raise ConfigError("vmp audit: pass --issue and --labels, or one of the commands draw, import, estimates")
     window = (_moment("--since", since), _moment("--until", until))
     known = _labels(labels, issue, tenant)
     with open_state(state_folder(state, params), create=False) as (_, index):
-        found = audit_stream(issue, index.scores(issue, *window, tenant=tenant), known)
+        found = audit_stream(issue, audited_scores(index, issue, *window, tenant=tenant), known)
     print_result(asdict(found), as_json, _describe_stream(found))
 
 

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from coefvq.cascade.audit_sample import AuditSample, uniform_draws
 from coefvq.cli.vmp import app
 from coefvq.errors import DataError
+from coefvq.vmp import audit_rows
 from coefvq.vmp import index as index_module
-from coefvq.vmp.audit import audit_stream, read_labels
+from coefvq.vmp.audit import audit_stream, kind_of, read_labels
+from coefvq.vmp.audit_rows import audited_scores
 from coefvq.vmp.records import Event, SinkRow
 from coefvq.vmp.state import open_state
 
@@ -74,7 +76,8 @@ def test_refused(rows, labels, message):
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(index_module, "_PAGE", 7)  # the whole index is never held at once
+    for module in (index_module, audit_rows):
+        monkeypatch.setattr(module, "_PAGE", 7)  # the whole index is never held at once
     rows = [
         SinkRow(
             offset=number,
@@ -107,6 +110,15 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "no video was audited" in str(CliRunner().invoke(app, [*arguments, "--since", "2026-01-02"]).exception)
     with open_state(tmp_path / "vmp") as (_, index):
         assert [name for name, _ in index.scores("icd")] == sorted(name for name, _ in ROWS)
+        for issue in ("icd", "ucc", 'i"cd'):
+            found = list(audited_scores(index, issue))
+            assert [(name, kind_of(row)) for name, row in found] == [
+                (name, kind_of(row)) for name, row in index.scores(issue)
+            ]
+        damage = "UPDATE entries SET value = value || ',' WHERE video_id = 'r7'"
+        with index.database.transaction() as connection:
+            connection.execute(damage)
+    assert "entry r7: not JSON" in str(CliRunner().invoke(app, arguments).exception)
     labels.write_text("video_id,label\na0,3\n")
     assert "expected 0 or 1" in str(CliRunner().invoke(app, arguments).exception)
 
