@@ -46,7 +46,8 @@ def clopper_pearson(successes: float, trials: float, confidence: float = CONFIDE
     Raises:
         ValueError: not 0 <= successes <= trials, or ``confidence`` is not in (0, 1).
     """
-    from scipy.stats import beta
+    # the quantiles of scipy.stats.beta without its second of import
+    from scipy.special import betainccinv, betaincinv
 
     if not 0.0 <= successes <= trials:
         raise ValueError(f"{successes} of {trials}: expected 0 <= successes <= trials")
@@ -56,8 +57,8 @@ def clopper_pearson(successes: float, trials: float, confidence: float = CONFIDE
         return Interval(None, 0.0, 1.0)
     tail = (1.0 - confidence) / 2.0
     failures = trials - successes
-    low = float(beta.ppf(tail, successes, failures + 1.0)) if successes > 0 else 0.0
-    high = float(beta.isf(tail, successes + 1.0, failures)) if failures > 0 else 1.0
+    low = float(betaincinv(successes, failures + 1.0, tail)) if successes > 0 else 0.0
+    high = float(betainccinv(successes + 1.0, failures, tail)) if failures > 0 else 1.0
     return Interval(successes / trials, low, high)
 
 

@@ -12,7 +12,14 @@ from coefvq.config import Split, Thresholds
 from coefvq.data.manifest import read_table, write_table
 from coefvq.data.splits.account import few_calls, few_positives, large_groups, torn_videos
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize
-from coefvq.data.splits.groups import undivided_columns, with_codes, with_look_alikes
+from coefvq.data.splits.groups import (
+    Ties,
+    decodable,
+    find_ties,
+    undivided_columns,
+    with_codes,
+    with_look_alikes,
+)
 from coefvq.data.splits.halves import HALF, validation_halves
 from coefvq.data.validation.expectations import validate_splits
 from coefvq.data.validation.report import first_error
@@ -37,17 +44,19 @@ def run(inputs: SplitInputs) -> None:
     target = Path(inputs.paths.splits)
     settings = settings_digest(inputs.split, inputs.seed)
     previous = earlier(target, settings)
-    splits = assign_splits(manifest, inputs.issues, inputs.split, inputs.seed, previous)
+    # every decodable video gets a split, so all steps look at the same rows
+    ties = find_ties(manifest[decodable(manifest)], inputs.split)
+    splits = assign_splits(manifest, inputs.issues, inputs.split, inputs.seed, previous, ties)
     weights = enrichment_weights(manifest, splits, inputs.issues, inputs.split, inputs.seed)
-    check_splits(manifest, splits, inputs.issues, inputs.split, previous, weights)
+    check_splits(manifest, splits, inputs.issues, inputs.split, previous, weights, ties)
     account = {
-        **summarize(manifest, splits, inputs.issues, inputs.split, weights),
+        **summarize(manifest, splits, inputs.issues, inputs.split, weights, ties),
         "previous": _kept(manifest, splits, previous, target),
     }
     _tell(account, inputs.thresholds)
     for line in large_groups(account, manifest, inputs.split):
         say(line)
-    _validate(manifest, splits, weights, inputs)
+    _validate(manifest, splits, weights, ties, inputs)
     halves = validation_halves(manifest, splits, inputs.split, inputs.seed)
     table = pd.DataFrame({"video_id": manifest["video_id"], "split": splits, "weight": weights, HALF: halves})
     table = table.dropna(subset="split").assign(settings=settings).astype({"settings": "category"})
@@ -87,10 +96,12 @@ def _tell(account: dict[str, Any], thresholds: Mapping[str, Thresholds]) -> None
         say(f"splits: {near} videos form one near-duplicate group; if they are no copies, lower split.near_duplicates")
 
 
-def _validate(manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series[Any], inputs: SplitInputs) -> None:
+def _validate(
+    manifest: pd.DataFrame, splits: pd.Series[Any], weights: pd.Series[Any], ties: Ties, inputs: SplitInputs
+) -> None:
     """Ask the split suite, write its reports, and fail if it fails."""
     rows = manifest.assign(split=splits, weight=manifest["weight"] * weights).dropna(subset="split")
-    excused = torn_videos(manifest, splits, inputs.split)
+    excused = torn_videos(manifest, splits, ties)
     columns = undivided_columns(manifest, inputs.split)
     result = validate_splits(rows, inputs.expected, inputs.issues, columns, excused)
     reports = Path(inputs.paths.reports)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.assign import assign_splits, check_splits, summarize
 from coefvq.data.splits.division import divided, size_limit
-from coefvq.data.splits.groups import components
+from coefvq.data.splits.groups import components, decodable, find_ties
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS, SPLITS
 
@@ -113,3 +113,15 @@ def test_small_sets_are_divided_by_creators_only_where_a_group_is_large() -> Non
     manifest = world(300, 0.2, 3, 2)
     assert np.bincount(components(manifest, params("hard"))).max() > 100
     assert np.bincount(components(manifest, params())).max() <= 20
+
+
+@pytest.mark.parametrize("creator", ["soft", "hard"])
+def test_ties_that_are_known_change_nothing(creator: str) -> None:
+    manifest = world(600, 0.05 if creator == "soft" else 0.0, 5, 3)
+    manifest.loc[::7, "decode_ok"] = False
+    ties = find_ties(manifest[decodable(manifest)], params(creator))
+    splits = assign_splits(manifest, ["ucc"], params(creator), 7, None, ties)
+    pd.testing.assert_series_equal(splits, assign_splits(manifest, ["ucc"], params(creator), 7))
+    check_splits(manifest, splits, ["ucc"], params(creator), ties=ties)
+    known = summarize(manifest, splits, ["ucc"], params(creator), ties=ties)
+    assert known == summarize(manifest, splits, ["ucc"], params(creator))

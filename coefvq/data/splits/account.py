@@ -9,7 +9,7 @@ import pandas as pd
 
 from coefvq.config import Split, Thresholds
 from coefvq.data.splits.checks import class_counts, looser
-from coefvq.data.splits.groups import LOOK_ALIKE, components, tying_columns, undivided, with_look_alikes
+from coefvq.data.splits.groups import LOOK_ALIKE, Ties, find_ties, tying_columns, with_look_alikes
 from coefvq.records import SPLITS, label_column
 
 #: with fewer positives than this the 95 % interval of a recall near 0.8 is wider than +-0.17 (Wilson)
@@ -22,18 +22,21 @@ def summarize(
     issues: Sequence[str],
     params: Split,
     weights: pd.Series[Any] | None = None,
+    ties: Ties | None = None,
 ) -> dict[str, Any]:
     """JSON-able account: rows, groups and positives per split and issue, largest group, conflicts.
 
     ``weights`` are those of ``enrichment_weights``; ``kept`` counts rows that stay, and ``prevalence`` is
     weighted, so that it is the one before thinning (up to sampling). Splits in time say from when to when they reach.
+    ``ties`` are those of the rows with a split, if they are known.
     """
     factor = pd.Series(1.0, index=manifest.index) if weights is None else weights
     present = with_look_alikes(manifest, params)[splits.notna()]
     placed = splits[splits.notna()]
-    numbers = pd.Series(components(present, params), index=present.index)
+    ties = ties or find_ties(present, params)
+    numbers = pd.Series(ties.groups, index=present.index)
     sizes = numbers.value_counts()
-    sources = pd.Series(undivided(present, params), index=present.index)
+    sources = pd.Series(ties.sources, index=present.index)
     reach = {name: _published(present[placed == name]) for name in SPLITS} if params.order == "time" else {}
     return {
         "rows": len(manifest),
@@ -87,10 +90,10 @@ def few_calls(account: Mapping[str, Any], thresholds: Mapping[str, Thresholds]) 
     return found
 
 
-def torn_videos(manifest: pd.DataFrame, splits: pd.Series[Any], params: Split) -> set[str]:
+def torn_videos(manifest: pd.DataFrame, splits: pd.Series[Any], ties: Ties) -> set[str]:
     """Ids of all videos whose group is in several splits; ``summarize`` names the first few only."""
-    present = with_look_alikes(manifest, params)[splits.notna()]
-    kinds = splits[present.index].groupby(undivided(present, params)).transform("nunique")
+    present = manifest[splits.notna()]
+    kinds = splits[present.index].groupby(ties.sources).transform("nunique")
     return set(present.loc[kinds > 1, "video_id"])
 
 

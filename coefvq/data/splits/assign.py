@@ -42,10 +42,10 @@ from coefvq.data.splits.draws import uniform
 from coefvq.data.splits.groups import (
     Group,
     Places,
-    components,
+    Ties,
     decodable,
+    find_ties,
     make_groups,
-    undivided,
     with_look_alikes,
 )
 from coefvq.data.splits.search import cover_classes, free_groups, giants
@@ -64,6 +64,7 @@ def assign_splits(
     params: Split,
     seed: int,
     previous: pd.Series[Any] | None = None,
+    ties: Ties | None = None,
 ) -> pd.Series[Any]:
     """One of ``records.SPLITS`` per row of ``manifest``, NA where ``decode_ok`` is false.
 
@@ -75,6 +76,7 @@ def assign_splits(
         params: wanted shares of the decodable videos, and what makes a group.
         seed: another seed gives another assignment.
         previous: split by ``video_id`` of an earlier version; leave an id out to set it free.
+        ties: of the decodable rows, if they are known.
 
     Raises:
         SplitError: ``previous`` names a video twice or holds something else than a split; the user's
@@ -84,9 +86,10 @@ def assign_splits(
     timed = params.order == "time"
     if timed:
         check_times(decoded)
-    numbers = components(decoded, params)
+    ties = ties or find_ties(decoded, params)
+    numbers = ties.groups
     earlier = earlier_splits(decoded, previous)
-    pins = _pins(decoded, undivided(decoded, params), earlier)
+    pins = _pins(decoded, ties.sources, earlier)
     groups = make_groups(decoded, numbers, pins, issues, seed, timed)
     shares = params.fractions.model_dump()
     if timed:

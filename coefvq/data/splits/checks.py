@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from coefvq.config import Split
 from coefvq.data.splits.groups import (
     LOOK_ALIKE,
-    components,
+    Ties,
+    find_ties,
     tying_columns,
-    undivided,
     undivided_columns,
     with_look_alikes,
 )
@@ -34,6 +34,7 @@ def check_splits(
     params: Split,
     previous: pd.Series[Any] | None = None,
     weights: pd.Series[Any] | None = None,
+    ties: Ties | None = None,
 ) -> None:
     """Refuse splits that nothing could be learned or measured on.
 
@@ -44,6 +45,7 @@ def check_splits(
         params: as for ``assign_splits``.
         previous: excuses groups whose old videos already were in several splits.
         weights: of ``enrichment_weights``; classes are counted without the videos it leaves out.
+        ties: of the rows with a split, if they are known.
 
     Raises:
         SplitError: a group is in two splits or larger than every split, a split is empty, or a labelled split has
@@ -51,8 +53,9 @@ def check_splits(
     """
     present = with_look_alikes(manifest, params)[splits.notna()]
     placed = splits[splits.notna()]
-    _check_leakage(present, placed, params, previous)
-    sizes = np.bincount(components(present, params)) if len(present) else np.zeros(0, dtype=int)
+    ties = ties or find_ties(present, params)
+    _check_leakage(present, placed, params, previous, ties)
+    sizes = np.bincount(ties.groups) if len(present) else np.zeros(0, dtype=int)
     for name in SPLITS:
         _check_size(name, present, placed, sizes, params)
     _check_largest(present, placed, int(sizes.max(initial=0)), params)
@@ -82,8 +85,10 @@ def earlier_splits(rows: pd.DataFrame, previous: pd.Series[Any] | None) -> pd.Se
     return rows["video_id"].map(known).astype("str")
 
 
-def _check_leakage(rows: pd.DataFrame, placed: pd.Series[Any], params: Split, previous: pd.Series[Any] | None) -> None:
-    numbers = pd.Series(undivided(rows, params), index=rows.index)
+def _check_leakage(
+    rows: pd.DataFrame, placed: pd.Series[Any], params: Split, previous: pd.Series[Any] | None, ties: Ties
+) -> None:
+    numbers = pd.Series(ties.sources, index=rows.index)
     known = earlier_splits(rows, previous).groupby(numbers).transform("nunique") > 1
     for column in undivided_columns(rows, params):
         values = rows.loc[~known, column].replace("", None).dropna()

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from coefvq.config import Split
 from coefvq.data.splits.division import divided, size_limit
@@ -97,11 +95,31 @@ def undivided_columns(rows: pd.DataFrame, params: Split) -> list[str]:
     return [name for name in tying_columns(rows, params) if name != _CREATOR or params.creator == "hard"]
 
 
-def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Ties:
+    """What ties the decodable rows together, each [rows]: ``groups`` of ``components``, ``sources`` of ``undivided``.
+
+    Several steps of splitting look at them, and on a million rows each look takes seconds.
+    """
+
+    groups: NDArray[np.int64]
+    sources: NDArray[np.int64]
+
+
+def find_ties(rows: pd.DataFrame, params: Split) -> Ties:
+    """The ties of decodable rows."""
+    sources = undivided(rows, params)
+    return Ties(components(rows, params, sources), sources)
+
+
+def components(rows: pd.DataFrame, params: Split, sources: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Group number [rows]: connected components of the graph rows — values of the tying columns.
 
-    Where the creator is soft, groups that would be too large are divided (``division``).
+    Where the creator is soft, groups that would be too large are divided (``division``). ``sources`` are those of
+    ``undivided``, if they are known.
     """
+    if sources is not None and tying_columns(rows, params) == undivided_columns(rows, params):
+        return sources
     groups = _connected(rows, tying_columns(rows, params))
     if params.creator == "hard" or _CREATOR not in params.group_by or not len(rows):
         return groups
@@ -109,7 +127,8 @@ def components(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
     if np.bincount(groups).max() <= limit:
         return groups
     creators = pd.factorize(_values(rows, _CREATOR), sort=True)[0]
-    return divided(groups, undivided(rows, params), creators.astype(np.int64), limit)
+    sources = undivided(rows, params) if sources is None else sources
+    return divided(groups, sources, creators.astype(np.int64), limit)
 
 
 def undivided(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
@@ -118,6 +137,10 @@ def undivided(rows: pd.DataFrame, params: Split) -> NDArray[np.int64]:
 
 
 def _connected(rows: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+    # half a second of import, and most stages only read the splits
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     sources, targets, nodes = [], [], len(rows)
     for name in columns:
         codes, values = pd.factorize(_values(rows, name))

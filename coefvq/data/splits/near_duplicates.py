@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from coefvq.data.media.video_hash import BITS, HEX, MIN_FRAMES
 
@@ -98,6 +96,9 @@ def _near(bits: Bytes, good: Flags, max_distance: int) -> Codes:
 
 
 def _merged(numbers: Codes, pairs: Pairs) -> Codes:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if not len(pairs):
         return numbers
     ends = (numbers[pairs[:, 0]], numbers[pairs[:, 1]])

@@ -12,6 +12,7 @@ import pytest
 from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.account import torn_videos
 from coefvq.data.splits.assign import assign_splits, check_splits, enrichment_weights, summarize, with_look_alikes
+from coefvq.data.splits.groups import find_ties
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS
 
@@ -398,7 +399,7 @@ def test_an_undecodable_video_is_nobodys_look_alike() -> None:
 def test_all_videos_of_a_torn_group_are_named() -> None:
     manifest = table([(60, 20), (60, 20), (60, 20), (1, 0)])
     splits = pd.Series((["train"] * 30 + ["test"] * 30) + ["val"] * 60 + ["train"] * 60 + ["traffic"], dtype="str")
-    assert torn_videos(manifest, splits, params()) == set(manifest["video_id"][:60])
+    assert torn_videos(manifest, splits, find_ties(manifest, params())) == set(manifest["video_id"][:60])
 
 
 def test_the_users_column_places_whole_groups_and_overrules_the_past() -> None:
