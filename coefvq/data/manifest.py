@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from coefvq.data.locations import Root, locate, root_at
+from coefvq.data.locations import Root, locate, regular_as_written, root_at
 from coefvq.data.media.clips import default_cache
 from coefvq.data.remote import copy_path, is_url
 from coefvq.errors import DataError, MediaError
@@ -205,6 +205,8 @@ def _to_input(row: tuple[Any, ...], root: Root, cache: Path) -> VideoInput:
 
 def _path(uri: str, root: Root, cache: Path) -> tuple[Path, str | None]:
     """Where the bytes are or will be, and why they must not be read."""
+    if regular_as_written(uri, root) is not None:
+        return root.base / uri, None
     try:
         found = locate(uri, root)
     except MediaError as error:

@@ -127,9 +127,14 @@ class Collator:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text's row in a batch, for samplers that put rows of like length together."""
-        if self.text is None or "input_ids" in self.replaced:
+        if self.text is None or not self.groups_by_text:
             return [1] * len(texts)
         return self.text.lengths([self._text(text) for text in texts], self.visual_tokens)
+
+    @property
+    def groups_by_text(self) -> bool:
+        """Whether texts make rows of different length."""
+        return self.text is not None and self.use_text and "input_ids" not in self.replaced
 
     def _text(self, text: str) -> str:
         # without text the MLLM still reads its end token, whose state is H

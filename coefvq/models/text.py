@@ -94,24 +94,33 @@ class TextEncoder:
 
     def lengths(self, texts: list[str], visual_tokens: int) -> list[int]:
         """Tokens of each row before padding."""
-        return [len(row) + visual_tokens for row, _ in self._rows(texts, 0)]
+        around = len(self._prefix(visual_tokens)) + len(self._around[2])
+        return [around + min(count, self.max_tokens) for count in self.counts(texts)]
 
-    def count_cut(self, texts: list[str]) -> int:
-        """How many texts are longer than ``max_tokens``."""
-        return sum(cut for _, cut in self._rows(texts, 0))
+    def counts(self, texts: list[str]) -> Iterator[int]:
+        """Tokens of each text with its prompt; those of a text above ``max_tokens`` are cut."""
+        return (len(self._ids(item)) for item, _ in self._encoded(texts))
 
     def _rows(self, texts: list[str], visual_tokens: int) -> Iterator[tuple[list[int], bool]]:
         """Ids of each row before padding, and whether its text was cut; one chunk of texts at a time is held."""
-        before, prompt, after = self._around
-        prefix = [*before, *[self.video_id] * visual_tokens]
-        if self.tokens.start is not None:
-            prefix = [*prefix, self.id_of(self.tokens.start)]
+        _, prompt, after = self._around
+        prefix = self._prefix(visual_tokens)
+        for item, text in self._encoded(texts):
+            long = self._is_long(item)
+            yield [*prefix, *(self._shortened(item, text, len(prompt)) if long else self._ids(item)), *after], long
+
+    def _encoded(self, texts: list[str]) -> Iterator[tuple[Any, str]]:
+        """Each text with its prompt, as the tokenizer read it and as it was written."""
+        prompt = self._around[1]
         for start in range(0, len(texts), _CHUNK):
             # half of a surrogate pair, as JSON and the command line can hold one, is no text to the tokenizer
             chunk = [(prompt + text).encode("utf-8", "replace").decode() for text in texts[start : start + _CHUNK]]
-            for item, text in zip(self.tokenizer.encode_batch(chunk, add_special_tokens=False), chunk, strict=True):
-                long = self._is_long(item)
-                yield [*prefix, *(self._shortened(item, text, len(prompt)) if long else self._ids(item)), *after], long
+            yield from zip(self.tokenizer.encode_batch(chunk, add_special_tokens=False), chunk, strict=True)
+
+    def _prefix(self, visual_tokens: int) -> list[int]:
+        """Ids that stand before each text."""
+        start = [] if self.tokens.start is None else [self.id_of(self.tokens.start)]
+        return [*self._around[0], *[self.video_id] * visual_tokens, *start]
 
     @cached_property
     def _around(self) -> tuple[list[int], str, list[int]]:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coefvq.config import Runtime
 from coefvq.data.media.claims import fill_together
 from coefvq.data.media.clip_room import GIB
@@ -27,6 +30,7 @@ from coefvq.training.features.store import FeatureStore
 from coefvq.training.ranks import from_first, rank
 from coefvq.training.settings import ReadingSettings
 
+Tokens = NDArray[np.int64]
 _NAMED = 5  # bad clips spelled out in a message
 
 
@@ -35,7 +39,7 @@ class ReadableVideos:
     """Datasets of the videos that could be read, and the collator they need; ``skipped`` says why others could not.
 
     The collator leaves normalisation and log-mel to ``models.dataset.ready``. Clips of ``later`` are decoded when they
-    are first read.
+    are first read. ``tokens`` of each video's text were counted for all videos, in the order they were asked for.
     """
 
     clips: ClipStore
@@ -44,6 +48,13 @@ class ReadableVideos:
     reads_clips: bool = True
     skipped: Mapping[str, str] = field(default_factory=dict)
     later: frozenset[str] = frozenset()
+    tokens: Tokens | None = None
+
+    def lengths(self, rows: Sequence[int]) -> list[int]:
+        """How long the rows of some of the videos that were asked for are, up to a constant."""
+        if self.tokens is None or not self.collator.groups_by_text:
+            return [1] * len(rows)
+        return self.tokens[rows].tolist()  # type: ignore[no-any-return]
 
     def readable(self, videos: Sequence[VideoInput]) -> list[int]:
         """Indices of the videos that can be read."""
@@ -95,20 +106,30 @@ def opened(
         StorageError: the disk is full.
     """
     clips, model, runtime = clip_store(reading, classifier), cached_model(classifier), reading.runtime
-    if (text := classifier.text) is not None and (cut := text.count_cut([text_of(video) for video in videos])):
-        say(f"texts [{title}]: {cut} of {len(videos)} are longer than {text.max_tokens} tokens and are cut")
+    tokens = _tokens(classifier, videos, title)
     if not model.parts or runtime.features == "off":
         reason = "off by runtime.features" if model.parts else "off, nothing in this model is frozen"
         say(f"features [{title}]: {reason}")
-        yield _from_clips(reading, clips, model.collator, videos, title, later)
+        yield replace(_from_clips(reading, clips, model.collator, videos, title, later), tokens=tokens)
         return
     store = feature_store(runtime)
     with store.lease() as lease:
         builder = FeatureBuilder(model, store, clips, lease, runtime.workers)
         if parts := _decided(builder, videos, passes, runtime.features, title):
-            yield _from_features(reading, replace(builder, model=replace(model, parts=parts)), videos, title)
+            found = _from_features(reading, replace(builder, model=replace(model, parts=parts)), videos, title)
         else:
-            yield _from_clips(reading, clips, model.collator, videos, title, later)
+            found = _from_clips(reading, clips, model.collator, videos, title, later)
+        yield replace(found, tokens=tokens)
+
+
+def _tokens(classifier: Classifier, videos: Sequence[VideoInput], title: str) -> Tokens | None:
+    """Tokens of each video's text; says how many texts are cut."""
+    if (text := classifier.text) is None:
+        return None
+    counts = np.fromiter(text.counts([text_of(video) for video in videos]), np.int64, len(videos))
+    if cut := int((counts > text.max_tokens).sum()):
+        say(f"texts [{title}]: {cut} of {len(videos)} are longer than {text.max_tokens} tokens and are cut")
+    return np.minimum(counts, text.max_tokens)
 
 
 def _decided(

@@ -14,7 +14,6 @@ from coefvq.data.splits.rows import DataHashes
 from coefvq.files import sha256_json
 from coefvq.flat import flat_params
 from coefvq.models.classifier import Classifier
-from coefvq.models.dataset import Collator, VideoDataset
 from coefvq.models.heads import MISSING_LABEL
 from coefvq.models.loader import loader_processes
 from coefvq.records import VideoInput
@@ -150,14 +149,16 @@ class _Fitting:
         later = fit_videos if loaders and job.config.architecture != "attention" else []
         with noise, opened(reading, classifier, videos, passes, title, later) as source:
             train_set, val_set = source.dataset(fit_videos, labels), source.dataset(val.videos, val.labels)
+            fit_rows = source.readable(fit_videos)
             rows = FitData(
                 train_set,
                 val_set,
                 val_weight=val.weight.iloc[source.readable(val.videos)],
                 collator=source.collator,
-                sampler=self._sampler(source.collator, train_set),
+                # the videos to fit come first, so their rows are those of all videos
+                sampler=self._sampler(source.lengths(fit_rows)),
                 descriptions=self._descriptions(classifier, source.readable(self.data.train.videos)),
-                lesson=self._lesson([fit_videos[at] for at in source.readable(fit_videos)]),
+                lesson=self._lesson([fit_videos[at] for at in fit_rows]),
             )
             share = reading.loading.max_bad_share if source.later else None
             plan = FitPlan(job.training, self.settings.seed, report, self.checkpoints, loaders, share)
@@ -186,13 +187,13 @@ class _Fitting:
         teaching = self.data.teaching
         return None if teaching is None else Lesson(torch.tensor(teaching.scores.logits(videos)), teaching.weight)
 
-    def _sampler(self, collator: Collator, train_set: VideoDataset) -> LengthGrouped | None:
+    def _sampler(self, lengths: Sequence[int]) -> LengthGrouped | None:
         """Grouping by the batch of all ranks and accumulated steps, so that their number does not change the order."""
         if not self.settings.reading.loading.group_by_length or not self.job.config.reads_text:
             return None
         training = self.job.training
         batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * world_size()
-        return LengthGrouped(collator.lengths(train_set.texts), batch, self.settings.seed)
+        return LengthGrouped(lengths, batch, self.settings.seed)
 
 
 def checkpoint_folder(settings: TrainingSettings, job: TrainingJob, hashes: DataHashes) -> CheckpointFolder:

@@ -115,7 +115,7 @@ def test_a_bracket_at_the_start_of_a_title_is_no_sticker(tokenizer: Tokenizer, t
     text = text_of(VideoInput("v", Path("v"), "[live] my dinner", ("follow " * 9,)))
     row = tokenizer.decode(ours.batch([text], 1)["input_ids"][0].tolist())
     assert "[live] my dinner\n[" in row
-    assert ours.count_cut([text]) == 1
+    assert max(ours.counts([text])) > ours.max_tokens
 
 
 @pytest.mark.parametrize(

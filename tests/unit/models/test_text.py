@@ -83,8 +83,9 @@ def test_a_batch_is_logged_once_and_a_text_that_fits_is_whole(
         batch = encoder.batch([long, "my title", long], 0)
         encoder.batch(["my title"], 0)
     assert caplog.messages == ["2 of 3 texts are longer than 24 tokens and were cut"]
-    assert encoder.count_cut([long, "my title", long]) == 2
+    assert [count > encoder.max_tokens for count in encoder.counts([long, "my title", long])] == [True, False, True]
     assert encoder.tokenizer.decode(batch["input_ids"][1].tolist()).strip() == "my title"
+    assert encoder.lengths([long, "my title", long], 0) == batch["attention_mask"].sum(1).tolist()
 
 
 def test_the_prompt_of_an_encoder_stays(encoder: TextEncoder) -> None:
