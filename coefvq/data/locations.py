@@ -187,31 +187,36 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
     Raises:
         MediaError: ``missing`` or ``unsupported``.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        handle = os.open(path, flags)
-    except OSError as error:
-        raise MediaError("missing", f"{path}: {error.strerror}; add the clip or delete its row") from error
-    with os.fdopen(handle, "rb") as stream:
-        _check_regular(path, os.fstat(handle))
+    with os.fdopen(_handle(path), "rb") as stream:
+        _check_regular(path, os.fstat(stream.fileno()))
         yield stream
 
 
-def sha256_regular(path: Path) -> str:
+def sha256_regular(path: Path | str) -> str:
     """Hex SHA-256 of a located file.
 
     Raises:
         MediaError: as ``open_regular``.
     """
-    with open_regular(path) as stream:
-        try:
-            # not hashlib.file_digest: its buffer of 256 KiB is most of the time of a small file
-            digest = hashlib.sha256()
-            while piece := stream.read(_PIECE):
-                digest.update(piece)
-            return digest.hexdigest()
-        except OSError as error:
-            raise MediaError("missing", f"{path}: {error.strerror}; copy the clip again") from error
+    # no stream and no hashlib.file_digest: they are most of the time of a small file
+    handle = _handle(path)
+    try:
+        _check_regular(path, os.fstat(handle))
+        digest = hashlib.sha256()
+        while piece := os.read(handle, _PIECE):
+            digest.update(piece)
+        return digest.hexdigest()
+    except OSError as error:
+        raise MediaError("missing", f"{path}: {error.strerror}; copy the clip again") from error
+    finally:
+        os.close(handle)
+
+
+def _handle(path: Path | str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise MediaError("missing", f"{path}: {error.strerror}; add the clip or delete its row") from error
 
 
 def _check_url(url: str, protocols: tuple[str, ...]) -> None:
@@ -231,7 +236,7 @@ def _outside(uri: str, root: Root) -> MediaError:
     return MediaError("outside_root", f"{uri}: {why} outside the data root {root.base}; use a path below it")
 
 
-def _check_regular(path: Path, facts: os.stat_result) -> None:
+def _check_regular(path: Path | str, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise MediaError("unsupported", f"{path}: a folder, pipe, socket or device; expected a file")
 

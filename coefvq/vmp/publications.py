@@ -122,15 +122,14 @@ class _Hashes:
         Raises:
             MediaError: it cannot be read.
         """
-        file = Path(path)
         if self.cache is None:
-            return sha256_regular(file)
+            return sha256_regular(path)
         stamp = file_stamp(facts)
         known = self._asked[path] if path in self._asked else self.cache.get(path)
         if known is not None and known[0] == stamp and isinstance(known[1].get("sha256"), str):
             return str(known[1]["sha256"])
-        sha256 = sha256_regular(file)
-        if file_stamp(file.stat()) == stamp:  # nobody wrote to it while it was read
+        sha256 = sha256_regular(path)
+        if file_stamp(os.stat(path)) == stamp:  # noqa: PTH116  # nobody wrote to it while it was read
             self._new.append((path, stamp, {"sha256": sha256}))
         if len(self._new) >= BATCH:
             self.keep()
@@ -162,6 +161,8 @@ def _event(cells: Sequence[Any], seconds: Any, root: Root, row: str, hashes: _Ha
 
 def _duration(row: str, cell: Any) -> float | None:
     """The table's ``duration_s``, which a manifest has measured."""
+    if type(cell) is float and 0.0 < cell < math.inf:
+        return cell
     from coefvq.data.importers import values
 
     seconds = values.number(row, _SECONDS, cell, math.nan, positive=True)

@@ -46,8 +46,8 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Files that were read to be hashed."""
     found: Counter[str] = Counter()
 
-    def counting(path: Path) -> str:
-        found[path.name] += 1
+    def counting(path: str) -> str:
+        found[Path(path).name] += 1
         return locations.sha256_regular(path)
 
     monkeypatch.setattr(publications, "sha256_regular", counting)
