@@ -17,7 +17,7 @@ from coefvq.errors import DataError
 from coefvq.files import sha256_json
 from coefvq.vmp import log as log_module
 from coefvq.vmp import publications
-from coefvq.vmp.log import content_digest, open_log
+from coefvq.vmp.log import content_digest, open_log, same_content
 from coefvq.vmp.publications import HASHES, read_events
 from coefvq.vmp.records import Event
 
@@ -132,3 +132,16 @@ def test_the_digest_of_content_is_over_every_field_but_the_logs_own() -> None:
     assert content_digest(event) == sha256_json(first)
     known = {"creator_id": "ana", "duration_s": 2.5}
     assert content_digest(replace(event, creator_id="ana", duration_s=2.5)) == sha256_json(first | known)
+
+
+CONTENT = {"uri": "/b.mp4", "title": "other", "stickers": ("z",), "sha256": "bb", "published_at": "2026-01-01",
+           "creator_id": "bea", "duration_s": 3.5}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [*({name: value} for name, value in CONTENT.items()), {"kind": "delete"},
+                                    {"kind": "views", "views": 9}, {"source_version": 7, "offset": 8}])  # fmt: skip
+def test_same_content_is_the_same_digest(change: dict[str, Any]) -> None:
+    event = Event("a", uri="/a.mp4", title="t", stickers=("x",), views=3, sha256="aa")
+    other = replace(event, **change)
+    assert same_content(event, other) == (content_digest(event) == content_digest(other))
+    assert same_content(other, replace(other, views=5))
