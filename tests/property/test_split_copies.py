@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coefvq.config import Fractions, Negatives, Split
 from coefvq.data.splits.assign import assign_splits, check_splits, summarize
 from coefvq.data.splits.division import divided, size_limit
-from coefvq.data.splits.groups import components, decodable, find_ties
+from coefvq.data.splits.groups import components, decodable, find_ties, undivided
 from coefvq.errors import SplitError
 from coefvq.records import LABELLED_SPLITS, SPLITS
 
@@ -119,7 +119,10 @@ def test_small_sets_are_divided_by_creators_only_where_a_group_is_large() -> Non
 def test_ties_that_are_known_change_nothing(creator: str) -> None:
     manifest = world(600, 0.05 if creator == "soft" else 0.0, 5, 3)
     manifest.loc[::7, "decode_ok"] = False
-    ties = find_ties(manifest[decodable(manifest)], params(creator))
+    rows = manifest[decodable(manifest)]
+    ties = find_ties(rows, params(creator))
+    np.testing.assert_array_equal(ties.groups, components(rows, params(creator)))
+    np.testing.assert_array_equal(ties.sources, undivided(rows, params(creator)))
     splits = assign_splits(manifest, ["ucc"], params(creator), 7, None, ties)
     pd.testing.assert_series_equal(splits, assign_splits(manifest, ["ucc"], params(creator), 7))
     check_splits(manifest, splits, ["ucc"], params(creator), ties=ties)

@@ -147,7 +147,10 @@ def open_table(
     stamps = tuple(stamp(part) for part in found.parts)
     survey = Survey(found, labels or {}, id_of)
     for read in read_blocks(found, labels, say=True, others=others):
-        (survey.add_block if isinstance(read, Block) else survey.add)(read)
+        if isinstance(read, Block):
+            survey.add_block(read)
+        else:
+            survey.add(read)
     survey.finish()
     naming.check(found, survey.columns)
     kept = None if others is None else frozenset(others)

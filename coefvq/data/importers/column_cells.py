@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,13 @@ def number(name: str, column: pa.Array, default: float, *, positive: bool = Fals
     import pyarrow as pa
 
     if not (pa.types.is_float64(column.type) or pa.types.is_null(column.type)):
-        return _each(lambda *cell: values.number(*cell, default, positive=positive), name, column)
+        return _each(partial(values.number, default=default, positive=positive), name, column)
     given = column.drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False)
     if not np.isfinite(given).all() or (positive and not (given > 0).all()):
         raise DataError(f"{name}: expected finite numbers")
     found = np.full(len(column), default)
     found[column.is_valid().to_numpy(zero_copy_only=False)] = given
-    return found.tolist()  # type: ignore[no-any-return]
+    return found.tolist()
 
 
 def moment(name: str, column: pa.Array) -> list[tuple[str, bool] | None]:
