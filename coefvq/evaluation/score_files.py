@@ -81,6 +81,10 @@ def read_scores(path: Path, columns: Columns, renames: Mapping[str, str] | None 
     from coefvq.data.importers.columns import Expected
     from coefvq.data.importers.tables import read_cells
 
+    if path.suffix.lower() == ".parquet" and path.is_file() and not renames:
+        whole = _by_columns(path, columns)
+        if whole is not None:
+            return whole
     table = read_cells(path, Expected(columns.names()), renames)
     numbers: list[int] = []
     rows: list[dict[str, Any]] = []
@@ -93,8 +97,43 @@ def read_scores(path: Path, columns: Columns, renames: Mapping[str, str] | None 
         raise DataError(f"{path}: no rows; add at least one scored video")
     used = [name for name in named if name in columns.names()]
     frame = pd.DataFrame(rows, columns=used, index=pd.Index(numbers, name="row"))
-    text = {name: object for name in (columns.ids, columns.split) if name in used}
-    return ScoreTable(path, frame.astype({**dict.fromkeys(used, "float64"), **text}), tuple(named))
+    return ScoreTable(path, _typed(frame, columns), tuple(named))
+
+
+def _typed(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    text = {name: object for name in (columns.ids, columns.split) if name in frame}
+    return frame.astype({**dict.fromkeys(frame.columns, "float64"), **text})
+
+
+def _by_columns(path: Path, columns: Columns) -> ScoreTable | None:
+    """A Parquet table column by column; None where a cell needs a look, and the reader of rows says which."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from coefvq.data.importers import column_cells
+    from coefvq.data.importers.columns import Expected
+    from coefvq.data.importers.parquet_reader import read_batches
+
+    found: dict[str, list[Any]] = {}
+    names: tuple[str, ...] = ()
+    try:
+        for batch in read_batches(path, columns.names().__contains__):
+            Expected(columns.names()).check(str(path), batch.names)
+            names = batch.names
+            for name, cells in zip(batch.cells.schema.names, batch.cells.columns, strict=True):
+                if name in (columns.ids, columns.split):
+                    found.setdefault(name, []).extend(column_cells.text(name, cells))
+                elif pa.types.is_float64(cells.type) or pa.types.is_integer(cells.type):
+                    found.setdefault(name, []).extend(column_cells.number(name, cells, math.nan))
+                else:
+                    return None
+    except (DataError, ValueError, OverflowError, pa.ArrowException):
+        return None
+    if not found:
+        return None
+    index = pd.RangeIndex(1, len(next(iter(found.values()))) + 1, name="row")
+    frame = pd.DataFrame({name: found[name] for name in names if name in found}, index=index)
+    return ScoreTable(path, _typed(frame, columns), names)
 
 
 def _cells(place: str, raw: Mapping[str, Any], columns: Columns, decimal_comma: bool) -> dict[str, Any]:
