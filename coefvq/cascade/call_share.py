@@ -179,10 +179,11 @@ def _pick(
         if enough is not None and enough < 100.0
         else "none with fewer calls than all does: improve the base model"
     )
-    held = f1[cascade.name] / f1[MLLM_ON_ALL] if f1[MLLM_ON_ALL] else 0.0
+    held = 100.0 * f1[cascade.name] / f1[MLLM_ON_ALL] if f1[MLLM_ON_ALL] else 0.0
     return everything, (
-        f"on validation the cascade for {wanted.qps:g} % MLLM calls, {share:.1f} % on traffic, keeps {100 * held:.1f} % "
-        f"of the MLLM's F1, not {100 * wanted.min_kept_f1:g} % ({remedy}), so every video goes to the MLLM (F1: {figures})"
+        f"on validation the cascade for {wanted.qps:g} % MLLM calls, {share:.1f} % on traffic, keeps {held:.1f} % of "
+        f"the MLLM's F1, not {100 * wanted.min_kept_f1:g} % ({remedy}), so every video goes to the MLLM "
+        f"(F1: {figures})"
         f"{_labels_needed(cascade, everything, val, wanted.min_kept_f1)}"
     )
 
