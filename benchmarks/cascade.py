@@ -45,9 +45,10 @@ def test_clips(folder: Path, count: int) -> list[VideoInput]:
     settings = open_workspace(folder / "params.yaml")
     rows = read_table(folder / settings.paths.splits).merge(read_table(folder / settings.paths.manifest), on="video_id")
     chosen = rows[rows["split_x" if "split_x" in rows else "split"] == "test"].head(count)
+    columns = (chosen[name].astype(str).tolist() for name in ("video_id", "uri", "title", "sha256"))
     return [
-        VideoInput(row.video_id, folder / settings.paths.raw / row.uri, title=row.title, sha256=row.sha256)
-        for row in chosen.itertuples()
+        VideoInput(video_id, folder / settings.paths.raw / uri, title=title, sha256=sha256)
+        for video_id, uri, title, sha256 in zip(*columns, strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.epochs import check_fence
 from coefvq.vmp.keys import tenant_of
-from coefvq.vmp.log import content_digest
+from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
 from coefvq.vmp.stored import NOTHING, Stored

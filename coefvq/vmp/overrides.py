@@ -10,7 +10,8 @@ from coefvq.vmp import feed, schema
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import shown
-from coefvq.vmp.log import EventLog, content_digest
+from coefvq.vmp.log import EventLog
+from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.records import IndexEntry
 
 Word = Literal["live", "removed", "model"]

@@ -18,7 +18,7 @@ import pytest
 from coefvq.vmp.database import Database
 from coefvq.vmp.epochs import FencedError
 from coefvq.vmp.index import IndexStore, open_index
-from coefvq.vmp.log import content_digest
+from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.overrides import override
 from coefvq.vmp.records import DEGRADED, ERROR, FULL, Event, Rank, SinkRow, State
 from tests.old_guard import OldIndex

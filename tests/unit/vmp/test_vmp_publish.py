@@ -17,7 +17,8 @@ from coefvq.errors import DataError
 from coefvq.files import sha256_json
 from coefvq.vmp import log as log_module
 from coefvq.vmp import publications
-from coefvq.vmp.log import content_digest, open_log, same_content
+from coefvq.vmp.log import open_log
+from coefvq.vmp.log_rows import content_digest, same_content
 from coefvq.vmp.publications import HASHES, read_events
 from coefvq.vmp.records import Event
 

@@ -81,10 +81,10 @@ def older_log(state: Path) -> None:
 def older_log_with_new_events(state: Path) -> None:
     drop_events(state, 1)
     with closing(sqlite3.connect(state / "log.sqlite", isolation_level=None)) as connection:
-        from coefvq.vmp.log import _append_changed
+        from coefvq.vmp.log_rows import append_changed
 
         # the same video and source version, other content
-        _append_changed(connection, [replace(EVENTS[3], title="other")])
+        append_changed(connection, [replace(EVENTS[3], title="other")])
 
 
 @pytest.mark.parametrize("damage", [lose_log, log_of_another_state, older_log, older_log_with_new_events])
