@@ -156,7 +156,7 @@ def left_by(rows: Sequence[SinkRow], batch: int) -> dict[str, list[tuple[Any, ..
         }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(noted_rows(), min_size=2, max_size=12))
 def test_a_batch_leaves_what_its_rows_leave_one_by_one(rows: list[SinkRow]) -> None:
     assert left_by(rows, len(rows)) == left_by(rows, 1)
