@@ -65,8 +65,8 @@ def rows_of(clips: Path) -> list[dict[str, str]]:
     with (clips / "metadata.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     return [
-        {"file_name": row["file_name"], "title": row.get("title") or "", "creator_id": ("ana", "bob")[number % 2],
-         "source_version": "1"}
+        {"video_id": Path(row["file_name"]).stem, "file_name": row["file_name"], "title": row.get("title") or "",
+         "creator_id": ("ana", "bob")[number % 2], "source_version": "1"}
         for number, row in enumerate(found)
     ]  # fmt: skip
 
@@ -82,7 +82,7 @@ def fill_table(url: str, rows: Sequence[dict[str, str]]) -> None:
         )
         connection.cursor().executemany(
             "INSERT INTO videos (video_id, uri, title, creator_id, source_version) VALUES (%s, %s, %s, %s, %s)",
-            [(Path(row["file_name"]).stem, *row.values()) for row in rows],
+            [tuple(row.values()) for row in rows],
         )
 
 
@@ -127,7 +127,7 @@ def main() -> None:
                 vmp(workspace, "publish", table, "--config", config)
             vmp(workspace, "run", "--once", "--config", config, "--json")
             vmp(workspace, "status", "--state", folder / "state", "--json")
-            vmp(workspace, "get", Path(rows[1]["file_name"]).stem, "--state", folder / "state", "--json")
+            vmp(workspace, "get", rows[1]["video_id"], "--state", folder / "state", "--json")
             vmp(workspace, "dlq", "list", "--config", config, "--json")
 
 
