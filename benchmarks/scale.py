@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -89,6 +90,19 @@ def measured(step: Step, workspace: Path) -> dict[str, float]:
     return {"wall_s": time.perf_counter() - start, "cpu_s": cpu, "peak_mib": used.ru_maxrss / 1024}
 
 
+def _apart(work: Callable[..., None], *arguments: object) -> None:
+    """Run it in a process of its own: a child that is forked later would begin with this process's peak as its own.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    process = get_context("spawn").Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{work.__name__}: exit code {process.exitcode}")
+
+
 @contextmanager
 def _workspace(folder: Path | None, rows: int, keep: bool) -> Iterator[Path]:
     """A world of ``rows`` videos; with ``keep`` it stays, and a later run works on it."""
@@ -96,11 +110,11 @@ def _workspace(folder: Path | None, rows: int, keep: bool) -> Iterator[Path]:
         kept = folder / f"scale-{rows}"
         if not (kept / "data" / "manifest.parquet").is_file():
             kept.mkdir(parents=True, exist_ok=True)
-            make(kept, rows)
+            _apart(make, kept, rows)
         yield kept
         return
     with tempfile.TemporaryDirectory(prefix=f"coefvq-scale-{rows}-", dir=folder) as name:
-        make(Path(name), rows)
+        _apart(make, Path(name), rows)
         yield Path(name)
 
 
@@ -121,7 +135,7 @@ def main() -> int:
                 if rows > step.most_rows:
                     continue
                 if step.before is not None:
-                    step.before(workspace)
+                    _apart(step.before, workspace)
                 found = measured(step, workspace)
                 line = {"step": name, "rows": rows, **{key: round(value, 2) for key, value in found.items()}}
                 work = max(found["cpu_s"] - start_up, 0.01)
