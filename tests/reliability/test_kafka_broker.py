@@ -136,7 +136,7 @@ def test_a_topic_that_is_not_there_and_tls_on_a_plain_port_are_told(address: str
     with pytest.raises(DataError, match=r"nowhere.*: create it, or correct source.topic"), stream(source):
         pass
     secure = kafka.source(address, "nowhere", tmp_path, security=Security(protocol="SSL"))
-    with pytest.raises(DataError, match=r"SSL handshake failed.*correct .*source\.security\.protocol"), stream(secure):
+    with pytest.raises(DataError, match=r"SSL.*correct .*source\.security\.protocol"), stream(secure):
         pass
 
 
