@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from coefvq.errors import DataError
 from coefvq.vmp.index import IndexStore
-from coefvq.vmp.keys import DEFAULT, within
+from coefvq.vmp.keys import DEFAULT
 
 _PAGE = 5000
 #: of an issue's scores what ``audit.kind_of`` and the estimate look at
@@ -34,26 +34,16 @@ def audited_scores(
     if not (isinstance(index.database.connection, sqlite3.Connection) and _PLAIN.fullmatch(issue)):
         yield from index.scores(issue, since, until, tenant)
         return
-    low = "" if since is None else since.astimezone(UTC).isoformat()
-    high = "9999" if until is None else until.astimezone(UTC).isoformat()
-    mine, names = within(tenant, "video_id")
     facts = ", ".join("json_extract(value, ?)" for _ in _FACTS)
-    sql = (
-        f"SELECT video_id, json_type(value, ?), {facts} FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
-        f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
-    )
     place = f'$.scores."{issue}"'
-    paths, after = (place, *(f"{place}.{name}" for name in _FACTS)), ""
-    while True:
-        try:
-            rows = index.database.query(sql, (*paths, after, low, high, *names, _PAGE))
-        except DataError:
-            for _ in index.scores(issue, since, until, tenant):
-                pass  # which entry is damaged is said by the reader of whole values
-            raise
-        if not rows:
-            return
-        after = rows[-1][0]
-        for video_id, kind, *cells in rows:
+    paths = (place, *(f"{place}.{name}" for name in _FACTS))
+    try:
+        for video_id, kind, *cells in index.verdicts(
+            f"json_type(value, ?), {facts}", paths, since, until, tenant, _PAGE
+        ):
             if kind not in (None, "null"):
                 yield video_id, dict(zip(_FACTS, cells, strict=True))
+    except DataError:
+        for _ in index.scores(issue, since, until, tenant):
+            pass  # which entry is damaged is said by the reader of whole values
+        raise

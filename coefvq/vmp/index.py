@@ -136,21 +136,35 @@ class IndexStore:
 
         ``since`` and ``until`` (not included) bound the time of the verdict.
         """
+        for video_id, value in self.verdicts("value", (), since, until, tenant, _PAGE):
+            found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
+            if found is not None:
+                yield str(video_id), found
+
+    def verdicts(
+        self,
+        columns: str,
+        parameters: Sequence[Any],
+        since: datetime | None,
+        until: datetime | None,
+        tenant: str,
+        page: int,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Key and ``columns`` (SQL that takes ``parameters``) of the entries that ``scores`` is about, by key.
+
+        They come page by page: the stored values of a whole index are gigabytes, and writers are not held up.
+        """
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
         mine, values = within(tenant, "video_id")
-        # page by page: the stored values of a whole index are gigabytes, and writers are not held up
         sql = (
-            "SELECT video_id, value FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
+            f"SELECT video_id, {columns} FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
             f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
         )
         after = ""
-        while rows := self.database.query(sql, (after, low, high, *values, _PAGE)):
+        while rows := self.database.query(sql, (*parameters, after, low, high, *values, page)):
             after = str(rows[-1][0])
-            for video_id, value in rows:
-                found = served.value_of(self.database, value, video_id).get("scores", {}).get(issue)
-                if found is not None:
-                    yield str(video_id), found
+            yield from rows
 
     def dead_letters(self, tenant: str | None = None) -> list[DeadLetter]:
         """Videos, of one tenant or of all, whose newest event could not be scored, oldest failure first."""

@@ -35,7 +35,7 @@ class Block:
     """Rows ``first``, ``first`` + 1, … of the table ``path``; ``words`` are manifest columns as in ``Row.words``.
 
     ``columns`` names the user's columns, ``others`` holds those that were asked for beside the known ones. ``zoned``
-    says of each time whether it names an offset.
+    has a flag per row: the row's time names an offset (None: the row has no time).
     """
 
     path: Path
