@@ -84,17 +84,12 @@ def most_views(row: SinkRow, stored: Stored) -> int | None:
     return max(row.views, stored.views)
 
 
-def says_more(row: SinkRow, stored: Stored) -> bool:
-    """Whether the row names a newer content or more views than were seen of its video."""
-    return row.source_version > stored.seen or most_views(row, stored) != stored.views
-
-
-def is_due(row: SinkRow, stored: Stored, written: bool) -> bool:
+def is_due(row: SinkRow, stored: Stored, written: bool, most: int | None) -> bool:
     """Whether the verdict that stays was made at fewer views than are known: it has to be made again.
 
-    ``written``: the row's verdict is the one that stays.
+    ``written``: the row's verdict is the one that stays; ``most``: the highest count that is known with it.
     """
-    entry = version_of(row) if written else stored.version
-    state: str | None = row.state if written else stored.state
-    most = most_views(row, stored)
-    return entry is not None and state != "deleted" and most is not None and most > entry[2]
+    if most is None or not (written or stored.version):
+        return False
+    state, views = (row.state, row.views) if written or stored.version is None else (stored.state, stored.version[2])
+    return state != "deleted" and most > (-1 if views is None else views)
