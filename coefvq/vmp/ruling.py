@@ -48,20 +48,24 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     for rule in rules.rules:
         if unscored and rule.then == "live" and not rule.takes_unscored:
             continue
-        for score, error in seen:
-            if (score is None or rule.issue is None or rule.issue == score.issue) and _holds(rule, facts, score, error):
-                return rule.decision
+        if _holds(rule, facts, seen):
+            return rule.decision
     if unscored and rules.default == "live":
         return UNSCORED
     return rules.otherwise
 
 
-def _holds(rule: Rule, facts: Facts, score: ScoredVideo | None, error: bool) -> bool:
-    """Whether all conditions of a rule hold for one issue."""
-    for test in rule.tests:
-        if not test(facts, score, error):
-            return False
-    return True
+def _holds(rule: Rule, facts: Facts, seen: Iterable[tuple[ScoredVideo | None, bool]]) -> bool:
+    """Whether all conditions of a rule hold for one of the issues that it looks at."""
+    for score, error in seen:
+        if score is not None and rule.issue is not None and rule.issue != score.issue:
+            continue
+        for test in rule.tests:
+            if not test(facts, score, error):
+                break
+        else:
+            return True
+    return False
 
 
 def changes_at(rules: Rules, event: Event, now: datetime) -> float | None:
