@@ -57,7 +57,7 @@ class Escalations:
 
     def urgent(self, deployment: Deployment, limit: int) -> int:
         """One batch of tasks; return how many of them moved on."""
-        if deployment.second is None:
+        if deployment.second is None or (not self._silence and self._pending.is_idle(self._now().timestamp())):
             return 0
         limit = min(limit, GROUP)
         moved = self._serve(deployment, limit) if self._monotonic() >= self._not_before else 0

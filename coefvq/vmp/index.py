@@ -112,6 +112,12 @@ class IndexStore:
         """Per epoch and issue the hash of what scores were made with; empty where an older schema did not say."""
         return {item.epoch: item.models for item in issued(self.database)}
 
+    def has_due(self, now: float) -> tuple[bool, bool]:
+        """Whether ``due``, and whether ``aged``, may name a video: one question in place of two after each batch."""
+        sql = "SELECT EXISTS (SELECT 1 FROM due), EXISTS (SELECT 1 FROM recheck WHERE at <= ?)"
+        watched, aged = self.database.query(sql, (now,))[0]
+        return bool(watched), bool(aged)
+
     def due(self, limit: int) -> list[str]:
         """Videos that were watched more often than at their verdict; dead letters are retried as such."""
         sql = (

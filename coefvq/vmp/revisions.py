@@ -112,7 +112,8 @@ class Reviser:
 
     def urgent(self, deployment: Deployment, limit: int) -> int:
         """Decide what was watched more often, or has grown older; return how many videos are settled."""
-        return self._watched(deployment, limit) + self._aged(deployment, limit)
+        watched, aged = self._index.has_due(self._now().timestamp())
+        return (self._watched(deployment, limit) if watched else 0) + (self._aged(deployment, limit) if aged else 0)
 
     def spare(self, deployment: Deployment, limit: int) -> int:
         """One batch of the campaign; return the videos settled."""
