@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
+from typing import NamedTuple
 
 from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
@@ -21,18 +22,28 @@ from coefvq.vmp.records import BatchReport, SinkRow
 from coefvq.vmp.stored import NOTHING, Stored
 
 
-def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
-    """Write all rows in the open transaction; which of them changed their entry.
+class Applied(NamedTuple):
+    """Which rows changed their entry; whether a verdict may be due now, and whether a task may wait for the MLLM."""
+
+    written: list[bool]
+    due: bool
+    queued: bool
+
+
+def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> Applied:
+    """Write all rows in the open transaction.
 
     Raises:
         FencedError: a rollback withdrew a deployment that judged one of the rows.
     """
     if not rows:
-        return []
+        return Applied([], True, True)  # nobody looked
     check_fence(connection, min(row.epoch for row in rows))
     tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
     effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
-    return [written for part in _distinct(rows) for written in _apply(connection, part, consumer, effective)]
+    parts = [_apply(connection, part, consumer, effective) for part in _distinct(rows)]
+    # what an earlier part left, the last one has seen or written itself
+    return Applied([new for part in parts for new in part.written], *parts[-1][1:])
 
 
 def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
@@ -48,10 +59,10 @@ def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
 
 def _apply(
     connection: Connection, rows: Sequence[SinkRow], consumer: str, effective: Mapping[str, float | None]
-) -> list[bool]:
-    """Write the rows of distinct videos; which of them changed their entry."""
+) -> Applied:
+    """Write the rows of distinct videos."""
     ids = [row.video_id for row in rows]
-    known, notes = stored.read(connection, ids), stored.notes(connection, ids)
+    known, (notes, filled) = stored.read(connection, ids), stored.notes(connection, ids)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
     written, seen, due = [], [], []
@@ -71,7 +82,11 @@ def _apply(
             _write_notes(connection, row, notes)
     _write_due(connection, due, notes["due"])
     feed.mark(connection, [name for name, new in zip(ids, written, strict=True) if new or name in ended])
-    return written
+    return Applied(
+        written,
+        due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in rows),
+        queued="pending" in filled or any(row.task is not None for row in rows),
+    )
 
 
 def _write_entries(connection: Connection, rows: Iterable[SinkRow]) -> None:
@@ -150,15 +165,17 @@ def _write_recheck(connection: Connection, row: SinkRow, noted: bool) -> None:
         connection.execute(schema.WRITE_RECHECK, (row.video_id, row.recheck_at, row.source_version))
 
 
-def report_of(rows: Sequence[SinkRow], written: Sequence[bool], offset: int) -> BatchReport:
-    """Count the outcomes of a batch that ended at ``offset``; ``written`` says which rows changed their entry."""
-    outcomes = Counter(row.outcome for row in rows)
+def report_of(rows: Sequence[SinkRow], applied: Applied, offset: int) -> BatchReport:
+    """Count the outcomes of a batch that ended at ``offset``."""
+    outcomes = Counter([row.outcome for row in rows])
     return BatchReport(
         offset=offset,
         events=len(rows),
         live=outcomes["live"],
         removed=outcomes["removed"],
         ignored=outcomes["ignored"],
-        dead=sum(row.error is not None for row in rows),
-        stale=sum(row.state is not None and not new for row, new in zip(rows, written, strict=True)),
+        dead=sum([row.error is not None for row in rows]),
+        stale=sum([row.state is not None and not new for row, new in zip(rows, applied.written, strict=True)]),
+        due=applied.due,
+        queued=applied.queued,
     )

@@ -50,9 +50,9 @@ class IndexStore:
         with self.database.transaction() as connection:
             committed = self.committed(consumer)
             fresh = [row for row in rows if row.offset > committed]
-            written = apply_rows(connection, fresh, consumer)
+            applied = apply_rows(connection, fresh, consumer)
             connection.execute(schema.WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
-        return report_of(fresh, written, offset)
+        return report_of(fresh, applied, offset)
 
     def revise(
         self,
@@ -70,10 +70,10 @@ class IndexStore:
             FencedError: as ``apply``.
         """
         with self.database.transaction() as connection:
-            written = apply_rows(connection, rows, reason)
+            applied = apply_rows(connection, rows, reason)
             connection.executemany(schema.KEEP_VERDICT, list(passed))
-            also(connection, written)
-        return report_of(rows, written, max((row.offset for row in rows), default=0))
+            also(connection, applied.written)
+        return report_of(rows, applied, max((row.offset for row in rows), default=0))
 
     def committed(self, consumer: str) -> int:
         """Offset up to which ``consumer`` has taken effect, 0 before its first batch."""

@@ -253,7 +253,11 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one committed batch did; ``stale`` rows met an equal or newer version in the index."""
+    """What one committed batch did; ``stale`` rows met an equal or newer version in the index.
+
+    ``due``: verdicts may have to be made again by more views or by age; ``queued``: tasks may wait for the MLLM. Both
+    were found out on the way, under the writers' lock, so nobody has to ask the index once more.
+    """
 
     offset: int
     events: int
@@ -262,3 +266,9 @@ class BatchReport:
     ignored: int
     dead: int
     stale: int
+    due: bool = field(default=True, compare=False)
+    queued: bool = field(default=True, compare=False)
+
+    def counts(self) -> dict[str, int]:
+        """Offset and counts, for logs."""
+        return {name: value for name, value in vars(self).items() if name not in ("due", "queued")}

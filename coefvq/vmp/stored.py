@@ -5,7 +5,8 @@ The lock is held until the commit, so nothing changes between this look and the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from coefvq.vmp.database import Connection
@@ -46,18 +47,25 @@ def read(connection: Connection, video_ids: Sequence[str]) -> dict[str, Stored]:
     return found
 
 
-def notes(connection: Connection, video_ids: Sequence[str]) -> dict[str, Collection[str]]:
-    """Per table of notes the videos that have one."""
+class Notes(NamedTuple):
+    """Per table of notes the videos of a batch that have one, and the tables in which any video has one."""
+
+    by_table: Mapping[str, Collection[str]]
+    filled: frozenset[str]
+
+
+def notes(connection: Connection, video_ids: Sequence[str]) -> Notes:
+    """The notes of videos."""
+    filled = frozenset(compress(NOTES, connection.execute(_ANY).fetchone()))
     found: dict[str, Collection[str]] = dict.fromkeys(NOTES, ())
-    for table, some in zip(NOTES, connection.execute(_ANY).fetchone(), strict=True):
-        if some:
-            sql = f"SELECT video_id FROM {table} WHERE "  # noqa: S608
-            found[table] = {
-                video_id
-                for condition, values in chosen("video_id", video_ids)
-                for (video_id,) in connection.execute(sql + condition, values)
-            }
-    return found
+    for table in filled:
+        sql = f"SELECT video_id FROM {table} WHERE "  # noqa: S608
+        found[table] = {
+            video_id
+            for condition, values in chosen("video_id", video_ids)
+            for (video_id,) in connection.execute(sql + condition, values)
+        }
+    return Notes(found, filled)
 
 
 def version_of(row: SinkRow) -> Version:
