@@ -113,8 +113,10 @@ def _write_effects(
     for row, old, new in zip(rows, before, written, strict=True):
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
         error = None if old.seen > row.source_version else row.error
-        alike = (consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
-                 effective[tenant_of(row.video_id)], error, row.routes)  # fmt: skip
+        alike: tuple[object, ...] = (
+            consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
+            effective[tenant_of(row.video_id)], error, row.routes,
+        )  # fmt: skip
         if alike != last:
             last, own = alike, []
             groups.append((alike, own))

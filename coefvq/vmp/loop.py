@@ -106,7 +106,10 @@ def run(
                 report = sink.apply(rows, consumer, events[-1].offset)
                 on_batch(report)
                 batches += 1
-            settled = sum(one.urgent(deployment, batch_size, report) for one in work)
+            settled = 0
+            for one in work:
+                # what another one settled just now may have left work that the batch knew nothing of
+                settled += one.urgent(deployment, batch_size, None if settled else report)
             if not events or batches % SPARE_EVERY == 0:
                 settled += sum(one.spare(deployment, batch_size) for one in work)
         except FencedError as refusal:
