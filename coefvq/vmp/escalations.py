@@ -31,7 +31,7 @@ from coefvq.vmp.leases import owner
 from coefvq.vmp.pending import Pending
 from coefvq.vmp.records import AUDIT, LIVE, BatchReport, SinkRow, Task
 from coefvq.vmp.retriever import retrieve
-from coefvq.vmp.revisions import Contents
+from coefvq.vmp.revisions import Contents, ignored_at
 from coefvq.vmp.rows import How
 
 #: who wrote an audit row: an answer, a stand-in while the MLLM was down, the end of a task's time, a new base score
@@ -114,7 +114,7 @@ class Escalations:
             pending.silence(connection, mute)
 
         if rows or cases.void or mute:
-            self._index.revise(rows, MLLM, also=also)
+            self._index.revise(rows, MLLM, ignored_at(rows), also=also)
         self.counts["answered"] += len(cases.ready) - len(mute)
         if replies:
             self._note(next((reply.silence for reply in replies.values() if reply.silence), ""))
@@ -164,14 +164,15 @@ class Escalations:
         cases, now = self._sort(tasks, deployment), self._now()
         self._score_again(cases, deployment)
         drawn: list[Case] = [case for case in cases.ready if case.task.drawn]
-        rows = [expired_row(case, deployment, now) for case in cases.ready if not case.task.drawn]
+        given_up = [expired_row(case, deployment, now) for case in cases.ready if not case.task.drawn]
+        rows = [row for row in given_up if row is not None]
 
         def also(connection: Connection, written: Sequence[bool]) -> None:
             pending.drop(connection, cases.void)
             pending.shed_to_audit(connection, [case.task for case in drawn])
 
-        self._index.revise([row for row in rows if row is not None], EXPIRED, also=also)
-        self.counts["expired"] += len(rows)
+        self._index.revise(rows, EXPIRED, ignored_at(rows), also=also)
+        self.counts["expired"] += len(given_up)
         return len(tasks)
 
     def _sort(self, tasks: Sequence[Task], deployment: Deployment) -> Cases:

@@ -103,6 +103,14 @@ def rows_of(
     ]
 
 
+def ignored_at(rows: Iterable[SinkRow]) -> list[tuple[str, int | None]]:
+    """Videos, and their views, of which a rule said "ignored": it keeps the verdict that is there, at these views too.
+
+    Without that word they would be due again at once, and the MLLM asked again, for ever.
+    """
+    return [(row.video_id, row.views) for row in rows if row.state is None and row.error is None]
+
+
 class Reviser:
     """Decides again what is due, in batches, between the batches of new events."""
 
@@ -144,10 +152,8 @@ class Reviser:
             return
         made, known = plan(video_ids, self._contents, self._index, deployment, only_if_views_matter)
         rows = rows_of(made, known, deployment, self._now(), again=again)
-        # a rule that says "ignored" keeps the verdict that is there, at these views too
-        kept = [(row.video_id, row.views) for row in rows if row.state is None and row.error is None]
         if rows or made.passed:
-            self._index.revise(rows, reason, [*made.passed, *kept])
+            self._index.revise(rows, reason, [*made.passed, *ignored_at(rows)])
 
     def _campaign(self, deployment: Deployment, limit: int) -> int:
         step = self._campaigns.next_step(deployment.epoch, limit)

@@ -494,3 +494,18 @@ def test_a_video_that_is_too_young_for_the_index_enters_it_by_itself(world: Worl
     world.seconds = 7201.0
     world.run(reviser, **parts)
     assert world.state("v1") == ("live", 2)
+
+
+def test_the_mllm_is_asked_once_about_a_video_whose_answer_a_rule_ignores(world: World) -> None:
+    rules = parse_rules("rules: [{name: spam, when: [{field: title, op: '==', value: spam}], then: ignored}]\n"
+                        "default: live\n", "rules")  # fmt: skip
+    world.base("v1", views=10)
+    world.log.publish([Event("v1", uri="/v1", title="spam", views=POLICY.views_trigger)])
+    world.run(decide=by_rules(rules))
+    used = deployment(world.pair, world.epoch, decide=by_rules(rules))
+    reviser, mllm = Reviser(world.log, world.index, world.now), world.mllm()
+    for _ in range(3):
+        reviser.urgent(used, 4)
+        mllm.urgent(used, 4)
+    assert (world.pair.mllm_calls, world.index.due(9), world.tasks()) == (["v1"], [], [])
+    assert world.state("v1") == ("live", 2)
