@@ -87,13 +87,13 @@ def redis_program() -> Path:
 
 
 @contextmanager
-def redis_server() -> Iterator[tuple[Server, str]]:
-    """A Redis server that keeps nothing, and its URL."""
+def redis_server(*settings: str) -> Iterator[tuple[Server, str]]:
+    """A Redis server and its URL; it keeps nothing unless ``settings`` say so."""
     program = redis_program()
     # a socket's name has 107 bytes at most
     with tempfile.TemporaryDirectory(prefix="rd", dir="/tmp") as name:
         path = f"{name}/redis.sock"
-        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no", "--dir", name]
+        command = [program, "--port", "0", "--unixsocket", path, "--dir", name, "--save", "", *settings]
         with running(Server(command, lambda: answers(path, socket.AF_UNIX))) as server:
             yield server, f"unix://{path}"
 
