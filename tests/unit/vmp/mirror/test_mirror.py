@@ -83,8 +83,9 @@ def random_change(rng: random.Random, log: EventLog, index: IndexStore, folder: 
         elif kind == "compact":
             index.apply([], "vmp", log.last_offset())
             compact(folder, log, index, NOW + timedelta(days=9), timedelta(0), timedelta(days=8))
-    except DataError as error:  # there is no such video, it is deleted, or nobody overrode it
-        assert "video '" in str(error), error
+    except DataError as error:
+        if "video '" not in str(error):  # there is no such video, it is deleted, or nobody overrode it
+            raise
     return epoch
 
 
@@ -136,7 +137,7 @@ def test_a_mirror_that_slept_changes_nothing(
 
 
 def test_only_rows_of_this_mirror_are_ever_removed(redis: World, state: tuple[EventLog, IndexStore]) -> None:
-    log, index = state
+    _, index = state
     epoch = promote(index, 1, "1-x")
     redis.client.hset(f"{PREFIX}default/theirs", "reputation", "0.3")
     redis.client.set(f"{PREFIX}text", "x")
@@ -324,7 +325,7 @@ def test_a_server_that_is_down_is_waited_for(tmp_path: Path) -> None:
             assert silent.wait(60)
             for number in range(40):
                 index.revise([row(f"v{number % 7}", epoch, number + 1)], "x")
-            with pytest.raises(SilentError, match="start the server, or correct serve.url"):
+            with pytest.raises(SilentError, match=r"start the server, or correct serve\.url"):
                 up_to_date(index, made.copy)
             made.server.start()
             assert whole.wait(60)
