@@ -161,7 +161,7 @@ class Mirror:
                                 stderr=subprocess.DEVNULL)  # fmt: skip
 
     def kill(self) -> None:
-        """kill -9, of one that has begun to write."""
+        """kill -9, wherever it is."""
         if self.child is not None:
             self.child.kill()
             self.kills += self.child.wait() == -signal.SIGKILL

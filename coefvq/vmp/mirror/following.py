@@ -114,7 +114,7 @@ def take_step(database: Database, copy: Copy, page: int = PAGE, why: str | None 
         SilentError: the copy does not answer; what it holds is whole all the same.
     """
     place, head = copy.place(), rows.head(database)
-    if not head.identity:  # an index without a verdict has no name yet
+    if not head.newest:  # an index without a verdict, as a new one before its first batch
         return Step(idle=True, lag=0)
     why = why or reason_anew(database, place, head)
     if why is not None or place is None:

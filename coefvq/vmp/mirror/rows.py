@@ -30,8 +30,9 @@ class Row:
 class Head:
     """Which index it is and how far its feed goes.
 
-    ``identity`` is another for each index that was built, also from the same log; empty before the first deployment.
-    ``newest`` is the number of the newest change, ``key`` its video. ``purged``: as in ``feed``.
+    ``identity`` is another for each index that was built, also from the same log: it has the time of its first
+    deployment. ``newest`` is the number of the newest change, 0 before the first verdict, ``key`` its video.
+    ``purged``: as in ``feed``.
     """
 
     identity: str
@@ -48,7 +49,7 @@ def head(database: Database) -> Head:
         last = connection.execute("SELECT number, video_id FROM changes ORDER BY number DESC LIMIT 1").fetchone()
         gone = feed.purged(connection)
     number, key = (0, "") if last is None else last
-    identity = "" if made is None else f"{'' if log is None else log[0]} {made[0]}"
+    identity = " ".join(str(row[0]) for row in (log, made) if row is not None)
     return Head(identity, max(number, gone), key, gone)
 
 

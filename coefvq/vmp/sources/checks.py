@@ -151,6 +151,6 @@ def _serve(settings: RedisIndex, store: StorePlace) -> str:
         return f"redis: answers, {kept}; no index yet"
     with open_index(found) as index:
         head = rows.head(index.database)
-        why = following.reason_anew(index.database, place, head) if head.identity else None
+        why = following.reason_anew(index.database, place, head) if head.newest else None
     behind = 0 if place is None else head.newest - place.since
     return f"redis: answers, {kept}; " + (f"{behind} changes behind" if why is None else f"to be built: {why}")
