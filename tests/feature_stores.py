@@ -155,9 +155,9 @@ def redis_world(server: Server, url: str) -> World:
 
 def sql_world(url: str) -> World:
     """A table whose columns take any text or number, as SQLite's do."""
-    theirs = url.replace("postgresql:", "postgresql+psycopg:")
+    theirs = url.replace("postgresql:", "postgresql+psycopg:").replace("mariadb:", "mariadb+pymysql:")
     engine = sa.create_engine(theirs, poolclass=sa.NullPool)
-    types = "TEXT PRIMARY KEY, reputation DOUBLE PRECISION, land TEXT, verified INTEGER"
+    types = "VARCHAR(200) PRIMARY KEY, reputation DOUBLE PRECISION, land TEXT, verified INTEGER"
 
     def run(*statements: str) -> None:
         with engine.begin() as connection:

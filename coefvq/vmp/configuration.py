@@ -116,7 +116,7 @@ class TableSource(Section):
     """
 
     kind: Literal["table"]
-    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite)://")]
+    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite|mysql|mariadb)://")]
     root: Path
     version: _Column
     updated_at: _Column

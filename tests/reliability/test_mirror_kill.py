@@ -17,8 +17,8 @@ from threading import Event as Flag
 import pytest
 
 from coefvq.vmp.index import IndexStore, open_index
-from coefvq.vmp.mirror.following import Place, Step, follow
-from coefvq.vmp.mirror.redis_copy import RedisCopy
+from coefvq.vmp.mirror.following import Step, follow
+from coefvq.vmp.mirror.redis_copy import Place, RedisCopy
 from coefvq.vmp.mirror.rows import Row
 from tests.redis_index import DURABLE, PREFIX, as_read, deletion, of_index, row, world
 from tests.vmp_world import promote

@@ -207,23 +207,27 @@ class RedisCopy:
 
     def _pages(self, pattern: str) -> Iterator[list[str]]:
         """Keys of our hashes, some at a time; one may come twice."""
-        cursor: int = 0
+        cursor = 0
         while True:
-            cursor, found = self._client.scan(cursor, match=pattern, count=_SWEEP, _type="hash")  # type: ignore[misc]
+            answer: Any = self._client.scan(cursor, match=pattern, count=_SWEEP, _type="hash")
+            cursor, found = answer
             if keys := [name for name in found if name != self._place]:
                 yield keys
             if cursor == 0:
                 return
 
-    def _settings(self, names: Sequence[str]) -> Mapping[str, str]:
+    def _settings(self, names: Sequence[str]) -> dict[str, str]:
         """What the server is set to; a hosted one may not tell."""
         import redis
 
+        found: dict[str, str] = {}
         try:
-            return {name: value for one in names for name, value in self._client.config_get(one).items()}  # type: ignore[union-attr]
+            for name in names:
+                answer: Any = self._client.config_get(name)
+                found |= answer
         except redis.ResponseError:
             self._client.ping()  # whether it is this question that it refuses
-            return {}
+        return found
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

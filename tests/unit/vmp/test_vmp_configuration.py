@@ -67,7 +67,7 @@ def test_a_table_in_a_file_starts_in_the_folder_too(tmp_path: Path, url: str, fo
         (TABLE % ", table: 'a; DROP TABLE b'", "table"),
         (TABLE % ", table: a, columns: {likes: x}", "columns.likes: unknown key"),
         (TABLE % ", table: a, settle: -1", "settle = -1"),
-        (TABLE.replace("sqlite:///", "mysql://h/") % ", table: a", "url"),
+        (TABLE.replace("sqlite:///", "oracle://h/") % ", table: a", "url"),
         (TABLE.replace(", version: revision", "") % ", table: a", "version: missing key"),
         (TABLE % ", table: a" + "dead_letters: {topic: dead}", "dead_letters.topic is for source.kind kafka"),
         (KAFKA % "" + "budget: {calls: many}", "budget.calls"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event as Flag
@@ -124,7 +125,7 @@ def test_a_mirror_that_slept_changes_nothing(
     up_to_date(index, redis.copy)
     before, place = redis.rows(), redis.copy.place()
     # it wakes with the page that it read before, and with where the copy stood then
-    slept = following.replace(place, turn=place.turn - 1)
+    slept = replace(place, turn=place.turn - 1)
     assert redis.copy.apply(slept, old, following._moved(slept, since=old[-1].number)) is None
     assert redis.copy.drop(slept, [("a", int(before["default/a"]["number"]))]) is None
     assert redis.copy.sweep(slept) is None
