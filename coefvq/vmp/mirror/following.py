@@ -97,8 +97,9 @@ def follow(
             continue
         if silent:
             say("the mirror's server answers again")
-        silent = anew = False
+        silent = False
         if done.why is not None:
+            anew = False
             say(f"the mirror is built anew: {done.why}")
         on_step(done)
         if done.idle:

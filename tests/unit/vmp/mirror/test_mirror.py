@@ -133,8 +133,21 @@ def test_a_mirror_that_slept_changes_nothing(
     monkeypatch.setattr(rows, "since", lambda *_: old)
     assert redis.copy.apply(place, old, following._moved(place)) == 0
     monkeypatch.setattr(rows, "since", real_rows)
+    assert redis.copy.drop(place, [("a", 1)]) == 0  # a tombstone of another change
     assert redis.rows() == before
     assert before["default/a"]["state"] == "deleted"
+
+
+def test_a_building_that_was_asked_for_is_begun_though_another_mirror_was_faster(
+    redis: World, state: tuple[EventLog, IndexStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, index = state
+    index.revise([row("a", promote(index, 1, "1-x"))], "x")
+    up_to_date(index, redis.copy)
+    apply, lost = redis.copy.apply, [True]
+    monkeypatch.setattr(redis.copy, "apply", lambda *words: None if lost and lost.pop() else apply(*words))
+    assert up_to_date(index, redis.copy, anew=True) == (["the mirror is built anew: asked for"], 1)
+    assert lost == []
 
 
 def test_only_rows_of_this_mirror_are_ever_removed(redis: World, state: tuple[EventLog, IndexStore]) -> None:
