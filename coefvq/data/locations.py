@@ -257,8 +257,9 @@ def _forms(name: str) -> Iterator[str]:
     stem, dot, suffix = name.rpartition(".")
     clip = f".{suffix.lower()}" in CLIP_SUFFIXES
     cased = [name, f"{stem}{dot}{suffix.lower()}", f"{stem}{dot}{suffix.upper()}"] if clip else [name]
-    yield name
-    yield from (unicodedata.normalize(form, written) for written in cased for form in ("NFC", "NFD"))
+    other = (unicodedata.normalize(form, written) for written in cased for form in ("NFC", "NFD"))
+    # most names are ASCII, so most forms are equal: each costs a look at the disk
+    yield from dict.fromkeys([name, *other])
 
 
 def media_root(paths: Paths) -> Path:
