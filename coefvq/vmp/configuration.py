@@ -1,4 +1,4 @@
-"""vmp.yaml: source, store, rules, features, budget and tenants of a run (docs/engines.md). Strict, like params.yaml."""
+"""vmp.yaml: source, store, copy, rules, features, budget and tenants (docs/engines.md). Strict, like params.yaml."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TableSource(Section):
     """
 
     kind: Literal["table"]
-    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite)://")]
+    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite|mysql|mariadb)://")]
     root: Path
     version: _Column
     updated_at: _Column
@@ -150,6 +150,18 @@ class Store(Section):
     url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
 
 
+class RedisIndex(Section):
+    """A copy of the index for readers, in hashes under ``prefix``; `coefvq vmp mirror` keeps it.
+
+    ``durable``: the server must not lose what it took (appendfsync always). Where it may, the mirror writes it again.
+    """
+
+    kind: Literal["redis"]
+    url: Annotated[str, Field(pattern="^(redis|rediss|unix)://")]
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\-]{1,100}$")] = "coefvq:index:"
+    durable: bool = True
+
+
 class Budget(Section):
     """As ``--mllm-budget``, ``--mllm-burst`` and ``--mllm-max-wait``."""
 
@@ -181,6 +193,7 @@ class Configuration(Section):
 
     source: Annotated[LogSource | KafkaSource | TableSource, Field(discriminator="kind")]
     store: Store = Store()
+    serve: RedisIndex | None = None
     rules: Path | None = None
     budget: Budget | None = None
     dead_letters: DeadLetters = DeadLetters()
