@@ -141,7 +141,7 @@ def main() -> int:
             print(json.dumps(rows[-1]), flush=True)
     found = summary(pd.DataFrame(rows), seed=0)
     met = found["base_roc_auc"]["mean"] >= BASE_AUC and found["released_over_base"]["mean"] >= 0.0
-    print(json.dumps({"clips": len(table), "folds": len(rows), **found, "target_auc": BASE_AUC, "met": met}))
+    print(json.dumps({"clips": len(table), "folds": len(rows), **found, "target_auc": BASE_AUC, "met": bool(met)}))
     return 0 if met else 1
 
 
