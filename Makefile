@@ -47,7 +47,7 @@ reliability: setup  ## The VMP on real servers: kill -9 of workers on Kafka with
 	RELIABILITY_EVENTS=$(or $(RELIABILITY_EVENTS),20000) RELIABILITY_KILLS=$(or $(RELIABILITY_KILLS),50) \
 		$(BIN)/python -m pytest -q -s tests/reliability/test_kafka_kill.py tests/reliability/test_kafka_broker.py \
 		tests/reliability/test_kafka_faults.py tests/reliability/test_vmp_kill.py \
-		tests/reliability/test_mirror_kill.py
+		tests/reliability/test_mirror_kill.py tests/reliability/test_network_link.py
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

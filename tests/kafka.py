@@ -80,8 +80,8 @@ def free_port() -> int:
 class Broker:
     """An Apache Kafka of a test's own, which may be killed and started again."""
 
-    def __init__(self, program: Path, data: Path, settings: tuple[str, ...] = ()) -> None:
-        self._program, self._data, self._port = program, data, free_port()
+    def __init__(self, program: Path, data: Path, settings: tuple[str, ...] = (), port: int | None = None) -> None:
+        self._program, self._data, self._port = program, data, port or free_port()
         self._settings = [word for setting in settings for word in ("--set", setting)]
         self.address = f"127.0.0.1:{self._port}"
 
@@ -95,13 +95,13 @@ class Broker:
 
 
 @contextmanager
-def broker(folder: Path, *settings: str) -> Iterator[Broker]:
-    """An Apache Kafka of its own."""
+def broker(folder: Path, *settings: str, port: int | None = None) -> Iterator[Broker]:
+    """An Apache Kafka of its own; ``port`` and the one above it are free."""
     need_client()
     program = script()
     if program is None:
         pytest.skip("no Apache Kafka: KAFKA_HOME with kafka.sh, and Java 17 on PATH, are needed")
-    made = Broker(program, folder / "kafka", settings)
+    made = Broker(program, folder / "kafka", settings, port)
     made.run("start")
     try:
         yield made

@@ -11,7 +11,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,9 +103,11 @@ def configure(folder: Path, address: str, topic: str, url: str | None = None, re
     return path
 
 
-def start(config: Path, first: str = "effect") -> Child:
-    return subprocess.Popen([sys.executable, "-m", kafka_child.__name__, str(config), first], text=True, bufsize=1,
-                            cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+def start(config: Path, first: str = "effect", within: Sequence[str] = ()) -> Child:
+    """A worker; ``within`` is a command that starts it, as in another network."""
+    words = [*within, sys.executable, "-m", kafka_child.__name__, str(config), first]
+    return subprocess.Popen(words, text=True, bufsize=1, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)  # fmt: skip
 
 
 def go_on(process: Child) -> None:
