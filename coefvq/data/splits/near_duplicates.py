@@ -156,7 +156,7 @@ class _Heads:
         rows = bits.reshape(len(bits), -1)
         size = min(rows.shape[1], 2 * BITS // 8)
         item = np.dtype({"names": ["head"], "formats": [f"V{size}"], "itemsize": rows.shape[1]})
-        return cls(rows.view(item)["head"][:, 0], good[:, :2].all(axis=1), bits.shape[1])
+        return cls(rows.view(item)["head"][:, 0], np.logical_and.reduce(good[:, :2], axis=1), bits.shape[1])
 
     def may_be_near(self, left: Codes, right: Codes, max_distance: int) -> Flags:
         """False where the first two frames, if both videos have them, differ in more bits than all frames may."""
