@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -216,14 +216,14 @@ def _totals(
 def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
     """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
     if todo is None:
-        yield lambda report: None if as_json else say(_counts(asdict(report)))
+        yield lambda report: None if as_json else say(_counts(report.counts()))
         return
     with progress_bar(transient=True) as progress:
         task = progress.add_task("events", total=todo)
         yield lambda report: progress.advance(task, report.events)
 
 
-def _counts(report: dict[str, Any]) -> str:
+def _counts(report: Mapping[str, int]) -> str:
     # a stream has an offset per partition
     upto = f" up to offset {report['offset']}" if report["offset"] else ""
     return (

@@ -83,12 +83,9 @@ def get(database: Database) -> Budget:
     return read(database.connection)[0]
 
 
-def is_stale(database: Database, now: float) -> bool:
-    """Whether the clock of waiting has to move on although no task is there, so that the next one loses no time."""
-    known, at = read(database.connection)
-    if 0.0 <= now - at < _IDLE_STEP:
-        return False
-    return known.limits.rate is not None or bool(database.query("SELECT 1 FROM tenants WHERE rate IS NOT NULL LIMIT 1"))
+def has_passed(now: float, at: float) -> bool:
+    """Whether the last look was so long ago that the next task would lose time for which nobody waited."""
+    return not 0.0 <= now - at < _IDLE_STEP
 
 
 def look(connection: Connection, now: float) -> Budget:

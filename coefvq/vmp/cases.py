@@ -116,7 +116,7 @@ def with_draw(candidate: Candidate, task: Task, second: SecondStage) -> Candidat
             awaits = row.awaits or ("audit" if task.drawn else None)
             row = replace(row, audit_probability=rate, drawn=task.drawn, awaits=awaits)
         rows.append(row)
-    return replace(candidate, scores=tuple(rows))
+    return candidate._replace(scores=tuple(rows))
 
 
 def questions(cases: Sequence[Case]) -> dict[str, list[VideoInput]]:

@@ -16,6 +16,7 @@ from coefvq.extensions import DECODERS, registered
 from coefvq.files import read_yaml
 from coefvq.vmp.budget import parse_rate
 from coefvq.vmp.features.settings import FeatureSettings
+from coefvq.vmp.readonly import url_below
 from coefvq.vmp.tenants import TenantName, Tenants, TenantSettings
 
 _Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-\[\]:_]+:\d{1,5}$")]
@@ -136,11 +137,7 @@ class TableSource(Section):
 
     def below(self, folder: Path) -> Self:
         """The same with its paths below a folder, the file of SQLite included."""
-        changes: dict[str, Any] = {"root": folder / self.root}
-        start, _, file = self.url.partition("sqlite:///")
-        if not start and file and not file.startswith("file:"):
-            changes["url"] = f"sqlite:///{folder / file}"
-        return self.model_copy(update=changes)
+        return self.model_copy(update={"root": folder / self.root, "url": url_below(self.url, folder)})
 
 
 class Store(Section):
@@ -227,6 +224,8 @@ def load_configuration(path: Path) -> Configuration:
     store = found.store.model_copy(update={"state": folder / found.store.state})
     tenants = {name: one.resolved(folder) for name, one in found.tenants.items()}
     changes: dict[str, Any] = {"store": store, "tenants": tenants}
+    if found.features is not None:
+        changes["features"] = found.features.below(folder)
     if found.rules is not None:
         changes["rules"] = folder / found.rules
     if isinstance(found.source, KafkaSource):

@@ -8,8 +8,9 @@ entry is only replaced by a newer version, so rows that are written twice or out
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
+from typing import NamedTuple
 
 from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
@@ -21,18 +22,28 @@ from coefvq.vmp.records import BatchReport, SinkRow
 from coefvq.vmp.stored import NOTHING, Stored
 
 
-def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> list[bool]:
-    """Write all rows in the open transaction; which of them changed their entry.
+class Applied(NamedTuple):
+    """Which rows changed their entry; whether a verdict may be due now, and whether a task may wait for the MLLM."""
+
+    written: list[bool]
+    due: bool
+    queued: bool
+
+
+def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> Applied:
+    """Write all rows in the open transaction.
 
     Raises:
         FencedError: a rollback withdrew a deployment that judged one of the rows.
     """
     if not rows:
-        return []
+        return Applied([], True, True)  # nobody looked
     check_fence(connection, min(row.epoch for row in rows))
     tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
     effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
-    return [written for part in _distinct(rows) for written in _apply(connection, part, consumer, effective)]
+    parts = [_apply(connection, part, consumer, effective) for part in _distinct(rows)]
+    # what an earlier part left, the last one has seen or written itself
+    return Applied([new for part in parts for new in part.written], *parts[-1][1:])
 
 
 def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
@@ -48,31 +59,37 @@ def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
 
 def _apply(
     connection: Connection, rows: Sequence[SinkRow], consumer: str, effective: Mapping[str, float | None]
-) -> list[bool]:
-    """Write the rows of distinct videos; which of them changed their entry."""
+) -> Applied:
+    """Write the rows of distinct videos."""
     ids = [row.video_id for row in rows]
-    known, notes = stored.read(connection, ids), stored.notes(connection, ids)
+    known, (notes, filled) = stored.read(connection, ids), stored.notes(connection, ids)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
-    written = [stored.supersedes(row, one) for row, one in zip(rows, before, strict=True)]
-    schema.SEE_VIDEO.run(
-        connection,
-        [(row.video_id, row.source_version, row.views) for row, old in zip(rows, before, strict=True)
-         if stored.says_more(row, old)],
-    )  # fmt: skip
+    written, seen, due = [], [], []
+    for row, old in zip(rows, before, strict=True):
+        most, new = stored.most_views(row, old), stored.supersedes(row, old)
+        written.append(new)
+        if row.source_version > old.seen or most != old.views:
+            seen.append((row.video_id, row.source_version, row.views))
+        if stored.is_due(row, old, new, most):
+            due.append(row.video_id)
+    schema.SEE_VIDEO.run(connection, seen)
     ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
-    _write_entries(connection, [row for row, new in zip(rows, written, strict=True) if new])
+    _write_entries(connection, compress(rows, written))
     _write_effects(connection, rows, before, written, consumer, effective)
     for row in rows:
         if row.video_id in noted or row.error is not None or row.task is not None or row.recheck_at is not None:
             _write_notes(connection, row, notes)
-    due = [row.video_id for row, old, new in zip(rows, before, written, strict=True) if stored.is_due(row, old, new)]
     _write_due(connection, due, notes["due"])
     feed.mark(connection, [name for name, new in zip(ids, written, strict=True) if new or name in ended])
-    return written
+    return Applied(
+        written,
+        due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in rows),
+        queued="pending" in filled or any(row.task is not None for row in rows),
+    )
 
 
-def _write_entries(connection: Connection, rows: Sequence[SinkRow]) -> None:
+def _write_entries(connection: Connection, rows: Iterable[SinkRow]) -> None:
     groups: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
     for row in rows:
         alike = (row.state, row.rule, row.epoch, row.rank, row.bundle_version, row.decided_at, row.held)
@@ -89,16 +106,21 @@ def _write_effects(
     consumer: str,
     effective: Mapping[str, float | None],
 ) -> None:
-    """One audit row each, in the order of the rows."""
-    cells = []
+    """One audit row each, in the order of the rows: those that follow each other and say the same are one statement."""
+    groups: list[tuple[tuple[object, ...], list[tuple[object, ...]]]] = []
+    last: tuple[object, ...] = ()
+    own: list[tuple[object, ...]] = []
     for row, old, new in zip(rows, before, written, strict=True):
-        alike = (consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
-                 effective[tenant_of(row.video_id)])  # fmt: skip
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
         error = None if old.seen > row.source_version else row.error
-        cells.append((alike, (row.offset, row.video_id, row.source_version, error, row.routes, row.waited)))
-    for alike, group in groupby(cells, lambda pair: pair[0]):
-        schema.WRITE_EFFECT.run(connection, [own for _, own in group], alike)
+        alike = (consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
+                 effective[tenant_of(row.video_id)], error, row.routes)  # fmt: skip
+        if alike != last:
+            last, own = alike, []
+            groups.append((alike, own))
+        own.append((row.offset, row.video_id, row.source_version, row.waited))
+    for alike, own in groups:
+        schema.WRITE_EFFECT.run(connection, own, alike)
 
 
 def _write_notes(connection: Connection, row: SinkRow, notes: Mapping[str, Collection[str]]) -> None:
@@ -143,15 +165,17 @@ def _write_recheck(connection: Connection, row: SinkRow, noted: bool) -> None:
         connection.execute(schema.WRITE_RECHECK, (row.video_id, row.recheck_at, row.source_version))
 
 
-def report_of(rows: Sequence[SinkRow], written: Sequence[bool], offset: int) -> BatchReport:
-    """Count the outcomes of a batch that ended at ``offset``; ``written`` says which rows changed their entry."""
-    outcomes = Counter(row.outcome for row in rows)
+def report_of(rows: Sequence[SinkRow], applied: Applied, offset: int) -> BatchReport:
+    """Count the outcomes of a batch that ended at ``offset``."""
+    outcomes = Counter([row.outcome for row in rows])
     return BatchReport(
         offset=offset,
         events=len(rows),
         live=outcomes["live"],
         removed=outcomes["removed"],
         ignored=outcomes["ignored"],
-        dead=sum(row.error is not None for row in rows),
-        stale=sum(row.state is not None and not new for row, new in zip(rows, written, strict=True)),
+        dead=sum([row.error is not None for row in rows]),
+        stale=sum([row.state is not None and not new for row, new in zip(rows, applied.written, strict=True)]),
+        due=applied.due,
+        queued=applied.queued,
     )

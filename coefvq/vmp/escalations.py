@@ -29,7 +29,7 @@ from coefvq.vmp.features.values import HeldError
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.leases import owner
 from coefvq.vmp.pending import Pending
-from coefvq.vmp.records import AUDIT, LIVE, SinkRow, Task
+from coefvq.vmp.records import AUDIT, LIVE, BatchReport, SinkRow, Task
 from coefvq.vmp.retriever import retrieve
 from coefvq.vmp.revisions import Contents
 from coefvq.vmp.rows import How
@@ -54,10 +54,11 @@ class Escalations:
         self._pending = Pending(index.database, owner())
         self.counts = {"answered": 0, "expired": 0, "stand_ins": 0}
         self._silence, self._delay, self._not_before = "", FIRST_RETRY_SECONDS, float("-inf")
+        self._asked_at = float("-inf")
 
-    def urgent(self, deployment: Deployment, limit: int) -> int:
+    def urgent(self, deployment: Deployment, limit: int, report: BatchReport | None = None) -> int:
         """One batch of tasks; return how many of them moved on."""
-        if deployment.second is None:
+        if deployment.second is None or (not self._silence and self._is_idle(report)):
             return 0
         limit = min(limit, GROUP)
         moved = self._serve(deployment, limit) if self._monotonic() >= self._not_before else 0
@@ -65,6 +66,15 @@ class Escalations:
             budget.stop_the_clock(self._index.database, self._now().timestamp())
             return moved + self._stand_in(deployment, limit)
         return moved + self._expire(deployment, limit)
+
+    def _is_idle(self, report: BatchReport | None) -> bool:
+        """Whether no task waits, and the clock of waiting may stand still."""
+        now = self._now().timestamp()
+        # of the clock a batch says nothing; to ask now and then is enough
+        if report is not None and not report.queued and not budget.has_passed(now, self._asked_at):
+            return True
+        self._asked_at = now
+        return self._pending.is_idle(now)
 
     def spare(self, deployment: Deployment, limit: int) -> int:
         """Nothing waits for idle time: the lanes of the queue order the work."""

@@ -50,9 +50,9 @@ class IndexStore:
         with self.database.transaction() as connection:
             committed = self.committed(consumer)
             fresh = [row for row in rows if row.offset > committed]
-            written = apply_rows(connection, fresh, consumer)
+            applied = apply_rows(connection, fresh, consumer)
             connection.execute(schema.WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
-        return report_of(fresh, written, offset)
+        return report_of(fresh, applied, offset)
 
     def revise(
         self,
@@ -70,10 +70,10 @@ class IndexStore:
             FencedError: as ``apply``.
         """
         with self.database.transaction() as connection:
-            written = apply_rows(connection, rows, reason)
+            applied = apply_rows(connection, rows, reason)
             connection.executemany(schema.KEEP_VERDICT, list(passed))
-            also(connection, written)
-        return report_of(rows, written, max((row.offset for row in rows), default=0))
+            also(connection, applied.written)
+        return report_of(rows, applied, max((row.offset for row in rows), default=0))
 
     def committed(self, consumer: str) -> int:
         """Offset up to which ``consumer`` has taken effect, 0 before its first batch."""
@@ -111,6 +111,12 @@ class IndexStore:
     def models(self) -> dict[int, dict[str, str]]:
         """Per epoch and issue the hash of what scores were made with; empty where an older schema did not say."""
         return {item.epoch: item.models for item in issued(self.database)}
+
+    def has_due(self, now: float) -> tuple[bool, bool]:
+        """Whether ``due``, and whether ``aged``, may name a video: one question in place of two after each batch."""
+        sql = "SELECT EXISTS (SELECT 1 FROM due), EXISTS (SELECT 1 FROM recheck WHERE at <= ?)"
+        watched, aged = self.database.query(sql, (now,))[0]
+        return bool(watched), bool(aged)
 
     def due(self, limit: int) -> list[str]:
         """Videos that were watched more often than at their verdict; dead letters are retried as such."""

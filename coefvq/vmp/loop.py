@@ -47,8 +47,11 @@ class Sink(Protocol):
 class Work(Protocol):
     """Verdicts that no new event asks for; both return how many videos were settled."""
 
-    def urgent(self, deployment: Deployment, limit: int) -> int:
-        """What must not wait: views that may change a verdict, the MLLM's tasks."""
+    def urgent(self, deployment: Deployment, limit: int, report: BatchReport | None = None) -> int:
+        """What must not wait: views that may change a verdict, the MLLM's tasks.
+
+        ``report`` is of the batch that was stored just before; without one the index has to be asked.
+        """
 
     def spare(self, deployment: Deployment, limit: int) -> int:
         """What is done between events: a campaign."""
@@ -95,13 +98,15 @@ def run(
     batches = 0
     while not stop.is_set():
         deployment = deployments.current()
+        report: BatchReport | None = None
         try:
             events = source.poll(sink.committed(consumer), batch_size)
             if events:
                 rows = judge(events, deployment, sink.known(event.video_id for event in events), clock())
-                on_batch(sink.apply(rows, consumer, events[-1].offset))
+                report = sink.apply(rows, consumer, events[-1].offset)
+                on_batch(report)
                 batches += 1
-            settled = sum(one.urgent(deployment, batch_size) for one in work)
+            settled = sum(one.urgent(deployment, batch_size, report) for one in work)
             if not events or batches % SPARE_EVERY == 0:
                 settled += sum(one.spare(deployment, batch_size) for one in work)
         except FencedError as refusal:

@@ -30,6 +30,10 @@ LEASE_SECONDS = 300.0
 #: every so many calls one is a campaign's, if it has a task
 CAMPAIGN_EVERY = 20
 _COLUMNS = "video_id, source_version, epoch, views, lane, priority, calls, scores, enqueued, drawn, shed, silent"
+_LOOK = (
+    "SELECT EXISTS (SELECT 1 FROM pending), EXISTS (SELECT 1 FROM budget WHERE rate IS NOT NULL) "
+    "OR EXISTS (SELECT 1 FROM tenants WHERE rate IS NOT NULL), coalesce((SELECT max(at) FROM budget), 0)"
+)
 _LANES: tuple[Lane, ...] = (AUDIT, LIVE, CAMPAIGN)
 #: a tenant's next tasks, by lane
 Queues = Mapping[Lane, deque[Task]]
@@ -55,10 +59,14 @@ class Pending:
     database: Database
     owner: str = ""
 
+    def is_idle(self, now: float) -> bool:
+        """Whether there is nothing to lease and nothing that could expire, and the clock of waiting may stand still."""
+        # one question after each batch: where nothing waits, a worker asks and writes next to nothing
+        tasks, rated, at = self.database.query(_LOOK)[0]
+        return not tasks and not (rated and budget.has_passed(now, at))
+
     def lease(self, epoch: int, limit: int, now: float) -> list[Task]:
         """The next tasks that a worker of ``epoch`` may ask the MLLM about, as many as the budget gives; now taken."""
-        if not self.database.query("SELECT 1 FROM pending LIMIT 1") and not budget.is_stale(self.database, now):
-            return []  # an idle worker writes next to nothing
         with self.database.transaction() as connection:
             self._free_the_dead(connection)
             known = budget.look(connection, now)

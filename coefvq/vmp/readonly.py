@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -33,6 +35,12 @@ def open_engine(url: str) -> Engine:
         return _engine(url)
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError, ValueError) as error:
         raise ConfigError(f"{redact(url)}: {error}; correct the url or install its driver") from error
+
+
+def url_below(url: str, folder: Path) -> str:
+    """``url`` with the file of SQLite below ``folder``, where it is a relative path; another URL as it is."""
+    found = re.fullmatch(r"(sqlite[+a-z0-9]*:///)(?!file:|:memory:)(.+)", url, re.DOTALL)
+    return url if found is None else f"{found[1]}{folder / found[2]}"
 
 
 def _engine(url: str) -> Engine:

@@ -7,7 +7,7 @@ scores, the Filter gives the candidate a decision, and the Sink stores the resul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -80,14 +80,13 @@ class Features:
     @property
     def are_degraded(self) -> bool:
         """Whether a store that may be missing did not answer."""
-        return any(row.get(STATUS) == FAILED for row in self.values.values())
+        return bool(self.values) and any(row.get(STATUS) == FAILED for row in self.values.values())
 
 
 NO_FEATURES = Features()
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An event with its scores, one per issue, and its features; a deletion has none.
 
     ``error`` is set if at least one issue could not be scored and names each such issue, or what lacks of the features.
@@ -103,7 +102,7 @@ class Candidate:
         if features is self.features:
             return self
         error = "; ".join(part for part in (self.error, features.error) if part) or None
-        return replace(self, error=error, features=features)
+        return self._replace(error=error, features=features)
 
 
 @dataclass(frozen=True)
@@ -254,7 +253,11 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one committed batch did; ``stale`` rows met an equal or newer version in the index."""
+    """What one committed batch did; ``stale`` rows met an equal or newer version in the index.
+
+    ``due``: verdicts may have to be made again by more views or by age; ``queued``: tasks may wait for the MLLM. Both
+    were found out on the way, under the writers' lock, so nobody has to ask the index once more.
+    """
 
     offset: int
     events: int
@@ -263,3 +266,9 @@ class BatchReport:
     ignored: int
     dead: int
     stale: int
+    due: bool = field(default=True, compare=False)
+    queued: bool = field(default=True, compare=False)
+
+    def counts(self) -> dict[str, int]:
+        """Offset and counts, for logs."""
+        return {name: value for name, value in vars(self).items() if name not in ("due", "queued")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 from coefvq.records import ScoredVideo, VideoInput
@@ -19,18 +20,20 @@ Scorer = Callable[[Sequence[VideoInput]], Sequence[ScoredVideo]]
 
 def retrieve(events: Sequence[Event], scorer: Scorer) -> list[Candidate]:
     """Return one candidate per event, in the order of ``events``; deletions are not scored."""
-    upserts = [event for event in events if event.kind == "upsert"]
-    scores: dict[int, list[ScoredVideo]] = {}
-    for distinct in _rounds(upserts):
+    scores: dict[int, Sequence[ScoredVideo]] = {}
+    for distinct in _rounds([event for event in events if event.kind == "upsert"]):
         by_video = _group(scorer([video_input(event) for event in distinct]))
-        scores.update({event.offset: by_video.get(event.video_id, []) for event in distinct})
+        for event in distinct:
+            scores[event.offset] = by_video.get(event.video_id, ())
     return [
         candidate_of(event, scores[event.offset]) if event.kind == "upsert" else Candidate(event) for event in events
     ]
 
 
-def _rounds(events: Iterable[Event]) -> list[list[Event]]:
+def _rounds(events: Sequence[Event]) -> Sequence[Sequence[Event]]:
     """Split so that no round holds a video twice: scores come back by video id alone."""
+    if len({event.video_id for event in events}) == len(events):
+        return [events] if events else []
     seen: dict[str, int] = defaultdict(int)
     rounds: dict[int, list[Event]] = defaultdict(list)
     for event in events:
@@ -53,17 +56,18 @@ def _group(scored: Iterable[ScoredVideo]) -> dict[str, list[ScoredVideo]]:
 
 def _checked(score: ScoredVideo) -> ScoredVideo:
     """Turn a score that is no probability into that row's error: NaN compares as false in any rule."""
-    for name, value in (("base_score", score.base_score), ("mllm_score", score.mllm_score)):
-        if value is not None and not 0.0 <= value <= 1.0:  # also NaN
-            reason = f"{name} = {value}: expected a probability in [0, 1]"
-            return replace(score, base_score=None, mllm_score=None, positive=None, decided_by="none", error=reason)
-    return score
+    base, mllm = score.base_score, score.mllm_score
+    if (base is None or 0.0 <= base <= 1.0) and (mllm is None or 0.0 <= mllm <= 1.0):  # false for NaN
+        return score
+    name, value = ("mllm_score", mllm) if base is None or 0.0 <= base <= 1.0 else ("base_score", base)
+    reason = f"{name} = {value}: expected a probability in [0, 1]"
+    return replace(score, base_score=None, mllm_score=None, positive=None, decided_by="none", error=reason)
 
 
 def candidate_of(event: Event, scores: Sequence[ScoredVideo]) -> Candidate:
     """One video with its scores, ordered by issue, and what went wrong."""
-    ordered = tuple(sorted(scores, key=lambda score: score.issue) if len(scores) > 1 else scores)
-    if not ordered:
+    if not scores:
         return Candidate(event, error="the scorer returned nothing for this video")
+    ordered = tuple(sorted(scores, key=attrgetter("issue")) if len(scores) > 1 else scores)
     errors = [f"{score.issue}: {score.error}" for score in ordered if score.error is not None]
     return Candidate(event, ordered, "; ".join(errors) if errors else None)

@@ -15,7 +15,7 @@ from coefvq.vmp.campaigns import Campaigns, OvertakenError
 from coefvq.vmp.deployment import Deployment, decided, looked_up, same_models, stored_candidate
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.records import CAMPAIGN as CAMPAIGN_LANE
-from coefvq.vmp.records import FULL, LIVE, Candidate, Event, Known, Lane, SinkRow, Verdict
+from coefvq.vmp.records import FULL, LIVE, BatchReport, Candidate, Event, Known, Lane, SinkRow, Verdict
 from coefvq.vmp.retriever import retrieve
 from coefvq.vmp.rows import How, awaits_mllm
 
@@ -110,9 +110,12 @@ class Reviser:
         self._contents, self._index, self._now = contents, index, now
         self._campaigns = Campaigns(index.database)
 
-    def urgent(self, deployment: Deployment, limit: int) -> int:
+    def urgent(self, deployment: Deployment, limit: int, report: BatchReport | None = None) -> int:
         """Decide what was watched more often, or has grown older; return how many videos are settled."""
-        return self._watched(deployment, limit) + self._aged(deployment, limit)
+        if report is not None and not report.due:
+            return 0
+        watched, aged = self._index.has_due(self._now().timestamp())
+        return (self._watched(deployment, limit) if watched else 0) + (self._aged(deployment, limit) if aged else 0)
 
     def spare(self, deployment: Deployment, limit: int) -> int:
         """One batch of the campaign; return the videos settled."""

@@ -94,16 +94,15 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
     Raises:
         ModelError: a bundle version has another form than NUMBER-HASH.
     """
-    event, scores = candidate.event, candidate.scores
-    waiting = [score for score in scores if score.awaits is not None]
-    degraded = [score for score in scores if score.degraded]
+    event, scores, error, features = candidate
     state = _state(event, decision)
     value = _metadata(event) if state == "live" else {}
     if scores:
         value["scores"] = _scores(scores)
-    if candidate.features.values:
+    if features.values:
         # what the rules saw: with it they can decide again
-        value["features"] = candidate.features.values
+        value["features"] = features.values
+    waiting = [score for score in scores if score.awaits is not None]
     return SinkRow(
         event.offset,
         event.video_id,
@@ -119,15 +118,16 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
         event,
         event.views,
         event.uri,
-        candidate.error,
-        bool(degraded),
-        task=_task(candidate, waiting, how) if waiting else None,
+        error,
+        True in [score.degraded for score in scores],
+        True,
+        _task(candidate, waiting, how) if waiting else None,
         # a base verdict that takes a video down needs no answer to take effect
-        held=bool(waiting) and state == "live" and how.pending == "hold" and awaits_mllm(candidate),
-        final=not how.down,
-        routes=_routes(candidate, how) if how.policies and scores else None,
-        waited=None if how.task is None or how.down else how.now.timestamp() - how.task.enqueued,
-        recheck_at=how.recheck_at,
+        bool(waiting) and state == "live" and how.pending == "hold" and awaits_mllm(candidate),
+        not how.down,
+        _routes(candidate, how) if how.policies and scores else None,
+        None if how.task is None or how.down else how.now.timestamp() - how.task.enqueued,
+        how.recheck_at,
     )
 
 

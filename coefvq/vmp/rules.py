@@ -23,6 +23,7 @@ from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.extensions import RULE_FIELDS, extension, registered
 from coefvq.files import read_text
+from coefvq.vmp.conditions import ERROR, OF_SCORES, Test, condition_test
 from coefvq.vmp.records import Decision, Outcome, Undecided
 
 #: what a condition may look at, with the type of its value
@@ -62,6 +63,11 @@ class Condition(_Section):
     field: str
     op: Operator
     value: Any
+
+    @cached_property
+    def test(self) -> Test:
+        """Whether it holds, as a function of a video's facts."""
+        return condition_test(self.field, self.op, self.value)
 
     @field_validator("field")
     @classmethod
@@ -113,9 +119,14 @@ class Rule(_Section):
         return Decision(self.then, self.name)
 
     @cached_property
+    def tests(self) -> tuple[Test, ...]:
+        """Its conditions as functions."""
+        return tuple(condition.test for condition in self.when)
+
+    @cached_property
     def takes_unscored(self) -> bool:
         """Whether it says in so many words that it is about videos that could not be scored."""
-        return any(one.field == "error" and one.op == "==" and one.value is True for one in self.when)
+        return any(one.field == ERROR and one.op == "==" and one.value is True for one in self.when)
 
     @field_validator("name")
     @classmethod
@@ -141,6 +152,11 @@ class Rules(_Section):
     def fields(self) -> tuple[str, ...]:
         """Fields that a rule looks at."""
         return tuple(dict.fromkeys(condition.field for rule in self.rules for condition in rule.when))
+
+    @cached_property
+    def shared_fields(self) -> tuple[str, ...]:
+        """Those that all issues of a video share."""
+        return tuple(field for field in self.fields if field not in OF_SCORES and field != ERROR)
 
     @cached_property
     def own_fields(self) -> tuple[str, ...]:

@@ -177,8 +177,8 @@ SEE_VIDEO = Insert(
 )
 WRITE_EFFECT = Insert(
     "effects",
-    ("offset", "video_id", "source_version", "error", "routes", "waited"),
-    ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective"),
+    ("offset", "video_id", "source_version", "waited"),
+    ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective", "error", "routes"),
 )
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """

@@ -5,7 +5,8 @@ The lock is held until the commit, so nothing changes between this look and the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 from coefvq.vmp.database import Connection
@@ -46,18 +47,25 @@ def read(connection: Connection, video_ids: Sequence[str]) -> dict[str, Stored]:
     return found
 
 
-def notes(connection: Connection, video_ids: Sequence[str]) -> dict[str, Collection[str]]:
-    """Per table of notes the videos that have one."""
+class Notes(NamedTuple):
+    """Per table of notes the videos of a batch that have one, and the tables in which any video has one."""
+
+    by_table: Mapping[str, Collection[str]]
+    filled: frozenset[str]
+
+
+def notes(connection: Connection, video_ids: Sequence[str]) -> Notes:
+    """The notes of videos."""
+    filled = frozenset(compress(NOTES, connection.execute(_ANY).fetchone()))
     found: dict[str, Collection[str]] = dict.fromkeys(NOTES, ())
-    for table, some in zip(NOTES, connection.execute(_ANY).fetchone(), strict=True):
-        if some:
-            sql = f"SELECT video_id FROM {table} WHERE "  # noqa: S608
-            found[table] = {
-                video_id
-                for condition, values in chosen("video_id", video_ids)
-                for (video_id,) in connection.execute(sql + condition, values)
-            }
-    return found
+    for table in filled:
+        sql = f"SELECT video_id FROM {table} WHERE "  # noqa: S608
+        found[table] = {
+            video_id
+            for condition, values in chosen("video_id", video_ids)
+            for (video_id,) in connection.execute(sql + condition, values)
+        }
+    return Notes(found, filled)
 
 
 def version_of(row: SinkRow) -> Version:
@@ -84,17 +92,12 @@ def most_views(row: SinkRow, stored: Stored) -> int | None:
     return max(row.views, stored.views)
 
 
-def says_more(row: SinkRow, stored: Stored) -> bool:
-    """Whether the row names a newer content or more views than were seen of its video."""
-    return row.source_version > stored.seen or most_views(row, stored) != stored.views
-
-
-def is_due(row: SinkRow, stored: Stored, written: bool) -> bool:
+def is_due(row: SinkRow, stored: Stored, written: bool, most: int | None) -> bool:
     """Whether the verdict that stays was made at fewer views than are known: it has to be made again.
 
-    ``written``: the row's verdict is the one that stays.
+    ``written``: the row's verdict is the one that stays; ``most``: the highest count that is known with it.
     """
-    entry = version_of(row) if written else stored.version
-    state: str | None = row.state if written else stored.state
-    most = most_views(row, stored)
-    return entry is not None and state != "deleted" and most is not None and most > entry[2]
+    if most is None or not (written or stored.version):
+        return False
+    state, views = (row.state, row.views) if written or stored.version is None else (stored.state, stored.version[2])
+    return state != "deleted" and most > (-1 if views is None else views)

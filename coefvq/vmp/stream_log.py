@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from coefvq.redaction import redact_value
@@ -38,7 +37,7 @@ class StreamLog:
 
     def batch(self, report: BatchReport) -> None:
         """A batch was committed."""
-        self._logger.info("batch", **asdict(report))
+        self._logger.info("batch", **report.counts())
 
     def held(self, error: HeldError) -> None:
         """A feature store is waited for."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from coefvq.config.values import Positive, Section
-from coefvq.data.locations import Root, locate
+from coefvq.data.locations import Root, locate, regular_as_written
 from coefvq.documents import parse_json
 from coefvq.errors import CoefVQError, DataError, MediaError
 from coefvq.extensions import DECODERS, extension
@@ -93,7 +93,7 @@ class Reading:
             raise DataError("no value; a deletion is an event of kind delete")
         if len(value) > self.max_bytes:
             raise DataError(f"{len(value)} bytes, at most {self.max_bytes} are read (source.max_bytes)")
-        message = _checked(self._fields(value, headers))
+        message = self._message(value, headers)
         video = key_of(message.tenant, message.video_id)
         expected = message_key(video)
         if key is not None and key != expected:
@@ -104,23 +104,27 @@ class Reading:
             message.duration_s,
         )  # fmt: skip
 
-    def _fields(self, value: bytes, headers: Headers) -> Any:
+    def _message(self, value: bytes, headers: Headers) -> VideoMessage:
         if self.decoder != "json":
             decode: Decoder = extension(DECODERS, self.decoder)
             try:
-                return dict(decode(value, headers))
+                fields = dict(decode(value, headers))
             except (CoefVQError, TypeError, ValueError) as error:
                 raise DataError(f"decoder {self.decoder}: {error}") from error
+            return _checked(fields, lambda: json.dumps(fields))
         try:
             text = value.decode()
         except UnicodeDecodeError as error:
             raise DataError(f"not UTF-8 at byte {error.start}") from error
-        return parse_json(text, "value", "send one object")
+        # parsed twice: our own reading refuses what pydantic's takes, such as a key that comes twice
+        return _checked(parse_json(text, "value", "send one object"), lambda: text)
 
     def _file(self, uri: str) -> str:
         """The file below the root; one that is not there becomes a dead letter when it is scored."""
         if not uri:
             return uri
+        if regular_as_written(uri, self.root) is not None:
+            return f"{self.root.prefix}{uri}"
         try:
             return str(locate(uri, self.root).file)
         except MediaError as error:
@@ -129,7 +133,8 @@ class Reading:
             return str(self.root.base / uri)
 
 
-def _checked(fields: Any) -> VideoMessage:
+def _checked(fields: Any, text: Callable[[], str]) -> VideoMessage:
+    """The message; ``text`` gives its fields as JSON."""
     if not isinstance(fields, dict):
         raise DataError(f"expected an object, got {type(fields).__name__}")
     version = fields.get("schema")
@@ -137,10 +142,10 @@ def _checked(fields: Any) -> VideoMessage:
         raise DataError(f"schema = {version!r:.40}: this version of coefvq reads {SCHEMA_VERSION}")
     try:
         # JSON mode: strict types, yet lists may fill tuples
-        return VideoMessage.model_validate_json(json.dumps(fields))
+        return VideoMessage.model_validate_json(text())
     except ValidationError as error:
         item = error.errors()[0]
-        if item["type"] == "json_invalid":  # we wrote that JSON: what it cannot hold is half a character
+        if item["type"] == "json_invalid":  # it was parsed before: what it cannot hold is half a character
             raise DataError("a text holds half a character (a lone surrogate)") from error
         key = ".".join(map(str, item["loc"])) or "event"
         raise DataError(f"{key} = {item['input']!r:.60}: {item['msg']}") from error

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from coefvq.vmp import loop
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.inserts import Insert, chosen, powers_of_two
+from coefvq.vmp.log import EventLog, open_log
 from coefvq.vmp.records import Event, SinkRow
-from tests.vmp_world import NOW
+from tests.vmp_world import NOW, FixedDeployment, Pair, deployment, work
 
 TABLE = Insert("t", ("a", "b"), ("c",), "ON CONFLICT (a) DO UPDATE SET b = excluded.b")
 
@@ -68,3 +71,31 @@ def test_a_batch_takes_as_many_statements_as_one_event(tmp_path: Path) -> None:
                 index.apply([row(number, version, views) for number in range(1, 33)], "vmp", 32 * version + 1)
             assert many.total() <= one.total(), many - one
         assert index.states() == {"live": 33}
+
+
+def run_over(log: EventLog, index: IndexStore, scores: Sequence[float], queue: bool) -> Counter[str]:
+    """The statements of a run over eight new events of each base score, batch by batch, to the end of the log."""
+    first, by_id = log.last_offset(), {}
+    for number in range(8 * len(scores)):
+        by_id[f"v{first + number}"] = scores[number // 8]
+    log.publish(Event(name, uri="/v.mp4") for name in by_id)
+    used = FixedDeployment(deployment(Pair(base=lambda video: by_id[video.video_id])))
+    with counted(index) as seen:
+        loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=8, once=True,
+                 work=work(log, index) if queue else (), clock=lambda: NOW)  # fmt: skip
+    return seen
+
+
+def test_a_batch_says_what_waits_so_that_nobody_asks_the_index(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+        alone = run_over(log, index, [0.1, 0.1, 0.1], queue=False)
+        beside = run_over(log, index, [0.1, 0.1, 0.1], queue=True)
+        # the first look at the clock of waiting; at the end of the log: what is due, what waits, a campaign
+        assert (beside - alone).total() <= 4, beside - alone
+
+
+def test_a_task_that_a_batch_leaves_is_served_before_the_next_batch(tmp_path: Path) -> None:
+    with open_log(tmp_path / "log.sqlite") as log, open_index(tmp_path / "index.sqlite") as index:
+        run_over(log, index, [0.1, 0.7, 0.1], queue=True)
+        order = index.database.query("SELECT consumer, count(*) FROM effects GROUP BY (number - 1) / 8, consumer")
+        assert order == [("vmp", 8), ("vmp", 8), ("mllm", 8), ("vmp", 8)]
