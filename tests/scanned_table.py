@@ -1,4 +1,4 @@
-"""A table of videos in SQLite or PostgreSQL, written as an application would: for tests of the table source."""
+"""A table of videos in SQLite, PostgreSQL or MariaDB, written as an application would: for tests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ import sqlalchemy as sa
 
 from coefvq.vmp.configuration import Columns, TableSource
 from coefvq.vmp.records import Event
+from tests.mariadb import with_driver
 
 #: the settings of a source over it
 NAMES = {"version": "revision", "updated_at": "changed_at", "deleted_at": "removed_at"}
 COLUMNS = Columns(video_id="id", uri="path", title="title", views="views")
+
+
+_INSERT = (
+    "INSERT INTO videos (id, path, title, views, revision, changed_at, removed_at) "
+    "VALUES (:id, :path, :title, :views, :revision, :at, :removed)"
+)
+_ON_CONFLICT = (
+    "ON CONFLICT (id) DO UPDATE SET path = excluded.path, title = excluded.title, views = excluded.views, "
+    "revision = excluded.revision, changed_at = excluded.changed_at, removed_at = excluded.removed_at"
+)
+_UPSERT = {
+    "mariadb": "ON DUPLICATE KEY UPDATE path = VALUES(path), title = VALUES(title), views = VALUES(views), "
+    "revision = VALUES(revision), changed_at = VALUES(changed_at), removed_at = VALUES(removed_at)"
+}
 
 
 @dataclass(frozen=True)
@@ -43,13 +58,10 @@ class ScannedTable:
 def write(connection: sa.Connection, event: Event, at: datetime) -> None:
     """The row of an event, within a transaction."""
     stamp = at.isoformat(sep=" ", timespec="microseconds") if connection.dialect.name == "sqlite" else at
+    if connection.dialect.name == "mariadb":
+        stamp = at.astimezone(UTC).replace(tzinfo=None)  # DATETIME has no offset: UTC
     connection.execute(
-        sa.text(
-            "INSERT INTO videos (id, path, title, views, revision, changed_at, removed_at) "
-            "VALUES (:id, :path, :title, :views, :revision, :at, :removed) ON CONFLICT (id) DO UPDATE SET "
-            "path = excluded.path, title = excluded.title, views = excluded.views, revision = excluded.revision, "
-            "changed_at = excluded.changed_at, removed_at = excluded.removed_at"
-        ),
+        sa.text(f"{_INSERT} {_UPSERT.get(connection.dialect.name, _ON_CONFLICT)}"),
         {
             "id": event.video_id, "path": event.uri, "title": event.title, "views": event.views,
             "revision": event.source_version, "at": stamp, "removed": stamp if event.kind == "delete" else None,
@@ -60,12 +72,14 @@ def write(connection: sa.Connection, event: Event, at: datetime) -> None:
 @contextmanager
 def scanned_table(url: str) -> Iterator[ScannedTable]:
     """A new table at a URL as settings write it."""
-    engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    time = "TIMESTAMPTZ" if engine.dialect.name == "postgresql" else "TEXT"
+    engine = sa.create_engine(with_driver(url.replace("postgresql://", "postgresql+psycopg://")))
+    time = {"postgresql": "TIMESTAMPTZ", "mariadb": "DATETIME(6)"}.get(engine.dialect.name, "TEXT")
+    key = "VARCHAR(200)" if engine.dialect.name == "mariadb" else "TEXT"
+    title = "MEDIUMTEXT" if engine.dialect.name == "mariadb" else "TEXT"
     with engine.begin() as connection:
         connection.execute(
             sa.text(
-                "CREATE TABLE videos (id TEXT PRIMARY KEY, path TEXT, title TEXT, views BIGINT, revision BIGINT, "
+                f"CREATE TABLE videos (id {key} PRIMARY KEY, path TEXT, title {title}, views BIGINT, revision BIGINT, "
                 f"changed_at {time}, removed_at {time})"
             )
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from coefvq.cascade.curves import FloatArray, checked_rows
 from coefvq.errors import DataError
@@ -93,7 +93,7 @@ def fit_calibrator(kind: Kind, label: ArrayLike, score: ArrayLike, weight: Array
     """Fit on validation rows; labels may be soft, weights are used.
 
     ``temperature`` (Guo et al. 2017) and ``platt`` (Platt 1999) minimise the log loss; ``isotonic`` (Zadrozny and
-    Elkan 2002) the squared error, by scikit-learn. Isotonic needs about a thousand rows to be worth it.
+    Elkan 2002) the squared error. Isotonic needs about a thousand rows to be worth it.
 
     Raises:
         DataError: a column is unusable, a score is outside [0, 1], all are equal, or there is one class only.
@@ -152,10 +152,32 @@ def _logistic(kind: Kind, labels: FloatArray, scores: FloatArray, weights: Float
 
 
 def _isotonic(labels: FloatArray, scores: FloatArray, weights: FloatArray) -> Calibrator:
-    from sklearn.isotonic import IsotonicRegression
+    """What scikit-learn's ``IsotonicRegression`` fits, to the last bit, without the seconds of its import."""
+    from scipy.optimize import isotonic_regression
 
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, labels, sample_weight=weights)
-    return Calibrator("isotonic", x=tuple(model.X_thresholds_.tolist()), y=tuple(model.y_thresholds_.tolist()))
+    order = np.lexsort((labels, scores))
+    order = order[weights[order] > 0]
+    x, weight = scores[order], weights[order]
+    first = _firsts(x)
+    group = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(x))))
+    total = np.bincount(group, weight)
+    y = isotonic_regression(np.bincount(group, labels[order] * weight) / total, weights=total).x.clip(0.0, 1.0)
+    # a point between two of its height changes nothing
+    kept = np.ones(len(y), bool)
+    kept[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
+    return Calibrator("isotonic", x=tuple(x[first][kept].tolist()), y=tuple(y[kept].tolist()))
+
+
+def _firsts(x: FloatArray) -> NDArray[np.intp]:
+    """Where in ascending numbers [n] a group begins that counts as one number: all within 1e-15 of its first."""
+    least, current = np.finfo(np.float64).resolution, -np.inf
+    first = []
+    changes = np.flatnonzero(np.diff(x, prepend=-np.inf))
+    for place, value in zip(changes.tolist(), x[changes].tolist(), strict=True):
+        if value - current >= least:
+            first.append(place)
+            current = value
+    return np.array(first, np.intp)
 
 
 def _sigmoid(x: FloatArray) -> FloatArray:

@@ -9,22 +9,18 @@ stricter than the pipeline's: there, a row weight of 0 marks a video that was th
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from coefvq.cascade.curves import FloatArray, checked_rows
+from coefvq.cascade.curves import FloatArray
 from coefvq.cascade.escalation import BoolArray
-from coefvq.cascade.guarantees import certify
-from coefvq.cascade.objectives import Prices, ScoredRows, Thresholds, least_cost, with_recall_floor, within_budget
-from coefvq.cascade.promises import Promise
-from coefvq.errors import DataError, ScoresError
-
-Mode = Literal["budget", "cost", "recall_floor", "guarantee"]
-MODES: tuple[Mode, ...] = ("budget", "cost", "recall_floor", "guarantee")
+from coefvq.cascade.fitting import Mode, ThresholdSearch, check_rows, refuse_not_finite
+from coefvq.cascade.objectives import ScoredRows
+from coefvq.errors import ScoresError
 
 
 class CascadeThresholds(BaseEstimator):
@@ -101,7 +97,7 @@ class CascadeThresholds(BaseEstimator):
             raise ValueError("requires y to be passed, but the target y is None; thresholds are fitted on labels")
         base, mllm = _two_columns(base_scores, mllm_scores)
         labels, weights = check_rows(base, mllm, y, sample_weight)
-        found = self._search(ScoredRows(labels, base, mllm, weights))
+        found = ThresholdSearch(**self.get_params()).find(ScoredRows(labels, base, mllm, weights))
         self.n_features_in_ = 2
         self.base_threshold_ = found.base_threshold
         self.decision_threshold_ = found.decision_threshold
@@ -121,7 +117,7 @@ class CascadeThresholds(BaseEstimator):
         """
         check_is_fitted(self)
         base = np.asarray(base_scores, dtype=np.float64)
-        _refuse_not_finite(base, "base")
+        refuse_not_finite(base, "base")
         escalated: BoolArray = base >= self.base_threshold_
         return escalated
 
@@ -135,72 +131,8 @@ class CascadeThresholds(BaseEstimator):
         check_is_fitted(self)
         base, mllm = _two_columns(base_scores, mllm_scores)
         escalated = self.escalates(base)
-        _refuse_not_finite(np.where(escalated, mllm, 0.0), "mllm")
+        refuse_not_finite(np.where(escalated, mllm, 0.0), "mllm")
         return (escalated & (mllm >= self.decision_threshold_)).astype(np.int64)
-
-    def _search(self, rows: ScoredRows) -> Thresholds:
-        if self.mode == "budget":
-            return within_budget(rows, self.precision, self.qps)
-        if self.mode == "recall_floor":
-            return with_recall_floor(rows, self.precision, self.max_recall_loss)
-        if self.mode == "cost":
-            prices = Prices(self.call_cost, self.false_positive_cost, self.miss_cost)
-            return least_cost(rows, prices, self.qps)
-        if self.mode == "guarantee":
-            return self._certified(rows)
-        raise ValueError(f"mode {self.mode!r}: expected one of {', '.join(MODES)}")
-
-    def _certified(self, rows: ScoredRows) -> Thresholds:
-        promise = Promise(self.precision, self.recall, self.qps if self.qps < 100.0 else None, self.delta)
-        found = certify(rows.label, rows.base, rows.mllm, promise, weight=rows.weight, seed=self.random_state)
-        reason = (
-            f"holds on new data with probability {1 - self.delta:g}: certified on {found.n_test} rows "
-            f"(p = {found.p_value:.2g}), proposed on {found.n_tune} others; figures are those of the {found.n_test}"
-        )
-        return Thresholds(
-            found.base_threshold,
-            found.decision_threshold,
-            found.precision,
-            found.recall,
-            found.qps_ratio,
-            reason,
-        )
-
-
-def check_rows(
-    base: FloatArray, mllm: FloatArray, y: ArrayLike, sample_weight: ArrayLike | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Labels and weights [n] as float64, after every check that fitted thresholds need.
-
-    Raises:
-        ScoresError: what is wrong, with the first row.
-    """
-    for scores, name in ((base, "base"), (mllm, "mllm")):
-        _refuse_not_finite(scores, name)
-    try:
-        labels = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ScoresError(f"y: expected numbers in [0, 1], 1 being positive ({error})") from error
-    weights = np.ones_like(labels) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    for column, name in ((mllm, "mllm"), (labels, "y"), (weights, "sample_weight")):
-        if column.shape != base.shape:
-            raise ScoresError(f"{name} has shape {column.shape}, base {base.shape}: expected columns of one length")
-    bad = ~((weights > 0.0) & (weights < np.inf))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ScoresError(
-            f"sample_weight of row {row} is {weights[row]}: expected a finite number above zero; drop the row"
-        )
-    try:
-        checked_rows(labels, base, weights)
-    except DataError as error:
-        raise ScoresError(str(error)) from error
-    for scores, name in ((base, "base"), (mllm, "mllm")):
-        if scores.min() == scores.max():
-            raise ScoresError(
-                f"{name} scores are all {scores[0]:g}: no threshold can tell rows apart; check the column"
-            )
-    return labels, weights
 
 
 def _two_columns(base_scores: ArrayLike, mllm_scores: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
@@ -213,11 +145,3 @@ def _two_columns(base_scores: ArrayLike, mllm_scores: ArrayLike | None) -> tuple
     if X.shape[1] != 2:
         raise ValueError(f"X has {X.shape[1]} features, but CascadeThresholds is expecting 2 features: base and MLLM")
     return X[:, 0], X[:, 1]
-
-
-def _refuse_not_finite(scores: FloatArray, name: str) -> None:
-    bad = ~np.isfinite(scores)
-    if bad.any():
-        row = int(np.argmax(bad))
-        what = "NaN" if np.isnan(scores[row]) else "infinity (inf)"
-        raise ScoresError(f"{name} score of row {row} is {what}: expected a finite number; score the row again")

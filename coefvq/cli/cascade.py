@@ -15,7 +15,8 @@ from coefvq.errors import DataError
 from coefvq.terminal import cell, echo_json, say, show
 
 if TYPE_CHECKING:
-    from coefvq.cascade.thresholds import CascadeThresholds
+    from coefvq.cascade.fitting import ThresholdSearch
+    from coefvq.cascade.objectives import Thresholds
     from coefvq.evaluation.score_files import Columns, ScoreColumns, ScoreTable
 
 app = typer.Typer(no_args_is_help=True)
@@ -74,12 +75,12 @@ def fit(
     Where the table has splits, thresholds are fitted on one and measured on another, frozen.
     Exit code 3 if the data is unusable or nothing meets the constraints; the message says which and by how much.
     """
-    from coefvq.cascade.thresholds import CascadeThresholds
+    from coefvq.cascade.fitting import ThresholdSearch
     from coefvq.evaluation.score_files import Columns
 
     columns = Columns(base_col, mllm_col, label_col, weight_col, id_col, split_col)
     table = _read(scores, mllm_scores, columns, params)
-    estimator = CascadeThresholds(
+    search = ThresholdSearch(
         mode=mode,
         precision=precision,
         qps=qps,
@@ -90,9 +91,9 @@ def fit(
         miss_cost=miss_cost,
         delta=delta,
     )
-    result = _fitted(estimator, table, columns, _Splits(fit_on, report_on), prevalence)
+    result = _fitted(search, table, columns, _Splits(fit_on, report_on), prevalence)
     if out is not None:
-        _write_policy(estimator, result, issue, out)
+        _write_policy(result, issue, out)
     if as_json:
         echo_json(result)
     else:
@@ -120,12 +121,14 @@ class _Splits:
 
 
 def _fitted(
-    estimator: CascadeThresholds,
+    search: ThresholdSearch,
     table: ScoreTable,
     columns: Columns,
     splits: _Splits,
     prevalence: float | None,
 ) -> dict[str, Any]:
+    from coefvq.cascade.fitting import check_rows
+    from coefvq.cascade.objectives import ScoredRows
     from coefvq.evaluation.score_files import check_disjoint, labelled_rows
 
     frame = table.frame
@@ -134,18 +137,19 @@ def _fitted(
     if measured:
         check_disjoint(frame, columns, splits.fitted, splits.reported)
     rows = _at(labelled_rows(table, columns, splits.fitted if has_splits else None), prevalence)
+    label, weight = check_rows(rows.base, rows.mllm, rows.label, rows.weight)
     try:
-        estimator.fit(rows.base, rows.mllm, rows.label, rows.weight)
+        found = search.find(ScoredRows(label, rows.base, rows.mllm, weight))
     except ValueError as error:  # a parameter out of its range
         raise DataError(str(error)) from error
     result = {
-        "mode": estimator.mode,
-        "base_threshold": estimator.base_threshold_,
-        "decision_threshold": estimator.decision_threshold_,
-        "reason": estimator.reason_,
-        "expected_cost": estimator.expected_cost_,
+        "mode": search.mode,
+        "base_threshold": found.base_threshold,
+        "decision_threshold": found.decision_threshold,
+        "reason": found.reason,
+        "expected_cost": found.expected_cost,
         "fitted_on": splits.fitted if has_splits else "all rows",
-        "fitted": _measured(estimator, rows),
+        "fitted": _measured(found, rows),
         "reported_on": splits.reported if measured else None,
         "reported": None,
         "probabilities": bool(
@@ -153,7 +157,7 @@ def _fitted(
         ),
     }
     if measured:
-        result["reported"] = _measured(estimator, _at(labelled_rows(table, columns, splits.reported), prevalence))
+        result["reported"] = _measured(found, _at(labelled_rows(table, columns, splits.reported), prevalence))
     return result
 
 
@@ -170,16 +174,16 @@ def _at(rows: ScoreColumns, prevalence: float | None) -> ScoreColumns:
     return ScoreColumns(label, rows.base, rows.mllm, weight)
 
 
-def _measured(estimator: CascadeThresholds, rows: ScoreColumns) -> dict[str, Any]:
+def _measured(found: Thresholds, rows: ScoreColumns) -> dict[str, Any]:
     """Frozen thresholds on rows: figures with 95 % intervals by counts."""
     import numpy as np
 
-    from coefvq.cascade.thresholds import check_rows
+    from coefvq.cascade.fitting import check_rows
     from coefvq.evaluation.intervals import weighted_share
 
     label, weight = check_rows(rows.base, rows.mllm, rows.label, rows.weight)
-    escalated = estimator.escalates(rows.base)
-    flagged = estimator.predict(rows.base, rows.mllm).astype(np.float64)
+    escalated = rows.base >= found.base_threshold
+    flagged = (escalated & (rows.mllm >= found.decision_threshold)).astype(np.float64)
     return {
         "n": len(label),
         "positives": float(label.sum()),
@@ -193,7 +197,7 @@ def _measured(estimator: CascadeThresholds, rows: ScoreColumns) -> dict[str, Any
     }
 
 
-def _write_policy(estimator: CascadeThresholds, result: dict[str, Any], issue: str, out: Path) -> None:
+def _write_policy(result: dict[str, Any], issue: str, out: Path) -> None:
     from coefvq.cascade.policy import CascadePolicy
     from coefvq.files import write_json
 
@@ -202,8 +206,8 @@ def _write_policy(estimator: CascadeThresholds, result: dict[str, Any], issue: s
     policy = CascadePolicy.from_dict(
         {
             "issue": issue,
-            "base_threshold": estimator.base_threshold_,
-            "decision_threshold": estimator.decision_threshold_,
+            "base_threshold": result["base_threshold"],
+            "decision_threshold": result["decision_threshold"],
             "p_base": None,
             "views_trigger": None,
         },

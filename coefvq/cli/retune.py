@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coefvq.cli.numbers import number
-from coefvq.cli.options import JsonOption, ParamsOption
+from coefvq.cli.options import JsonOption, ParamsOption, TenantOption
 from coefvq.cli.registry import gate_table
 from coefvq.cli.workspace import connect_registry, given
 from coefvq.config import PARAMS_FILE
-from coefvq.errors import RegistryError
+from coefvq.errors import ConfigError, RegistryError
 from coefvq.retuning.settings import MIN_LABELS
 from coefvq.terminal import cell, echo, echo_json, show
+from coefvq.vmp.keys import DEFAULT
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +36,7 @@ def retune(
     state: Annotated[
         Path | None, typer.Option(help="Folder of log.sqlite and index.sqlite; default: vmp of the workspace.")
     ] = None,
+    tenant: TenantOption = DEFAULT,
     qps: Annotated[
         float | None,
         number(min=0.01, max=100.0, help="Percent of videos that may reach the MLLM; default: thresholds.ISSUE."),
@@ -62,7 +64,9 @@ def retune(
     places = [None if path is None else given(path, params) for path in (labels, scores, state, out)]
     settings = connect_registry(params, create=False)
     retuning = RetuneSettings.of(settings, settings.check_issue(issue))
-    request = RetuneRequest(places[0] or labels, places[1], places[2] or Path("vmp"), qps, min_labels)
+    request = RetuneRequest(places[0] or labels, places[1], places[2] or Path("vmp"), qps, min_labels, tenant)
+    if scores is not None and tenant != DEFAULT:
+        raise ConfigError(f"retune: --scores is a table of one tenant's videos; leave --tenant {tenant} out")
     proposal = propose(retuning, request)
     folder = places[3] or retuning.folder
     if not dry_run:

@@ -11,7 +11,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from coefvq.cli import vmp_audit, vmp_data, vmp_dlq, vmp_engines, vmp_mllm, vmp_publish, vmp_rescore, vmp_rules
+from coefvq.cli import (
+    vmp_audit,
+    vmp_data,
+    vmp_dlq,
+    vmp_engines,
+    vmp_mirror,
+    vmp_mllm,
+    vmp_publish,
+    vmp_rescore,
+    vmp_rules,
+)
 from coefvq.cli.numbers import number
 from coefvq.cli.options import (
     AnyTenantOption,
@@ -62,6 +72,7 @@ app.add_typer(vmp_data.app)
 app.add_typer(vmp_audit.app, name="audit")
 app.add_typer(vmp_dlq.app, name="dlq")
 app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
+app.command("mirror", epilog="Example: coefvq vmp mirror --config vmp.yaml")(vmp_mirror.mirror)
 app.command("check", epilog="Example: coefvq vmp check --config vmp.yaml")(vmp_engines.check)
 app.command("publish", epilog="Example: coefvq vmp publish data/raw --state vmp")(vmp_publish.publish)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from coefvq.data.locations import CLIP_SUFFIXES, Location, open_regular
@@ -9,6 +10,8 @@ from coefvq.errors import MediaError
 
 # the longest of the signatures below: three transport packets of 192 bytes
 _HEAD = 4 + 2 * 192 + 1
+# most names, known at one look
+_CLIP = re.compile(rf"(?:[^/.][^/]*/)*[^/.][^/]*(?:{'|'.join(map(re.escape, sorted(CLIP_SUFFIXES)))})", re.DOTALL)
 
 
 def check_clip(place: Location) -> None:
@@ -26,6 +29,8 @@ def check_clip(place: Location) -> None:
 
 def name_problem(uri: str) -> str | None:
     """Why a path is not a clip's, as far as its name tells; None where it is."""
+    if _CLIP.fullmatch(uri):
+        return None
     parts = _parts(uri)
     if any(part.startswith(".") for part in parts):
         return "hidden"

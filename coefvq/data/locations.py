@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader
+from itertools import accumulate
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ CLIP_SUFFIXES = frozenset(
     | {".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".flv"}
 )
 _PIECE = 2**16  # bytes hashed at once
+_NO_NAMES = frozenset({"", ".", ".."})
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -91,14 +93,14 @@ def locate(uri: str, root: Root) -> Location:
     if remote.is_url(uri):
         _check_url(uri, root.protocols)
         return Location(uri)
-    if (facts := _facts_as_written(root.base, uri)) is not None:
+    if (facts := _facts_as_written(root.prefix, uri, set())) is not None:
         resolved = root.base / uri
         _check_regular(resolved, facts)
         return Location(uri, resolved, facts)
     name = spelling(uri, root)
     place = root.base / name
     try:
-        if (plain := _facts_without_links(root.base, name)) is not None:
+        if (plain := _facts_without_links(root.prefix, name, set())) is not None:
             resolved, facts = place, plain
         else:
             resolved = Path(os.path.realpath(place))
@@ -114,35 +116,62 @@ def locate(uri: str, root: Root) -> Location:
     return Location(name if remote.is_below(name) else os.path.relpath(resolved, root.base), resolved, facts)
 
 
-def regular_as_written(uri: str, root: Root) -> os.stat_result | None:
-    """Facts of the regular file that a plain relative path names just so; None where ``locate`` has to look."""
-    facts = _facts_as_written(root.base, uri)
+def regular_as_written(uri: str, root: Root, folders: set[str] | None = None) -> os.stat_result | None:
+    """Facts of the regular file that a plain relative path names just so; None where ``locate`` has to look.
+
+    ``folders`` as in ``is_as_written``; without it each is looked at.
+    """
+    facts = _facts_as_written(root.prefix, uri, set() if folders is None else folders)
     return facts if facts is not None and stat.S_ISREG(facts.st_mode) else None
 
 
-def _facts_as_written(base: Path, uri: str) -> os.stat_result | None:
+def is_as_written(uri: str, root: Root, folders: set[str]) -> bool:
+    """Whether a plain relative path is one below the root up to its last name, of which nothing is said.
+
+    ``folders`` are those that were found to be no links a moment ago; it grows.
+    """
+    try:
+        return remote.is_below(uri) and _is_without_links(root.prefix, uri, folders)
+    except (OSError, ValueError):
+        return False
+
+
+def _facts_as_written(prefix: str, uri: str, folders: set[str]) -> os.stat_result | None:
     """Facts of a plain path that is there just so, as nearly all are; None where more has to be looked at."""
     try:
-        return _facts_without_links(base, uri) if remote.is_below(uri) else None
+        return _facts_without_links(prefix, uri, folders) if remote.is_below(uri) else None
     except (OSError, ValueError):
         return None
 
 
-def _facts_without_links(base: Path, name: str) -> os.stat_result | None:
+def _facts_without_links(prefix: str, name: str, folders: set[str]) -> os.stat_result | None:
     """Facts of ``name`` below a base without links, if it has none itself; None where ``realpath`` has to look.
 
     A data set's root is resolved once so, and not again for each of its clips.
     """
-    parts = name.split("/")
-    if not {"", ".", ".."}.isdisjoint(parts):
+    if not _is_without_links(prefix, name, folders):
         return None
-    place = str(base)
-    for part in parts:
-        place = f"{place}/{part}"
-        facts = os.lstat(place)
-        if stat.S_ISLNK(facts.st_mode):
-            return None
-    return facts
+    facts = os.lstat(f"{prefix}{name}")
+    return None if stat.S_ISLNK(facts.st_mode) else facts
+
+
+def _is_without_links(prefix: str, name: str, folders: set[str]) -> bool:
+    """Whether the folders of ``name`` are no links; those that are not get into ``folders``."""
+    folder, slash, last = name.rpartition("/")
+    if slash and folder not in folders:
+        if not _has_no_links(prefix, folder):
+            return False
+        folders.add(folder)
+    return last not in _NO_NAMES
+
+
+def _has_no_links(prefix: str, folder: str) -> bool:
+    """Whether no part of a path below ``prefix`` is a link or leads up."""
+    parts = folder.split("/")
+    if not _NO_NAMES.isdisjoint(parts):
+        return False
+    places = accumulate(parts, lambda place, part: f"{place}/{part}")
+    return not any(stat.S_ISLNK(os.lstat(f"{prefix}{place}").st_mode) for place in places)
 
 
 def file_stamp(facts: os.stat_result) -> str:
@@ -198,14 +227,24 @@ def sha256_regular(path: Path | str) -> str:
     Raises:
         MediaError: as ``open_regular``.
     """
+    return sha256_and_stamp(path)[0]
+
+
+def sha256_and_stamp(path: Path | str) -> tuple[str, str]:
+    """Hex SHA-256 of a located file, and its ``file_stamp`` before it was read: of what is written later it is none.
+
+    Raises:
+        MediaError: as ``open_regular``.
+    """
     # no stream and no hashlib.file_digest: they are most of the time of a small file
     handle = _handle(path)
     try:
-        _check_regular(path, os.fstat(handle))
+        facts = os.fstat(handle)
+        _check_regular(path, facts)
         digest = hashlib.sha256()
         while piece := os.read(handle, _PIECE):
             digest.update(piece)
-        return digest.hexdigest()
+        return digest.hexdigest(), file_stamp(facts)
     except OSError as error:
         raise MediaError("missing", f"{path}: {error.strerror}; copy the clip again") from error
     finally:

@@ -184,13 +184,14 @@ def to_inputs(rows: pd.DataFrame, media_root: Path, protocols: Iterable[str]) ->
     cache, root = default_cache(), root_at(media_root, protocols)
     # column by column: a dictionary of all columns per row would be most of the memory
     cells = zip(*(rows[name].tolist() for name in _INPUT_COLUMNS), strict=True)
-    return [_to_input(row, root, cache) for row in cells]
+    folders: set[str] = set()
+    return [_to_input(row, root, cache, folders) for row in cells]
 
 
-def _to_input(row: tuple[Any, ...], root: Root, cache: Path) -> VideoInput:
+def _to_input(row: tuple[Any, ...], root: Root, cache: Path, folders: set[str]) -> VideoInput:
     video_id, place, title, stickers, views, sha256 = row
     uri = str(place)
-    path, refusal = _path(uri, root, cache)
+    path, refusal = _path(uri, root, cache, folders)
     return VideoInput(
         video_id=str(video_id),
         path=path,
@@ -203,9 +204,9 @@ def _to_input(row: tuple[Any, ...], root: Root, cache: Path) -> VideoInput:
     )
 
 
-def _path(uri: str, root: Root, cache: Path) -> tuple[Path, str | None]:
-    """Where the bytes are or will be, and why they must not be read."""
-    if regular_as_written(uri, root) is not None:
+def _path(uri: str, root: Root, cache: Path, folders: set[str]) -> tuple[Path, str | None]:
+    """Where the bytes are or will be, and why they must not be read; ``folders`` were looked at already."""
+    if regular_as_written(uri, root, folders) is not None:
         return root.base / uri, None
     try:
         found = locate(uri, root)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from coefvq.models.fast.convolution import FusedConvolution, fuses
 
 # (repeats, kernel, stride, expansion, channels) of EfficientNet-B0's stages
 _STAGES = (
@@ -57,9 +59,10 @@ class SamePad(nn.Module):
 class ConvNorm(nn.Sequential):
     """ "Same" padding, convolution, batch norm and, where it is asked for, ReLU6; [B,C,H,W] -> [B,C',H',W'].
 
-    Without a gradient on the CPU the norm is folded into the convolution's weights, a 1 x 1 convolution is a matrix
-    product, and odd kernels of stride 1 pad by themselves: the same numbers to rounding (docs/performance.md).
-    Weights are folded at each call, so that they are always those of now.
+    Without a gradient on the CPU all this is one operation of oneDNN in float32 (``FusedConvolution``). In another
+    precision the norm is folded into the convolution's weights, a 1 x 1 convolution is a matrix product, and odd
+    kernels of stride 1 pad by themselves. Both give the same numbers to rounding (docs/performance.md), and the
+    weights are always those of now.
     """
 
     def __init__(
@@ -71,13 +74,28 @@ class ConvNorm(nn.Sequential):
             nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
         ]
         super().__init__(*layers, *([nn.ReLU6()] if act else []))
+        self._fused: FusedConvolution | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # packed weights have an opaque layout, which neither copies nor pickles
+        return {**self.__dict__, "_fused": None}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> [B,C',ceil(H/stride),ceil(W/stride)]."""
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             return cast(torch.Tensor, super().forward(x))  # type: ignore[no-untyped-call]
+        if x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+            fused = self._fused_now()
+            if fused is not None:
+                return fused(x)
         y = self._folded(x)
         return y.clamp_(0.0, 6.0) if len(self) == 4 else y
+
+    def _fused_now(self) -> FusedConvolution | None:
+        conv, norm = cast(nn.Conv2d, self[1]), cast(nn.BatchNorm2d, self[2])
+        if self._fused is None or not self._fused.of_now():
+            self._fused = FusedConvolution(conv, norm, act=len(self) == 4) if fuses(conv) else None
+        return self._fused
 
     def _folded(self, x: torch.Tensor) -> torch.Tensor:
         conv, norm = cast(nn.Conv2d, self[1]), cast(nn.BatchNorm2d, self[2])

@@ -24,11 +24,10 @@ from coefvq.retuning.comparison import compare_calls, compare_quality, flip_coun
 from coefvq.retuning.rescoring import rescored
 from coefvq.retuning.sample import FreshSample, fresh_sample
 from coefvq.retuning.settings import CANDIDATE, RetuneRequest, RetuneSettings
-from coefvq.retuning.traffic import ScoredTraffic, from_index, from_table
+from coefvq.retuning.traffic import ScoredTraffic, read_traffic
 from coefvq.stages.candidate import chosen_figures
 from coefvq.stages.thresholds import search_policies
 from coefvq.vmp.audit import read_drawn_labels
-from coefvq.vmp.state import open_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +61,7 @@ def propose(settings: RetuneSettings, request: RetuneRequest) -> Proposal:
     issue = settings.issue
     bundle = pair_files.resolve(issue)
     old = CascadePolicy.from_dict(bundle.policy, f"policy of {bundle.bundle_version}")
-    traffic = _of_its_models(_read_traffic(issue, request), bundle)
+    traffic = _of_its_models(read_traffic(issue, request), bundle)
     labels = read_drawn_labels(request.labels, issue)
     sample = fresh_sample(traffic, labels, old, request.min_labels, str(request.labels))
     rule = _rule(settings, request.qps)
@@ -110,13 +109,6 @@ def write(proposal: Proposal, folder: Path) -> None:
         write_json(folder / CANDIDATE, proposal.candidate.to_json())
     # last: with it the proposal is complete
     write_json(folder / PROPOSAL, proposal.report)
-
-
-def _read_traffic(issue: str, request: RetuneRequest) -> ScoredTraffic:
-    if request.scores is not None:
-        return from_table(request.scores, issue)
-    with open_state(request.state, create=False) as (_, index):
-        return from_index(str(request.state), index.scores(issue))
 
 
 def _of_its_models(traffic: ScoredTraffic, bundle: LoadedBundle) -> ScoredTraffic:

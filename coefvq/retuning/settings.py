@@ -8,6 +8,7 @@ from typing import Annotated
 
 from coefvq.config import Evaluate, Gate, Inputs, Thresholds, Untracked
 from coefvq.stages.inputs import StabilityInputs
+from coefvq.vmp.keys import DEFAULT
 
 CANDIDATE = "candidate.json"
 #: fewer labels of a class than this make a threshold luck
@@ -33,9 +34,9 @@ class RetuneSettings(Inputs):
 class RetuneRequest:
     """Where scores and labels are.
 
-    ``scores`` is a table of scored traffic; None: the index of the VMP state in the folder ``state``. ``qps`` is the
-    percent of videos that may reach the MLLM; None: the rule of ``thresholds`` in params.yaml. Fewer positive or
-    negative labels than ``min_labels`` are refused.
+    ``scores`` is a table of scored traffic; None: the videos of ``tenant`` in the index of the VMP state in the folder
+    ``state``. ``qps`` is the percent of videos that may reach the MLLM; None: the rule of ``thresholds`` in
+    params.yaml. Fewer positive or negative labels than ``min_labels`` are refused.
     """
 
     labels: Path
@@ -43,3 +44,4 @@ class RetuneRequest:
     state: Path
     qps: float | None = None
     min_labels: int = MIN_LABELS
+    tenant: str = DEFAULT

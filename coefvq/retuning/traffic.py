@@ -17,7 +17,10 @@ from coefvq.data.importers import values
 from coefvq.data.importers.columns import Expected
 from coefvq.data.importers.tables import read_cells
 from coefvq.errors import DataError
+from coefvq.retuning.settings import RetuneRequest
 from coefvq.vmp.audit import kind_of
+from coefvq.vmp.keys import split
+from coefvq.vmp.state import open_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +51,19 @@ class ScoredTraffic:
         mine = self.frame["bundle"].isna() | self.frame["bundle"].isin(list(bundles))
         others = frozenset(self.frame.loc[~mine, "video_id"])
         return replace(self, frame=self.frame[mine].reset_index(drop=True), other_models=others)
+
+
+def read_traffic(issue: str, request: RetuneRequest) -> ScoredTraffic:
+    """The table of a request, or the videos of its tenant in the index of its state, named by their ids alone.
+
+    Raises:
+        DataError: there is no such state, or the table does not fit.
+    """
+    if request.scores is not None:
+        return from_table(request.scores, issue)
+    with open_state(request.state, create=False) as (_, index):
+        scores = index.scores(issue, tenant=request.tenant)
+        return from_index(str(request.state), ((split(key)[1], score) for key, score in scores))
 
 
 def from_index(source: str, scores: Iterable[tuple[str, Mapping[str, Any]]]) -> ScoredTraffic:

@@ -1,4 +1,4 @@
-"""vmp.yaml: source, store, rules, features, budget and tenants of a run (docs/engines.md). Strict, like params.yaml."""
+"""vmp.yaml: source, store, copy, rules, features, budget and tenants (docs/engines.md). Strict, like params.yaml."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from coefvq.extensions import DECODERS, registered
 from coefvq.files import read_yaml
 from coefvq.vmp.budget import parse_rate
 from coefvq.vmp.features.settings import FeatureSettings
+from coefvq.vmp.readonly import url_below
 from coefvq.vmp.tenants import TenantName, Tenants, TenantSettings
 
 _Place = Annotated[str, Field(pattern=r"^[A-Za-z0-9.\-\[\]:_]+:\d{1,5}$")]
@@ -116,7 +117,7 @@ class TableSource(Section):
     """
 
     kind: Literal["table"]
-    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite)://")]
+    url: Annotated[str, Field(pattern=r"^(postgresql|sqlite|mysql|mariadb)://")]
     root: Path
     version: _Column
     updated_at: _Column
@@ -136,11 +137,7 @@ class TableSource(Section):
 
     def below(self, folder: Path) -> Self:
         """The same with its paths below a folder, the file of SQLite included."""
-        changes: dict[str, Any] = {"root": folder / self.root}
-        start, _, file = self.url.partition("sqlite:///")
-        if not start and file and not file.startswith("file:"):
-            changes["url"] = f"sqlite:///{folder / file}"
-        return self.model_copy(update=changes)
+        return self.model_copy(update={"root": folder / self.root, "url": url_below(self.url, folder)})
 
 
 class Store(Section):
@@ -148,6 +145,18 @@ class Store(Section):
 
     state: Path = Path("vmp")
     url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+
+
+class RedisIndex(Section):
+    """A copy of the index for readers, in hashes under ``prefix``; `coefvq vmp mirror` keeps it.
+
+    ``durable``: the server must not lose what it took (appendfsync always). Where it may, the mirror writes it again.
+    """
+
+    kind: Literal["redis"]
+    url: Annotated[str, Field(pattern="^(redis|rediss|unix)://")]
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\-]{1,100}$")] = "coefvq:index:"
+    durable: bool = True
 
 
 class Budget(Section):
@@ -181,6 +190,7 @@ class Configuration(Section):
 
     source: Annotated[LogSource | KafkaSource | TableSource, Field(discriminator="kind")]
     store: Store = Store()
+    serve: RedisIndex | None = None
     rules: Path | None = None
     budget: Budget | None = None
     dead_letters: DeadLetters = DeadLetters()
@@ -214,6 +224,8 @@ def load_configuration(path: Path) -> Configuration:
     store = found.store.model_copy(update={"state": folder / found.store.state})
     tenants = {name: one.resolved(folder) for name, one in found.tenants.items()}
     changes: dict[str, Any] = {"store": store, "tenants": tenants}
+    if found.features is not None:
+        changes["features"] = found.features.below(folder)
     if found.rules is not None:
         changes["rules"] = folder / found.rules
     if isinstance(found.source, KafkaSource):

@@ -63,7 +63,7 @@ def purge(connection: Connection, video_ids: Iterable[str]) -> None:
     for video_id in video_ids:
         row = connection.execute("DELETE FROM changes WHERE video_id = ? RETURNING number", (video_id,)).fetchone()
         highest = max(highest, 0 if row is None else row[0])
-    if highest > _purged(connection):
+    if highest > purged(connection):
         connection.execute("DELETE FROM feed")
         connection.execute("INSERT INTO feed (purged) VALUES (?)", (highest,))
 
@@ -72,7 +72,7 @@ def newest(database: Database) -> int:
     """Number of the newest change, 0 before the first."""
     with database.reading() as connection:
         return max(
-            int(connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()[0]), _purged(connection)
+            int(connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()[0]), purged(connection)
         )
 
 
@@ -83,14 +83,14 @@ def read(database: Database, since: int, limit: int, tenant: str = DEFAULT) -> P
         DataError: the feed is younger than the cursor, or deletions after the cursor were compacted away.
     """
     with database.reading() as connection:
-        purged = _purged(connection)
+        gone = purged(connection)
     last = newest(database)
     again = "read the whole index again: coefvq vmp export FILE, and go on from the cursor it prints"
     if since > last:
         raise DataError(f"{database.place}: cursor {since} is ahead of the feed, which ends at {last}; {again}")
-    if 0 < since < purged:
+    if 0 < since < gone:
         raise DataError(
-            f"{database.place}: deletions up to change {purged} were compacted away, cursor {since} is older; {again}"
+            f"{database.place}: deletions up to change {gone} were compacted away, cursor {since} is older; {again}"
         )
     mine, values = within(tenant, "c.video_id")
     rows = database.query(
@@ -102,6 +102,7 @@ def read(database: Database, since: int, limit: int, tenant: str = DEFAULT) -> P
     return Page(changes, changes[-1].number if changes else max(since, last), len(rows) > limit)
 
 
-def _purged(connection: Connection) -> int:
+def purged(connection: Connection) -> int:
+    """The highest change whose row compaction took away, 0 where it took none."""
     row = connection.execute("SELECT purged FROM feed").fetchone()
     return 0 if row is None else int(row[0])

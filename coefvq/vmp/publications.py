@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.data.clip_names import check_clip, name_problem
-from coefvq.data.locations import Root, file_stamp, locate, regular_as_written, root_at, sha256_regular
+from coefvq.data.locations import Root, file_stamp, is_as_written, locate, regular_as_written, root_at, sha256_and_stamp
 from coefvq.data.media.probe_cache import ProbeCache
 from coefvq.data.remote import is_url
 from coefvq.errors import DataError, MediaError
@@ -64,37 +64,37 @@ def read_events(
     table = open_table(source, id_of=ids, naming=Naming(columns or {}, folder, lenient=True), others=(_SECONDS,))
     if line := not_taken(table.source).line():
         note(line)
-    return _events(table, root or table.source.root, progress, _Hashes(hashes), versioned)
+    return _events(table, _Files(root_at(root or table.source.root), hashes), progress, versioned)
 
 
 def _events(
-    table: CheckedTable, root: Path, progress: Callable[[int, int], None], hashes: _Hashes, versioned: bool
+    table: CheckedTable, files: _Files, progress: Callable[[int, int], None], versioned: bool
 ) -> Iterator[Event]:
     """Rows as events; a missing file stays in, without hash, to become a dead letter."""
-    events = _read(table, root_at(root), hashes, versioned)
+    events = _read(table, files, versioned)
     first = list(islice(events, BATCH))
     if all(event.sha256 is None for event in first) and any(event.kind == "upsert" for event in first):
         raise DataError(
-            f"{table.source.origin}: none of its {_first(len(first), table.count)} files is below {root} (first: "
-            f"{first[0].uri}); pass --root with the folder the paths are relative to"
+            f"{table.source.origin}: none of its {_first(len(first), table.count)} files is below {files.root.base} "
+            f"(first: {first[0].uri}); pass --root with the folder the paths are relative to"
         )
     for done, event in enumerate(chain(first, events), start=1):
         progress(done, table.count)
         yield event
-    hashes.keep()
+    files.keep()
 
 
-def _read(table: CheckedTable, root: Root, hashes: _Hashes, versioned: bool) -> Iterator[Event]:
+def _read(table: CheckedTable, files: _Files, versioned: bool) -> Iterator[Event]:
     # rows as a person counts them in an editor: the header is line 1
     number = 1
-    for words, others in table.columns_by_block():
-        hashes.recall([root.prefix + uri for uri in words["uri"]])
+    for words, others in table.columns_by_block(_WORDS):
+        files.recall(words["uri"])
         nothing = [None] * len(words["uri"])
         columns = [words[name] for name in _WORDS] + [others.get(name, nothing) for name in _OTHERS]
         for *cells, seconds, version, deleted in zip(*columns, strict=True):
             number += 1
             row = f"row {number}"
-            event = _event(cells, seconds, root, row, hashes)
+            event = _event(cells, seconds, files, row)
             yield _versioned(event, version, deleted, row) if versioned else event
 
 
@@ -103,34 +103,47 @@ def _first(seen: int, count: int) -> str:
 
 
 @dataclass
-class _Hashes:
-    """Hashes of files, kept until a file's size or time changes, and written a batch at a time."""
+class _Files:
+    """Files below a root. Their hashes are known until size or time changes, also those that ingest found.
 
+    New ones are kept a batch at a time.
+    """
+
+    root: Root
     cache: ProbeCache | None
-    _asked: dict[str, tuple[str, Mapping[str, Any]] | None] = field(default_factory=dict)
+    _known: dict[str, dict[str, str]] = field(default_factory=dict)
     _new: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
+    _folders: set[str] = field(default_factory=set)
 
-    def recall(self, places: Sequence[str]) -> None:
-        """Read what is kept of the files that are asked for next."""
+    def recall(self, uris: Sequence[str]) -> None:
+        """Read what is kept of the files that are asked for next; folders are looked at again."""
+        self._folders.clear()
         if self.cache is not None:
-            found = self.cache.get_all(places)
-            self._asked = {place: found.get(place) for place in places}
+            self._known = self.cache.sha256_of_files([self.root.prefix + uri for uri in uris])
 
-    def of(self, path: str, facts: os.stat_result) -> str:
-        """Hex SHA-256 of a located file.
+    def as_written(self, uri: str) -> tuple[str, str] | None:
+        """Path and hash of the readable clip that a plain path names; None where ``locate`` has to look."""
+        if name_problem(uri) is not None:
+            return None
+        path = self.root.prefix + uri
+        if path in self._known:
+            facts = regular_as_written(uri, self.root, self._folders)
+            if facts is not None and (known := self._known[path].get(file_stamp(facts))):
+                return path, known
+        sha256 = self._read(path) if is_as_written(uri, self.root, self._folders) else None
+        return None if sha256 is None else (path, sha256)
 
-        Raises:
-            MediaError: it cannot be read.
-        """
-        if self.cache is None:
-            return sha256_regular(path)
-        stamp = file_stamp(facts)
-        known = self._asked[path] if path in self._asked else self.cache.get(path)
-        if known is not None and known[0] == stamp and isinstance(known[1].get("sha256"), str):
-            return str(known[1]["sha256"])
-        sha256 = sha256_regular(path)
-        if file_stamp(os.stat(path)) == stamp:  # noqa: PTH116  # nobody wrote to it while it was read
-            self._new.append((path, stamp, {"sha256": sha256}))
+    def sha256(self, path: str, facts: os.stat_result) -> str | None:
+        """Hex SHA-256 of a located file; None if it is not readable, or gone meanwhile."""
+        known = {} if self.cache is None else self.cache.sha256_of_files([path]).get(path, {})
+        return known.get(file_stamp(facts)) or self._read(path)
+
+    def _read(self, path: str) -> str | None:
+        try:
+            sha256, stamp = sha256_and_stamp(path)
+        except (MediaError, ValueError):  # a zero byte, half a character
+            return None
+        self._new.append((path, stamp, {"sha256": sha256}))
         if len(self._new) >= BATCH:
             self.keep()
         return sha256
@@ -139,13 +152,13 @@ class _Hashes:
         """Write what is new."""
         if self.cache is not None and self._new:
             self.cache.put_all(self._new)
-            self._new = []
+        self._new = []
 
 
-def _event(cells: Sequence[Any], seconds: Any, root: Root, row: str, hashes: _Hashes) -> Event:
+def _event(cells: Sequence[Any], seconds: Any, files: _Files, row: str) -> Event:
     video_id, uri, title, stickers, views, published_at, creator_id = cells
-    # hashed here rather than taken from the table: it decides whether the content changed
-    path, sha256 = _content(uri, root, row, hashes)
+    # not taken from the table: it decides whether the content changed
+    path, sha256 = _content(uri, files, row)
     return Event(
         video_id=video_id,
         uri=path,
@@ -184,30 +197,21 @@ def _versioned(event: Event, version: Any, deleted: Any, row: str) -> Event:
     return replace(event, source_version=int(number))
 
 
-def _content(uri: str, root: Root, row: str, hashes: _Hashes) -> tuple[str, str | None]:
+def _content(uri: str, files: _Files, row: str) -> tuple[str, str | None]:
     """The clip's path and its hash; a file that is not there, or is a pipe or folder, has none."""
-    facts = regular_as_written(uri, root) if name_problem(uri) is None and not is_url(uri) else None
-    if facts is not None:
-        path = root.prefix + uri
-        return path, _hash(hashes, path, facts)
     if is_url(uri):
         raise DataError(f"{row}: {redact(uri)}: expected a local file; download it and publish the copy")
+    if (content := files.as_written(uri)) is not None:
+        return content
     try:
-        found = locate(uri, root)
+        found = locate(uri, files.root)
     except MediaError as error:
         if error.reason == "outside_root":
             raise DataError(f"{row}: {error}") from error
-        return str(root.base / uri), None
+        return str(files.root.base / uri), None
     try:
         check_clip(found)
     except MediaError as error:
         raise DataError(f"{row}: {error}") from error
     path = str(found.file)
-    return path, None if found.facts is None else _hash(hashes, path, found.facts)
-
-
-def _hash(hashes: _Hashes, path: str, facts: os.stat_result) -> str | None:
-    try:
-        return hashes.of(path, facts)
-    except (MediaError, OSError):  # not readable, or gone meanwhile
-        return None
+    return path, None if found.facts is None else files.sha256(path, found.facts)

@@ -122,6 +122,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "vmp run": ("--once",),
     "vmp rules test": ("rules.yaml",),
     "vmp mllm": ("--once",),
+    "vmp mirror": ("--once",),
     "plan": ("--tflops", "1"),
     "vmp dlq show": ("clip0",),
     "vmp dlq drop": ("clip0",),

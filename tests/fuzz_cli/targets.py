@@ -122,6 +122,7 @@ TARGETS: tuple[Target, ...] = (
             "vmp check --config vmp.yaml --json",
             "vmp run --once --json --config vmp.yaml",
             "vmp mllm --once --config vmp.yaml",
+            "vmp mirror --once --config vmp.yaml --json",
         ),
         # all but the source may be left out; a tab between flow mappings is YAML
         {**STRICT, "drop_top": "any", "tabs": "any"},

@@ -11,7 +11,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from coefvq.vmp.state import open_state
 from coefvq.vmp.stores import contents, poison
 from tests import kafka
 from tests.postgres import schema_of
+from tests.redis_index import DURABLE, PREFIX, World, as_read, of_index, world
 from tests.reliability import kafka_child
 from tests.reliability.vmp_child import scorer
 
@@ -85,19 +86,28 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-def configure(folder: Path, address: str, topic: str, url: str | None = None) -> Path:
+@pytest.fixture(scope="module")
+def redis() -> Iterator[World]:
+    with world(*DURABLE, durable=True) as made:
+        yield made
+
+
+def configure(folder: Path, address: str, topic: str, url: str | None = None, redis: str | None = None) -> Path:
     path = folder / "vmp.yaml"
+    serve = f"serve: {{kind: redis, url: '{redis}', prefix: '{PREFIX}'}}\n" if redis else ""
     store = f"store: {{url: '{url}'}}\n" if url else ""
     path.write_text(
         f"source: {{kind: kafka, brokers: ['{address}'], topic: {topic}, root: '.', group: g-{topic}, "
-        f"session_timeout: 3.0}}\n{store}"
+        f"session_timeout: 3.0}}\n{store}{serve}"
     )
     return path
 
 
-def start(config: Path, first: str = "effect") -> Child:
-    return subprocess.Popen([sys.executable, "-m", kafka_child.__name__, str(config), first], text=True, bufsize=1,
-                            cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+def start(config: Path, first: str = "effect", within: Sequence[str] = ()) -> Child:
+    """A worker; ``within`` is a command that starts it, as in another network."""
+    words = [*within, sys.executable, "-m", kafka_child.__name__, str(config), first]
+    return subprocess.Popen(words, text=True, bufsize=1, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)  # fmt: skip
 
 
 def go_on(process: Child) -> None:
@@ -130,7 +140,44 @@ def finish(config: Path, first: str = "effect") -> None:
     end(process, killed=False)
 
 
-def run_with_kills(config: Path, kills: int) -> int:
+class Mirror:
+    """`coefvq vmp mirror` beside the workers; killed whenever one of them was, and started again."""
+
+    def __init__(self, config: Path | None) -> None:
+        self.command = [
+            sys.executable,
+            "-m",
+            "coefvq",
+            "vmp",
+            "mirror",
+            "--config",
+            str(config),
+            "--poll-interval",
+            "0.05",
+        ]
+        self.child = None if config is None else self.start()
+        self.kills = 0
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self.command, *more], cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)  # fmt: skip
+
+    def kill(self) -> None:
+        """kill -9, wherever it is."""
+        if self.child is not None:
+            self.child.kill()
+            self.kills += self.child.wait() == -signal.SIGKILL
+            self.child = self.start()
+
+    def finish(self) -> None:
+        """Kill the last one, and bring the copy up to date."""
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            assert self.start("--once").wait(300) == 0
+
+
+def run_with_kills(config: Path, kills: int, mirror: Mirror) -> int:
     """Two workers; after a few steps whoever is at one is killed there or, racing, just as it goes on."""
     rng = random.Random(17)
     done, steps = 0, rng.randrange(1, 6)
@@ -150,6 +197,7 @@ def run_with_kills(config: Path, kills: int) -> int:
                 if rng.random() < 0.5:
                     go_on(worker)
                 done, steps = done + 1, rng.randrange(1, 6)
+                mirror.kill()
             end(worker, killed=bool(step))
             if not step and len(waiting.get_map()) == 0:
                 break  # both have drained the topic
@@ -196,17 +244,24 @@ def test_kills_lose_nothing_and_double_nothing(
     store: str, tmp_path: Path, address: str, request: pytest.FixtureRequest
 ) -> None:
     url = schema_of(request.getfixturevalue("postgres_url"), "kills") if store == "postgres" else None
+    redis = request.getfixturevalue("redis") if store == "postgres" else None
     topic = kafka.topic(address, PARTITIONS)
     history = History(5, EVENTS)
     history.send(address, topic)
-    config = configure(tmp_path, address, topic, url)
-    killed = run_with_kills(config, KILLS)
+    config = configure(tmp_path, address, topic, url, redis and redis.url)
+    mirror = Mirror(config if redis else None)
+    killed = run_with_kills(config, KILLS, mirror)
     finish(config)
+    mirror.finish()
     with open_state(tmp_path / "vmp", create=False) as (_, index):
         assert differences(index, history) == []
         assert doubles(index) == 0
         assert index.database.query("SELECT count(*) FROM effects") == [(len(history.messages) - history.poison,)]
         assert poison.count(index.database) == history.poison > 0
+        if redis:
+            assert as_read(redis.rows()) == of_index(index) != {}
+            assert mirror.kills == killed
+            print(f"mirror: {mirror.kills} kills, {len(redis.rows())} videos in Redis as in the index")
     assert killed == KILLS
     print(f"{store}: {len(history.messages)} messages, {killed} kills, {history.poison} poison, 0 lost, 0 double")
 

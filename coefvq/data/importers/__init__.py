@@ -7,6 +7,7 @@ touched; ``CheckedTable.rows`` then streams them. ``import_table`` is the short 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from coefvq.data.importers.labels import LabelCheck, to_label
 from coefvq.data.importers.left_out import LeftOut, not_taken
 from coefvq.data.importers.renames import absent, unused_line
 from coefvq.data.importers.rows import read_rows
+from coefvq.data.importers.seen import Fingerprints
 from coefvq.data.importers.sources import Part, Source, find_source, stamp
 from coefvq.data.importers.survey import Survey
 from coefvq.errors import DataError
@@ -109,16 +111,16 @@ class CheckedTable:
             yield row.raw, {**nothing, **row.words, "video_id": video_id}
         self._check_unchanged()
 
-    def columns_by_block(self) -> Iterator[tuple[Cells, Cells]]:
-        """Manifest columns of some hundred or thousand rows at a time, and the user's own as far as they were read.
+    def columns_by_block(self, words: Collection[str]) -> Iterator[tuple[Cells, Cells]]:
+        """The manifest columns ``words`` and ``video_id``, some hundred or thousand rows at a time, and the user's own.
 
         Raises:
             DataError: the table is another one by now.
         """
         self._check_unchanged()
-        for words, others in columns_of(read_blocks(self.source, self.labels, others=self.others)):
-            given = zip(words["video_id"], words["uri"], strict=True)
-            yield {**words, "video_id": [self.id_of(uri) if one is None else one for one, uri in given]}, others
+        for cells, others in columns_of(read_blocks(self.source, self.labels, others=self.others, words=words)):
+            given = zip(cells["video_id"], cells["uri"], strict=True)
+            yield {**cells, "video_id": [self.id_of(uri) if one is None else one for one, uri in given]}, others
         self._check_unchanged()
 
     def _check_unchanged(self) -> None:
@@ -145,16 +147,36 @@ def open_table(
     """
     found = replace(find_source(source, format), renames=naming.columns, other_media=naming.media)
     stamps = tuple(stamp(part) for part in found.parts)
-    survey = Survey(found, labels or {}, id_of)
-    for read in read_blocks(found, labels, say=True, others=others):
+    survey = _surveyed(found, labels, id_of, others)
+    naming.check(found, survey.columns)
+    kept = None if others is None else frozenset(others)
+    return CheckedTable(found, labels, survey.count, survey.columns, id_of, stamps, kept)
+
+
+def _surveyed(source: Source, labels: Mapping[str, LabelSource] | None, id_of: IdRule,
+              others: Collection[str] | None) -> Survey:  # fmt: skip
+    """The survey of a table that fits.
+
+    Ids are compared one by one only where two may be equal, or where another row does not fit: of two mistakes the
+    first in the table is said.
+    """
+    fingerprints = Fingerprints()
+    with suppress(DataError):
+        survey = _survey(source, labels, Survey(source, labels or {}, id_of, fingerprints), others, say=True)
+        if not fingerprints.may_repeat():
+            return survey
+    return _survey(source, labels, Survey(source, labels or {}, id_of), others, say=False)
+
+
+def _survey(source: Source, labels: Mapping[str, LabelSource] | None, survey: Survey, others: Collection[str] | None,
+            say: bool) -> Survey:  # fmt: skip
+    for read in read_blocks(source, labels, say=say, others=others):
         if isinstance(read, Block):
             survey.add_block(read)
         else:
             survey.add(read)
     survey.finish()
-    naming.check(found, survey.columns)
-    kept = None if others is None else frozenset(others)
-    return CheckedTable(found, labels, survey.count, survey.columns, id_of, stamps, kept)
+    return survey
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ Blocks come of Parquet without label columns, where every cell of a batch fits a
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,14 @@ class Block:
 
 
 def read_blocks(
-    source: Source, labels: Labels | None, *, say: bool = False, others: Collection[str] | None = None
+    source: Source,
+    labels: Labels | None,
+    *,
+    say: bool = False,
+    others: Collection[str] | None = None,
+    words: Collection[str] | None = None,
 ) -> Iterator[Block | Row]:
-    """As ``read_rows``, in blocks where it can be.
+    """As ``read_rows``, in blocks where it can be; of a block only the columns ``words`` are looked at, if given.
 
     Raises:
         DataError: as ``read_rows``.
@@ -79,7 +85,7 @@ def read_blocks(
         for batch in read_batches(part.path, wanted):
             expected.check(str(part.path), batch.names)
             try:
-                block = _block(batch, source, part, base, others or ())
+                block = _block(batch, source, part, base, others or (), words)
             except (DataError, ValueError, OverflowError, pa.ArrowException):
                 # which row does not fit, and why, is said by the reader of rows
                 yield from (table_row(source, part, {}, base, *row, False) for row in batch_rows(part.path, batch))
@@ -111,8 +117,10 @@ def _columnwise(rows: Sequence[Mapping[str, Any]]) -> Cells:
     return {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
 
 
-def _block(batch: Batch, source: Source, part: Part, base: Path, others: Collection[str]) -> Block:
-    """A batch in manifest words.
+def _block(
+    batch: Batch, source: Source, part: Part, base: Path, others: Collection[str], wanted: Collection[str] | None
+) -> Block:
+    """A batch in manifest words, all or the ``wanted``.
 
     Raises:
         DataError: a cell does not fit, or rows have to be looked at one by one.
@@ -122,22 +130,24 @@ def _block(batch: Batch, source: Source, part: Part, base: Path, others: Collect
     own = dict(zip(batch.cells.schema.names, batch.cells.columns, strict=True))
     columns = renamed(str(part.path), {name: own.get(name, nulls) for name in batch.names}, source.renames)
     published = cells.moment("published_at", columns.get("published_at", nulls))
-    words: Cells = {
-        "video_id": cells.text("video_id", columns.get("video_id", nulls)),
-        "uri": _uris(columns, part, base),
-        "sha256": cells.sha256("sha256", columns.get("sha256", nulls)),
-        "title": [title or "" for title in cells.text("title", columns.get("title", nulls))],
-        "stickers": cells.texts("stickers", columns.get("stickers", nulls)),
-        "published_at": [None if moment is None else moment[0] for moment in published],
-        **{name: cells.text(name, columns.get(name, nulls)) for name in TEXTS},
-        "views": cells.whole("views", columns.get("views", nulls)),
-        "weight": cells.number("weight", columns.get("weight", nulls), 1.0, positive=True),
-        "split": _splits(columns.get("split", nulls), part),
+    readers: dict[str, Callable[[pa.Array], list[Any]]] = {
+        "video_id": partial(cells.text, "video_id"),
+        "uri": lambda _: _uris(columns, part, base),
+        "sha256": partial(cells.sha256, "sha256"),
+        "title": lambda column: [title or "" for title in cells.text("title", column)],
+        "stickers": partial(cells.texts, "stickers"),
+        "published_at": lambda _: [None if moment is None else moment[0] for moment in published],
+        **{name: partial(cells.text, name) for name in TEXTS},
+        "views": partial(cells.whole, "views"),
+        "weight": partial(cells.number, "weight", default=1.0, positive=True),
+        "split": lambda column: _splits(column, part),
     }
     if CAPTION in columns:
-        words[CAPTION] = [caption or "" for caption in cells.text(CAPTION, columns[CAPTION])]
+        readers[CAPTION] = lambda column: [caption or "" for caption in cells.text(CAPTION, column)]
     for name in (name for name in columns if name.startswith(POSTERIOR)):
-        words[name] = cells.number(name, columns[name], math.nan)
+        readers[name] = partial(cells.number, name, default=math.nan)
+    chosen = readers if wanted is None else {name: read for name, read in readers.items() if name in wanted}
+    words = {name: read(columns.get(name, nulls)) for name, read in chosen.items()}
     zoned = [None if moment is None else moment[1] for moment in published]
     asked = {name: columns[name].to_pylist() for name in others if name in columns}
     return Block(part.path, batch.before + 1, words, tuple(columns), asked, zoned)

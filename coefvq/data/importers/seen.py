@@ -1,10 +1,13 @@
-"""Keys met before, on disk and not in memory, so that millions of rows can be compared."""
+"""Keys met before, on disk or as a few bytes each, so that millions of rows can be compared."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 
 class Seen:
@@ -39,6 +42,22 @@ class Seen:
 
     def __del__(self) -> None:
         self._db.close()
+
+
+class Fingerprints:
+    """64 bits of each key, in eight bytes of memory: whether two keys may be equal."""
+
+    def __init__(self) -> None:
+        self._bits = array("q")
+
+    def add_all(self, keys: Iterable[str]) -> None:
+        """Take keys into account."""
+        self._bits.extend(map(hash, keys))
+
+    def may_repeat(self) -> bool:
+        """Whether a key may have come twice; by chance once in ten million tables of a million different keys."""
+        bits = np.sort(np.frombuffer(self._bits, np.int64)) if self._bits else np.zeros(0, np.int64)
+        return bool((bits[1:] == bits[:-1]).any())
 
 
 def _digest(kind: str, key: str) -> bytes:

@@ -6,7 +6,7 @@ from coefvq.data.importers.blocks import Block
 from coefvq.data.importers.ids import IdRule
 from coefvq.data.importers.labels import LabelCheck, Labels
 from coefvq.data.importers.rows import Row
-from coefvq.data.importers.seen import Seen
+from coefvq.data.importers.seen import Fingerprints, Seen
 from coefvq.data.importers.sources import Source
 from coefvq.errors import DataError
 
@@ -15,9 +15,13 @@ _ROW = "row"
 
 
 class Survey:
-    """One look at all rows before any clip is touched; grows on disk, not in memory."""
+    """One look at all rows before any clip is touched; grows on disk, not in memory.
 
-    def __init__(self, source: Source, labels: Labels, id_of: IdRule) -> None:
+    With ``fingerprints`` ids are not compared but noted there, eight bytes for each.
+    """
+
+    def __init__(self, source: Source, labels: Labels, id_of: IdRule, fingerprints: Fingerprints | None = None) -> None:
+        self._fingerprints = fingerprints
         self._origin, self._labels, self._id_of = source.origin, labels, id_of
         self._check = LabelCheck(source.origin, labels)
         self._seen = Seen()
@@ -57,6 +61,9 @@ class Survey:
         ids = given if given[0] is not None else [self._id_of(uri) for uri in block.words["uri"]]
         rest = range(1, len(block))
         self.count += len(rest)
+        if self._fingerprints is not None:
+            self._fingerprints.add_all(ids[1:])
+            return
         places = [block.place(index) for index in rest]
         if self._seen.add_all(_ROW, ids[1:], places) < len(rest):
             for index, place in zip(rest, places, strict=True):
@@ -87,6 +94,9 @@ class Survey:
         given, uri = row.words["video_id"], row.words["uri"]
         self._no_mixture(row.place, given is not None, "a video_id", "none", "give every row one, or no row")
         video_id = self._id_of(uri) if given is None else given
+        if self._fingerprints is not None:
+            self._fingerprints.add_all([video_id])
+            return
         self._check_first(row.place, video_id, self._seen.first(_ROW, video_id, row.place))
 
     def _check_first(self, place: str, video_id: str, first: str | None) -> None:

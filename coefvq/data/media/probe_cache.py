@@ -23,6 +23,10 @@ _TABLE = """CREATE TABLE IF NOT EXISTS probes (
     place TEXT, settings TEXT, stamp TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY (place, settings)
 ) WITHOUT ROWID"""
 _PUT = "INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)"
+# a damaged row has none
+_HASHES_OF = """SELECT place, stamp, CASE WHEN json_valid(facts) THEN json_extract(facts, '$.sha256') END AS sha256
+    FROM probes WHERE place IN ({}) AND typeof(sha256) = 'text' AND length(sha256) = 64"""
+_FACTS = json.JSONEncoder(allow_nan=False)
 _WAIT_SECONDS = 60.0
 _PLACES_PER_QUERY = 500
 
@@ -51,13 +55,26 @@ class ProbeCache:
                     found[str(place)] = (str(stamp), json.loads(facts))
         return found
 
+    def sha256_of_files(self, places: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Hashes of files by place and stamp, whatever they were looked at for; those that are not known are left out.
+
+        Files that have two hashes under one stamp count as not known.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for start in range(0, len(places), _PLACES_PER_QUERY):
+            part = places[start : start + _PLACES_PER_QUERY]
+            for place, stamp, sha256 in self._run(_HASHES_OF.format(", ".join("?" * len(part))), *part):
+                hashes = found.setdefault(place, {})
+                hashes[stamp] = sha256 if hashes.get(stamp, sha256) == sha256 else ""
+        return found
+
     def put(self, place: str, stamp: str, facts: Mapping[str, Any]) -> None:
         """Keep the facts of a place, instead of earlier ones; written when this returns."""
-        self._run(_PUT, place, self._settings, stamp, json.dumps(facts, allow_nan=False))
+        self._run(_PUT, place, self._settings, stamp, _FACTS.encode(facts))
 
     def put_all(self, rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
         """``put`` of many (place, stamp, facts), in one transaction."""
-        cells = ((place, self._settings, stamp, json.dumps(facts, allow_nan=False)) for place, stamp, facts in rows)
+        cells = ((place, self._settings, stamp, _FACTS.encode(facts)) for place, stamp, facts in rows)
         self._run("BEGIN IMMEDIATE")
         try:
             self._db.executemany(_PUT, cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from coefvq.records import VideoInput
     from coefvq.training.features.pending import Index
 
-#: of a process: what a small training set needs, so that only its first epoch opens shards
-KEPT_BYTES = 256 * 2**20
+#: of a process, so that only the first epoch opens shards; a million videos do not fit and are read again
+_MOST_KEPT, _LEAST_KEPT = 2**30, 256 * 2**20
 
 
 class KeptEntries:
@@ -48,7 +49,16 @@ class KeptEntries:
         return tensor
 
 
-_KEPT = KeptEntries(KEPT_BYTES)
+def kept_bytes(free: int) -> int:
+    """An eighth of the ``free`` bytes of memory, 256 MiB to 1 GiB."""
+    return min(max(free // 8, _LEAST_KEPT), _MOST_KEPT)
+
+
+@cache
+def _kept() -> KeptEntries:
+    import psutil
+
+    return KeptEntries(kept_bytes(psutil.virtual_memory().available))
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class FeatureReader:
             StorageError: a shard was deleted or damaged meanwhile.
         """
         own_entries = self.entries[video.video_id]
-        return {name: _KEPT.read(self.shard(name, entry), entry) for name, entry in own_entries.items()}
+        return {name: _kept().read(self.shard(name, entry), entry) for name, entry in own_entries.items()}
 
     def shard(self, name: str, entry: str) -> Path:
         """Where an entry lies."""

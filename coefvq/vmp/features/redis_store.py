@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from coefvq.documents import parse_json
-from coefvq.errors import ConfigError, DataError
+from coefvq.errors import DataError
 from coefvq.redaction import redact
 from coefvq.vmp.features.values import FeatureStore, Kind, StoreError, Unusable, checked, checked_row
+from coefvq.vmp.redis_client import open_client
 
 if TYPE_CHECKING:
     from pybreaker import CircuitBreaker
-    from redis import Redis
 
 #: share of the time that a cache may take before the store behind is asked
 CACHE_SHARE = 0.25
@@ -47,12 +47,7 @@ class RedisRows:
             ConfigError: redis-py is not installed, or refuses the URL.
         """
         self._prefix, self._place = prefix, redact(url)
-        try:
-            self._client = _client(url, seconds)
-        except ImportError as error:
-            raise ConfigError("kind: redis needs redis-py: pip install 'coefvq[redis]'") from error
-        except ValueError as error:
-            raise ConfigError(f"{self._place}: {error}; correct the url") from error
+        self._client = open_client(url, seconds)
 
     def fetch(self, keys: Sequence[str], seconds: float) -> dict[str, Any]:
         """The rows of ``keys``.
@@ -86,21 +81,6 @@ class RedisRows:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-
-def _client(url: str, seconds: float) -> Redis:
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return Redis.from_url(
-        url,
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-        encoding_errors="replace",
-    )
 
 
 class ReadThrough:

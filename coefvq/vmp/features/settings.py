@@ -14,6 +14,7 @@ from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
 from coefvq.files import read_text
 from coefvq.vmp.features.values import KINDS, Kind
+from coefvq.vmp.readonly import url_below
 from coefvq.vmp.records import STATUS
 from coefvq.vmp.rules import FEATURE_NAME, WORDS, Rules, condition_kind, is_feature
 
@@ -52,6 +53,10 @@ class SqlSource(Section):
     #: field -> column, where the names differ
     columns: Annotated[dict[str, _Sql], Field(default_factory=dict)]
 
+    def below(self, folder: Path) -> Self:
+        """The same with the file of SQLite below a folder."""
+        return self.model_copy(update={"url": url_below(self.url, folder)})
+
 
 class RedisSource(Section):
     """JSON objects under PREFIX + key; with ``behind`` a cache of that source."""
@@ -64,6 +69,11 @@ class RedisSource(Section):
     #: with ``behind``: how long a row is kept, and how long that there is none
     ttl_s: Annotated[int, Field(ge=1)] = 300
     absent_ttl_s: Annotated[int, Field(ge=1)] = 30
+
+    def below(self, folder: Path) -> Self:
+        """The same with the file of SQLite behind it below a folder."""
+        behind = self.behind.below(folder) if isinstance(self.behind, SqlSource) else self.behind
+        return self.model_copy(update={"behind": behind})
 
 
 Source = Annotated[ThriftSource | SqlSource | RedisSource, Field(discriminator="kind")]
@@ -100,6 +110,15 @@ class FeatureSettings(Section):
             raise ValueError(f"the name {twice[0]!r} is used twice")
         return self
 
+    def below(self, folder: Path) -> Self:
+        """The same with files below a folder."""
+        stores = [
+            store if isinstance(store.source, ThriftSource)
+            else store.model_copy(update={"source": store.source.below(folder)})
+            for store in self.stores
+        ]  # fmt: skip
+        return self.model_copy(update={"stores": tuple(stores)})
+
     @property
     def kinds(self) -> dict[str, type]:
         """STORE.FIELD -> type of its value, as rules see it."""
@@ -111,13 +130,14 @@ class FeatureSettings(Section):
 
 
 def load_features(path: Path) -> FeatureSettings:
-    """Read a features file.
+    """Read a features file; relative paths start in its folder.
 
     Raises:
         ConfigError: it is missing or does not fit; names file, key and remedy.
     """
     text = read_text(path, missing=_REMEDY, remedy=_REMEDY, error=ConfigError, limit=2**20)
-    return validated(FeatureSettings, parse_yaml(text, str(path), _REMEDY, ConfigError), str(path), _REMEDY)
+    found = validated(FeatureSettings, parse_yaml(text, str(path), _REMEDY, ConfigError), str(path), _REMEDY)
+    return found.below(path.parent.resolve())
 
 
 def check_rules(rules: Rules, features: FeatureSettings | None) -> None:

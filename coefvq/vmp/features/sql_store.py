@@ -8,7 +8,7 @@ from typing import Any
 
 from coefvq.redaction import redact
 from coefvq.vmp.features.values import Kind, StoreError
-from coefvq.vmp.readonly import driver_words, limit, open_engine
+from coefvq.vmp.readonly import driver_words, is_passing, limit, open_engine
 
 
 class SqlStore:
@@ -47,8 +47,7 @@ class SqlStore:
                 limit(connection, seconds)
                 found = connection.execute(self._select, {"keys": list(keys)}).fetchall()
         except sa.exc.SQLAlchemyError as error:
-            temporary = isinstance(error, sa.exc.OperationalError)
-            raise StoreError(f"{self._place}: {driver_words(error)}", temporary=temporary) from error
+            raise StoreError(f"{self._place}: {driver_words(error)}", temporary=is_passing(error)) from error
         rows: dict[str, Mapping[str, Any]] = {}
         for key, *values in found:
             if key in rows:

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from coefvq.errors import ConfigError, DataError
-from coefvq.vmp.configuration import Configuration, KafkaSource, LogSource, TableSource
+from coefvq.vmp.configuration import Configuration, KafkaSource, LogSource, RedisIndex, TableSource
+from coefvq.vmp.configuration import Store as StorePlace
 from coefvq.vmp.features.lookup import open_guarded
 from coefvq.vmp.features.settings import Store, check_rules
 from coefvq.vmp.features.values import StoreError
@@ -50,6 +51,8 @@ def checks(configuration: Configuration) -> Iterator[Check]:
     yield "rules", partial(_rules, configuration)
     for store in () if configuration.features is None else configuration.features.stores:
         yield f"features {store.name}", partial(_features, store)
+    if configuration.serve is not None:
+        yield "serve", partial(_serve, configuration.serve, configuration.store)
 
 
 def _store(configuration: Configuration) -> str:
@@ -135,3 +138,19 @@ def _features(store: Store) -> str:
         except StoreError as error:
             raise DataError(f"features.{store.name}: {error}; start the store, or correct its source") from error
     return f"{store.source.kind}: answers; gives {', '.join(store.fields)}"
+
+
+def _serve(settings: RedisIndex, store: StorePlace) -> str:
+    from coefvq.vmp.mirror import following, rows
+    from coefvq.vmp.mirror.redis_copy import open_copy
+
+    with open_copy(settings) as copy:
+        kept, place = copy.check(), copy.place()
+    found = place_store(store)
+    if isinstance(found, Path) and not found.exists():
+        return f"redis: answers, {kept}; no index yet"
+    with open_index(found) as index:
+        head = rows.head(index.database)
+        why = following.reason_anew(index.database, place, head) if head.newest else None
+    behind = 0 if place is None else head.newest - place.since
+    return f"redis: answers, {kept}; " + (f"{behind} changes behind" if why is None else f"to be built: {why}")

@@ -22,13 +22,15 @@ from coefvq.errors import DataError
 from coefvq.files import sha256_json
 from coefvq.redaction import redact
 from coefvq.vmp.configuration import TableSource
-from coefvq.vmp.readonly import driver_words, limit, open_engine
+from coefvq.vmp.readonly import driver_words, is_passing, limit, open_engine
 
 #: what one look at the table may take
 ANSWER_SECONDS = 60.0
 #: the database's own time
 _CLOCKS = {
     "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+    "mysql": "SELECT unix_timestamp(sysdate(6))",
+    "mariadb": "SELECT unix_timestamp(sysdate(6))",
     # not unixepoch('subsec'): SQLite knows it since 3.42 only
     "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",
 }
@@ -145,7 +147,7 @@ class Table:
                 read_at = float(connection.exec_driver_sql(_CLOCKS[self._engine.dialect.name]).scalar_one())
                 return read_at, connection.execute(statement).fetchall()
         except sa.exc.SQLAlchemyError as error:
-            kind = UnavailableError if isinstance(error, sa.exc.OperationalError) else DataError
+            kind = UnavailableError if is_passing(error) else DataError
             raise kind(
                 f"{self.what}: {driver_words(error)}; start the database, correct source.url, table or columns, or "
                 "grant SELECT"

@@ -44,6 +44,27 @@ def test_temperature_undoes_overconfidence() -> None:
     assert fit_calibrator("temperature", label, score).slope == pytest.approx(1 / 2.5, rel=0.05)
 
 
+# scores that scikit-learn takes for one number, chains of them, and equal ones
+CLOSE = st.builds(lambda base, steps: base + steps * 4e-16, st.sampled_from([0.0, 1e-17, 0.25, 0.5]), st.integers(0, 9))
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1), CLOSE | st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0, 3.3])),
+        min_size=2,
+        max_size=40,
+    )
+)
+def test_isotonic_is_scikit_learns_to_the_last_bit(rows: list[tuple[float, float, float]]) -> None:
+    label, score, weight = map(np.array, zip(*rows, strict=True))
+    label = np.append(label, [0.0, 1.0])
+    score, weight = np.append(score, [0.1, 0.9]), np.append(weight, [1.0, 1.0])
+    theirs = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score, label, sample_weight=weight)
+    found = fit_calibrator("isotonic", label, score, weight)
+    assert found.x == tuple(theirs.X_thresholds_.tolist())
+    assert found.y == tuple(theirs.y_thresholds_.tolist())
+
+
 def test_isotonic_is_scikit_learns() -> None:
     label, score = distorted(500)
     theirs = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(score, label)

@@ -15,8 +15,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from typer.testing import CliRunner
 
+from coefvq.cascade.fitting import MODES
 from coefvq.cascade.policy import CascadePolicy, threshold_text
-from coefvq.cascade.thresholds import MODES, CascadeThresholds
+from coefvq.cascade.thresholds import CascadeThresholds
 from coefvq.cli.cascade import app
 from coefvq.errors import DataError, InfeasibleError, ScoresError
 from tests.unit.scored_world import scores_table

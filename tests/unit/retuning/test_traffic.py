@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 
 from coefvq.errors import DataError
-from coefvq.retuning.traffic import from_index, from_table
+from coefvq.retuning.settings import RetuneRequest
+from coefvq.retuning.traffic import from_index, from_table, read_traffic
 from coefvq.vmp.audit import DrawnLabel, read_drawn_labels
+from coefvq.vmp.keys import DEFAULT, key
+from coefvq.vmp.records import Event, SinkRow
+from coefvq.vmp.state import open_state
 from tests.unit.scored_world import scores_table
 
 
@@ -90,3 +94,24 @@ def test_a_frame_keeps_empty_columns_numeric(tmp_path: Path):
     found = from_table(table(tmp_path, "video_id,base\na,0.5\n"), "icd").frame
     assert [str(found[name].dtype) for name in ("base", "mllm", "views")] == ["float64"] * 3
     assert isinstance(found, pd.DataFrame)
+
+
+def test_each_tenant_s_videos_by_their_own_ids(tmp_path: Path):
+    owned = {DEFAULT: {"a": 0.1}, "acme": {"a": 0.7, "b": 0.8}}
+    names = [(key(tenant, name), score) for tenant, scores in owned.items() for name, score in scores.items()]
+    moment = "2026-01-01T00:00:00+00:00"
+    with open_state(tmp_path / "vmp") as (log, index):
+        log.publish([Event(name) for name, _ in names])
+        rows = [
+            SinkRow(
+                offset=number, video_id=name, source_version=1, epoch=1, rank=2, decided_at=moment, content=name,
+                bundle_version="icd=1-ab", outcome="live", state="live", rule="default",
+                value=json.dumps({"scores": {"icd": {"base_score": score, "bundle_version": "1-ab"}}}),
+            )
+            for number, (name, score) in enumerate(names, start=1)
+        ]  # fmt: skip
+        index.apply(rows, "vmp", len(rows))
+    for tenant, scores in owned.items():
+        request = RetuneRequest(tmp_path / "labels.csv", None, tmp_path / "vmp", tenant=tenant)
+        found = read_traffic("icd", request).frame
+        assert dict(zip(found["video_id"], found["base"], strict=True)) == scores

@@ -19,7 +19,7 @@ from coefvq.models.dataset import Example, VideoDataset, text_of
 from coefvq.records import VideoInput
 from coefvq.training.features.build import Built, FeatureBuilder
 from coefvq.training.features.keys import cached_model
-from coefvq.training.features.reader import KeptEntries, feature_collator, reader
+from coefvq.training.features.reader import KeptEntries, feature_collator, kept_bytes, reader
 from coefvq.training.features.shards import entries_of, read_entry
 from coefvq.training.features.store import FeatureStore
 from coefvq.training.loop import FitData, FitPlan, FitResult, fit, seed_everything
@@ -191,6 +191,11 @@ def test_entries_are_read_once_and_the_latest_are_kept(tmp_path: Path) -> None:
     for kept, gone in ((two, names[0]), (none, names[2])):
         with pytest.raises(StorageError, match="deleted or damaged while in use"):
             kept.read(shard, gone)
+
+
+@pytest.mark.parametrize(("free", "kept"), [(GIB // 2, GIB // 4), (4 * GIB, GIB // 2), (64 * GIB, GIB)])
+def test_an_eighth_of_the_free_memory_keeps_entries(free: int, kept: int) -> None:
+    assert kept_bytes(free) == kept
 
 
 def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:

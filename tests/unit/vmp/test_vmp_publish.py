@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coefvq.data import locations
+from coefvq.data.media.decode import DEFAULT_LIMITS
+from coefvq.data.media.probe import probe_all
 from coefvq.data.media.probe_cache import open_cache
 from coefvq.errors import DataError
 from coefvq.files import sha256_json
 from coefvq.vmp import log as log_module
-from coefvq.vmp import publications
+from coefvq.vmp import log_rows, publications
 from coefvq.vmp.log import open_log
 from coefvq.vmp.log_rows import content_digest, same_content
 from coefvq.vmp.publications import HASHES, read_events
@@ -47,11 +51,11 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Files that were read to be hashed."""
     found: Counter[str] = Counter()
 
-    def counting(path: str) -> str:
+    def counting(path: str) -> tuple[str, str]:
         found[Path(path).name] += 1
-        return locations.sha256_regular(path)
+        return locations.sha256_and_stamp(path)
 
-    monkeypatch.setattr(publications, "sha256_regular", counting)
+    monkeypatch.setattr(publications, "sha256_and_stamp", counting)
     return found
 
 
@@ -123,6 +127,34 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: Counter[
     assert {name: count for name, count in hashed.items() if count > 1} == {"003.mp4": 2, "004.mp4": 2}
     assert [one.video_id for one, other in zip(again, first, strict=True) if one != other] == ["v003.mp4"]
     assert list(read_events(folder)) == again, "as without a cache"
+
+
+def test_a_file_that_ingest_has_hashed_is_not_opened(tmp_path: Path, hashed: Counter[str]) -> None:
+    folder, cache = table(tmp_path / "raw", 3), tmp_path / "cache"
+    list(probe_all(["000.mp4", "001.mp4", "002.mp4"], folder, limits=DEFAULT_LIMITS, workers=1, cache=cache))
+    os.utime(folder / "001.mp4", (1, 1))
+    with open_cache(cache, HASHES) as kept:
+        # two hashes under one stamp: neither is believed
+        kept.put(str(folder / "002.mp4"), locations.file_stamp((folder / "002.mp4").stat()), {"sha256": "0" * 64})
+        found = list(read_events(folder, hashes=kept))
+    assert sorted(hashed) == ["001.mp4", "002.mp4"]
+    assert found == list(read_events(folder)), "as without a cache"
+
+
+@given(
+    st.builds(
+        Event, st.text(), uri=st.text(), title=st.text(), stickers=st.lists(st.text(), max_size=2).map(tuple),
+        sha256=st.none() | st.text(), published_at=st.none() | st.text(), creator_id=st.none() | st.text(),
+        duration_s=st.none() | st.integers(0, 9) | st.floats(allow_nan=False, allow_infinity=False),
+        views=st.none() | st.integers(0),
+    )
+)  # fmt: skip
+def test_the_digest_of_an_event_is_that_of_its_canonical_json(event: Event) -> None:
+    content = vars(event) | {"views": None, "offset": 0, "source_version": 0}
+    later = ("creator_id", "duration_s")
+    digest = sha256_json({name: cell for name, cell in content.items() if cell is not None or name not in later})
+    assert content_digest(event) == digest
+    assert log_rows._digest(event) == sha256_json([digest, "upsert", event.views])
 
 
 def test_the_digest_of_content_is_over_every_field_but_the_logs_own() -> None:

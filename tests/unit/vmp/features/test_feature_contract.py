@@ -10,6 +10,7 @@ import pytest
 from coefvq.vmp.features.lookup import open_guarded
 from coefvq.vmp.features.values import StoreError, Unusable
 from tests import feature_stores as real
+from tests.mariadb import database_of
 from tests.postgres import schema_of
 
 ANA = {"reputation": 0.25, "country": "Curaçao", "verified": True}
@@ -28,7 +29,7 @@ def redis() -> Iterator[real.World]:
         yield real.redis_world(*server)
 
 
-@pytest.fixture(params=["thrift", "redis", "cached", "sqlite", "postgres"])
+@pytest.fixture(params=["thrift", "redis", "cached", "sqlite", "postgres", "mariadb"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> real.World:
     """A store with Ana and Bo."""
     if request.param in ("thrift", "redis"):
@@ -39,6 +40,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> real.World:
         made = real.World({**cache.source, "behind": made.source, "ttl_s": 1}, made.put, made.stop, made.start)
     elif request.param == "sqlite":
         made = real.sql_world(f"sqlite:///{tmp_path / 'people 1?.sqlite'}")
+    elif request.param == "mariadb":
+        made = real.sql_world(database_of(request.getfixturevalue("mariadb_url"), "features"))
     else:
         made = real.sql_world(schema_of(request.getfixturevalue("postgres_url"), "features"))
     made.put({"ana": ANA, "bö": BO})

