@@ -21,6 +21,9 @@ from coefvq.errors import MediaError
 from coefvq.evaluation.stability import Rescored, near_thresholds, stability_report
 from coefvq.files import read_json, write_json
 from coefvq.inference import Scores, load_for_scoring, score_batches
+from coefvq.models.fast.conditions import has_bfloat16
+from coefvq.models.memo import Memo
+from coefvq.models.shared import TowerPool
 from coefvq.records import REQUIRED_SCORE_COLUMNS, VideoInput
 from coefvq.registry.bundle import PART_KINDS, PartKind
 from coefvq.stages.inputs import StabilityInputs
@@ -72,14 +75,16 @@ def measure(
     band = near_thresholds(policy, known[:, 0], known[:, 1], inputs.stability.videos_per_threshold)
     rows = manifest.loc[scores["video_id"].iloc[band]].reset_index(drop=True)
     videos = to_inputs(rows, media_root(paths), inputs.protocols)
-    models = _pair(folders, predict)
-    half = _pair(folders, predict.model_copy(update={"dtype": "bfloat16"}))
+    towers = TowerPool()
+    models = _pair(folders, predict, towers)
+    # where a processor has to emulate it, nobody serves in half precision
+    half = _pair(folders, predict.model_copy(update={"dtype": "bfloat16"}), towers) if has_bfloat16() else None
     with TemporaryDirectory() as folder:
         anew = ClipStore(Path(folder), inputs.media, inputs.reading.limits)
         readable = decodable(inputs.reading, [_of(model, anew) for model in models], videos, issue)
         band = band[readable]
         store, chosen = replace(anew, root=default_cache()), [videos[index] for index in readable]
-        ways = _ScoringPath(issue, models, half, store, anew, chosen, predict.batch_size)
+        ways = _ScoringPath(issue, models, half, store, anew, chosen, predict.batch_size, towers.memo)
         variants = list(ways.variants(inputs.seed))
     return stability_report(policy, known[band, 0], known[band, 1], variants, len(scores))
 
@@ -101,36 +106,38 @@ def decodable(
     return [at for at in range(len(videos)) if at not in failed]
 
 
-def _pair(folders: Mapping[PartKind, Path], scoring: Scoring) -> tuple[Classifier, ...]:
-    """Base model and MLLM as they are served."""
-    return tuple(load_for_scoring(folders[kind], scoring) for kind in PART_KINDS)
+def _pair(folders: Mapping[PartKind, Path], scoring: Scoring, towers: TowerPool) -> tuple[Classifier, ...]:
+    """Base model and MLLM as they are served, with the towers that both have."""
+    return tuple(load_for_scoring(folders[kind], scoring, towers) for kind in PART_KINDS)
 
 
 @dataclass(frozen=True)
 class _ScoringPath:
     """Both models and the videos of the band; each method call scores all of them.
 
-    ``anew`` holds the same clips as ``store``, decoded just now.
+    ``anew`` holds the same clips as ``store``, decoded just now; ``memo`` is of the towers that both models have.
     """
 
     issue: str
     models: tuple[Classifier, ...]
-    in_half: tuple[Classifier, ...]
+    in_half: tuple[Classifier, ...] | None
     store: ClipStore
     anew: ClipStore
     videos: Sequence[VideoInput]
     batch_size: int
+    memo: Memo
 
     def variants(self, seed: int) -> Iterator[Rescored]:
-        """The ways in which serving may score a video, and half precision, which it does not use unasked."""
+        """The ways in which serving may score a video, and half precision, if the processor has it, unasked for."""
         order = np.random.default_rng(seed).permutation(len(self.videos))
-        yield self._made("batches of 1", True, self._scores(batch_size=1))
-        yield self._made("other neighbours", True, self._scores(order, batch_size=7))
-        yield self._made("padded by a long text", True, self._scores(padding=True))
+        yield self._made("batches of 1", True, self._scores(self.models, batch_size=1))
+        yield self._made("other neighbours", True, self._scores(self.models, order, batch_size=7))
+        yield self._made("padded by a long text", True, self._scores(self.models, padding=True))
         with torch_threads(1):
-            yield self._made("one thread", True, self._scores())
-        yield self._made("decoded anew", True, self._scores(store=self.anew))
-        yield self._made("bfloat16", False, self._scores(half=True))
+            yield self._made("one thread", True, self._scores(self.models))
+        yield self._made("decoded anew", True, self._scores(self.models, store=self.anew))
+        if self.in_half is not None:
+            yield self._made("bfloat16", False, self._scores(self.in_half))
 
     @staticmethod
     def _made(name: str, gated: bool, scores: list[Scores]) -> Rescored:
@@ -138,22 +145,22 @@ class _ScoringPath:
 
     def _scores(
         self,
+        models: Sequence[Classifier],
         order: Any = None,
         batch_size: int | None = None,
         padding: bool = False,
         store: ClipStore | None = None,
-        half: bool = False,
     ) -> list[Scores]:
         order = np.arange(len(self.videos)) if order is None else order
         size = batch_size or self.batch_size
-        models = self.in_half if half else self.models
         scores_by_model = [np.zeros(len(order)) for _ in models]
         for start in range(0, len(order), size):
             part = order[start : start + size]
             batch = [self.videos[i] for i in part]
             # a neighbour with a long text makes every row of the batch be padded
             batch += [replace(batch[0], title=_LONG_TITLE)] if padding else []
-            for model, scores in zip(models, scores_by_model, strict=True):
-                clips = _of(model, store or self.store)
-                scores[part] = score_batches(model, batch, clips, len(batch), issue=self.issue)[: len(part)]
+            with self.memo.group():
+                for model, scores in zip(models, scores_by_model, strict=True):
+                    clips = _of(model, store or self.store)
+                    scores[part] = score_batches(model, batch, clips, len(batch), issue=self.issue)[: len(part)]
         return scores_by_model
