@@ -71,7 +71,8 @@ class Training(Section):
 class AttentionLayers(Section):
     """Pre-norm transformer layers over a video's vectors: one of each image, of the text, of the sound.
 
-    ``feature_noise`` is added to the vectors in training, in standard deviations of each of their numbers.
+    ``feature_noise`` is added to the vectors in training, in standard deviations of each of their numbers. ``members``
+    such networks learn by themselves, and the score is their mean.
     """
 
     width: Count
@@ -79,6 +80,7 @@ class AttentionLayers(Section):
     layers: Count
     dropout: Fraction
     feature_noise: Annotated[float, Field(ge=0.0)]
+    members: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:

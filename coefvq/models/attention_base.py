@@ -1,8 +1,10 @@
-"""Base model whose head is a small transformer over the vectors of frozen towers: images, text and sound."""
+"""Base model whose heads are small transformers over the vectors of frozen towers: images, text and sound."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -64,24 +66,48 @@ class AttentionLayer(nn.Module):
         return state + changed
 
 
-class AttentionClassifier(nn.Module):
+class AttentionHead(nn.Module):
     """A query token per class attends to the tokens of images, text and sound; its state gives the class's logit."""
 
-    def __init__(
-        self, frames: FrameTower, text: TextTower, audio: AudioBranch | None, images: int, sizes: AttentionLayers
-    ) -> None:
+    def __init__(self, counts: Mapping[str, tuple[int, int]], sizes: AttentionLayers) -> None:
+        """``counts``: size and number of the vectors of each kind."""
         super().__init__()
-        self.frames, self.text, self.audio = frames, text, audio
         width, noise = sizes.width, sizes.feature_noise
-        counts = {"images": (frames.vector_size, images), "text": (text.output_size, 1)}
-        if audio is not None:
-            counts["sound"] = (audio.output_size, 1)
         self.tokens = nn.ModuleDict({name: VectorTokens(*count, width, noise) for name, count in counts.items()})
         self.query = nn.Parameter(_INITIAL_STD * torch.randn(CLASSES, width))
         self.layers = nn.ModuleList(AttentionLayer(width, sizes.heads, sizes.dropout) for _ in range(sizes.layers))
         self.dropout, self.norm = nn.Dropout(sizes.dropout), nn.LayerNorm(width)
         self.out = nn.Parameter(_INITIAL_STD * torch.randn(CLASSES, width))
         self.bias = nn.Parameter(torch.zeros(CLASSES))
+
+    def forward(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Vectors [B,count,size] by kind -> logits [B,2]."""
+        tokens = torch.cat([self.tokens[name](part) for name, part in vectors.items()], dim=1)
+        state = torch.cat([self.query.expand(len(tokens), -1, -1), self.dropout(tokens)], dim=1)
+        for layer in self.layers:
+            state = layer(state)
+        logits: torch.Tensor = (self.norm(state[:, :CLASSES]) * self.out).sum(dim=-1) + self.bias
+        return logits
+
+    def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """As ``AttentionClassifier.standardise``."""
+        buffers = dict(self.tokens[name].named_buffers())
+        buffers["mean"].copy_(mean)
+        buffers["std"].copy_(std + _LEAST_STD)
+
+
+class AttentionClassifier(nn.Module):
+    """Heads over the vectors of the same towers; each learns by itself, and their mean probability is the score."""
+
+    def __init__(
+        self, frames: FrameTower, text: TextTower, audio: AudioBranch | None, images: int, sizes: AttentionLayers
+    ) -> None:
+        super().__init__()
+        self.frames, self.text, self.audio = frames, text, audio
+        counts = {"images": (frames.vector_size, images), "text": (text.output_size, 1)}
+        if audio is not None:
+            counts["sound"] = (audio.output_size, 1)
+        self.heads = nn.ModuleList(AttentionHead(counts, sizes) for _ in range(sizes.members))
 
     def forward(
         self,
@@ -96,7 +122,8 @@ class AttentionClassifier(nn.Module):
     ) -> torch.Tensor:
         """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T], has_audio [B] -> logits [B,2].
 
-        A tower's output, [B,images,D] or [B,D], may be given in place of what it reads.
+        A tower's output, [B,images,D] or [B,D], may be given in place of what it reads. While it trains, the batch
+        comes once for each head, [members * B,2], so that the loss is that of each head by itself.
         """
         inputs = {
             "pixel_values": pixel_values,
@@ -104,12 +131,8 @@ class AttentionClassifier(nn.Module):
             **{"vision_features": vision_features, "text_features": text_features, "audio_features": audio_features},
         }
         vectors = self.vectors({name: tensor for name, tensor in inputs.items() if tensor is not None})
-        tokens = torch.cat([self.tokens[name](part) for name, part in vectors.items()], dim=1)
-        state = torch.cat([self.query.expand(len(tokens), -1, -1), self.dropout(tokens)], dim=1)
-        for layer in self.layers:
-            state = layer(state)
-        logits: torch.Tensor = (self.norm(state[:, :CLASSES]) * self.out).sum(dim=-1) + self.bias
-        return logits
+        logits = [head(vectors) for head in self.heads]
+        return torch.cat(logits) if self.training else mean_of(logits)
 
     def vectors(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Outputs of the towers: ``images`` [B,images,D], ``text`` [B,1,D], with audio ``sound`` [B,1,D]."""
@@ -125,9 +148,8 @@ class AttentionClassifier(nn.Module):
 
     def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Scale the vectors ``name`` by their mean and standard deviation [size] over the training videos."""
-        buffers = dict(self.tokens[name].named_buffers())
-        buffers["mean"].copy_(mean)
-        buffers["std"].copy_(std + _LEAST_STD)
+        for head in self.heads:
+            cast(AttentionHead, head).standardise(name, mean, std)
 
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
         """The towers that do not train."""
@@ -138,3 +160,10 @@ class AttentionClassifier(nn.Module):
     def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs of the frozen parts, as ``forward`` takes them."""
         return features_of(self.frozen_parts(), batch)
+
+
+def mean_of(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Logits [B,2] of each head -> logits [B,2] of their mean probability (log-probabilities, but for one head)."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([part.log_softmax(dim=-1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))

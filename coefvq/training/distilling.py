@@ -11,7 +11,7 @@ from torch import nn
 
 from coefvq.errors import DataError
 from coefvq.models.attention_base import AttentionClassifier
-from coefvq.training.objective import Collate, CollatedRows, TrainingSet, WithLoss
+from coefvq.training.objective import Collate, CollatedRows, TrainingSet, WithLoss, for_each_head
 from coefvq.training.ranks import summed, world_size
 
 #: probabilities nearer to 0 or 1 are taken as this near: logits within ±9.21
@@ -61,7 +61,8 @@ class WithTeacher(nn.Module):
         """The network's inputs, ``labels`` [B] and the rows ``index`` [B] -> loss and logits."""
         output: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
         if self.training:
-            output["loss"] = output["loss"] + self.weight * teacher_loss(output["logits"], self.teacher[index])
+            teacher = for_each_head(self.teacher[index], output["logits"])
+            output["loss"] = output["loss"] + self.weight * teacher_loss(output["logits"], teacher)
         return output
 
 

@@ -64,7 +64,12 @@ class WithLoss(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """The network's inputs and ``labels`` [B] or [B,K] -> loss and logits; ``index`` is for other objectives."""
         logits = self.network(**_in_trained_type(ready(inputs), self.network))
-        return {"loss": self.loss(logits, labels), "logits": logits}
+        return {"loss": self.loss(logits, for_each_head(labels, logits)), "logits": logits}
+
+
+def for_each_head(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """``targets`` [B,...] as often as the batch is in ``logits``: a network of several heads answers once for each."""
+    return torch.cat([targets] * (len(logits) // len(targets)))
 
 
 def _in_trained_type(inputs: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:

@@ -39,7 +39,7 @@ def text_encoder() -> TextEncoder:
     return train_text_encoder(WORDS * 20, 2048, 64)
 
 
-def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA) -> Classifier:
+def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA, members: int = 1) -> Classifier:
     torch.manual_seed(seed)
     text = text_encoder()
     if kind in ("frames", "multitower", "siglip", "attention"):
@@ -49,7 +49,7 @@ def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA) -> Classifi
             audio=True,
             motion=kind in ("frames", "attention"),
             freeze_towers=True,
-            attention=ATTENTION if kind == "attention" else None,
+            attention=ATTENTION.model_copy(update={"members": members}) if kind == "attention" else None,
             training=training(),
         )
         return build(base_config("icd", params, media), None if kind == "frames" else text)

@@ -9,7 +9,7 @@ import torch
 
 from coefvq.config import AttentionLayers, BaseModelParams
 from coefvq.inference.settings import ready_for_scoring
-from coefvq.models.attention_base import AttentionClassifier, VectorTokens
+from coefvq.models.attention_base import AttentionClassifier, AttentionHead, VectorTokens
 from coefvq.models.classifier import Classifier, build, load, published_names
 from coefvq.models.dataset import VideoDataset
 from coefvq.models.model_config import base_config
@@ -28,6 +28,12 @@ def network_of(classifier: Classifier) -> AttentionClassifier:
     network = classifier.network
     assert isinstance(network, AttentionClassifier)
     return network.eval()
+
+
+def head_of(network: AttentionClassifier) -> AttentionHead:
+    (head,) = network.heads
+    assert isinstance(head, AttentionHead)
+    return head
 
 
 def features(network: AttentionClassifier, count: int = 5, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -54,7 +60,7 @@ def test_images_are_a_set_of_vectors_with_places() -> None:
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1))
     moved = batch | {"vision_features": batch["vision_features"][:, order]}
     assert not torch.allclose(network(**moved), before, atol=1e-6)  # a frame's place in time counts
-    tokens = network.tokens["images"]
+    tokens = head_of(network).tokens["images"]
     assert isinstance(tokens, VectorTokens)
     with torch.no_grad():
         tokens.place.copy_(tokens.place[order])
@@ -107,6 +113,17 @@ def test_vectors_are_standardised() -> None:
     torch.testing.assert_close(network(**moved), before, atol=1e-4, rtol=1e-4)
 
 
+def test_the_score_of_several_heads_is_their_mean_probability() -> None:
+    network = network_of(frozen_model("attention", members=3))
+    batch = features(network)
+    vectors = network.vectors(batch)
+    with torch.no_grad():
+        each = torch.stack([head(vectors).softmax(dim=-1) for head in network.heads])
+        assert not torch.allclose(each[0], each[1], atol=1e-4)
+        torch.testing.assert_close(network(**batch).softmax(dim=-1), each.mean(dim=0))
+        assert network.train()(**batch).shape == (3 * 5, 2)
+
+
 def test_a_base_without_sound_has_no_ear() -> None:
     params = BaseModelParams(
         preset="tiny",
@@ -120,12 +137,13 @@ def test_a_base_without_sound_has_no_ear() -> None:
     made = build(base_config("icd", params, MEDIA), text_encoder())
     assert network_of(made).audio is None
     assert not made.config.hears
-    assert set(network_of(made).tokens) == {"images", "text"}
+    assert set(head_of(network_of(made)).tokens) == {"images", "text"}
 
 
-def test_it_is_saved_and_scores_as_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_it_is_saved_and_scores_as_before(tmp_path: Path, members: int) -> None:
     videos, store = stored_clips(tmp_path / "clips", 4)
-    made = frozen_model("attention")
+    made = frozen_model("attention", members=members)
     network = network_of(made)
     size = network.frames.vector_size
     network.standardise("images", torch.full((size,), 0.1), torch.full((size,), 0.5))
@@ -164,9 +182,9 @@ def test_its_published_towers_are_held_once_for_all_models() -> None:
 def test_what_it_learned_is_saved_beside_published_towers() -> None:
     made = starter_like()
     left_out, state = published_names(made), made.network.state_dict()
-    kept = {name.partition(".")[0] for name in state if name not in left_out}
+    kept = {name.removeprefix("heads.0.").partition(".")[0] for name in state if name not in left_out}
     assert kept == {"tokens", "query", "layers", "norm", "out", "bias"}
-    assert {"tokens.sound.mean", "tokens.sound.std"} <= state.keys() - left_out
+    assert {"heads.0.tokens.sound.mean", "heads.0.tokens.sound.std"} <= state.keys() - left_out
     assert {name.partition(".")[0] for name in left_out} == {"frames", "text", "audio"}
 
 

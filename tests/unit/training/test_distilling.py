@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from coefvq.errors import DataError
-from coefvq.models.attention_base import AttentionClassifier, VectorTokens
+from coefvq.models.attention_base import AttentionClassifier, AttentionHead, AttentionLayer, VectorTokens
 from coefvq.models.dataset import VideoDataset
 from coefvq.models.heads import MISSING_LABEL
+from coefvq.models.vision import motion_count
 from coefvq.training.distilling import Lesson, WithTeacher, standardise, teacher_logits, teacher_loss
 from coefvq.training.loop import FitData, FitPlan, fit, seed_everything
 from coefvq.training.losses import ClassificationLoss, LossSpec
 from coefvq.training.objective import WithLoss
 from tests.settings import training_settings
-from tests.unit.frozen_models import frozen_model, stored_clips
+from tests.unit.frozen_models import MEDIA, frozen_model, stored_clips
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
@@ -113,13 +116,13 @@ def test_same_seed_same_weights_and_another_teacher_other_weights(tmp_path: Path
     first, again = student(tmp_path, lesson(1.0)), student(tmp_path, lesson(1.0))
     assert all(torch.equal(first[name], again[name]) for name in first)
     for other in (student(tmp_path, lesson(-1.0)), student(tmp_path, None)):
-        changed = {name.partition(".")[0] for name in first if not torch.equal(first[name], other[name])}
+        changed = {name.split(".")[2] for name in first if not torch.equal(first[name], other[name])}
         assert changed == {"tokens", "query", "layers", "norm", "out", "bias"}
 
 
 def test_the_vectors_of_the_training_videos_are_standardised(tmp_path: Path) -> None:
     videos, store = stored_clips(tmp_path, 9)
-    made = frozen_model("attention")
+    made = frozen_model("attention", members=2)
     network = made.network
     assert isinstance(network, AttentionClassifier)
     rows = VideoDataset(videos, store, [0] * 9)
@@ -129,7 +132,51 @@ def test_the_vectors_of_the_training_videos_are_standardised(tmp_path: Path) -> 
     assert len(labels) == 9
     with torch.no_grad():
         for name, vectors in network.vectors(batch).items():
-            tokens, flat = network.tokens[name], vectors.flatten(0, 1)
-            assert isinstance(tokens, VectorTokens)
-            torch.testing.assert_close(tokens.mean, flat.mean(0), atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(tokens.std, flat.std(0, correction=0) + 1e-4, atol=1e-5, rtol=1e-3)
+            flat = vectors.flatten(0, 1)
+            for head in network.heads:
+                assert isinstance(head, AttentionHead)
+                tokens = head.tokens[name]
+                assert isinstance(tokens, VectorTokens)
+                torch.testing.assert_close(tokens.mean, flat.mean(0), atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(tokens.std, flat.std(0, correction=0) + 1e-4, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_each_head_learns_as_if_it_were_alone(taught: bool) -> None:
+    made = frozen_model("attention", members=3)
+    network = made.network
+    assert isinstance(network, AttentionClassifier)
+    for part in network.modules():  # heads draw noise one after the other, so that alone they would draw another
+        if isinstance(part, VectorTokens):
+            part.noise = 0.0
+        if isinstance(part, AttentionLayer):
+            part.dropout.p = 0.0
+        if isinstance(part, AttentionHead):
+            part.dropout.p = 0.0
+    assert network.audio is not None
+    sizes = {
+        "vision_features": (MEDIA.frames + motion_count(MEDIA.frames), network.frames.vector_size),
+        "text_features": (network.text.output_size,),
+        "audio_features": (network.audio.output_size,),
+    }
+    generator = torch.Generator().manual_seed(0)
+    batch = {name: torch.randn(5, *size, generator=generator) for name, size in sizes.items()}
+    loss = ClassificationLoss(LossSpec("cross_entropy", 3.0), torch.tensor([[0.7, 0.3]]))
+    labels, index = torch.tensor([0, 1, -100, 0, 1]), torch.tensor([3, 1, 0, 2, 4])
+    taught_logits = torch.tensor([-2.0, 1.0, math.nan, 3.0, -1.0])
+    heads = list(network.heads)
+
+    def gradients(chosen: list[nn.Module]) -> list[torch.Tensor]:
+        network.heads = nn.ModuleList(chosen)
+        network.zero_grad()
+        objective: nn.Module = WithLoss(network, loss)
+        if taught:
+            objective = WithTeacher(WithLoss(network, loss), Lesson(taught_logits, 5.0))
+        objective.train()(labels=labels, index=index, **batch)["loss"].backward()
+        return [p.grad.clone() for head in chosen for p in head.parameters() if p.grad is not None]
+
+    together = gradients(heads)
+    alone = [gradient for head in heads for gradient in gradients([head])]
+    assert len(together) == len(alone) > 0
+    for joint, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(3.0 * joint, single, atol=1e-5, rtol=1e-4)
