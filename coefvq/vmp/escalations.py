@@ -164,15 +164,14 @@ class Escalations:
         cases, now = self._sort(tasks, deployment), self._now()
         self._score_again(cases, deployment)
         drawn: list[Case] = [case for case in cases.ready if case.task.drawn]
-        given_up = [expired_row(case, deployment, now) for case in cases.ready if not case.task.drawn]
-        rows = [row for row in given_up if row is not None]
+        rows = [expired_row(case, deployment, now) for case in cases.ready if not case.task.drawn]
 
         def also(connection: Connection, written: Sequence[bool]) -> None:
             pending.drop(connection, cases.void)
             pending.shed_to_audit(connection, [case.task for case in drawn])
 
-        self._index.revise(rows, EXPIRED, ignored_at(rows), also=also)
-        self.counts["expired"] += len(given_up)
+        self._index.revise([row for row in rows if row is not None], EXPIRED, also=also)
+        self.counts["expired"] += len(rows)
         return len(tasks)
 
     def _sort(self, tasks: Sequence[Task], deployment: Deployment) -> Cases:
