@@ -133,7 +133,7 @@ def test_a_mirror_that_slept_changes_nothing(
     monkeypatch.setattr(rows, "since", lambda *_: old)
     assert redis.copy.apply(place, old, following._moved(place)) == 0
     monkeypatch.setattr(rows, "since", real_rows)
-    assert redis.copy.drop(place, [("a", 1)]) == 0  # a tombstone of another change
+    assert redis.copy.drop(redis.copy.place(), [("a", 1)]) == 0  # a tombstone of another change
     assert redis.rows() == before
     assert before["default/a"]["state"] == "deleted"
 
