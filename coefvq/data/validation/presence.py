@@ -21,7 +21,9 @@ def files_exist(uris: Iterable[Any], media_root: Path) -> npt.NDArray[np.bool_]:
     A URL (``scheme://``) counts as existing: ingest has probed it, and asking a remote store again for every row
     would make validation need the network. A symlink must lead to a file below the root.
     """
-    texts = ["" if uri is None or uri is pd.NA or uri != uri else str(uri) for uri in uris]
+    # a list: pandas makes an object of Arrow for each text that it is asked for
+    cells = uris.to_numpy(dtype=object).tolist() if isinstance(uris, pd.Series) else uris
+    texts = ["" if uri is None or uri is pd.NA or uri != uri else str(uri) for uri in cells]
     root = media_root.resolve()
     listed: dict[str, frozenset[str]] = {}
     found = np.zeros(len(texts), bool)
