@@ -99,8 +99,9 @@ class EventLog:
         """
         published, rest = Published(), iter(events)
         while batch := list(islice(rest, BATCH)):
-            appended = self.publish(batch)
-            published = Published(published.events + len(batch), published.appended + len(appended))
+            appended = len(self.publish(batch))
+            published = Published(published.events + len(batch), published.appended + appended)
+            del batch  # before the next is made
         return published
 
     def republish(self, versions: Mapping[str, int]) -> list[Event]:

@@ -78,7 +78,9 @@ def _events(
             f"{table.source.origin}: none of its {_first(len(first), table.count)} files is below {files.root.base} "
             f"(first: {first[0].uri}); pass --root with the folder the paths are relative to"
         )
-    for done, event in enumerate(chain(first, events), start=1):
+    everything = chain(first, events)
+    del first  # else it stays in memory to the end
+    for done, event in enumerate(everything, start=1):
         progress(done, table.count)
         yield event
     files.keep()

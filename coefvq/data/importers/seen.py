@@ -56,7 +56,8 @@ class Fingerprints:
 
     def may_repeat(self) -> bool:
         """Whether a key may have come twice; by chance once in ten million tables of a million different keys."""
-        bits = np.sort(np.frombuffer(self._bits, np.int64)) if self._bits else np.zeros(0, np.int64)
+        bits = np.frombuffer(self._bits, np.int64) if self._bits else np.zeros(0, np.int64)
+        bits.sort()
         return bool((bits[1:] == bits[:-1]).any())
 
 
