@@ -40,7 +40,10 @@ _OPENED: list[str] = []
 
 def _see(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open" and _WATCHED and isinstance(arguments[0], str | bytes | os.PathLike):
-        place = os.path.realpath(os.fsdecode(arguments[0]))
+        path, flags = Path(os.fsdecode(arguments[0])), arguments[2]
+        # a last name that is a link is refused by the kernel itself
+        refuses_links = isinstance(flags, int) and flags & os.O_NOFOLLOW
+        place = os.path.realpath(path.parent if refuses_links else path) + (f"/{path.name}" if refuses_links else "")
         if any(place.startswith(folder) for folder in _WATCHED):
             _OPENED.append(place)
 
