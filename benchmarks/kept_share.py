@@ -34,6 +34,7 @@ from coefvq.data.manifest import read_table
 from coefvq.evaluation.intervals import group_codes
 from coefvq.evaluation.labelled import LabelledSplit, labelled_split
 from coefvq.evaluation.traffic import chooses_threshold, measured_share, traffic_columns
+from coefvq.experiments.scores import fit_stack, stacked_score
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 
 REPLICATES = 500
@@ -58,7 +59,7 @@ class Decided:
 
 
 def ways(scores: pd.DataFrame, issue: str, shares: Sequence[float]) -> dict[str, Decided]:
-    """MLLM, base, and the cascade at each share of calls."""
+    """MLLM, base, and at each share of calls the cascade, as it is and with a stacked score."""
     val, test, traffic = (
         labelled_split(scores, "val"),
         labelled_split(scores, "test"),
@@ -69,6 +70,7 @@ def ways(scores: pd.DataFrame, issue: str, shares: Sequence[float]) -> dict[str,
         name: Decided(getattr(test, name), best_f1_threshold(val.label, getattr(val, name), val.weight).threshold, None)
         for name in ("mllm", "base")
     }
+    stack, threshold = fit_stack(val.scored())
     for share in shares:
         asked = CallShare(share, 0.97)
         listed, _ = choose_for_share(issue, val.scored(), traffic_columns(traffic[seen]), asked)
@@ -76,6 +78,9 @@ def ways(scores: pd.DataFrame, issue: str, shares: Sequence[float]) -> dict[str,
         calls = measured_share(traffic[~seen], policy)["qps_ratio"]
         score = policy.ranking_score(test.base, test.mllm, test.views)
         found[f"cascade {share:g} %"] = Decided(score, policy.decision_threshold, calls)
+        # the same videos go on, and what is said of them is said by both models
+        both = policy.ranking_score(test.base, stacked_score(stack, test.base, test.mllm), test.views)
+        found[f"stacked {share:g} %"] = Decided(both, threshold, calls)
     return found
 
 

@@ -223,18 +223,23 @@ def _at_share(seen: Side, name: str, percent: float, pairs: Sequence[tuple[str, 
 
 
 def _stacked(part: Frozen, val: ScoredSplit) -> Frozen:
-    """The same calls; the final score is a logistic regression of both logits, with its own threshold on val."""
+    """The same calls; the final score is the stack of both models, with its own threshold on val."""
+    stack, threshold = fit_stack(val)
+    policy = cast(CascadePolicy, part.policy)
+    return replace(
+        part, stack=stack, threshold=threshold, policy=policy.model_copy(update={"decision_threshold": threshold})
+    )
+
+
+def fit_stack(val: ScoredSplit) -> tuple[tuple[float, float, float], float]:
+    """A logistic regression of both models' logits on validation, as ``stacked_score`` takes it, and its threshold."""
     from sklearn.linear_model import LogisticRegression
 
     both = np.column_stack([logits(val.base), logits(val.mllm)])
     fitted = LogisticRegression(C=1.0).fit(both, np.asarray(val.label) > 0.5, sample_weight=val.weight)
     first, second = (float(value) for value in fitted.coef_[0])
     stack = (first, second, float(fitted.intercept_[0]))
-    threshold = best_f1_threshold(val.label, stacked_score(stack, val.base, val.mllm), val.weight).threshold
-    policy = cast(CascadePolicy, part.policy)
-    return replace(
-        part, stack=stack, threshold=threshold, policy=policy.model_copy(update={"decision_threshold": threshold})
-    )
+    return stack, best_f1_threshold(val.label, stacked_score(stack, val.base, val.mllm), val.weight).threshold
 
 
 def logits(score: object) -> FloatArray:
