@@ -20,7 +20,6 @@ from coefvq.vmp.log import open_log
 from coefvq.vmp.loop import CONSUMER
 from coefvq.vmp.state import open_state
 from tests.old_vmp_state import as_version
-from tests.reliability import vmp_soak_child as child
 from tests.reliability.vmp_crew import EVENTS, Crew, Traffic, check_index, decisions, known_bundles, reported
 from tests.reliability.vmp_soak_child import Job, Plan
 from tests.vmp_world import NOW
@@ -120,4 +119,4 @@ def test_the_harness_sees_a_sink_that_commits_first(
     lost = sum(effects["rows", event.offset] == 0 for event in traffic.events)
     print(f"commit first: {crew.kills.total()} kills lost {lost} of {len(traffic.events)} events")
     assert crew.kills["between"] == 2
-    assert lost >= child.BATCH_SIZE
+    assert lost > 0
