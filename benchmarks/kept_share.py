@@ -78,7 +78,7 @@ def ways(scores: pd.DataFrame, issue: str, shares: Sequence[float]) -> dict[str,
         calls = measured_share(traffic[~seen], policy)["qps_ratio"]
         score = policy.ranking_score(test.base, test.mllm, test.views)
         found[f"cascade {share:g} %"] = Decided(score, policy.decision_threshold, calls)
-        # the same videos go on, and what is said of them is said by both models
+        # the MLLM sees the same videos, and both models' logits decide about them
         both = policy.ranking_score(test.base, stacked_score(stack, test.base, test.mllm), test.views)
         found[f"stacked {share:g} %"] = Decided(both, threshold, calls)
     return found

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from coefvq.models.fast.convolution import FusedConvolution, fuses
+from coefvq.models.fast.convolution import FusedConvolution, fuses, missing_pixels
 
 # (repeats, kernel, stride, expansion, channels) of EfficientNet-B0's stages
 _STAGES = (
@@ -49,11 +49,8 @@ class SamePad(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B,C,H,W] -> padded [B,C,H',W']."""
-        height, width = (self._needed(size) for size in x.shape[-2:])
+        height, width = (missing_pixels(size, self.kernel, self.stride) for size in x.shape[-2:])
         return nn.functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-
-    def _needed(self, size: int) -> int:
-        return max((math.ceil(size / self.stride) - 1) * self.stride + self.kernel - size, 0)
 
 
 class ConvNorm(nn.Sequential):

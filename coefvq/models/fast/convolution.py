@@ -61,13 +61,18 @@ class FusedConvolution:
         """
         padding, zeros = [], []
         for size, kernel, step in zip(shape[-2:], self._conv.kernel_size, self._conv.stride, strict=True):
-            needed = max((math.ceil(size / step) - 1) * step + kernel - size, 0)
+            needed = missing_pixels(size, kernel, step)
             padding.append(needed - needed // 2)
             zeros.append(needed % 2)
         weight = nn.functional.pad(self._weight, (zeros[1], 0, zeros[0], 0))
         reorder = torch.ops.mkldnn._reorder_convolution_weight
         stride, groups = list(self._conv.stride), self._conv.groups
         return reorder(weight, padding, stride, [1, 1], groups, list(shape)), padding
+
+
+def missing_pixels(size: int, kernel: int, stride: int) -> int:
+    """How many pixels "same" padding adds to a side of ``size``, both ends together."""
+    return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
 
 
 def fuses(conv: nn.Conv2d) -> bool:

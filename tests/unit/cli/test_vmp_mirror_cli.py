@@ -62,7 +62,7 @@ def result(done: Result) -> dict[str, object]:
 
 
 def part(config: Path) -> str:
-    """What ``vmp check`` says of the copy."""
+    """The part ``serve`` of ``vmp check``."""
     return dict(checks(load_configuration(config)))["serve"]()
 
 
