@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import ipaddress
 import socket
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,10 +41,6 @@ def _ray() -> Iterator[None]:
     """One Ray for the tests here, started by the first of them and stopped after the last."""
     patch = pytest.MonkeyPatch()
     patch.delenv("RAY_ADDRESS", raising=False)
-    with warnings.catch_warnings():
-        # Ray's import is long enough for a collection: sockets that an earlier test of this process left end here
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
     yield
     import ray
 
