@@ -20,9 +20,9 @@ from coefvq.records import VideoInput
 from coefvq.registry.champions import load_scorer
 from coefvq.reporting.results import read_result
 from coefvq.terminal import cell
+from flows.controls import control_rows
 from flows.demo_release import LOOSE_GATE, release_pair
 from flows.demo_settings import synthetic_demo
-from flows.labels_only import labels_only_row
 from flows.own_workspace import ToyClips, is_new, label_settings, provide_clips, version_clips
 from flows.start import show_start
 from tasks import pipeline, workspace
@@ -113,18 +113,16 @@ def _run_pipeline(root: Path, console: Console) -> None:
 def _show_results(params: Params, console: Console) -> None:
     for issue in params.issues:
         result = read_result(params.paths, issue)
-        rows = _with_control(list(result.rows), labels_only_row(params, issue))
+        rows = _with_controls(list(result.rows), control_rows(params, issue))
         console.print(rich_table(rows, issue, result.notes))
         console.print(cell(f"{issue}: {result.reason}"))
         write_text(params.paths.report(issue, "result.md"), markdown_table(rows, result.notes))
 
 
-def _with_control(rows: list[Row], control: Row | None) -> list[Row]:
-    """``control`` before the base model of the pair."""
-    if control is None:
-        return rows
+def _with_controls(rows: list[Row], controls: list[Row]) -> list[Row]:
+    """``controls`` before the base model of the pair."""
     at = next(number for number, row in enumerate(rows) if row.name == "base")
-    return [*rows[:at], control, *rows[at:]]
+    return [*rows[:at], *controls, *rows[at:]]
 
 
 def _unseen(request: DemoRequest, root: Path, params: Params, console: Console) -> list[VideoInput]:

@@ -100,7 +100,7 @@ class Distil(Section):
 
 
 class BaseModelParams(Section):
-    """The first stage of the cascade; ``attention`` is read where the architecture is."""
+    """The first stage of the cascade; ``attention`` and ``aligned`` are read where the architecture is attention."""
 
     preset: PresetName
     architecture: Literal["frames", "multitower", "siglip", "attention"]
@@ -108,6 +108,7 @@ class BaseModelParams(Section):
     motion: bool
     freeze_towers: bool
     attention: AttentionLayers | None = None
+    aligned: bool = False  # whether it starts from the preset's aligned_base file
     distil: Distil | None = None  # None: labels alone
     training: Training
 

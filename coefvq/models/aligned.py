@@ -1,8 +1,9 @@
-"""The aligned file of a preset: projectors and adapters that were trained on descriptions, before any label.
+"""The aligned files of a preset: weights that were trained on descriptions, before any label.
 
 LLaVA-OneVision comes with an aligned projector; parts that never met do not. Such a preset may name one safetensors
-file with the weights that learnt to describe, in half precision, and a JSON header: what they saw, which libraries made
-them, and the SHA-256 of the frozen weights that they were trained against. They fit no others.
+file for its MLLM (projectors and adapters) and one for an attention base (its layers, without the output). Each holds
+the weights that learnt to describe, in half precision, and a JSON header: what they saw, which libraries made them, and
+the SHA-256 of the frozen weights that they were trained against. They fit no others.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import torch
 from coefvq.documents import parse_json
 from coefvq.errors import ModelError
 from coefvq.files import ROOM, atomic_path, check_regular, sha256_file, storage_errors
+from coefvq.models.attention_base import AttentionClassifier, learning_parts
 from coefvq.models.frozen import weights_sha256
 from coefvq.models.mllm import MultimodalLLM
-from coefvq.models.parts import AlignedPart
+from coefvq.models.parts import ALIGNED_KEYS, AlignedPart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,32 +31,38 @@ if TYPE_CHECKING:
 _FORMAT = 1
 #: one key, since the order of several in a safetensors header is no promise
 _HEADER = "coefvq"
-#: parts that learn to describe; the head and its norm wait for labels
+#: parts of an MLLM that learn to describe; the head and its norm wait for labels
 _PARTS = ("vision.", "language.", "audio_projector.")
-_SOUND = "audio_projector."
-_OFF = "or set mllm.aligned: false"
+#: tensors that a network without audio does not use
+_SOUND = ("audio_projector.", "tokens.sound.")
+_TOWERS = ("vision", "language", "audio", "frames", "text")
+_OFF = "or set mllm.aligned or base.aligned: false"
 _REMEDY = f"get the file again, correct its sha256 in the preset, {_OFF}"
+#: networks that can start from such a file
+AlignedNetwork = MultimodalLLM | AttentionClassifier
 
 
-def trained_parts(network: MultimodalLLM) -> dict[str, nn.Parameter]:
-    """Parameters that learn to describe, by name."""
+def trained_parts(network: AlignedNetwork) -> dict[str, nn.Parameter]:
+    """Parameters that learn to describe, by name; those of an attention base are of its first head."""
+    if isinstance(network, AttentionClassifier):
+        return learning_parts(network.heads[0])
     return {name: p for name, p in network.named_parameters() if p.requires_grad and name.startswith(_PARTS)}
 
 
-def frozen_weights(network: MultimodalLLM) -> dict[str, str]:
-    """SHA-256 of the frozen weights of vision, language and audio, where there are any.
+def frozen_weights(network: AlignedNetwork) -> dict[str, str]:
+    """SHA-256 of the frozen weights of each tower, where there are any.
 
     Parameters alone, without buffers: tables of positions are as long as the clip, and learn nothing.
     """
     parameters: dict[str, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         part = name.partition(".")[0]
-        if not parameter.requires_grad and part in ("vision", "language", "audio"):
+        if not parameter.requires_grad and part in _TOWERS:
             parameters.setdefault(part, []).append(parameter)
     return {part: weights_sha256(weights) for part, weights in parameters.items()}
 
 
-def save_aligned(path: Path, network: MultimodalLLM, facts: Mapping[str, Any]) -> str:
+def save_aligned(path: Path, network: AlignedNetwork, facts: Mapping[str, Any]) -> str:
     """Write what learnt to describe, in float16, with ``facts`` (JSON) in its header; returns the file's SHA-256.
 
     Raises:
@@ -75,16 +83,17 @@ def start_aligned(classifier: Classifier) -> None:
     Raises:
         ModelError: as ``load_aligned``.
     """
-    network, preset = classifier.network, classifier.config.parts
-    if classifier.config.aligned is None or preset.aligned is None or not isinstance(network, MultimodalLLM):
+    network, config = classifier.network, classifier.config
+    part = config.parts.aligned_for(config.kind)
+    if config.aligned is None or part is None or not isinstance(network, MultimodalLLM | AttentionClassifier):
         return
-    load_aligned(network, preset.aligned, f"preset {preset.name}: aligned")
+    load_aligned(network, part, f"preset {config.preset}: {ALIGNED_KEYS[config.kind]}")
 
 
-def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> None:
+def load_aligned(network: AlignedNetwork, part: AlignedPart, key: str) -> None:
     """Put an aligned file into a fresh network in place. ``key`` is the file's name in errors.
 
-    A network without audio does not use the file's projector of sound.
+    Each head of an attention base starts from the same weights. A network without audio does not use those of sound.
 
     Raises:
         ModelError: the file is not the pinned one, is not readable, or belongs to other weights or sizes.
@@ -100,17 +109,27 @@ def load_aligned(network: MultimodalLLM, part: AlignedPart, key: str) -> None:
                 f"align anew (coefvq models align), {_OFF}"
             )
     wanted = trained_parts(network)
-    unused = set() if network.audio_projector else {name for name in tensors if name.startswith(_SOUND)}
+    hears = network.audio if isinstance(network, AttentionClassifier) else network.audio_projector
+    unused = set() if hears is not None else {name for name in tensors if name.startswith(_SOUND)}
     wrong = sorted((tensors.keys() - unused) ^ wanted.keys())
     wrong = wrong or [name for name, own in wanted.items() if own.shape != tensors[name].shape]
     if wrong:
+        keep = "lora.rank and fusion" if isinstance(network, MultimodalLLM) else "media.frames, motion and attention"
         raise ModelError(
-            f"{key}: not of this network ({len(wrong)} tensors, e.g. {wrong[0]}); keep the preset's parts, lora.rank "
-            f"and fusion as they were, align anew, {_OFF}"
+            f"{key}: not of this network ({len(wrong)} tensors, e.g. {wrong[0]}); keep the preset's parts, {keep} "
+            f"as they were, align anew, {_OFF}"
         )
     with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(tensors[name])
+        for started in _starting(network):
+            for name, parameter in started.items():
+                parameter.copy_(tensors[name])
+
+
+def _starting(network: AlignedNetwork) -> list[dict[str, nn.Parameter]]:
+    """Parameters by name of each part that starts from the file."""
+    if isinstance(network, AttentionClassifier):
+        return [learning_parts(head) for head in network.heads]
+    return [trained_parts(network)]
 
 
 def read_facts(part: AlignedPart, key: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from coefvq.models.towers import FrameTower, TextTower
 
 CLASSES = 2
 _INITIAL_STD = 0.02
+_OUTPUT = ("out", "bias")
 _LEAST_STD = 1e-4  # of a number that never changes, such as a dead channel
 
 
@@ -82,18 +83,28 @@ class AttentionHead(nn.Module):
 
     def forward(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Vectors [B,count,size] by kind -> logits [B,2]."""
+        logits: torch.Tensor = (self.states(vectors) * self.out).sum(dim=-1) + self.bias
+        return logits
+
+    def states(self, vectors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Vectors [B,count,size] by kind -> what the query of each class came to [B,2,width]."""
         tokens = torch.cat([self.tokens[name](part) for name, part in vectors.items()], dim=1)
         state = torch.cat([self.query.expand(len(tokens), -1, -1), self.dropout(tokens)], dim=1)
         for layer in self.layers:
             state = layer(state)
-        logits: torch.Tensor = (self.norm(state[:, :CLASSES]) * self.out).sum(dim=-1) + self.bias
-        return logits
+        found: torch.Tensor = self.norm(state[:, :CLASSES])
+        return found
 
     def standardise(self, name: str, mean: torch.Tensor, std: torch.Tensor) -> None:
         """As ``AttentionClassifier.standardise``."""
         buffers = dict(self.tokens[name].named_buffers())
         buffers["mean"].copy_(mean)
         buffers["std"].copy_(std + _LEAST_STD)
+
+
+def learning_parts(head: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of a head that can learn from descriptions, by name; its output waits for labels."""
+    return {name: parameter for name, parameter in head.named_parameters() if name not in _OUTPUT}
 
 
 class AttentionClassifier(nn.Module):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coefvq.models.aligned import read_facts
-from coefvq.models.parts import Preset
+from coefvq.models.parts import ALIGNED_KEYS, Preset
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
+    from coefvq.models.model_config import ModelConfig
 
 _ROLES = {
     "mllm": ("onevision", "vision", "language", "audio"),
@@ -53,7 +54,7 @@ def model_card(classifier: Classifier) -> str:
         "## Published parts",
         "",
         *_published(preset, config.architecture),
-        *_aligned(preset, config.aligned),
+        *_aligned(preset, config),
         "",
         "## Limits",
         "",
@@ -63,14 +64,16 @@ def model_card(classifier: Classifier) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _aligned(preset: Preset, digest: str | None) -> list[str]:
+def _aligned(preset: Preset, config: ModelConfig) -> list[str]:
     """What the aligned file saw that the model started from."""
-    if digest is None:
+    if (digest := config.aligned) is None:
         return []
-    start = f"- projectors and adapters: started from an aligned file (SHA-256 {digest})"
-    if preset.aligned is None or preset.aligned.sha256 != digest or not preset.aligned.file.is_file():
+    what = "projectors and adapters" if config.kind == "mllm" else "attention layers"
+    start = f"- {what}: started from an aligned file (SHA-256 {digest})"
+    part = preset.aligned_for(config.kind)
+    if part is None or part.sha256 != digest or not part.file.is_file():
         return [start]
-    facts = read_facts(preset.aligned, f"preset {preset.name}: aligned")
+    facts = read_facts(part, f"preset {preset.name}: {ALIGNED_KEYS[config.kind]}")
     saw = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(facts["saw"].items()))
     return [f"{start}, trained on descriptions alone; it saw: {saw}"]
 

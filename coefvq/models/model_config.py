@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from coefvq.config import AttentionLayers, BaseModelParams, MediaLimits, MediaSpec, MLLMParams
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import read_json
-from coefvq.models.parts import Preset
+from coefvq.models.parts import ALIGNED_KEYS, Preset
 from coefvq.models.precision import Dtype
 from coefvq.models.presets import get_preset, preset_from
 
@@ -111,7 +111,11 @@ class ModelConfig(BaseModel):
 def base_config(
     issue: str, params: BaseModelParams, media: MediaSpec, definition: Mapping[str, Any] | None = None
 ) -> ModelConfig:
-    """Description of a base model; ``definition`` is that of a user's own preset."""
+    """Description of a base model; ``definition`` is that of a user's own preset.
+
+    Raises:
+        ModelError: an attention base is to start from an aligned file, and the preset has none.
+    """
     sees_only = params.architecture == "frames"
     config = ModelConfig(
         issues=(issue,),
@@ -127,7 +131,8 @@ def base_config(
         freeze_towers=params.freeze_towers,
         attention=params.attention if params.architecture == "attention" else None,
     )
-    return config.model_copy(update={"published": _published(config)})
+    config = config.model_copy(update={"published": _published(config)})
+    return _aligned(config, params.aligned and params.architecture == "attention")
 
 
 def mllm_config(
@@ -157,10 +162,15 @@ def mllm_config(
         lora_target_modules=params.lora.target_modules,
     )
     config = config.model_copy(update={"published": _published(config)})
-    if not params.aligned:
+    return _aligned(config, params.aligned)
+
+
+def _aligned(config: ModelConfig, asked: bool) -> ModelConfig:
+    if not asked:
         return config
-    if (part := config.parts.aligned) is None:
-        raise ModelError(f"preset {params.preset}: has no aligned file; set mllm.aligned: false, or give it one")
+    if (part := config.parts.aligned_for(config.kind)) is None:
+        key = ALIGNED_KEYS[config.kind]
+        raise ModelError(f"preset {config.preset}: has no {key} file; set {config.kind}.aligned: false, or give it one")
     return config.model_copy(update={"aligned": part.sha256})
 
 

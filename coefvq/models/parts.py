@@ -175,7 +175,7 @@ class SiglipPair:
 @_checked
 @dataclass(frozen=True)
 class AlignedPart:
-    """A file of projectors and adapters that were trained on descriptions (``models/aligned.py``), and its hash."""
+    """A file of weights that were trained on descriptions (``models/aligned.py``), and its hash."""
 
     file: Path
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -186,14 +186,19 @@ TextTowerPart = TextPart | OwnTextPart
 SoundPart = AudioPart | OwnSoundPart
 
 
+#: where a preset names its aligned file, by the kind of model
+ALIGNED_KEYS = {"mllm": "aligned", "base": "aligned_base"}
+
+
 @dataclass(frozen=True)
 class Preset:
     """Parts by role; ``weights`` holds the source of each pretrained role, the others start random.
 
     ``frame_size`` is what the towers were trained on (None: any). Roles of ``weights``: onevision (vision,
     projector and language in one checkpoint), vision, language, audio, frames, tower_frames, tower_text,
-    tower_audio, siglip. ``aligned`` is the file that a fresh MLLM may start from. ``definition`` is the YAML of a
-    user's own preset, kept with each model made of it; None for a preset that ships, which is known by its name.
+    tower_audio, siglip. ``aligned`` is the file that a fresh MLLM may start from, ``aligned_base`` that
+    of an attention base. ``definition`` is the YAML of a user's own preset, kept with each model made of it; None for a
+    preset that ships, which is known by its name.
     """
 
     name: str
@@ -210,8 +215,13 @@ class Preset:
     frame_size: int | None = None
     weights: Mapping[str, Source] = field(default_factory=dict)
     aligned: AlignedPart | None = None
+    aligned_base: AlignedPart | None = None
     licence: str = ""
     definition: Mapping[str, Any] | None = None
+
+    def aligned_for(self, kind: str) -> AlignedPart | None:
+        """The file that a fresh model of this kind, ``base`` or ``mllm``, may start from."""
+        return self.aligned if kind == "mllm" else self.aligned_base
 
     @property
     def tokenizer_role(self) -> str | None:

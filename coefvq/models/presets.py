@@ -57,9 +57,12 @@ _ROLES = ("onevision", *_PARTS)
 #: classes whose field ``model_type`` is the part's ``kind``
 _TYPED = (LanguagePart, TextPart)
 _SIZES = {"max_text_tokens": Size, "frame_size": Size | None, "summary": str, "licence": str}
-_KNOWN = (*_PARTS, *_SIZES, "weights", "aligned", "extends")
-#: what an aligned file is made for
-_ALIGNED_ROLES = {"onevision", "vision", "language", "audio"}
+_KNOWN = (*_PARTS, *_SIZES, "weights", "aligned", "aligned_base", "extends")
+#: what each aligned file is made for
+_ALIGNED_ROLES = {
+    "aligned": {"onevision", "vision", "language", "audio"},
+    "aligned_base": {"tower_frames", "tower_text", "tower_audio"},
+}
 
 #: names of the files in ``coefvq/presets``
 SHIPPED = ("tiny", "starter", "onevision-0.5b", "paper")
@@ -142,17 +145,20 @@ def _extended(key: str, body: Definition, known: Mapping[str, Definition]) -> De
     own_weights = body.get("weights", {})
     weights = {**inherited_weights, **own_weights} if isinstance(own_weights, dict) else own_weights
     inherited, before = {**known[parent]}, known[parent].get("weights", {})
-    reweighted = isinstance(weights, dict) and any(weights.get(role) != before.get(role) for role in _ALIGNED_ROLES)
-    if own.keys() & _ALIGNED_ROLES or reweighted:
-        inherited.pop("aligned", None)  # it fits the parent's parts and weights alone
+    for file, roles in _ALIGNED_ROLES.items():
+        reweighted = isinstance(weights, dict) and any(weights.get(role) != before.get(role) for role in roles)
+        if own.keys() & roles or reweighted:
+            inherited.pop(file, None)  # it fits the parent's parts and weights alone
     return {**inherited, **own, "weights": weights}
 
 
 def _absolute(definition: Definition, home: Path) -> Definition:
-    """Folders of weights and the aligned file as absolute paths, since a model is read from other places too."""
-    weights, aligned = definition.get("weights"), definition.get("aligned")
-    if isinstance(aligned, dict) and isinstance(aligned.get("file"), str):
-        definition = {**definition, "aligned": {**aligned, "file": str(home / aligned["file"])}}
+    """Folders of weights and the aligned files as absolute paths, since a model is read from other places too."""
+    weights = definition.get("weights")
+    for key in _ALIGNED_ROLES:
+        aligned = definition.get(key)
+        if isinstance(aligned, dict) and isinstance(aligned.get("file"), str):
+            definition = {**definition, key: {**aligned, "file": str(home / aligned["file"])}}
     if not isinstance(weights, dict):
         return definition
     fixed = {
@@ -183,8 +189,8 @@ def _parse(name: str, raw: Definition, key: str | None = None, floating: bool = 
         for role in named
     }
     own = None if key is None else raw
-    aligned = _aligned(raw.get("aligned"), f"{where}.aligned")
-    preset = Preset(name=name, weights=weights, aligned=aligned, definition=own, **{"summary": "", **sizes}, **parts)
+    parts |= {file: _aligned(raw.get(file), f"{where}.{file}") for file in _ALIGNED_ROLES}
+    preset = Preset(name=name, weights=weights, definition=own, **{"summary": "", **sizes}, **parts)
     check_parts(preset, where)
     return preset
 

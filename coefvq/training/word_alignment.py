@@ -4,7 +4,7 @@ A decoder reads a token by where it lies among its word embeddings. So new proje
 of a video's visual tokens, and its sound token with early fusion, should lie in the direction of the words of its
 description. That is a linear read-out by the decoder's own embedding, without the decoder: seconds instead of minutes.
 Then H itself is asked for all of the words at once, by a linear map that is thrown away afterwards. A sentence asks H
-for its first word only, and adds its tokens to every row.
+for its first word only, and adds its tokens to every row. The layers of an attention base learn the words likewise.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,12 +21,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from coefvq.errors import DataError, ModelError
 from coefvq.models.aligned import trained_parts
+from coefvq.models.attention_base import CLASSES, AttentionClassifier, AttentionHead
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.text import TextEncoder
 from coefvq.training.descent import Report, descend
 from coefvq.training.warmup import Inputs
 
 _PROJECTOR_BATCH = 64
+_BASE_BATCH = 32
 _PROJECTORS = ("vision.", "audio_projector.")
 
 
@@ -147,6 +150,32 @@ def teach_state(
     with watched_state(network) as states:
         parameters = [*trained, *reader.parameters()]
         return descend(loss, parameters, words.described, epochs, size, learning_rate, seed, on_epoch)
+
+
+def teach_base(
+    network: AttentionClassifier,
+    inputs: Inputs,
+    words: Words,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    on_epoch: Report = lambda _: None,
+) -> list[dict[str, float]]:
+    """Train the first head in place until the states of its queries tell the words; rows as of ``teach_state``.
+
+    Raises:
+        ModelError: a loss is not finite.
+    """
+    head = cast(AttentionHead, network.heads[0])
+    trained = list(trained_parts(network).values())
+    reader = WordReader(CLASSES * head.query.shape[1], words).to(head.query.device)
+
+    def loss(rows: list[int], _: np.random.Generator) -> torch.Tensor:
+        return reader.loss(head.states(network.vectors(inputs(rows))).flatten(1), torch.tensor(rows))
+
+    network.train()
+    parameters = [*trained, *reader.parameters()]
+    return descend(loss, parameters, words.described, epochs, _BASE_BATCH, learning_rate, seed, on_epoch)
 
 
 class RunningStandard(nn.Module):

@@ -89,6 +89,28 @@ def test_a_training_starts_from_the_file_and_refuses_one_that_does_not_fit(works
     assert "the preset says" in done.stderr
 
 
+@pytest.mark.long
+def test_a_base_starts_from_its_file(workspace: Workspace) -> None:
+    recipe = workspace.root / "recipe.yaml"
+    sizes = {"width": 16, "heads": 2, "layers": 1, "dropout": 0.1, "feature_noise": 0.1, "members": 2}
+    change_params(recipe, {"base.architecture": "attention", "base.attention": sizes, "base.audio": True})
+    change_params(recipe, {"base.training.learning_rate": _RATE, "base.training.num_train_epochs": 1})
+    done = workspace.coefvq("models", "align", "--model", "base", "--recipe", "recipe.yaml", "--data", "corpus",
+                            "--epochs", "3", "--out", "base.safetensors")  # fmt: skip
+    path = workspace.root / "base.safetensors"
+    assert f"aligned_base: {{file: base.safetensors, sha256: {sha256_file(path)}}}" in done.stdout
+    body = {"mine": {"extends": "tiny", "aligned_base": {"file": path.name, "sha256": sha256_file(path)}}}
+    (workspace.root / "presets.yaml").write_text(yaml.safe_dump(body))
+    change_params(recipe, {"base.preset": "mine", "base.aligned": True, "base.freeze_towers": True})
+    workspace.coefvq("train-base", "--issue", "icd")
+    folder = workspace.root / "models" / "icd" / "base"
+    model, held = load_file(folder / "model.safetensors"), load_file(path)
+    for name, tensor in held.items():
+        for head in range(2):
+            assert torch.allclose(model[f"heads.{head}.{name}"], tensor.float(), atol=_NEAR)
+    assert json.loads((folder / "config.json").read_text())["aligned"] == sha256_file(path)
+
+
 def start_from(workspace: Workspace, path: Path) -> None:
     """A preset of one's own with this file, and a recipe that uses it."""
     body = {"mine": {"extends": "tiny", "aligned": {"file": path.name, "sha256": sha256_file(path)}}}
@@ -100,6 +122,15 @@ def start_from(workspace: Workspace, path: Path) -> None:
     ("options", "code", "expected"),
     [
         (("--recipe", "tiny"), 2, "mllm.alignment is null"),
+        pytest.param(
+            ("--recipe", "recipe.yaml", "--model", "base", "--projector-epochs", "1"),
+            2,
+            "a base has no projectors",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ("--recipe", "recipe.yaml", "--model", "base"), 5, "only attention can be aligned", marks=pytest.mark.long
+        ),
         pytest.param(("--recipe", "nowhere"), 2, "unknown recipe", marks=pytest.mark.long),
         pytest.param(
             ("--recipe", "recipe.yaml", "--projector-epochs", "0", "--epochs", "0"),

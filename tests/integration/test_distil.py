@@ -21,8 +21,8 @@ DISTIL = {
 CONTROL = """
 from pathlib import Path
 from coefvq.config import load_params
-from flows.labels_only import labels_only_row
-print(labels_only_row(load_params(Path("params.yaml")), "icd"))
+from flows.controls import control_rows
+print(control_rows(load_params(Path("params.yaml")), "icd"))
 """
 
 
@@ -63,7 +63,7 @@ def test_the_teacher_scores_train_and_unlabelled_and_the_pair_names_it(taught: W
 def test_the_demo_s_control_is_the_model_made_once_distilling_is_off(taught: Workspace) -> None:
     root = taught.root
     first, again = (taught.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] for _ in range(2))
-    assert first == again != "None"
+    assert first == again != "[]"
     control = root / "models/labels_only/icd/base/model.safetensors"
     made = control.stat().st_mtime_ns
 
@@ -72,7 +72,7 @@ def test_the_demo_s_control_is_the_model_made_once_distilling_is_off(taught: Wor
     assert taught.ran("train-base@icd") == ["teach@icd", "train-base@icd"]
     assert teacher_of(root) is None
     assert sha256_file(root / "models/icd/base/model.safetensors") == sha256_file(control) != base
-    assert taught.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] == "None"
+    assert taught.run(sys.executable, "-c", CONTROL).stdout.splitlines()[-1] == "[]"
     assert control.stat().st_mtime_ns == made
 
 

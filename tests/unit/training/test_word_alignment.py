@@ -9,7 +9,9 @@ import torch
 
 from coefvq.config import PARAMS_FILE, Alignment, load_params
 from coefvq.errors import DataError, ModelError
+from coefvq.models.aligned import trained_parts
 from coefvq.models.assembly import freeze_module
+from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.classifier import build
 from coefvq.models.mllm import MultimodalLLM
 from coefvq.models.model_config import mllm_config
@@ -20,8 +22,9 @@ from coefvq.training.losses import ClassificationLoss, LossSpec
 from coefvq.training.noise import FeatureNoise
 from coefvq.training.objective import WithDescriptions, WithLoss
 from coefvq.training.warmup import Batch
-from coefvq.training.word_alignment import align_projectors, description_words, teach_state, watched_state
+from coefvq.training.word_alignment import align_projectors, description_words, teach_base, teach_state, watched_state
 from tests.described_clips import DESCRIPTIONS, MEDIA, WORDS, batch, feed, network, text
+from tests.unit.frozen_models import frozen_model
 
 __all__ = ["batch", "text"]
 
@@ -138,3 +141,29 @@ def test_issues_with_equal_settings_share_a_warm_up() -> None:
             warm_up_facts(made, settings, 7, False, FeatureNoise(), [VideoInput("v", Path("v"), sha256="0")], [("a",)])
         )
     assert found[0] == found[1]
+
+
+def test_the_layers_of_a_base_come_to_tell_the_words(text: TextEncoder) -> None:
+    made, other = frozen_model("attention").network, frozen_model("attention").network
+    assert isinstance(made, AttentionClassifier)
+    assert isinstance(other, AttentionClassifier)
+    generator = torch.Generator().manual_seed(0)
+    rows = {
+        "vision_features": torch.randn(8, 5, made.frames.vector_size, generator=generator),
+        "text_features": torch.randn(8, made.text.output_size, generator=generator),
+        "audio_features": torch.randn(8, made.audio.output_size, generator=generator),  # type: ignore[union-attr]
+    }
+    rows["audio_features"][::2] += 3.0  # heard alone
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    words = description_words(text, DESCRIPTIONS)
+    curves = []
+    for one in (made, other):
+        torch.manual_seed(3)  # of noise and dropout; the command seeds before it builds
+        curves.append(teach_base(one, feed(rows), words, 60, 1e-2, 0))
+    curve, again = curves
+    assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
+    assert curve == again
+    after = made.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in other.state_dict().items())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {f"heads.0.{name}" for name in trained_parts(made)}

@@ -1,6 +1,7 @@
-"""The demo's control: a base model as the recipe makes it, but from labels alone, measured on the same videos.
+"""The demo's controls: base models as the recipe makes them, but without the MLLM, measured on the same videos.
 
-A base model that is distilled has learned from the MLLM, so it does not show what labels alone are worth.
+A base model that is distilled has learned from the MLLM, so it does not show what labels alone are worth. One that
+starts aligned has seen the words that the MLLM saw too: the control with words starts there, that without from nothing.
 """
 
 from __future__ import annotations
@@ -21,37 +22,44 @@ from coefvq.stages import train_base
 from coefvq.stages.inputs import PredictInputs, TrainBaseInputs
 from coefvq.training.scoring import score_videos
 
-NAME = "base, labels only"
-_FOLDER = "labels_only"
+_NAMES = {False: "base, labels only", True: "base, labels and words"}
+_FOLDERS = {False: "labels_only", True: "labels_and_words"}
 
 
-def labels_only_row(params: Params, issue: str) -> Row | None:
-    """Its row of the table; None where the base model of the recipe learns from labels alone anyway.
+def control_rows(params: Params, issue: str) -> list[Row]:
+    """Rows of the table; none where the base model of the recipe learns from labels alone anyway.
 
-    The working directory is the workspace. The evaluation is kept in ``reports/<issue>/labels_only.json`` and made
-    again only when the scores of the pair or the recipe changed.
+    The working directory is the workspace. An evaluation is kept in ``reports/<issue>/<control>.json`` and made again
+    only when the scores of the pair or the recipe changed.
     """
     asked = TrainBaseInputs.of(params, issue)
-    if asked.model.distil is None:
-        return None
-    scores_file, target = params.paths.report(issue, "scores.parquet"), params.paths.report(issue, f"{_FOLDER}.json")
+    model = asked.model
+    starts = [False, True] if model.aligned and model.architecture == "attention" else [False]
+    if model.distil is None:
+        starts = starts[:-1]
+    return [_row(params, issue, asked, aligned) for aligned in starts]
+
+
+def _row(params: Params, issue: str, asked: TrainBaseInputs, aligned: bool) -> Row:
+    asked = asked.model_copy(update={"model": asked.model.model_copy(update={"distil": None, "aligned": aligned})})
+    scores_file = params.paths.report(issue, "scores.parquet")
+    target = params.paths.report(issue, f"{_FOLDERS[aligned]}.json")
     made_from = sha256_json([sha256_file(scores_file), asked.model.model_dump(), asked.settings.seed])
     known: dict[str, Any] = read_json(target) if target.is_file() else {}
     if known.get("made_from") != made_from:
-        known = {"made_from": made_from, "evaluation": _evaluation(params, issue, asked)}
+        known = {"made_from": made_from, "evaluation": _evaluation(params, issue, asked, _FOLDERS[aligned])}
         write_json(target, known)
     base = next(row for row in result_rows(known["evaluation"], {"policies": []}) if row.name == "base")
-    return Row(NAME, base.f1, base.recalls, base.roc_auc, base.qps_ratio)
+    return Row(_NAMES[aligned], base.f1, base.recalls, base.roc_auc, base.qps_ratio)
 
 
-def _evaluation(params: Params, issue: str, asked: TrainBaseInputs) -> dict[str, Any]:
+def _evaluation(params: Params, issue: str, asked: TrainBaseInputs, folder_name: str) -> dict[str, Any]:
     """Train beside the pair's own models, score val and test, and evaluate in the place of the pair's base model."""
     paths = params.paths.model_copy(
-        update={name: f"{getattr(params.paths, name)}/{_FOLDER}" for name in ("models", "reports")}
+        update={name: f"{getattr(params.paths, name)}/{folder_name}" for name in ("models", "reports")}
     )
     settings = asked.settings.model_copy(update={"paths": paths})
-    model = asked.model.model_copy(update={"distil": None})
-    train_base.run(asked.model_copy(update={"settings": settings, "model": model}))
+    train_base.run(asked.model_copy(update={"settings": settings}))
     table = read_table(params.paths.report(issue, "scores.parquet"), REQUIRED_SCORE_COLUMNS)
     table = table[table["split"].isin(("val", "test"))].reset_index(drop=True)
     manifest = split_manifest(params.paths).set_index("video_id", drop=False)
