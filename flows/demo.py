@@ -100,11 +100,13 @@ def _toy_clips(request: DemoRequest) -> ToyClips:
 
 
 def _run_pipeline(root: Path, console: Console) -> None:
-    env = workspace.run_environment(root)
-    pipeline.repro(
+    params = load_params(root / "params.yaml")
+    pipeline.repro_issues(
         root,
-        env=env,
-        on_line=lambda line: console.print(cell(line, "dim"), soft_wrap=True),
+        params.issues,
+        {frozenset(model.shared) for model in params.mllm.values() if model.shared},
+        workspace.run_environment(root),
+        lambda line: console.print(cell(line, "dim"), soft_wrap=True),
     )
     checks = read_json(root / "reports" / "validation.json")
     console.print(f"[bold]validation passed[/bold] ({len(checks['checks'])} expectations)")

@@ -6,7 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from coefvq.errors import CoefVQError, DataError
@@ -16,6 +18,7 @@ from tasks.process import CHILDREN
 
 _ERRORS = ("error: ", "ERROR: ")
 _BUSY = "is busy"
+_ISSUES_AT_ONCE = 2  # each holds an MLLM: more would not fit on a laptop
 _NETWORK = ("Connection reset", "Connection refused", "Temporary failure in name resolution", "timed out")
 
 
@@ -67,6 +70,11 @@ def side_by_side(level: Sequence[str], most: int, apart: Collection[frozenset[st
     return groups
 
 
+def _own_stages(levels: Sequence[Sequence[str]], issue: str) -> list[str]:
+    """Stages of that issue alone, in the order that they need; a look at shared ones would lock them for the other."""
+    return [name for level in levels for name in level if name.endswith(f"@{issue}")]
+
+
 def _concerns(name: str, issues: Sequence[str] | None) -> bool:
     issue = name.partition("@")[2]
     return not issue or issues is None or issue in issues
@@ -92,7 +100,8 @@ def repro(
         if not line.startswith(_ERRORS):
             on_line(clean(line.expandtabs(4)))
 
-    argv = [sys.executable, "-m", "dvc", "repro", *(["--single-item"] if single else []), *stages]
+    # DVC gives up after three seconds by itself, and another stage's files may take longer to be hashed
+    argv = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *(["--single-item"] if single else []), *stages]
     finished = CHILDREN.run(argv, root, {**child_path(), **(env or {})}, relay)
     name = ", ".join(stages) or "pipeline"
     if finished.returncode:
@@ -100,6 +109,37 @@ def repro(
     text = "\n".join(finished.tail)
     action = "ran" if "Running stage" in text else "restored" if "is cached - skipping run" in text else "unchanged"
     return StageOutcome(name, action)
+
+
+def repro_issues(
+    root: Path,
+    issues: Sequence[str],
+    apart: Collection[frozenset[str]],
+    env: Mapping[str, str],
+    on_line: Callable[[str], None] = lambda _: None,
+) -> None:
+    """The whole pipeline: what all issues share, then their own stages, of two issues side by side.
+
+    Each of two has half of the threads, which is faster than one after the other with all: small models leave most of
+    a core's time to what is no matrix product. Issues in a set of ``apart`` train one model and run one by one.
+
+    Raises:
+        StageError: as ``repro``; the other issue's stage is ended.
+    """
+    cores = os.cpu_count() or 1
+    repro(root, ["split"], env=env, on_line=on_line)
+    levels = stage_levels(root, issues)
+    for group in side_by_side(issues, min(_ISSUES_AT_ONCE, cores), apart):
+        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // len(group))))
+        own = partial(repro, root, single=True, env={**env, "OMP_NUM_THREADS": threads}, on_line=on_line)
+        with ThreadPoolExecutor(len(group)) as pool:
+            runs = [pool.submit(own, _own_stages(levels, issue)) for issue in group]
+            try:
+                for run in as_completed(runs):
+                    run.result()
+            finally:
+                CHILDREN.terminate()
+    repro(root, env=env, on_line=on_line)
 
 
 def child_path() -> dict[str, str]:
@@ -111,6 +151,8 @@ def _failure(name: str, tail: Sequence[str]) -> StageError:
     own, dvc = ([line for line in tail if line.startswith(start)] for start in _ERRORS)
     reason = own[-1].removeprefix("error: ") if own else (dvc or list(tail) or ["no output"])[-1]
     code = re.search(r"exited with ([2-8])$", dvc[-1]) if dvc else None
+    failed = re.search(r"failed to reproduce '([^']+)'", dvc[-1]) if dvc else None
+    name = failed[1] if failed else name
     transient = any(_BUSY in line or any(word in line for word in _NETWORK) for line in dvc)
     return StageError(f"{name}: {reason}", transient, int(code[1]) if own and code else CoefVQError.exit_code)
 
