@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import interpolate
 
 from coefvq.documents import parse_json
 from coefvq.errors import ModelError
@@ -35,6 +36,7 @@ _HEADER = "coefvq"
 _PARTS = ("vision.", "language.", "audio_projector.")
 #: tensors that a network without audio does not use
 _SOUND = ("audio_projector.", "tokens.sound.")
+_PLACES = "tokens.images.place"
 _TOWERS = ("vision", "language", "audio", "frames", "text")
 _OFF = "or set mllm.aligned or base.aligned: false"
 _REMEDY = f"get the file again, correct its sha256 in the preset, {_OFF}"
@@ -87,12 +89,13 @@ def start_aligned(classifier: Classifier) -> None:
     part = config.parts.aligned_for(config.kind)
     if config.aligned is None or part is None or not isinstance(network, MultimodalLLM | AttentionClassifier):
         return
-    load_aligned(network, part, f"preset {config.preset}: {ALIGNED_KEYS[config.kind]}")
+    load_aligned(network, part, f"preset {config.preset}: {ALIGNED_KEYS[config.kind]}", config.media.frames)
 
 
-def load_aligned(network: AlignedNetwork, part: AlignedPart, key: str) -> None:
+def load_aligned(network: AlignedNetwork, part: AlignedPart, key: str, frames: int | None = None) -> None:
     """Put an aligned file into a fresh network in place. ``key`` is the file's name in errors.
 
+    An attention base that looks at another number of ``frames`` than the file has its places between those of the file.
     Each head of an attention base starts from the same weights. A network without audio does not use those of sound.
 
     Raises:
@@ -109,12 +112,15 @@ def load_aligned(network: AlignedNetwork, part: AlignedPart, key: str) -> None:
                 f"align anew (coefvq models align), {_OFF}"
             )
     wanted = trained_parts(network)
+    if frames is not None and _PLACES in wanted and _PLACES in tensors:
+        seen, count = header["media"]["frames"], len(wanted[_PLACES])
+        tensors[_PLACES] = tensors[_PLACES] if seen == frames else _places(tensors[_PLACES], seen, frames, count)
     hears = network.audio if isinstance(network, AttentionClassifier) else network.audio_projector
     unused = set() if hears is not None else {name for name in tensors if name.startswith(_SOUND)}
     wrong = sorted((tensors.keys() - unused) ^ wanted.keys())
     wrong = wrong or [name for name, own in wanted.items() if own.shape != tensors[name].shape]
     if wrong:
-        keep = "lora.rank and fusion" if isinstance(network, MultimodalLLM) else "media.frames, motion and attention"
+        keep = "lora.rank and fusion" if isinstance(network, MultimodalLLM) else "motion and attention"
         raise ModelError(
             f"{key}: not of this network ({len(wrong)} tensors, e.g. {wrong[0]}); keep the preset's parts, {keep} "
             f"as they were, align anew, {_OFF}"
@@ -123,6 +129,13 @@ def load_aligned(network: AlignedNetwork, part: AlignedPart, key: str) -> None:
         for started in _starting(network):
             for name, parameter in started.items():
                 parameter.copy_(tensors[name])
+
+
+def _places(places: torch.Tensor, seen: int, frames: int, count: int) -> torch.Tensor:
+    """Places of ``seen`` frames, then of motion images, [T,width] -> [count,width] for ``frames``, linear in time."""
+    parts = zip(places.float().split((seen, len(places) - seen)), (frames, count - frames), strict=True)
+    wanted = [(part, to) for part, to in parts if to and len(part)]
+    return torch.cat([interpolate(part.T[None], to, mode="linear", align_corners=True)[0].T for part, to in wanted])
 
 
 def _starting(network: AlignedNetwork) -> list[dict[str, nn.Parameter]]:

@@ -47,7 +47,7 @@ def part(tmp_path: Path) -> AlignedPart:
         for parameter in trained_parts(made).values():
             parameter.copy_(torch.randn_like(parameter).half())
     path = tmp_path / "base.safetensors"
-    return AlignedPart(path, save_aligned(path, made, {"saw": {"clips": 8, "labels": 0}}))
+    return AlignedPart(path, save_aligned(path, made, {"saw": {"clips": 8, "labels": 0}, "media": MEDIA.model_dump()}))
 
 
 def test_every_head_starts_from_the_file_and_nothing_else_changes(part: AlignedPart) -> None:
@@ -74,13 +74,26 @@ def test_a_base_that_hears_nothing_leaves_the_tokens_of_sound_alone(part: Aligne
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(part: AlignedPart) -> None:
     for made, expected in (
-        (network(media=MEDIA.model_copy(update={"frames": 2})), "not of this network .*keep .*media.frames"),
+        (network(media=MEDIA.model_copy(update={"frames": 2})), "not of this network .*keep .*motion and attention"),
         (network(seed=1), "aligned with other weights of (frames|text|audio)"),
     ):
         before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
         with pytest.raises(ModelError, match=expected):
             load_aligned(made, part, "mine")
         assert all(torch.equal(tensor, made.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_another_number_of_frames_has_its_places_between_those_of_the_file(part: AlignedPart) -> None:
+    held = load_file(part.file)["tokens.images.place"].float()
+    for frames in (MEDIA.frames, 7, 2):
+        made = network(media=MEDIA.model_copy(update={"frames": frames}))
+        load_aligned(made, part, "mine", frames)
+        places = trained_parts(made)["tokens.images.place"]
+        assert torch.equal(places[0], held[0])
+        torch.testing.assert_close(places[frames], held[MEDIA.frames])  # the first of the motion images
+        if frames == 7:
+            torch.testing.assert_close(places[:frames:2], held[: MEDIA.frames])
+            torch.testing.assert_close(places[1], (held[0] + held[1]) / 2)
 
 
 def test_only_an_attention_base_asks_for_the_file() -> None:
