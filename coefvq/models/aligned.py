@@ -133,7 +133,7 @@ def load_aligned(network: AlignedNetwork, part: AlignedPart, key: str, frames: i
 
 def _places(places: torch.Tensor, seen: int, frames: int, count: int) -> torch.Tensor:
     """Places of ``seen`` frames, then of motion images, [T,width] -> [count,width] for ``frames``, linear in time."""
-    parts = zip(places.float().split((seen, len(places) - seen)), (frames, count - frames), strict=True)
+    parts = zip(torch.split(places.float(), [seen, len(places) - seen]), (frames, count - frames), strict=True)
     wanted = [(part, to) for part, to in parts if to and len(part)]
     return torch.cat([interpolate(part.T[None], to, mode="linear", align_corners=True)[0].T for part, to in wanted])
 
