@@ -93,7 +93,9 @@ def test_a_training_starts_from_the_file_and_refuses_one_that_does_not_fit(works
 def test_a_base_starts_from_its_file(workspace: Workspace) -> None:
     recipe = workspace.root / "recipe.yaml"
     sizes = {"width": 16, "heads": 2, "layers": 1, "dropout": 0.1, "feature_noise": 0.1, "members": 2}
-    change_params(recipe, {"base.architecture": "attention", "base.attention": sizes, "base.audio": True})
+    change_params(
+        recipe, {"media.frames": 2, "base.architecture": "attention", "base.attention": sizes, "base.audio": True}
+    )
     change_params(recipe, {"base.training.learning_rate": _RATE, "base.training.num_train_epochs": 1})
     done = workspace.coefvq("models", "align", "--model", "base", "--recipe", "recipe.yaml", "--data", "corpus",
                             "--epochs", "3", "--out", "base.safetensors")  # fmt: skip
