@@ -33,10 +33,12 @@ def entry(name: str, place: str, help: str | None = None, panel: str | None = No
 
     def register(app: typer.Typer) -> None:
         found = EntryPoint(name, place, "").load()
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name, **({} if help is None else {"help": help}))
-        else:
+        if not isinstance(found, typer.Typer):
             app.command(name, epilog=epilog, rich_help_panel=panel)(found)
+        elif help is None:
+            app.add_typer(found, name=name)
+        else:
+            app.add_typer(found, name=name, help=help)
 
     return Entry(name, register, help, panel)
 
