@@ -11,32 +11,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from coefvq.cli import (
-    audit,
-    cascade,
-    clips,
-    data,
-    features,
-    models,
-    plan,
-    registry,
-    report,
-    retune,
-    score,
-    show,
-    stages,
-    vmp,
-)
+from coefvq.cli.lazy import Entry, LazyGroup, entry, plugins
 from coefvq.compute.collection import collect_rarely
 from coefvq.compute.freed_memory import keep_freed_memory
 from coefvq.faults import report as report_fault
-from coefvq.stages import STAGES
+from coefvq.stages import STAGES, Stage
 from coefvq.telemetry import switch_off
 from coefvq.terminal import clean, protect, say
 from coefvq.version import __version__
@@ -46,8 +29,89 @@ from coefvq.version import __version__
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-class _Commands(TyperGroup):
+#: name, place below coefvq.cli, line in a list of commands (that of the command's own help), panel
+_COMMANDS = (
+    ("data", "data:app", "Make and inspect data sets.", None),
+    ("models", "models:app", "Presets: what they are, need and weigh; fetch their weights.", None),
+    ("features", "features:app", "Cache of the outputs of frozen towers.", None),
+    ("clips", "clips:app", "Store of decoded clips.", None),
+    ("cascade", "cascade:app", "Thresholds of a cascade from any two columns of scores.", None),
+    ("vmp", "vmp:app", "Video Management Platform: a stream of videos through the champion.", None),
+    (
+        "score",
+        "score:score",
+        "Score videos with the approved pair: decision, both scores, and which stage decided; video by video.",
+        "Use",
+    ),
+    (
+        "plan",
+        "plan:plan",
+        "Hours, disk and memory of each stage, on one machine and on several; the recipe says which models.",
+        "Use",
+    ),
+    (
+        "show",
+        "show:show_results",
+        "Print base, MLLM and cascade of the last `dvc repro` on the test split, a table per issue.",
+        "Use",
+    ),
+    (
+        "retune",
+        "retune:retune",
+        "Propose new thresholds for the champion's models; nothing is served before registration and approval.",
+        "Release",
+    ),
+    (
+        "report",
+        "report:report",
+        "Write one self-contained HTML page per issue: verdict, comparison, curves, drift, examples, lineage.",
+        "Release",
+    ),
+    (
+        "register",
+        "registry:register",
+        "Check the gate and make reports/ISSUE/candidate.json the challenger.",
+        "Release",
+    ),
+    (
+        "status",
+        "registry:status",
+        "Which pair of each issue is served, which waits, and who decided last.",
+        "Release",
+    ),
+    (
+        "history",
+        "registry:history",
+        "Every decision: who approved, rejected or rolled back what, when and why; oldest first.",
+        "Release",
+    ),
+    (
+        "rollback",
+        "registry:rollback",
+        "Serve the pair again that was champion before the present one; repeat to go further back.",
+        "Release",
+    ),
+)
+
+
+def _entries() -> list[Entry]:
+    own = [entry(name, f"coefvq.cli.{place}", line, panel) for name, place, line, panel in _COMMANDS]
+    return [*map(_stage, STAGES), *own, *plugins("coefvq.commands", "Flows")]
+
+
+def _stage(stage: Stage) -> Entry:
+    def register(app: typer.Typer) -> None:
+        from coefvq.cli import stages
+
+        stages.add(app, stage)
+
+    return Entry(stage.name, register, stage.help, "Pipeline stages")
+
+
+class _Commands(LazyGroup):
     """The root group; typer's own messages quote arguments, which are somebody's file names."""
+
+    entries = staticmethod(_entries)
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         with _clean_usage():
@@ -93,32 +157,6 @@ def _root(
     pass
 
 
-def _assemble() -> None:
-    for stage in STAGES:
-        stages.add(app, stage)
-    app.add_typer(data.app, name="data", help="Make and inspect data sets.")
-    app.add_typer(models.app, name="models", help="Presets: what they are, need and weigh; fetch their weights.")
-    app.add_typer(features.app, name="features", help="Cache of the outputs of frozen towers.")
-    app.add_typer(clips.app, name="clips", help="Store of decoded clips.")
-    cascade.app.command(name="audit")(audit.audit)
-    app.add_typer(cascade.app, name="cascade", help="Thresholds of a cascade from any two columns of scores.")
-    app.add_typer(vmp.app, name="vmp", help="Video Management Platform: a stream of videos through the champion.")
-    app.command(name="score", rich_help_panel="Use")(score.score)
-    app.command(name="plan", rich_help_panel="Use")(plan.plan)
-    app.command(name="show", rich_help_panel="Use")(show.show_results)
-    app.command(name="retune", rich_help_panel="Release")(retune.retune)
-    app.command(name="report", rich_help_panel="Release")(report.report)
-    for name in ("register", "status", "history", "rollback"):
-        app.command(name=name, rich_help_panel="Release")(getattr(registry, name))
-    _plug_in(app, "coefvq.commands", "Flows")
-    _plug_in(data.app, "coefvq.commands.data", "Versions")
-
-
-def _plug_in(group: typer.Typer, name: str, panel: str) -> None:
-    for plugin in sorted(entry_points(group=name), key=lambda entry: entry.name):
-        group.command(name=plugin.name, rich_help_panel=panel)(plugin.load())
-
-
 def main() -> None:
     """Run a command; an error is one line on stderr and the exit code of its class, whatever it was."""
     protect()
@@ -130,7 +168,6 @@ def main() -> None:
     # where DeepSpeed is installed, accelerate imports it, and it would tell stdout that there is no GPU
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
     try:
-        _assemble()
         app()
     except KeyboardInterrupt:
         say("interrupted")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from coefvq.cli.audit import audit
 from coefvq.cli.numbers import number
 from coefvq.cli.options import JsonOption
 from coefvq.config import load_params
@@ -98,6 +99,9 @@ def fit(
         echo_json(result)
     else:
         _show_fit(result)
+
+
+app.command()(audit)
 
 
 def _read(scores: Path, mllm_scores: Path | None, columns: Columns, params: Path | None = None) -> ScoreTable:

@@ -8,13 +8,19 @@ from typing import Annotated
 import typer
 
 from coefvq.cli.bayes import bayes
+from coefvq.cli.lazy import Entry, lazy_group, plugins
 from coefvq.cli.numbers import number
 from coefvq.cli.options import OutFolderOption, ParamsOption
 from coefvq.cli.reupload import reupload
 from coefvq.config import PARAMS_FILE
 from coefvq.terminal import echo, progress
 
-app = typer.Typer(no_args_is_help=True)
+
+def _plugins() -> list[Entry]:
+    return plugins("coefvq.commands.data", "Versions")
+
+
+app = typer.Typer(cls=lazy_group(_plugins), no_args_is_help=True)
 app.command()(bayes)
 app.command()(reupload)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from coefvq.config import PARAMS_FILE, load_params
-from coefvq.registry import tracking
 from coefvq.registry.loaded import LoadedPair, loaded_pair
 
 
@@ -14,5 +13,4 @@ def load_pair(issue: str, version: str, workspace: str | Path) -> LoadedPair:
     root = Path(workspace).resolve()
     params = load_params(root / PARAMS_FILE)
     params.check_issue(issue)
-    tracking.configure(params.tracking.uri, params.tracking.experiment, root=root, create=False)
-    return loaded_pair(issue, version, root)
+    return loaded_pair(params.tracking, issue, version, root)

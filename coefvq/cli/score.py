@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coefvq.cli.options import ParamsOption
-from coefvq.config import PARAMS_FILE, load_params
+from coefvq.config import PARAMS_FILE
 from coefvq.errors import ConfigError, DataError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.terminal import cell, echo, echo_json, say, show
@@ -47,16 +47,15 @@ def score(
 
     Example: coefvq score clips.csv --csv > scores.csv
     """
-    from coefvq.cli.workspace import connect_registry, given
-    from coefvq.registry.champions import load_scorer
+    from coefvq.cli.workspace import given, open_workspace
+    from coefvq.registry.champions import served_scorer
 
     if as_json and as_csv:
         raise ConfigError("--json and --csv: choose one")
-    settings = load_params(params).ingest
     sources = [given(video, params) for video in videos]
-    inputs = collect(sources, title, tuple(sticker or ()), settings.protocols, settings.columns)
-    connect_registry(params, create=False)
-    rows = by_video(load_scorer(issue, version)(inputs), len(inputs))
+    settings = open_workspace(params)
+    inputs = collect(sources, title, tuple(sticker or ()), settings.ingest.protocols, settings.ingest.columns)
+    rows = by_video(served_scorer(settings.tracking, issue, version)(inputs), len(inputs))
     failed = {row.video_id: row.error for row in rows if row.error}
     if as_json:
         for row in rows:
@@ -101,13 +100,11 @@ def collect(
         DataError: a source does not exist, or is neither clip, folder nor table.
     """
     from coefvq.data.clip_names import check_clip
-    from coefvq.data.importers.tables import TABLE_SUFFIXES
     from coefvq.data.locations import Location, person_file
 
     inputs: list[VideoInput] = []
     for source in sources:
-        # os.path: where Path raises, as for a name too long, it says no
-        if os.path.isdir(source) or source.suffix.lower() in TABLE_SUFFIXES:  # noqa: PTH112
+        if _has_rows(source):
             inputs.extend(_from_table(source, protocols, columns or {}))
         elif not os.path.lexists(source) and _ADDRESS.match(str(source)):
             raise DataError(f"{source}: no such file; to score what lies at an address, list it in a table")
@@ -116,6 +113,20 @@ def collect(
             check_clip(Location(source.name.lstrip("."), path))  # a person may name a hidden file
             inputs.append(VideoInput(source.stem, path, title, stickers))
     return inputs
+
+
+def _has_rows(source: Path) -> bool:
+    """Whether a source is a folder or a table; the readers of tables, which need pandas, are asked about no clip."""
+    from coefvq.data.locations import CLIP_SUFFIXES
+
+    # os.path: where Path raises, as for a name too long, it says no
+    if os.path.isdir(source):  # noqa: PTH112
+        return True
+    if source.suffix.lower() in CLIP_SUFFIXES:
+        return False
+    from coefvq.data.importers.tables import TABLE_SUFFIXES
+
+    return source.suffix.lower() in TABLE_SUFFIXES
 
 
 def _from_table(source: Path, protocols: Sequence[str], columns: Mapping[str, str]) -> list[VideoInput]:

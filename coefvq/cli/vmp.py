@@ -1,233 +1,46 @@
-"""``coefvq vmp``: run the loop over published videos, put a person's word first, look at the state."""
+"""``coefvq vmp``: the commands of the Video Management Platform, by place."""
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
-from typing import Annotated, Literal
-
 import typer
 
-from coefvq.cli import (
-    vmp_audit,
-    vmp_data,
-    vmp_dlq,
-    vmp_engines,
-    vmp_mirror,
-    vmp_mllm,
-    vmp_publish,
-    vmp_rescore,
-    vmp_rules,
-)
-from coefvq.cli.numbers import number
-from coefvq.cli.options import (
-    AnyTenantOption,
-    BudgetOption,
-    BurstOption,
-    ByOption,
-    ConfigOption,
-    FeaturesOption,
-    JsonOption,
-    LogOption,
-    MaxWaitOption,
-    ParamsOption,
-    ReasonOption,
-    TenantOption,
-)
-from coefvq.cli.vmp_data import describe
-from coefvq.cli.vmp_mllm import queue_lines
-from coefvq.cli.vmp_state import (
-    BatchOption,
-    FollowOption,
-    PollOption,
-    RulesOption,
-    ScoredIssuesOption,
-    StateOption,
-    TenantsOption,
-    print_result,
-    result_table,
-    state_folder,
-)
-from coefvq.cli.vmp_stream import open_stream
-from coefvq.config import PARAMS_FILE
-from coefvq.terminal import cell, progress_bar, say
-from coefvq.vmp.keys import DEFAULT, SEPARATOR, key
-from coefvq.vmp.loop import CONSUMER
-from coefvq.vmp.pending import Pending
-from coefvq.vmp.records import BatchReport
-from coefvq.vmp.state import open_state
-from coefvq.vmp.stream_log import StreamLog
+from coefvq.cli.lazy import Entry, entry, lazy_group
+
+
+def _entries() -> list[Entry]:
+    """Commands with an example below their help, then groups, in the order of the help page."""
+    return [
+        _command("mllm", "vmp_mllm", "--mllm-budget 0.5/s"),
+        _command("mirror", "vmp_mirror", "--config vmp.yaml"),
+        _command("check", "vmp_engines", "--config vmp.yaml"),
+        _command("publish", "vmp_publish", "data/raw --state vmp"),
+        _command("run", "vmp_run", "--once --issue icd --json"),
+        _command("override", "vmp_status", "clip_0001 --verdict removed --by ana --reason 'court order'"),
+        _command("status", "vmp_status", "--json"),
+        entry("rescore", "coefvq.cli.vmp_rescore:app"),
+        entry("rules", "coefvq.cli.vmp_rules:app"),
+        _command("get", "vmp_data", "clip_0001 --json"),
+        _command("scan", "vmp_data", "--in removed --csv"),
+        _command("export", "vmp_data", "index.csv"),
+        _command("changes", "vmp_data", "--since 1041 --json"),
+        _command("compact", "vmp_data", "--audit-days 0"),
+        _command("forget", "vmp_data", "clip_0001"),
+        entry("audit", "coefvq.cli.vmp_audit:app"),
+        entry("dlq", "coefvq.cli.vmp_dlq:app"),
+    ]
+
+
+def _command(name: str, module: str, example: str) -> Entry:
+    return entry(name, f"coefvq.cli.{module}:{name}", epilog=f"Example: coefvq vmp {name} {example}")
+
 
 app = typer.Typer(
+    cls=lazy_group(_entries),
     help="Video Management Platform: Source → Retriever → Filter → Sink over a local event log.",
     no_args_is_help=True,
 )
 
-app.add_typer(vmp_rescore.app, name="rescore")
-app.add_typer(vmp_rules.app, name="rules")
-app.add_typer(vmp_data.app)
-app.add_typer(vmp_audit.app, name="audit")
-app.add_typer(vmp_dlq.app, name="dlq")
-app.command("mllm", epilog="Example: coefvq vmp mllm --mllm-budget 0.5/s")(vmp_mllm.mllm)
-app.command("mirror", epilog="Example: coefvq vmp mirror --config vmp.yaml")(vmp_mirror.mirror)
-app.command("check", epilog="Example: coefvq vmp check --config vmp.yaml")(vmp_engines.check)
-app.command("publish", epilog="Example: coefvq vmp publish data/raw --state vmp")(vmp_publish.publish)
 
-_AuditRate = Annotated[
-    float, number(min=0.0, max=1.0, help="Share of filtered-out videos escalated anyway, drawn by id.")
-]
-_AuditSeed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Another seed draws other videos.")]
-_Asker = Annotated[
-    Literal["inline", "workers"], typer.Option(help="Who asks the MLLM: this run, or `coefvq vmp mllm`.")
-]
-_Consumer = Annotated[str, typer.Option(help="Whose offset to use; a new name reads the log from the start.")]
-
-
-@app.command(epilog="Example: coefvq vmp run --once --issue icd --json")
-def run(
-    once: Annotated[bool, typer.Option("--once", help="End when the log is drained.")] = False,
-    batch_size: BatchOption = 32,
-    rules: RulesOption = None,
-    tenants: TenantsOption = None,
-    issue: ScoredIssuesOption = None,
-    poll_interval: PollOption = 1.0,
-    follow_interval: FollowOption = 5.0,
-    audit_rate: _AuditRate = 0.0,
-    audit_seed: _AuditSeed = 0,
-    mllm: _Asker = "inline",
-    budget: BudgetOption = None,
-    burst: BurstOption = 8,
-    max_wait: MaxWaitOption = 1800.0,
-    features: FeaturesOption = None,
-    log_form: LogOption = None,
-    consumer: _Consumer = CONSUMER,
-    config: ConfigOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    state: StateOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Score new events with the champion pairs, filter them and update the index.
-
-    A new champion takes over between two batches. The MLLM's tasks and campaigns are worked on between events.
-    Ctrl-C or SIGTERM finishes the batch in hand and ends with exit code 0.
-    """
-    from coefvq.cascade.audit_sample import AuditSample
-    from coefvq.vmp import loop, worker
-
-    audit = AuditSample(rate=audit_rate, seed=audit_seed) if audit_rate else None
-    typed = {"--state": state, "--rules": rules, "--tenants": tenants, "--features": features, "--mllm-budget": budget}
-    settings = vmp_engines.chosen(config, typed, state_folder(state, params))
-    limits = vmp_engines.limits(settings, budget, burst, max_wait)
-    lines = None if log_form is None else StreamLog(log_form, sys.stderr, consumer)
-    with open_stream(
-        settings.store.state, params, settings.rules or rules, settings.tenants or tenants, issue,
-        interval=follow_interval, patient=not once, audit=audit, limits=limits, features=settings.features or features,
-        tell=say if lines is None else lines.note,
-    ) as stream:  # fmt: skip
-        log, index = stream.log, stream.index
-        todo = log.last_offset() - index.committed(consumer) if once and config is None else None
-        display = _batch_display(todo, as_json) if lines is None else nullcontext(lines.batch)
-        with (
-            _totals(display) as (totals, on_batch),
-            vmp_engines.events(settings, stream, once, on_batch) as (source, sink),
-        ):
-            loop.run(
-                source, stream.deployments, sink, stop=stream.stop, on_batch=on_batch, batch_size=batch_size, once=once,
-                poll_interval=poll_interval, consumer=consumer, work=worker.work(log, index, mllm=mllm == "inline"),
-                on_hold=say if lines is None else lines.held,
-            )  # fmt: skip
-        waiting = Pending(index.database).waiting().tasks
-        summary = {**totals, "offset": sink.committed(consumer), "pending": waiting}
-    wait = [f"{waiting} wait for the MLLM; see `coefvq vmp status`"] if waiting else []
-    print_result(summary, as_json, [_counts(summary), *wait])
-
-
-@app.command(epilog="Example: coefvq vmp override clip_0001 --verdict removed --by ana --reason 'court order'")
-def override(
-    video_id: Annotated[str, typer.Argument(help="Key in the index.")],
-    verdict: Annotated[
-        Literal["live", "removed", "model"], typer.Option(help="What readers see; model: what the models say.")
-    ],
-    by: ByOption,
-    reason: ReasonOption,
-    tenant: TenantOption = DEFAULT,
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Put a person's word before the models' verdict, until the video's content changes."""
-    from coefvq.registry.history import checked_person
-    from coefvq.vmp.loop import now
-    from coefvq.vmp.overrides import override as pin
-
-    name, why = checked_person(by, reason)
-    with open_state(state_folder(state, params), create=False) as (log, index):
-        entry = pin(log, index, key(tenant, video_id), verdict, name, why, now())
-    print_result(asdict(entry), as_json, describe(entry))
-
-
-@app.command(epilog="Example: coefvq vmp status --json")
-def status(
-    tenant: AnyTenantOption = None,
-    state: StateOption = None,
-    params: ParamsOption = PARAMS_FILE,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the log's end, each consumer's lag, the index by state and the queue of the MLLM."""
-    from coefvq.vmp.loop import now
-    from coefvq.vmp.outlook import outlook
-
-    with open_state(state_folder(state, params), create=False) as (log, index):
-        last, consumers, states = log.last_offset(), index.consumers(), index.states(tenant)
-        dead = len(index.dead_letters(tenant))
-        queue = outlook(index.database, now().timestamp(), tenant)
-    lags = {name.replace(SEPARATOR, "/"): {"offset": at, "lag": last - at} for name, at in consumers.items()}
-    table = result_table("", "")
-    for title, count in (("events in the log", last), *states.items(), ("dead letters", dead)):
-        table.add_row(cell(title), str(count))
-    for name, value in queue_lines(queue):
-        table.add_row(cell(name), cell(value))
-    for name, lag in lags.items():
-        table.add_row(cell(f"lag of {name}"), str(lag["lag"]))
-    summary = {"last_offset": last, "consumers": lags, "index": states, "dead_letters": dead}
-    summary |= {"mllm": {**asdict(queue), "certificate_holds": queue.certificate_holds}}
-    print_result(summary, as_json, table)
-
-
-@contextmanager
-def _totals(
-    display: AbstractContextManager[Callable[[BatchReport], None]],
-) -> Iterator[tuple[Counter[str], Callable[[BatchReport], None]]]:
-    """Counts over all batches, and what adds a batch to them and shows it."""
-    totals: Counter[str] = Counter(events=0, live=0, removed=0, ignored=0, dead=0, stale=0)
-    with display as show:
-
-        def on_batch(report: BatchReport) -> None:
-            totals.update({name: getattr(report, name) for name in totals})
-            show(report)
-
-        yield totals, on_batch
-
-
-@contextmanager
-def _batch_display(todo: int | None, as_json: bool) -> Iterator[Callable[[BatchReport], None]]:
-    """A bar where the end is known, else one line per batch; on stderr, so that stdout stays the result."""
-    if todo is None:
-        yield lambda report: None if as_json else say(_counts(report.counts()))
-        return
-    with progress_bar(transient=True) as progress:
-        task = progress.add_task("events", total=todo)
-        yield lambda report: progress.advance(task, report.events)
-
-
-def _counts(report: Mapping[str, int]) -> str:
-    # a stream has an offset per partition
-    upto = f" up to offset {report['offset']}" if report["offset"] else ""
-    return (
-        f"{report['events']} events{upto}: {report['live']} live, "
-        f"{report['removed']} removed, {report['ignored']} ignored; "
-        f"{report['dead']} dead letters, {report['stale']} stale"
-    )
+@app.callback()
+def _root() -> None:
+    pass

@@ -24,15 +24,12 @@ from coefvq.vmp.keys import DEFAULT, key, shown
 from coefvq.vmp.records import IndexEntry, Served
 from coefvq.vmp.state import open_state
 
-app = typer.Typer()
-
 _FIELDS = tuple(field.name for field in fields(IndexEntry))
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV; override and value are JSON texts.")]
 OneStateOption = Annotated[Served | None, typer.Option("--in", help="Only videos that readers see in this state.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=100_000, help="At most so many rows.")]
 
 
-@app.command(epilog="Example: coefvq vmp get clip_0001 --json")
 def get(
     video_id: Annotated[str, typer.Argument(help="Key in the index.")],
     tenant: TenantOption = DEFAULT,
@@ -48,7 +45,6 @@ def get(
     print_result(asdict(entry), as_json, describe(entry))
 
 
-@app.command(epilog="Example: coefvq vmp scan --in removed --csv")
 def scan(
     after: Annotated[str, typer.Option(help="Go on after this id: the last one of the page before.")] = "",
     limit: LimitOption = 100,
@@ -75,7 +71,6 @@ def scan(
     print_result({"entries": [asdict(entry) for entry in entries], "after": more}, as_json, table)
 
 
-@app.command(epilog="Example: coefvq vmp export index.csv")
 def export(
     target: Annotated[Path, typer.Argument(help="File to write: .csv or .jsonl.")],
     only: OneStateOption = None,
@@ -96,7 +91,6 @@ def export(
     print_result(summary, as_json, [f"{rows} rows in {target}; go on with: coefvq vmp changes --since {cursor}"])
 
 
-@app.command(epilog="Example: coefvq vmp changes --since 1041 --json")
 def changes(
     since: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Cursor of the last call; 0: from the start.")] = 0,
     limit: LimitOption = 1000,
@@ -116,7 +110,6 @@ def changes(
     print_result(asdict(page), as_json, table)
 
 
-@app.command(epilog="Example: coefvq vmp compact --audit-days 0")
 def compact(
     audit_days: Annotated[int, typer.Option(min=0, max=36500, help="Older audit rows go to Parquet.")] = 30,
     tombstone_days: Annotated[
@@ -140,7 +133,6 @@ def compact(
     print_result(asdict(made), as_json, [line])
 
 
-@app.command(epilog="Example: coefvq vmp forget clip_0001")
 def forget(
     video_id: Annotated[list[str], typer.Argument(help="Videos of which nothing but a tombstone shall stay.")],
     tenant: TenantOption = DEFAULT,

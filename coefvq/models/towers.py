@@ -92,14 +92,15 @@ class FrameTower(nn.Module):
 
 
 def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:
-    from transformers import ResNetConfig, ResNetModel, SwinConfig, SwinModel
-
+    # each network is imported where it is made: transformers has a module for each
     if isinstance(part, OwnFramePart):
         return own_tower(part, frame_size=frame_size), part.width
     if isinstance(part, LitePart):
         network = EfficientNetLite(EfficientNetLiteSizes(part.width, part.depth))
         return network, network.output_size
     if isinstance(part, ResNetPart):
+        from transformers import ResNetConfig, ResNetModel
+
         config = ResNetConfig(
             embedding_size=part.embedding_size,
             hidden_sizes=list(part.hidden_sizes),
@@ -107,6 +108,8 @@ def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:
             layer_type=part.layer_type,
         )
         return ResNetModel(config), part.hidden_sizes[-1]
+    from transformers import SwinConfig, SwinModel
+
     return SwinModel(_swin_config(SwinConfig, part, frame_size)), part.embed_dim * 2 ** (len(part.depths) - 1)
 
 
@@ -152,8 +155,6 @@ class TextTower(nn.Module):
 
 
 def _text_encoder(part: TextPart, pad_token: int) -> Any:
-    from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
-
     sizes = {
         "vocab_size": part.vocab_size,
         "hidden_size": part.hidden_size,
@@ -164,7 +165,11 @@ def _text_encoder(part: TextPart, pad_token: int) -> Any:
         "pad_token_id": pad_token,
     }
     if part.model_type == "bert":
+        from transformers import BertConfig, BertModel
+
         return BertModel(BertConfig(**sizes), add_pooling_layer=False)
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
     return XLMRobertaModel(XLMRobertaConfig(**sizes, type_vocab_size=1), add_pooling_layer=False)
 
 

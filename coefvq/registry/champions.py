@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
+from coefvq.config import Tracking
 from coefvq.errors import RegistryError
 from coefvq.inference import MultiIssueScorer, PairScorer, Recorded, recorded
-from coefvq.registry import history, pair_files, pairs
+from coefvq.registry import history, kept_pairs, pair_files, pairs, tracking
 from coefvq.registry.bundle import bundle_version, version_of
 from coefvq.registry.history import Decision
 from coefvq.registry.pair_files import LoadedBundle
@@ -37,6 +38,37 @@ def load_scorer(
         RegistryError: no pair stands behind the alias or version, or its files were changed.
     """
     return _scorer([(issue, version) for issue in _wanted(issues, version)], audit, cache)
+
+
+def served_scorer(
+    settings: Tracking,
+    issues: Sequence[str] | None = None,
+    version: str = CHAMPION,
+    root: Path | None = None,
+    cache: Path | None = None,
+) -> MultiIssueScorer:
+    """As ``tracking.configure`` for reading and ``load_scorer``; without MLflow while the registry is as it was.
+
+    ``root`` is the workspace; default: the working directory.
+
+    Raises:
+        RegistryError: as both.
+    """
+    return _scorer_of(served_bundles(settings, issues, version, root), None, cache)
+
+
+def served_bundles(
+    settings: Tracking, issues: Sequence[str] | None, version: str, root: Path | None
+) -> list[LoadedBundle]:
+    """The pairs of ``served_scorer``, with verified local folders."""
+    store = tracking.place(settings.uri, root=root)
+    state, asked = kept_pairs.database_state(store), f"{version} of {' '.join(issues or ()) or 'all'}"
+    bundles = kept_pairs.find(store, state, asked)
+    if bundles is None:
+        tracking.configure(settings.uri, settings.experiment, root=root, create=False)
+        bundles = [pair_files.resolve(issue, version) for issue in _wanted(issues, version)]
+        kept_pairs.keep(store, state, asked, bundles)
+    return bundles
 
 
 @dataclass(frozen=True)
@@ -156,10 +188,14 @@ def _has(issue: str, version: str) -> bool:
 def _scorer(
     chosen: Iterable[tuple[str, str]], audit: AuditSample | None, cache: Path | None = None
 ) -> MultiIssueScorer:
-    """Pairs by issue and alias or version; towers that they have in common are held once."""
+    """Pairs by issue and alias or version."""
+    return _scorer_of([pair_files.resolve(issue, version) for issue, version in chosen], audit, cache)
+
+
+def _scorer_of(bundles: Sequence[LoadedBundle], audit: AuditSample | None, cache: Path | None) -> MultiIssueScorer:
+    """The pairs loaded; towers that they have in common are held once."""
     from coefvq.models.shared import TowerPool
 
-    bundles = [pair_files.resolve(issue, version) for issue, version in chosen]
     how = [recorded(bundle.candidate.preprocessing) for bundle in bundles]
     towers = TowerPool.of((bundle.mllm_dir, own.scoring) for bundle, own in zip(bundles, how, strict=True))
     loaded = (_load(bundle, own, towers, cache) for bundle, own in zip(bundles, how, strict=True))

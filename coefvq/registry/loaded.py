@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coefvq.config import Tracking
 from coefvq.data.media.clips import default_cache
 from coefvq.errors import DataError
 from coefvq.inference import PairScorer
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.registry.champions import load_scorer
+from coefvq.registry.champions import served_scorer
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class LoadedPair:
         return self.scorer.score(videos)
 
 
-def loaded_pair(issue: str, version: str, root: Path) -> LoadedPair:
+def loaded_pair(settings: Tracking, issue: str, version: str, root: Path) -> LoadedPair:
     """The pair; what it decodes and scores is kept in the workspace ``root`` wherever the script was started.
 
     Raises:
         RegistryError: no pair stands behind the version, or its files were changed.
     """
     cache = None if os.environ.get("COEFVQ_CACHE") else root / default_cache()
-    (scorer,) = load_scorer([issue], version, cache=cache).pairs
+    (scorer,) = served_scorer(settings, [issue], version, root, cache).pairs
     return LoadedPair(issue, scorer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,18 @@ def verified_folders(candidate: Candidate, cache_dir: Path | None = None) -> dic
         RegistryError: files are gone, or differ from what was registered.
     """
     folders = {kind: tracking.model_artifact(candidate.part(kind).model_id, "model", cache_dir) for kind in PART_KINDS}
+    verify(candidate, folders)
+    return folders
+
+
+def verify(candidate: Candidate, folders: Mapping[PartKind, Path]) -> None:
+    """Check every byte of both models against the candidate.
+
+    Raises:
+        RegistryError: files are gone, or differ from what was registered.
+    """
     for kind, folder in folders.items():
         _verify(candidate.issue, kind, candidate.part(kind), folder)
-    return folders
 
 
 def _verify(issue: str, kind: PartKind, ref: ModelRef, folder: Path) -> None:

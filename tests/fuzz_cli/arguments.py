@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from coefvq.cli.lazy import Later
 from tests.fuzz_cli.damage import Verdict
 
 
@@ -34,38 +33,15 @@ class Command:
 
 
 def inventory() -> list[Command]:
-    """Every command of ``coefvq``; assembled in a child, as assembling twice would add every command twice."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.close(reading)
-            with os.fdopen(writing, "w") as out:
-                json.dump([asdict(command) for command in _assembled()], out)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading) as source:
-        text = source.read()
-    if os.waitpid(child, 0)[1] != 0:
-        raise RuntimeError("the commands could not be listed")
-    return [
-        Command(entry["name"], tuple(Parameter(**parameter) for parameter in entry["parameters"]))
-        for entry in json.loads(text)
-    ]
-
-
-def _assembled() -> Iterator[Command]:
+    """Every command of ``coefvq``."""
     import typer
 
-    main = sys.modules["coefvq.__main__"]
-    main._assemble()
-    yield from _walk("", typer.main.get_command(main.app))
+    return list(_walk("", typer.main.get_command(sys.modules["coefvq.__main__"].app)))
 
 
 def _walk(name: str, command: Any) -> Iterator[Command]:
+    if isinstance(command, Later):
+        command = command.loaded()
     if hasattr(command, "commands"):
         for part, inner in command.commands.items():
             yield from _walk(f"{name} {part}".strip(), inner)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
+import pkgutil
 import sys
 import threading
+
+import coefvq.cli
 
 #: imported before the first fork; what is missing here is imported in each child again
 LIGHT = (
@@ -50,7 +53,8 @@ HEAVY = (
 
 def preload(light: bool = False) -> None:
     """Import what commands need, with one thread per library; must run before the first fork."""
-    for name in LIGHT if light else HEAVY:
+    commands = [f"coefvq.cli.{module.name}" for module in pkgutil.iter_modules(coefvq.cli.__path__)]
+    for name in (*commands, *(LIGHT if light else HEAVY)):
         importlib.import_module(name)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 
 from coefvq import __main__
+from coefvq.cli import lazy
 from coefvq.config import load_params
 from coefvq.data.importers import open_table
 from coefvq.data.importers.ids import id_from_path
@@ -463,7 +464,7 @@ def test_the_command(
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 
-    monkeypatch.setattr(__main__, "entry_points", entry_points)
+    monkeypatch.setattr(lazy, "entry_points", entry_points)
     monkeypatch.chdir(laptop.root)
     batch = str(laptop.batch("monday", "a", "b"))
     code, out, _ = coefvq("--from", batch)

@@ -9,7 +9,7 @@ from coefvq.registry.tracking.comparisons import log_comparison
 from coefvq.registry.tracking.logged_models import has_model, model_artifact, serve
 from coefvq.registry.tracking.records import Record, append_record, close_record, read_records
 from coefvq.registry.tracking.runs import TrainingRun, log_pair, training_run
-from coefvq.registry.tracking.session import adopt, client, configure, or_none, store, store_errors
+from coefvq.registry.tracking.session import adopt, client, configure, or_none, place, store, store_errors
 
 __all__ = [
     "Record",
@@ -28,6 +28,7 @@ __all__ = [
     "log_shared_file",
     "model_artifact",
     "or_none",
+    "place",
     "read_records",
     "serve",
     "store",

@@ -38,6 +38,16 @@ _MISSING = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _active: tuple[Store, str] | None = None
 
 
+def place(uri: str | None, *, root: Path | None = None, default: str | None = None) -> Store:
+    """Where the store of these settings is, as ``configure`` takes it; nothing is opened.
+
+    Raises:
+        RegistryError: the URI is not usable.
+    """
+    base = root or Path(os.environ.get("COEFVQ_WORKSPACE") or Path.cwd())
+    return locate(uri, default or os.environ.get("MLFLOW_TRACKING_URI"), base)
+
+
 def configure(
     uri: str | None,
     experiment: str,
@@ -63,8 +73,7 @@ def configure(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     environment = os.environ.get("MLFLOW_TRACKING_URI")
-    base = root or Path(os.environ.get("COEFVQ_WORKSPACE") or Path.cwd())
-    chosen = locate(uri, default or environment, base)
+    chosen = place(uri, root=root, default=default)
     if create or chosen.exists:
         with quiet():
             import mlflow

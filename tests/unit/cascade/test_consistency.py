@@ -114,10 +114,8 @@ def test_only_one_row_of_the_paper_breaks_the_ceiling():
 
 
 def test_command(reports, tmp_path, monkeypatch):
-    import coefvq.__main__ as main
+    from coefvq.__main__ import app
 
-    if not main.app.registered_groups:
-        main._assemble()
-    run = CliRunner().invoke(main.app, ["cascade", "audit", "--paper", "--json"])
+    run = CliRunner().invoke(app, ["cascade", "audit", "--paper", "--json"])
     assert run.exit_code == 0, run.output
     assert sum(finding["verdict"] == "broken" for finding in json.loads(run.stdout)) == 1

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import coefvq.__main__ as main
+from coefvq.__main__ import app
 from coefvq.data.manifest import write_table
 from coefvq.data.media.decode import DEFAULT_LIMITS
 from coefvq.data.media.thumbnails import MAX_BYTES, thumbnails
@@ -37,9 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
 @pytest.fixture
 def command(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(workspace)
-    if not main.app.registered_groups:
-        main._assemble()
-    return lambda *argv: CliRunner().invoke(main.app, list(argv))
+    return lambda *argv: CliRunner().invoke(app, list(argv))
 
 
 def test_report_without_a_registry(command, workspace: Path, tmp_path: Path) -> None:

@@ -9,13 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from coefvq.__main__ import app
-from coefvq.cli.show import show_results
 from coefvq.errors import DataError
 from coefvq.files import write_json
 from tests.unit.report_world import inputs
-
-if not any(command.name == "show" for command in app.registered_commands):
-    app.command(name="show")(show_results)
 
 
 @pytest.fixture

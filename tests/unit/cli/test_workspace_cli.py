@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from coefvq import __main__ as program
+from coefvq.__main__ import app
+from coefvq.cli.lazy import Later
 from coefvq.cli.workspace import given, open_workspace
 from coefvq.errors import CoefVQError, ConfigError
 
@@ -61,24 +62,19 @@ def workspace(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+    for name, later in group.commands.items():
+        command = later.loaded() if isinstance(later, Later) else later
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
         elif any("--params" in option.opts for option in command.params):
             yield " ".join((*path, name)), command
 
 
-@pytest.fixture(scope="module")
-def whole() -> typer.Typer:
-    program._assemble()
-    return program.app
-
-
 def test_no_command_with_params_looks_into_the_folder_it_is_called_from(
-    whole: typer.Typer, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = Path.cwd()
-    found = dict(commands(typer.main.get_command(whole)))
+    found = dict(commands(typer.main.get_command(app)))
     assert len(found) >= 30
     # a new tracking store takes seconds; that register makes it in the right place is seen with a real one
     del found["register"]
@@ -88,15 +84,15 @@ def test_no_command_with_params_looks_into_the_folder_it_is_called_from(
         for option in command.params:
             words += [word for flag in option.opts if option.required and flag in REQUIRED and flag not in words
                       for word in (flag, REQUIRED[flag])]  # fmt: skip
-        result = CliRunner().invoke(whole, words)
+        result = CliRunner().invoke(app, words)
         assert result.exit_code == 0 or isinstance(result.exception, CoefVQError), (name, result.output)
         assert [path.name for path in elsewhere.iterdir()] == ["clip.mp4"], name
     # the state of a stream and the feature cache are the workspace's
     assert (workspace / "vmp" / "log.sqlite").is_file()
 
 
-def test_relative_paths_of_the_settings_start_in_the_workspace(whole: typer.Typer, workspace: Path) -> None:
-    result = CliRunner().invoke(whole, ["features", "stats", "--json", "--params", str(workspace / "params.yaml")])
+def test_relative_paths_of_the_settings_start_in_the_workspace(workspace: Path) -> None:
+    result = CliRunner().invoke(app, ["features", "stats", "--json", "--params", str(workspace / "params.yaml")])
     assert (workspace / json.loads(result.output)["root"]).is_relative_to(workspace / ".coefvq")
     assert Path.cwd() == workspace
 

@@ -78,8 +78,17 @@ def made(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, S
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """100 originals and their copies."""
-    root = tmp_path_factory.mktemp("many")
-    reupload(folder_of(root / "clips", 100), root / "raw", SMALL, workers=2)
+    return copied(tmp_path_factory.mktemp("many"), 100)
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 originals and their copies, in half of the time."""
+    return copied(tmp_path_factory.mktemp("some"), 50)
+
+
+def copied(root: Path, originals: int) -> Path:
+    reupload(folder_of(root / "clips", originals), root / "raw", SMALL, workers=2)
     return root / "raw"
 
 
@@ -119,9 +128,9 @@ def test_container_metadata_tells_nothing(many: Path) -> None:
     assert cross_validated(container_facts(larger), label, group) > 0.5 + bound
 
 
-def test_copy_and_original_of_one_source_differ_in_nothing_but_chance(many: Path) -> None:
-    rows = rows_of(many)
-    columns = facts_of(many, rows)
+def test_copy_and_original_of_one_source_differ_in_nothing_but_chance(some: Path) -> None:
+    rows = rows_of(some)
+    columns = facts_of(some, rows)
     groups = defaultdict(list)
     for index, row in enumerate(rows):
         groups[row["source_id"]].append(index)
@@ -136,8 +145,8 @@ def test_copy_and_original_of_one_source_differ_in_nothing_but_chance(many: Path
         assert gap.std() > 0.05  # and it is not constant either: chance is there to hide in
 
 
-def test_table_holds_the_ground_truth(many: Path) -> None:
-    rows = rows_of(many)
+def test_table_holds_the_ground_truth(some: Path) -> None:
+    rows = rows_of(some)
     assert tuple(rows[0]) == COLUMNS
     by_id = {row["video_id"]: row for row in rows}
     assert len(by_id) == len(rows)
@@ -152,7 +161,7 @@ def test_table_holds_the_ground_truth(many: Path) -> None:
         assert {edit["kind"] for edit in json.loads(row["edits"])} <= {*PRESENTATION, *EVASION}
         assert json.loads(row["edits"])
     edited = [row for row in originals if json.loads(row["edits"])]
-    assert 0.3 * len(originals) - 14 < len(edited) < 0.3 * len(originals) + 14  # three standard deviations
+    assert abs(len(edited) - 0.3 * len(originals)) < 3 * np.sqrt(0.3 * 0.7 * len(originals))
     assert {edit["kind"] for row in edited for edit in json.loads(row["edits"])} <= set(PRESENTATION)
     kinds = {edit["kind"] for row in copies for edit in json.loads(row["edits"])}
     assert kinds == {*PRESENTATION, *EVASION}
