@@ -166,13 +166,9 @@ def test_no_value_is_hashed_and_no_row_gets_into_the_results(
 ) -> None:
     expectations._great_expectations()
     monkeypatch.setattr("great_expectations.execution_engine.pandas_execution_engine.hash_pandas_dataframe", None)
-    copied: list[int] = []
-    take = pd.DataFrame.take
-    monkeypatch.setattr(pd.DataFrame, "take", lambda it, *a, **k: copied.append(it.shape[1]) or take(it, *a, **k))
     manifest.loc[7, "duration_s"] = 9000.0
     failed = validate(manifest, media, tmp_path).failures
     assert [(check.name, check.failing_ids) for check in failed] == [("duration", ("v007",))]
-    assert [columns for columns in copied if columns > 1] == [23], "all columns are filtered once, by decode_ok"
     page = next(tmp_path.rglob("validations/**/*.html")).read_text()
     assert "clips/3.mp4" not in page
 
