@@ -75,7 +75,7 @@ def _distinct(hashes: Sequence[str | None]) -> tuple[Codes, Bytes, Flags]:
     known = np.flatnonzero([isinstance(text, str) and text != "" for text in hashes])
     if not len(known):
         return owner, np.empty((0, 1, BITS // 8), np.uint8), np.empty((0, 1), bool)
-    bits, good = _unpack([str(hashes[place]) for place in known])
+    bits, good = _unpack([str(hashes[place]) for place in known.tolist()])
     order = _in_order(bits, good)
     words = bits.reshape(len(bits), -1).view(np.uint64)
     new = np.ones(len(order), bool)

@@ -196,9 +196,11 @@ def _columnwise_engine() -> Any:
         def get_domain_records(self, domain_kwargs: dict[str, Any]) -> pd.DataFrame:
             column = domain_kwargs.get("column", domain_kwargs.get("failing_in"))
             condition = domain_kwargs.get("row_condition")
-            if column not in self.dataframe:
-                return super().get_domain_records(domain_kwargs)
-            cells = self.dataframe[[column]]
+            table: pd.DataFrame = self.dataframe
+            if column not in table:
+                every: pd.DataFrame = super().get_domain_records(domain_kwargs)
+                return every
+            cells = table[[column]]
             if condition is None:
                 return cells
             if str(condition) not in self.kept:
