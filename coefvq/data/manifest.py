@@ -161,6 +161,14 @@ def column_names(path: Path) -> frozenset[str]:
         return frozenset()
 
 
+def empty_columns(path: Path, names: Collection[str], rows: int) -> dict[str, pd.Series[Any]]:
+    """``rows`` empty cells of each column that a Parquet table has, in its type; none of its values is read."""
+    import pyarrow.parquet as pq
+
+    typed = pq.read_schema(path).empty_table().to_pandas()
+    return {name: typed[name].reindex(range(rows)) for name in names if name in typed}
+
+
 @contextmanager
 def parquet_errors(path: Path, remedy: str) -> Iterator[None]:
     """Turn what Arrow raises for a damaged file into one line.

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from coefvq.data.media.video_hash import BITS, HEX, MIN_FRAMES
 
@@ -48,17 +47,16 @@ def near_duplicate_codes(hashes: Sequence[str | None], max_distance: int) -> Cod
         hashes: of ``video_hash``; None or "" is unknown.
         max_distance: bits of 256, mean over the frames both videos have.
     """
-    # sorted: the neighbours in a crowded bucket must not depend on the order of rows
-    owner, distinct = pd.factorize(pd.Series(list(hashes), dtype="object").replace("", None), sort=True)
-    if not len(distinct):
-        return np.full(len(hashes), -1, np.int64)
-    bits, good = _unpack([str(text) for text in distinct])
+    owner, bits, good = _distinct(hashes)
+    del hashes  # a third of a kilobyte each, of which the caller may have no other reference
+    if not len(bits):
+        return owner
     numbers = _near(bits, good, max_distance)
     known = (owner >= 0) & (good.sum(axis=1) >= MIN_FRAMES)[owner]
     group = np.where(known, numbers[owner], -1)
-    sizes = np.bincount(group[known], minlength=len(distinct))
+    sizes = np.bincount(group[known], minlength=len(bits))
     shared = known & (sizes[group] > 1)
-    codes = np.full(len(hashes), -1, np.int64)
+    codes = np.full(len(owner), -1, np.int64)
     codes[shared] = np.unique(group[shared], return_inverse=True)[1]
     return codes
 
@@ -68,13 +66,49 @@ def mirrored(bits: Bytes) -> Bytes:
     return bits ^ np.uint8(_ODD_COLUMNS)
 
 
+def _distinct(hashes: Sequence[str | None]) -> tuple[Codes, Bytes, Flags]:
+    """The number [n] of each video's hash among the distinct ones, -1 where it is unknown; their bits and good frames.
+
+    They are numbered in the order of their texts, so that neighbours do not depend on the order of rows.
+    """
+    owner = np.full(len(hashes), -1, np.int64)
+    known = np.flatnonzero([isinstance(text, str) and text != "" for text in hashes])
+    if not len(known):
+        return owner, np.empty((0, 1, BITS // 8), np.uint8), np.empty((0, 1), bool)
+    bits, good = _unpack([str(hashes[place]) for place in known.tolist()])
+    order = _in_order(bits, good)
+    words = bits.reshape(len(bits), -1).view(np.uint64)
+    new = np.ones(len(order), bool)
+    alike = np.flatnonzero(words[order[1:], 0] == words[order[:-1], 0]) + 1
+    one, other = order[alike], order[alike - 1]
+    new[alike] = (words[one] != words[other]).any(axis=1) | (good[one] != good[other]).any(axis=1)
+    owner[known[order]] = np.cumsum(new) - 1
+    return owner, bits[order[new]], good[order[new]]
+
+
+def _in_order(bits: Bytes, good: Flags) -> Codes:
+    """Places [n] of hashes in the order of their texts, in which a blank frame comes before any other."""
+    words = bits.reshape(len(bits), -1).view(">u8")
+    heads = words[:, 0].astype(np.uint64)
+    order = np.argsort(heads)
+    # nearly all differ in their first eight bytes already
+    equal = heads[order[1:]] == heads[order[:-1]]
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    part = order[tied]
+    keys = [heads[part]]
+    for frame, its_words in enumerate(np.split(words[part], bits.shape[1], axis=1)):
+        keys += [good[part, frame], *its_words.T]
+    order[tied] = part[np.lexsort(keys[::-1])]
+    return order
+
+
 def _unpack(hashes: Sequence[str]) -> tuple[Bytes, Flags]:
     """Packed bits [n, F, 32] and which frames count [n, F]; short hashes are filled up with blanks."""
     frames = -(-max(len(text) for text in hashes) // HEX)
     bits = np.empty((len(hashes), frames, BITS // 8), np.uint8)
     good = np.empty((len(hashes), frames), bool)
     for start in range(0, len(hashes), _CHUNK):
-        padded = "".join(text.ljust(frames * HEX, "-") for text in hashes[start : start + _CHUNK])
+        padded = "".join([text.ljust(frames * HEX, "-") for text in hashes[start : start + _CHUNK]])
         rows = slice(start, start + _CHUNK)
         good[rows] = np.frombuffer(padded.encode(), np.uint8).reshape(-1, frames, HEX)[:, :, 0] != ord("-")
         bits[rows] = np.frombuffer(bytes.fromhex(padded.replace("-", "0")), np.uint8).reshape(-1, frames, BITS // 8)

@@ -13,6 +13,7 @@ import html
 import os
 import warnings
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from coefvq.config import Validate
+from coefvq.data.validation.answers import to_check
 from coefvq.data.validation.manifest_rules import (
     FILES,
     Rule,
@@ -93,7 +95,7 @@ def run_rules(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None 
     """One check per rule whose columns exist; rows are named by ``video_id``."""
     asked = [rule for rule in rules if rule.needs() <= set(table.columns)]
     answers = _run(table, asked, docs_dir)
-    return [_check(rule, answers[number], table) for number, rule in enumerate(asked)]
+    return [to_check(rule, answers[number], table) for number, rule in enumerate(asked)]
 
 
 def _run(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None) -> dict[int, Any]:
@@ -102,11 +104,10 @@ def _run(table: pd.DataFrame, rules: Sequence[Rule], docs_dir: Path | None) -> d
     context = gx.get_context(mode="ephemeral")
     # tqdm would draw on stderr, into the log of whatever runs this
     context.variables.progress_bars = {"globally": False}
-    batch = (
-        context.data_sources.add_pandas("memory")
-        .add_dataframe_asset("manifest")
-        .add_batch_definition_whole_dataframe("all")
-    )
+    source = context.data_sources.add_pandas("memory")
+    # the hook of the library for this; the class is imported in no other module
+    type(source).execution_engine_override = _columnwise_engine()
+    batch = source.add_dataframe_asset("manifest").add_batch_definition_whole_dataframe("all")
     suite = context.suites.add(gx.ExpectationSuite("manifest"))
     suite.expectations = [_expectation(number, rule) for number, rule in enumerate(rules)]
     suite.save()
@@ -167,6 +168,50 @@ def _expectation(number: int, rule: Rule) -> Any:
 
 
 @cache
+def _columnwise_engine() -> Any:
+    """The library's engine, but a question about one column copies no other, and no value is hashed.
+
+    Its own hashes the whole table for a marker of the batch that nobody reads, and filters all columns for each
+    question about one.
+    """
+    from great_expectations.core.batch import BatchMarkers
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.execution_engine.pandas_batch_data import PandasBatchData
+
+    class ColumnwiseEngine(PandasExecutionEngine):
+        def get_batch_data_and_markers(self, batch_spec: Any) -> tuple[Any, Any]:
+            self.kept: dict[str, pd.Index[Any]] = {}
+            rows = PandasBatchData(execution_engine=self, dataframe=batch_spec.batch_data)
+            # else the result would hold, copy and write all rows
+            batch_spec.batch_data = "PandasDataFrame"
+            return rows, BatchMarkers({"ge_load_time": datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")})
+
+        def get_compute_domain(
+            self, domain_kwargs: dict[str, Any], domain_type: Any, accessor_keys: Any = None
+        ) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
+            records, domain, accessor = super().get_compute_domain(domain_kwargs, domain_type, accessor_keys)
+            # the failing values are asked for by the domain alone, which names no column
+            return records, {**domain, "failing_in": accessor.get("column")}, accessor
+
+        def get_domain_records(self, domain_kwargs: dict[str, Any]) -> pd.DataFrame:
+            column = domain_kwargs.get("column", domain_kwargs.get("failing_in"))
+            condition = domain_kwargs.get("row_condition")
+            table: pd.DataFrame = self.dataframe
+            if column not in table:
+                every: pd.DataFrame = super().get_domain_records(domain_kwargs)
+                return every
+            cells = table[[column]]
+            if condition is None:
+                return cells
+            if str(condition) not in self.kept:
+                self.kept[str(condition)] = super().get_domain_records(domain_kwargs).index
+            rows = self.kept[str(condition)]
+            return cells if len(rows) == len(cells) else cells.loc[rows]
+
+    return ColumnwiseEngine
+
+
+@cache
 def _existing_files() -> Any:
     """The custom expectation; declared once, because declaring it registers it with the engine."""
     from great_expectations.execution_engine import PandasExecutionEngine
@@ -215,54 +260,3 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _escaped(item) for key, item in value.items()}
     return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _check(rule: Rule, answer: Any, table: pd.DataFrame) -> Check:
-    result = answer.result
-    places = result.get("partial_unexpected_index_list") or []
-    return Check(
-        name=rule.name,
-        column=rule.column,
-        success=bool(answer.success),
-        expected=rule.expected,
-        observed=_failure(answer.exception_info) or rule.observed or _observed(rule, result),
-        failing_ids=tuple(dict.fromkeys(_row_name(place, table) for place in places[:MAX_IDS])),
-        n_failing=int(result.get("unexpected_count") or 0),
-    )
-
-
-def _failure(info: dict[str, Any]) -> str | None:
-    """Why the engine could not answer, e.g. text in a column of numbers; ``info`` is flat or per metric."""
-    entries = [info] if "raised_exception" in info else list(info.values())
-    messages = [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
-    return f"values of an unfit type ({messages[0]})" if messages else None
-
-
-def _observed(rule: Rule, result: dict[str, Any]) -> str:
-    if "unexpected_count" in result:
-        return _observed_rows(result)
-    value = result.get("observed_value")
-    if rule.name == "columns":
-        missing = result.get("details", {}).get("mismatched", {}).get("missing", [])
-        return f"{', '.join(missing)} missing" if missing else "all of them"
-    if rule.name == "rows":
-        return f"{value} rows"
-    return "no value" if value is None or pd.isna(value) else f"{float(value):.4g}"
-
-
-def _observed_rows(result: dict[str, Any]) -> str:
-    total, failing = int(result["element_count"]), int(result["unexpected_count"])
-    if not failing:
-        return f"holds in all {total} rows"
-    values = [str(value) for value in result.get("partial_unexpected_list") or [] if not pd.isna(value)]
-    shown = ", ".join(_clip(value) for value in list(dict.fromkeys(values))[:3])
-    return f"fails in {failing} of {total} rows" + (f", e.g. {shown}" if shown else "")
-
-
-def _clip(value: str, longest: int = 40) -> str:
-    return repr(value if len(value) <= longest else value[: longest - 1] + "…")
-
-
-def _row_name(place: int, table: pd.DataFrame) -> str:
-    video_id = table["video_id"].iloc[place] if "video_id" in table else None
-    return f"row {place}" if video_id is None or pd.isna(video_id) else str(video_id)

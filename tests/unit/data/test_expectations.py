@@ -161,6 +161,18 @@ def test_each_rule_catches_what_it_is_for_and_nothing_else_fails(
     assert first_error(result)
 
 
+def test_no_value_is_hashed_and_no_row_gets_into_the_results(
+    manifest: pd.DataFrame, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expectations._great_expectations()
+    monkeypatch.setattr("great_expectations.execution_engine.pandas_execution_engine.hash_pandas_dataframe", None)
+    manifest.loc[7, "duration_s"] = 9000.0
+    failed = validate(manifest, media, tmp_path).failures
+    assert [(check.name, check.failing_ids) for check in failed] == [("duration", ("v007",))]
+    page = next(tmp_path.rglob("validations/**/*.html")).read_text()
+    assert "clips/3.mp4" not in page
+
+
 def test_only_the_first_twenty_failing_videos_are_named(manifest: pd.DataFrame, media: Path) -> None:
     result = validate(manifest.assign(weight=0.0), media)
     check = result.failures[0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 
 from coefvq.data.media.video_hash import video_hash
-from coefvq.data.splits.near_duplicates import mirrored, near_duplicate_codes
+from coefvq.data.splits.near_duplicates import _distinct, _unpack, mirrored, near_duplicate_codes
 
 Bits = npt.NDArray[np.uint8]
 
@@ -146,3 +147,17 @@ def test_mirroring_twice_is_nothing() -> None:
 
 def test_a_flat_clip_has_no_hash() -> None:
     assert video_hash(np.full((4, 3, 128, 128), 90, np.uint8)) == ""
+
+
+def test_hashes_are_numbered_in_the_order_of_their_texts() -> None:
+    random = np.random.default_rng(3)
+    # frames that begin alike, blanks, zeros and repeated hashes
+    frames = ["-" * 64, "0" * 64, *(start.ljust(64, end) for start in ("", "0" * 16, "0" * 40) for end in "0af")]
+    hashes = ["".join(random.choice(frames, 4)) for _ in range(2000)]
+    given = [None if number % 9 == 0 else "" if number % 7 == 0 else text for number, text in enumerate(hashes)]
+    numbers, distinct = pd.factorize(pd.Series(given, dtype="object").replace("", None), sort=True)
+    owner, packed, good = _distinct(given)
+    assert (owner == numbers).all()
+    expected, expected_good = _unpack(list(distinct))
+    assert (packed == expected).all()
+    assert (good == expected_good).all()
