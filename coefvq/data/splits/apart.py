@@ -26,7 +26,7 @@ def check_unlabelled(rows: pd.DataFrame, near_duplicates: int | None, key: str) 
     """
     table = rows[rows["split"].isin((*_JUDGED, UNLABELLED))]
     if near_duplicates is not None:
-        codes = pd.Series(near_duplicate_codes(table["phash"].tolist(), near_duplicates), index=table.index)
+        codes = pd.Series(near_duplicate_codes(table["phash"], near_duplicates), index=table.index)
         table = table.assign(**{LOOK_ALIKE: codes.where(codes >= 0)})
     mine, judged = table[table["split"] == UNLABELLED], table[table["split"] != UNLABELLED]
     for column, word in _TIES.items():

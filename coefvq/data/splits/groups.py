@@ -74,7 +74,7 @@ def with_look_alikes(manifest: pd.DataFrame, params: Split) -> pd.DataFrame:
     """
     if params.near_duplicates is None or "phash" not in manifest or LOOK_ALIKE in manifest:
         return manifest
-    found = near_duplicate_codes(manifest["phash"].where(decodable(manifest)).tolist(), params.near_duplicates)
+    found = near_duplicate_codes(manifest["phash"].where(decodable(manifest)), params.near_duplicates)
     codes = pd.Series(found, index=manifest.index)
     return manifest.assign(**{LOOK_ALIKE: codes.astype("Int64").mask(codes < 0)})
 

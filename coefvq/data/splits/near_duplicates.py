@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from coefvq.data.media.video_hash import BITS, HEX, MIN_FRAMES
 
@@ -37,7 +39,7 @@ Flags = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 
-def near_duplicate_codes(hashes: Sequence[str | None], max_distance: int) -> Codes:
+def near_duplicate_codes(hashes: Sequence[str | None] | pd.Series[Any], max_distance: int) -> Codes:
     """Group number of each video [n]; -1 where the hash is unknown or nobody is near.
 
     Near is transitive here: if b is near a and c is near b, all three share a number. The order of ``hashes``
@@ -47,8 +49,7 @@ def near_duplicate_codes(hashes: Sequence[str | None], max_distance: int) -> Cod
         hashes: of ``video_hash``; None or "" is unknown.
         max_distance: bits of 256, mean over the frames both videos have.
     """
-    owner, bits, good = _distinct(hashes)
-    del hashes  # a third of a kilobyte each, of which the caller may have no other reference
+    owner, bits, good = _distinct(pd.Series(hashes, dtype="str"))
     if not len(bits):
         return owner
     numbers = _near(bits, good, max_distance)
@@ -66,16 +67,16 @@ def mirrored(bits: Bytes) -> Bytes:
     return bits ^ np.uint8(_ODD_COLUMNS)
 
 
-def _distinct(hashes: Sequence[str | None]) -> tuple[Codes, Bytes, Flags]:
+def _distinct(hashes: pd.Series[Any]) -> tuple[Codes, Bytes, Flags]:
     """The number [n] of each video's hash among the distinct ones, -1 where it is unknown; their bits and good frames.
 
     They are numbered in the order of their texts, so that neighbours do not depend on the order of rows.
     """
     owner = np.full(len(hashes), -1, np.int64)
-    known = np.flatnonzero([isinstance(text, str) and text != "" for text in hashes])
+    known = np.flatnonzero(hashes.notna() & hashes.ne(""))
     if not len(known):
         return owner, np.empty((0, 1, BITS // 8), np.uint8), np.empty((0, 1), bool)
-    bits, good = _unpack([str(hashes[place]) for place in known.tolist()])
+    bits, good = _unpack(hashes, known)
     order = _in_order(bits, good)
     words = bits.reshape(len(bits), -1).view(np.uint64)
     new = np.ones(len(order), bool)
@@ -102,14 +103,15 @@ def _in_order(bits: Bytes, good: Flags) -> Codes:
     return order
 
 
-def _unpack(hashes: Sequence[str]) -> tuple[Bytes, Flags]:
-    """Packed bits [n, F, 32] and which frames count [n, F]; short hashes are filled up with blanks."""
-    frames = -(-max(len(text) for text in hashes) // HEX)
-    bits = np.empty((len(hashes), frames, BITS // 8), np.uint8)
-    good = np.empty((len(hashes), frames), bool)
-    for start in range(0, len(hashes), _CHUNK):
-        padded = "".join([text.ljust(frames * HEX, "-") for text in hashes[start : start + _CHUNK]])
+def _unpack(hashes: pd.Series[Any], known: Codes) -> tuple[Bytes, Flags]:
+    """Packed bits [n, F, 32] and which frames count [n, F] of the ``known`` ones; short ones are filled with blanks."""
+    frames = -(-int(hashes.str.len().max()) // HEX)
+    bits = np.empty((len(known), frames, BITS // 8), np.uint8)
+    good = np.empty((len(known), frames), bool)
+    for start in range(0, len(known), _CHUNK):
         rows = slice(start, start + _CHUNK)
+        # a Python text is a third of a kilobyte
+        padded = "".join([text.ljust(frames * HEX, "-") for text in hashes.iloc[known[rows]].tolist()])
         good[rows] = np.frombuffer(padded.encode(), np.uint8).reshape(-1, frames, HEX)[:, :, 0] != ord("-")
         bits[rows] = np.frombuffer(bytes.fromhex(padded.replace("-", "0")), np.uint8).reshape(-1, frames, BITS // 8)
     return bits, good

@@ -156,8 +156,8 @@ def test_hashes_are_numbered_in_the_order_of_their_texts() -> None:
     hashes = ["".join(random.choice(frames, 4)) for _ in range(2000)]
     given = [None if number % 9 == 0 else "" if number % 7 == 0 else text for number, text in enumerate(hashes)]
     numbers, distinct = pd.factorize(pd.Series(given, dtype="object").replace("", None), sort=True)
-    owner, packed, good = _distinct(given)
+    owner, packed, good = _distinct(pd.Series(given, dtype="str"))
     assert (owner == numbers).all()
-    expected, expected_good = _unpack(list(distinct))
+    expected, expected_good = _unpack(pd.Series(distinct, dtype="str"), np.arange(len(distinct)))
     assert (packed == expected).all()
     assert (good == expected_good).all()
