@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import yaml
@@ -82,6 +83,12 @@ class _Loader(yaml.SafeLoader):
                 raise _RefusedError(f"key '{key.value}' comes twice; keep one", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+# 2e-5 without a dot is a number of YAML 1.2, as DVC and ruamel.yaml read and write it, and a text of YAML 1.1
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def _line(mark: Any) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from coefvq.config import load_params
 from coefvq.documents import parse_json, parse_yaml
 from coefvq.errors import ConfigError, DataError
 from coefvq.files import check_regular, read_json, read_text, read_yaml
+from tasks.workspace import round_trip
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
@@ -115,3 +119,18 @@ def test_params_with_a_repeated_section_are_refused(tmp_path: Path, repository: 
     (tmp_path / "params.yaml").write_text(text + "\nseed: 8\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"line \d+: key 'seed' comes twice"):
         load_params(tmp_path / "params.yaml")
+
+
+@example(2e-05)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_reads_as_the_writer_of_params_writes_it(number: float) -> None:
+    text = io.StringIO()
+    round_trip().dump({"rate": number}, text)
+    assert parse_yaml(text.getvalue(), "x.yaml", "") == {"rate": number}
+
+
+def test_words_that_only_begin_like_numbers_stay_words() -> None:
+    text = "{a: 2e-5, b: 1E3, c: 1e, d: e5, e: 1e5f, f: '1e5', g: 3e5-x}"
+    assert parse_yaml(text, "x.yaml", "") == {
+        "a": 2e-5, "b": 1000.0, "c": "1e", "d": "e5", "e": "1e5f", "f": "1e5", "g": "3e5-x"
+    }  # fmt: skip
