@@ -96,9 +96,7 @@ class Condition(_Section):
             if not isinstance(self.value, tuple) or not all(is_a(kind, item) for item in self.value):
                 raise ValueError(f"value: op 'in' on {self.field} takes a list of {_PLURALS[kind]}")
         elif not is_a(kind, self.value):
-            raise ValueError(
-                f"value = {json.dumps(self.value)}: {self.field} takes {WORDS[kind]}{_exponent_hint(self.value)}"
-            )
+            raise ValueError(f"value = {json.dumps(self.value)}: {self.field} takes {WORDS[kind]}")
         elif kind is not float and self.op not in ("==", "!="):
             also = " or matches" if self.field == "title" else ""
             raise ValueError(f"op '{self.op}': {self.field} is not a number; use == or != or in{also}")
@@ -250,11 +248,6 @@ def _check_pattern(field: str, kind: type, value: Any) -> None:
         re.compile(value)
     except re.error as error:
         raise ValueError(f"value = {json.dumps(value)}: no regular expression ({error}); correct it") from error
-
-
-def _exponent_hint(value: Any) -> str:
-    is_text_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE)
-    return " (YAML takes 1e-3 for text: write 1.0e-3)" if is_text_number else ""
 
 
 def _explain(item: Any, raw: Mapping[str, Any]) -> str:
