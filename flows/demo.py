@@ -104,7 +104,7 @@ def _run_pipeline(root: Path, console: Console) -> None:
     pipeline.repro_issues(
         root,
         params.issues,
-        {frozenset(model.shared) for model in params.mllm.values() if model.shared},
+        pipeline.sharing(params),
         workspace.run_environment(root),
         lambda line: console.print(cell(line, "dim"), soft_wrap=True),
     )

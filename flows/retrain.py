@@ -18,7 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from coefvq.config import load_params
 from coefvq.terminal import protect
 from flows.approval import settle
-from tasks.pipeline import StageOutcome, repro, side_by_side, stage_levels
+from tasks.pipeline import StageOutcome, repro, sharing, side_by_side, stage_levels
 from tasks.process import CHILDREN
 from tasks.release import register_challenger, report_challenger
 from tasks.stages import discard, prepare, publish, run_stage
@@ -67,9 +67,8 @@ def retrain(
 def run_stages(folder: Path, issues: Sequence[str], env: Mapping[str, str], parallel: int) -> list[StageOutcome]:
     """Walk the stages in DVC's own order, level by level; a failure or cancel ends every child process."""
     outcomes = []
-    # the first stage of a shared MLLM trains it, the others copy it: side by side both would train
-    models = load_params(folder / "params.yaml").mllm.values()
-    shared = {frozenset(f"train-mllm@{issue}" for issue in model.shared) for model in models if model.shared}
+    together = sharing(load_params(folder / "params.yaml"))
+    shared = {frozenset(f"train-mllm@{issue}" for issue in names) for names in together}
     try:
         for level in stage_levels(folder, issues):
             for chunk in side_by_side(level, parallel, shared):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from coefvq.config import Params
 from coefvq.errors import CoefVQError, DataError
 from coefvq.files import read_yaml
 from coefvq.terminal import clean
@@ -68,6 +69,11 @@ def side_by_side(level: Sequence[str], most: int, apart: Collection[frozenset[st
         else:
             group.append(name)
     return groups
+
+
+def sharing(params: Params) -> set[frozenset[str]]:
+    """Issues that train one MLLM: the first stage trains it and the others copy it, so they never run side by side."""
+    return {frozenset(model.shared) for model in params.mllm.values() if model.shared}
 
 
 def _own_stages(levels: Sequence[Sequence[str]], issue: str) -> list[str]:
