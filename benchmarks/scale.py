@@ -77,6 +77,8 @@ def measured(step: Step, workspace: Path) -> dict[str, float]:
     """
     start = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COEFVQ_CACHE": str(workspace / "cache")}
+    # a step is a later run of an installed command: Python has compiled its libraries
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             [sys.executable, *step.command], cwd=workspace, env=environment, stdout=errors, stderr=errors

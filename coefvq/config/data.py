@@ -34,6 +34,11 @@ class Paths(Section):
         """The table of the MLLM's scores that a base model is distilled from."""
         return Path(self.models) / issue / "teacher.parquet"
 
+    @property
+    def train_profile(self) -> Path:
+        """What the split's rows to train on look like, in numbers."""
+        return Path(self.reports) / "train_profile.json"
+
     def report(self, issue: str, name: str) -> Path:
         """One report file of an issue."""
         return Path(self.reports) / issue / name

@@ -43,6 +43,7 @@ _DTYPES: dict[str, str] = {
     "decode_ok": "bool",
     "has_audio": "bool",
 }
+_ROWS_AT_ONCE = 2**17  # read before those not asked for are dropped
 _INPUT_COLUMNS = ("video_id", "uri", "title", "stickers", "views", "sha256")
 _LATER_DTYPES = {"audio_ok": "boolean", "hdr": "str"}
 
@@ -126,8 +127,6 @@ def read_table(
     Raises:
         DataError: the file is missing, is not Parquet, lacks a column or has no row.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     remedy = "delete it and run its stage again"
@@ -137,17 +136,33 @@ def read_table(
     for name in columns:
         if name not in schema.names:
             raise DataError(f"{path}: no column '{name}'; {remedy}")
+    names = [name for name in schema.names if name not in skip]
     with parquet_errors(path, remedy):
-        kept = None
-        if video_ids is not None:
-            kept = pc.field("video_id").isin(pa.array(video_ids, type=schema.field("video_id").type))
-        names = [name for name in schema.names if name not in skip] if skip else None
-        table = pd.read_parquet(path, columns=names, filters=kept)
+        table = pd.read_parquet(path, columns=names) if video_ids is None else _read_rows(path, names, video_ids)
     if not len(table) and video_ids is None:
         raise DataError(f"{path}: no row; {remedy}")
     if "video_id" in table and not pd.api.types.is_string_dtype(table["video_id"]):
         raise DataError(f"{path}: video_id holds no texts; {remedy}")
     return table
+
+
+def _read_rows(path: Path, columns: Sequence[str], video_ids: Collection[str]) -> pd.DataFrame:
+    """Rows of these videos, a part of the file at a time; all ids are looked up at once, since a lookup hashes them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        own = file.read(columns=["video_id"])["video_id"]
+        kept = pc.is_in(own, value_set=pa.array(video_ids, type=own.type)).combine_chunks()
+        del own
+        start, parts = 0, []
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            parts.append(batch.filter(kept.slice(start, len(batch))))
+            start += len(batch)
+        chosen = [file.schema_arrow.field(name) for name in columns]
+        rows: pd.DataFrame = pa.Table.from_batches(parts, pa.schema(chosen, file.schema_arrow.metadata)).to_pandas()
+        return rows
 
 
 def column_names(path: Path) -> frozenset[str]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.config import Paths
-from coefvq.data.splits.rows import CLIP_COLUMNS, data_hashes, split_manifest
-from coefvq.data.validation.profile import profile
+from coefvq.data.splits.rows import data_hashes
+from coefvq.data.validation.profile import Profile, check_profile
 from coefvq.files import read_json, write_json
+from coefvq.records import label_column
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
 from coefvq.reporting.files import read_calibration, read_evaluation, read_stability, read_thresholds
 from coefvq.stages.common import data_ref
@@ -29,7 +30,7 @@ def run(inputs: CandidateInputs) -> None:
         mllm=_model(paths, "mllm", issue),
         policy=_policy(paths.report(issue, "policy.json")),
         preprocessing=_preprocessing(inputs),
-        data=data_ref(data_hashes(paths)).model_copy(update={"profile": _profile(paths, issue)}),
+        data=data_ref(data_hashes(paths)).model_copy(update={"profile": _profile(inputs)}),
         params={"seed": inputs.seed},
         metrics={
             **evaluation["test"],
@@ -59,8 +60,13 @@ def _policy(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _profile(paths: Paths, issue: str) -> dict[str, Any]:
-    return profile(split_manifest(paths, CLIP_COLUMNS - {"stickers"}, {"train"}), [issue])
+def _profile(inputs: CandidateInputs) -> Profile:
+    """What the rows to train on look like, without other issues' labels."""
+    path = inputs.paths.train_profile
+    known = check_profile(read_json(path, missing="run the stage split again: dvc repro --force split"), str(path))
+    own, labels = label_column(inputs.issue), label_column("")
+    columns = known["columns"].items()
+    return known | {"columns": {name: facts for name, facts in columns if name == own or not name.startswith(labels)}}
 
 
 def _calibration(report: Mapping[str, Any]) -> dict[str, Any]:

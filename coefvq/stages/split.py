@@ -1,4 +1,4 @@
-"""manifest.parquet -> splits.parquet."""
+"""manifest.parquet -> splits.parquet, and what the rows to train on look like."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from coefvq.data.splits.groups import (
     with_look_alikes,
 )
 from coefvq.data.splits.halves import HALF, validation_halves
+from coefvq.data.splits.rows import CLIP_COLUMNS
 from coefvq.data.validation.expectations import validate_splits
+from coefvq.data.validation.profile import Profile, profile
 from coefvq.data.validation.report import first_error
 from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
@@ -62,6 +64,14 @@ def run(inputs: SplitInputs) -> None:
     table = table.dropna(subset="split").assign(settings=settings).astype({"settings": "category"})
     write_table(table, target)
     write_json(Path(inputs.paths.reports) / "splits.json", account)
+    write_json(inputs.paths.train_profile, _train_profile(inputs, table))
+
+
+def _train_profile(inputs: SplitInputs, table: pd.DataFrame) -> Profile:
+    """Of all issues at once, here where the rows are known: who releases a pair would read the manifest for it."""
+    trained = table.loc[(table["split"] == "train") & (table["weight"] > 0), "video_id"]
+    rows = read_table(Path(inputs.paths.manifest), skip=CLIP_COLUMNS - {"stickers"}, video_ids=trained)
+    return profile(rows, inputs.issues)
 
 
 def settings_digest(split: Split, seed: int) -> str:

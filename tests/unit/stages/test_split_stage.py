@@ -15,7 +15,9 @@ from coefvq.config import Params, Thresholds, load_recipe, parse_params
 from coefvq.data.manifest import normalise, write_table
 from coefvq.data.splits.account import few_calls
 from coefvq.data.splits.rows import split_manifest
+from coefvq.data.validation.profile import profile
 from coefvq.errors import ValidationFailedError
+from coefvq.files import read_json
 from coefvq.stages import split
 from coefvq.stages.inputs import SplitInputs
 
@@ -119,6 +121,16 @@ def test_thinned_negatives_carry_their_weight_into_every_later_stage(params: Par
     write_manifest(600)
     run(thinned)
     assert splits().loc[table.index, "weight"].equals(table["weight"])
+
+
+def test_the_profile_is_of_the_rows_that_are_trained_on(params: Params, repository: Path) -> None:
+    write_manifest(400)
+    thinned = with_split(repository, negatives={"train": 0.5, "val": 1.0, "test": 1.0})
+    run(thinned)
+    rows = split_manifest(thinned.paths, wanted={"train"})
+    known = read_json(thinned.paths.train_profile)
+    assert known == profile(rows, ["icd", "ucc"])
+    assert known["rows"] == len(rows) < int((splits()["split"] == "train").sum()), "dropped negatives do not count"
 
 
 def test_another_issue_moves_no_video(params: Params, repository: Path) -> None:
