@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from coefvq.config.values import Count, Fraction, IssueName, Positive, PresetName, Section
+from coefvq.config.values import Count, Fraction, IssueName, Positive, PresetName, Rate, Section
 from coefvq.extensions import LOSSES, registered
 
 
@@ -41,7 +41,8 @@ class Training(Section):
 
     Ours: ``loss`` is ``cross_entropy``, ``focal`` (Lin et al. 2017) or ``logit_adjusted`` (Menon et al. 2021),
     ``positive_weight`` the positive class's weight in each of them. ``head_learning_rate`` (the head and the norm
-    before it) and ``projector_learning_rate`` default to ``learning_rate`` where null. ``average_weights`` is the
+    before it) and ``projector_learning_rate`` default to ``learning_rate`` where null; what has the rate 0 stays as it
+    starts: with ``learning_rate: 0`` adapters and unfrozen towers do. ``average_weights`` is the
     last part of the steps whose weights are averaged, as 0.5: validation sees the mean from then on, and the mean is
     kept. ``bf16: auto`` is on where the hardware has it (CUDA, AMX, AVX-512 BF16).
     """
@@ -50,9 +51,9 @@ class Training(Section):
     per_device_train_batch_size: Count
     gradient_accumulation_steps: Count
     activation_checkpointing: bool
-    learning_rate: Positive
+    learning_rate: Rate
     head_learning_rate: Positive | None
-    projector_learning_rate: Positive | None
+    projector_learning_rate: Rate | None
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_grad_norm: Annotated[float, Field(ge=0.0)]  # 0: no clipping
     warmup_steps: Annotated[float, Field(ge=0.0)]  # below 1: a share of all steps
@@ -66,6 +67,22 @@ class Training(Section):
     bf16: bool | Literal["auto"]
     nproc_per_node: Count
     deepspeed: Literal["zero2", "zero2_offload"] | None
+
+    @model_validator(mode="after")
+    def _the_head_trains(self) -> Self:
+        if not self.learning_rate and self.head_learning_rate is None:
+            raise ValueError("learning_rate = 0: head_learning_rate must be above 0, or nothing trains")
+        return self
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Learning rate of the ``head``, of the ``projector`` and of the ``rest``."""
+        rest, head, projector = self.learning_rate, self.head_learning_rate, self.projector_learning_rate
+        return {
+            "head": rest if head is None else head,
+            "projector": rest if projector is None else projector,
+            "rest": rest,
+        }
 
 
 class AttentionLayers(Section):
@@ -173,6 +190,12 @@ class MLLMParams(Section):
     feature_noise: Annotated[float, Field(ge=0)] = 0.0  # on what the projector reads, in standard deviations
     feature_dropout: Fraction = 0.0  # share of these numbers set to 0
     training: Training
+
+    @model_validator(mode="after")
+    def _a_disturbed_projector_trains(self) -> Self:
+        if (self.feature_noise or self.feature_dropout) and self.training.rates["projector"] == 0:
+            raise ValueError("feature_noise and feature_dropout are for a projector that trains: set both to 0.0")
+        return self
 
     def issues_with(self, issue: str) -> tuple[str, ...]:
         """The issues whose heads the MLLM of ``issue`` has, in the order of the heads."""

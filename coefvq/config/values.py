@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Percent = Annotated[float, Field(gt=0.0, lt=100.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+#: a learning rate; 0: what has it does not train
+Rate = Annotated[float, Field(ge=0.0)]
 KeptShare = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 PresetName = Annotated[str, Field(min_length=1)]

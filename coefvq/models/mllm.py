@@ -65,21 +65,33 @@ class MultimodalLLM(nn.Module):
         vision_features: torch.Tensor | None = None,
         projected_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
+        hidden_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T] -> logits [B,2], or [B,K,2] of K issues.
 
         What ``frozen_features`` returned for the same videos may be given in place of the raw inputs:
-        ``vision_features`` Z_f or ``projected_features`` H_f for pixels, ``audio_features`` H_a for log_mel.
+        ``vision_features`` Z_f or ``projected_features`` H_f for pixels, ``audio_features`` H_a for log_mel; and what
+        ``before_head`` returned, in place of all.
         """
-        visual = self._visual(pixel_values, vision_features, projected_features)
         sound = self._sound(log_mel, has_audio, audio_features)
-        if input_ids is None or attention_mask is None:
-            raise TypeError("the MLLM needs input_ids and attention_mask")
-        H = self.norm(self.hidden(visual, input_ids, attention_mask, sound).to(self.norm.weight.dtype))
+        if hidden_features is None:
+            visual = self._visual(pixel_values, vision_features, projected_features)
+            if input_ids is None or attention_mask is None:
+                raise TypeError("the MLLM needs input_ids and attention_mask")
+            hidden_features = self.hidden(visual, input_ids, attention_mask, sound)
+        H = self.norm(hidden_features.to(self.norm.weight.dtype))
         if self.fusion == "late" and sound is not None:
             H = torch.cat([H, sound.to(H.dtype)], dim=1)
         logits: torch.Tensor = self.head(H)
         return logits if self.heads == 1 else logits.view(-1, self.heads, CLASSES)
+
+    def before_head(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """H [B,D_lm] as ``hidden_features``, and with late fusion H_a [B,D_a] as ``audio_features``."""
+        sound = self._sound(*(batch.get(name) for name in ("log_mel", "has_audio", "audio_features")))
+        visual = self._visual(*(batch.get(name) for name in ("pixel_values", "vision_features", "projected_features")))
+        H = self.hidden(visual, batch["input_ids"], batch["attention_mask"], sound)
+        late = {"audio_features": sound} if self.fusion == "late" and sound is not None else {}
+        return {"hidden_features": H, **late}
 
     def tokens(self, **batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Visual tokens, and the sound's token: H_f [B,T_v,D_lm], and with early fusion H_a's token [B,D_lm]."""

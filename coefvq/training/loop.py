@@ -12,9 +12,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -26,6 +26,7 @@ from coefvq.config import Training
 from coefvq.errors import TrainingError
 from coefvq.files import sha256_json
 from coefvq.models.attention_base import AttentionClassifier
+from coefvq.models.dataset import Collator
 from coefvq.models.loader import plain_errors
 from coefvq.models.packed import packed_frozen
 from coefvq.training.arguments import DdpNeeds, training_arguments
@@ -34,6 +35,7 @@ from coefvq.training.card_errors import card_errors
 from coefvq.training.checkpoints import CheckpointFolder
 from coefvq.training.cost import Cost
 from coefvq.training.distilling import Lesson, WithTeacher, standardise
+from coefvq.training.hidden_states import known_collator, known_rows, stays_the_same
 from coefvq.training.keeper import EpochListener, KeepBest
 from coefvq.training.losses import ClassificationLoss, LossSpec, class_prior
 from coefvq.training.objective import (
@@ -45,8 +47,8 @@ from coefvq.training.objective import (
     WithDescriptions,
     WithLoss,
 )
-from coefvq.training.parameters import optimizer_class
-from coefvq.training.ranks import from_first, rank
+from coefvq.training.parameters import held_still, optimizer_class
+from coefvq.training.ranks import from_first, rank, world_size
 from coefvq.training.resume import ResumableTrainer, Resume
 from coefvq.training.validation import ValidationMetrics
 from coefvq.training.word_alignment import Words
@@ -135,7 +137,21 @@ def fit(classifier: Classifier, data: FitData, plan: FitPlan) -> FitResult:
         standardise(classifier.network, data.train, collator)
     criterion, issues = training.metric_for_best_model, classifier.config.issues
     metrics = ValidationMetrics(criterion, data.val.video_ids, issues, data.val_weight)
-    return _optimize(_objective(labelled, data), collator, metrics, data, plan)
+    with held_still(classifier.network, training):
+        if _only_the_head(classifier.network, collator, data, plan):
+            data, collator = _known(classifier.network, data, collator, training.per_device_train_batch_size)
+        return _optimize(_objective(labelled, data), collator, metrics, data, plan)
+
+
+def _only_the_head(network: nn.Module, collator: Collate, data: FitData, plan: FitPlan) -> bool:
+    """Whether H can be computed ahead; not for words, which ask the layers, nor by ranks, which would all do all."""
+    apart = data.descriptions is None and plan.max_bad_share is None and world_size() == 1
+    return apart and stays_the_same(network, collator, len(data.train) + len(data.val))
+
+
+def _known(network: Any, data: FitData, collator: Any, size: int) -> tuple[FitData, Collator]:
+    train, val = (known_rows(network, rows, collator, size) for rows in (data.train, data.val))
+    return replace(data, train=train, val=val), known_collator(collator)
 
 
 def _objective(labelled: WithLoss, data: FitData) -> nn.Module:

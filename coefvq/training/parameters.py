@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -22,17 +24,30 @@ def part_of(name: str) -> str:
     return "head" if top in ("head", "norm") else "rest"
 
 
+@contextmanager
+def held_still(model: nn.Module, params: Training) -> Iterator[None]:
+    """Within this, parameters whose rate is 0 do not train: nothing is computed or kept for their gradients.
+
+    They are no published weights for that, so they train as before once it ends, and are saved with the model.
+    """
+    rates = params.rates
+    held = [p for name, p in model.named_parameters() if p.requires_grad and not rates[part_of(name)]]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
 def optimizer_groups(model: nn.Module, params: Training) -> list[dict[str, Any]]:
     """Groups by learning rate and by whether weights decay (biases and norms do not, as in transformers).
 
     Raises:
         AttributeError: never for a module; transformers' own rule names the decaying parameters.
     """
-    rates = {
-        "head": params.head_learning_rate or params.learning_rate,
-        "projector": params.projector_learning_rate or params.learning_rate,
-        "rest": params.learning_rate,
-    }
+    rates = params.rates
     decaying = set(Trainer.get_decay_parameter_names(None, model))
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {
         (rate, decays): [] for decays in (True, False) for rate in dict.fromkeys(rates[k] for k in rates)

@@ -300,6 +300,27 @@ def test_head_and_projector_learn_at_their_own_rates(store: ClipStore) -> None:
     assert max(value for name, value in moved.items() if not name.startswith("head")) > 1e-4
 
 
+def test_what_has_the_rate_0_stays_and_is_saved_as_what_trained(store: ClipStore, tmp_path: Path) -> None:
+    settings = training(num_train_epochs=2.0, learning_rate=0.0, head_learning_rate=1e-2, weight_decay=0.1)
+    before = fresh(settings).network.state_dict()
+    model = fresh(settings)
+    trains = {name for name, parameter in model.network.named_parameters() if parameter.requires_grad}
+    result = fit(model, FitData(titled(0, 16, store), titled(100, 108, store)), FitPlan(settings, 1))
+    parameters = dict(model.network.named_parameters())
+    moved = {name for name, value in parameters.items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in trains if part_of(name) == "head"} < trains
+    assert result.trainable_parameters == sum(parameters[name].numel() for name in moved)
+    assert {name for name in trains if parameters[name].requires_grad} == trains, "held for the training only"
+    assert all(parameters[name].grad is None for name in trains - moved)
+    model.save(tmp_path)
+    assert trains <= set(load_file(tmp_path / "model.safetensors"))
+
+
+def test_something_must_train() -> None:
+    with pytest.raises(ValueError, match="head_learning_rate must be above 0"):
+        training(learning_rate=0.0)
+
+
 def test_parts_by_name() -> None:
     names = {
         "objective.network.head.weight": "head",
