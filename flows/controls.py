@@ -6,10 +6,13 @@ starts aligned has seen the words that the MLLM saw too: the control with words 
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from coefvq.compute.pools import spawn_pool
 from coefvq.config import Params
 from coefvq.data.locations import media_root
 from coefvq.data.manifest import read_table, to_inputs
@@ -22,8 +25,24 @@ from coefvq.stages import train_base
 from coefvq.stages.inputs import PredictInputs, TrainBaseInputs
 from coefvq.training.scoring import score_videos
 
+_AT_ONCE = 2
 _NAMES = {False: "base, labels only", True: "base, labels and words"}
 _FOLDERS = {False: "labels_only", True: "labels_and_words"}
+
+
+def controls_of(params: Params) -> dict[str, list[Row]]:
+    """``control_rows`` of each issue, of two issues side by side on half of the threads each."""
+    count = min(_AT_ONCE, len(params.issues), os.cpu_count() or 1)
+    with spawn_pool(count) as pool:
+        rows = pool.map(partial(_apart, params, (os.cpu_count() or 1) // count), params.issues)
+        return dict(zip(params.issues, rows, strict=True))
+
+
+def _apart(params: Params, threads: int, issue: str) -> list[Row]:
+    from coefvq.compute.threads import torch_threads
+
+    with torch_threads(threads):
+        return control_rows(params, issue)
 
 
 def control_rows(params: Params, issue: str) -> list[Row]:

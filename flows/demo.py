@@ -20,7 +20,7 @@ from coefvq.records import VideoInput
 from coefvq.registry.champions import load_scorer
 from coefvq.reporting.results import read_result
 from coefvq.terminal import cell
-from flows.controls import control_rows
+from flows.controls import controls_of
 from flows.demo_release import LOOSE_GATE, release_pair
 from flows.demo_settings import synthetic_demo
 from flows.own_workspace import ToyClips, is_new, label_settings, provide_clips, version_clips
@@ -83,7 +83,7 @@ def _start(request: DemoRequest, data: Path) -> Start:
 def _settings(request: DemoRequest, start: Start | None, fresh: bool) -> dict[str, Any]:
     """Dotted keys of params.yaml; a workspace that is not ``fresh`` keeps the thresholds and gate it has."""
     # stability scores each in six other ways: the 64 of params.yaml would take too much of the demo's minutes
-    chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 8}
+    chosen: dict[str, Any] = {"seed": request.seed, "stability.videos_per_threshold": 4}
     chosen |= label_settings(request.issues)
     if not fresh:
         return chosen
@@ -113,9 +113,10 @@ def _run_pipeline(root: Path, console: Console) -> None:
 
 
 def _show_results(params: Params, console: Console) -> None:
+    controls = controls_of(params)
     for issue in params.issues:
         result = read_result(params.paths, issue)
-        rows = _with_controls(list(result.rows), control_rows(params, issue))
+        rows = _with_controls(list(result.rows), controls[issue])
         console.print(rich_table(rows, issue, result.notes))
         console.print(cell(f"{issue}: {result.reason}"))
         write_text(params.paths.report(issue, "result.md"), markdown_table(rows, result.notes))

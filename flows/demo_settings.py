@@ -16,6 +16,8 @@ class SyntheticDemo:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+#: some 400 labels: adapters and projector stay as descriptions taught them, and the head alone learns the issue
+_HEAD_ALONE = {"num_train_epochs": 8, "learning_rate": 0.0, "projector_learning_rate": 0.0}
 #: Near the paper's prevalence and largest share of calls, since few calls cannot hold many positives (docs/cascade.md).
 #: Negatives of train are thinned, and the base models also learn from some videos without their labels.
 STARTER = SyntheticDemo(
@@ -27,6 +29,7 @@ STARTER = SyntheticDemo(
         "split.negatives.train": 0.2,
         "base.icd.distil.unlabelled": "unlabelled",
         "base.ucc.distil.unlabelled": "unlabelled",
+        **{f"mllm.{issue}.training.{key}": value for issue in ("icd", "ucc") for key, value in _HEAD_ALONE.items()},
     },
 )
 #: of other recipes, whose models may learn from many positives only
