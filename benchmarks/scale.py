@@ -5,7 +5,8 @@
 A made-up manifest in the product's form (hashes, titles, heavy-tailed creators, 9 % copies of anybody's videos) with
 empty files, and scores drawn from the labels. Each step is a command in a process of its own; two are not commands
 and run what is named in ``scale_inside.py``. One JSON line per step: wall and CPU seconds, peak MiB, and the exponent
-of the CPU seconds above the smallest size (start-up taken off).
+of the CPU seconds above the smallest size (start-up taken off); of a publish also how long another publisher waited for
+the log at most.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import argparse
 import json
 import math
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,23 +36,27 @@ _AUDIT = ("vmp", "audit", "--issue", "ucc", "--labels", "labels.csv", "--json")
 
 @dataclass(frozen=True)
 class Step:
-    """Arguments of ``python``, what is made before it, and the largest size that it is run at."""
+    """Arguments of ``python``, what is made before it, and the largest size that it is run at.
+
+    ``writes`` is an SQLite file that others must be able to write meanwhile.
+    """
 
     command: tuple[str, ...]
     before: Callable[[Path], None] | None = None
     most_rows: int = 10**9
+    writes: str | None = None
 
     @classmethod
-    def of(cls, *words: str, before: Callable[[Path], None] | None = None) -> Step:
+    def of(cls, *words: str, before: Callable[[Path], None] | None = None, writes: str | None = None) -> Step:
         """A command of coefvq."""
-        return cls(("-m", "coefvq", *words), before)
+        return cls(("-m", "coefvq", *words), before, writes=writes)
 
 
 def _inside(name: str) -> tuple[str, ...]:
     return (str(Path(__file__).with_name("scale_inside.py")), name)
 
 
-_PUBLISH = Step.of("vmp", "publish", "data/manifest.parquet", "--root", "data/raw")
+_PUBLISH = Step.of("vmp", "publish", "data/manifest.parquet", "--root", "data/raw", writes="vmp/log.sqlite")
 STEPS = {
     "validate": Step.of("validate"),
     "split": Step.of("split"),
@@ -83,13 +89,28 @@ def measured(step: Step, workspace: Path) -> dict[str, float]:
         child = subprocess.Popen(
             [sys.executable, *step.command], cwd=workspace, env=environment, stdout=errors, stderr=errors
         )
+        waited = _longest_wait(child.pid, workspace / step.writes) if step.writes else {}
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             errors.seek(0)
             raise SystemExit(f"{' '.join(step.command)}: {errors.read().decode()[-600:]}")
     cpu = used.ru_utime + used.ru_stime
-    return {"wall_s": time.perf_counter() - start, "cpu_s": cpu, "peak_mib": used.ru_maxrss / 1024}
+    return {"wall_s": time.perf_counter() - start, "cpu_s": cpu, "peak_mib": used.ru_maxrss / 1024, **waited}
+
+
+def _longest_wait(process: int, database: Path) -> dict[str, float]:
+    """Ask for the right to write, ten times a second, until the process ends."""
+    longest = 0.0
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if database.is_file():
+            start = time.perf_counter()
+            with closing(sqlite3.connect(database, timeout=60.0, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                longest = max(longest, time.perf_counter() - start)
+                other.execute("ROLLBACK")
+        time.sleep(0.1)
+    return {"longest_wait_s": longest}
 
 
 def _apart(work: Callable[..., None], *arguments: object) -> None:
