@@ -18,7 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from coefvq.config import load_params
 from coefvq.terminal import protect
 from flows.approval import settle
-from tasks.pipeline import StageOutcome, repro, sharing, side_by_side, stage_levels
+from tasks.pipeline import StageOutcome, repro, share_of_threads, sharing, side_by_side, stage_levels
 from tasks.process import CHILDREN
 from tasks.release import register_challenger, report_challenger
 from tasks.stages import discard, prepare, publish, run_stage
@@ -75,7 +75,8 @@ def run_stages(folder: Path, issues: Sequence[str], env: Mapping[str, str], para
                 if len(chunk) == 1:  # in this thread, where a cancel arrives
                     outcomes.append(run_stage(chunk[0], folder, env))
                 else:
-                    futures = [run_stage.submit(stage, folder, env) for stage in chunk]
+                    own = {**env, **share_of_threads(len(chunk))}
+                    futures = [run_stage.submit(stage, folder, own) for stage in chunk]
                     outcomes.extend(future.result() for future in futures)
     finally:
         CHILDREN.terminate()

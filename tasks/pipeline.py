@@ -132,12 +132,10 @@ def repro_issues(
     Raises:
         StageError: as ``repro``; the other issue's stage is ended.
     """
-    cores = os.cpu_count() or 1
     repro(root, ["split"], env=env, on_line=on_line)
     levels = stage_levels(root, issues)
-    for group in side_by_side(issues, min(_ISSUES_AT_ONCE, cores), apart):
-        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // len(group))))
-        own = partial(repro, root, single=True, env={**env, "OMP_NUM_THREADS": threads}, on_line=on_line)
+    for group in side_by_side(issues, min(_ISSUES_AT_ONCE, os.cpu_count() or 1), apart):
+        own = partial(repro, root, single=True, env={**env, **share_of_threads(len(group))}, on_line=on_line)
         with ThreadPoolExecutor(len(group)) as pool:
             runs = [pool.submit(own, _own_stages(levels, issue)) for issue in group]
             try:
@@ -146,6 +144,11 @@ def repro_issues(
             finally:
                 CHILDREN.terminate()
     repro(root, env=env, on_line=on_line)
+
+
+def share_of_threads(count: int) -> dict[str, str]:
+    """Environment of each of ``count`` stages that run side by side; a number that the user set wins."""
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))}
 
 
 def child_path() -> dict[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.pipeline import side_by_side
+from tasks.pipeline import share_of_threads, side_by_side
 
 SHARED = frozenset({"train-mllm@icd", "train-mllm@ucc"})
 
@@ -25,3 +28,11 @@ def test_every_stage_runs_once(names: set[str], most: int, apart: set[frozenset[
     for group in groups:
         assert len(group) <= most
         assert all(len(rivals & set(group)) <= 1 for rivals in apart)
+
+
+def test_stages_side_by_side_divide_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [share_of_threads(count)["OMP_NUM_THREADS"] for count in (1, 2, 3, 16)] == ["8", "4", "2", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert share_of_threads(2) == {"OMP_NUM_THREADS": "5"}
