@@ -5,19 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coefvq.models.aligned import read_facts
+from coefvq.models.model_config import ROLES, ModelConfig
 from coefvq.models.parts import ALIGNED_KEYS, Preset
 
 if TYPE_CHECKING:
     from coefvq.models.classifier import Classifier
-    from coefvq.models.model_config import ModelConfig
-
-_ROLES = {
-    "mllm": ("onevision", "vision", "language", "audio"),
-    "frames": ("frames",),
-    "multitower": ("tower_frames", "tower_text", "tower_audio"),
-    "attention": ("tower_frames", "tower_text", "tower_audio"),
-    "siglip": ("siglip", "tower_audio"),
-}
 
 
 def model_card(classifier: Classifier) -> str:
@@ -80,7 +72,7 @@ def _aligned(preset: Preset, config: ModelConfig) -> list[str]:
 
 def _published(preset: Preset, architecture: str) -> list[str]:
     rows = []
-    for role in _ROLES[architecture]:
+    for role in ROLES[architecture]:
         if (source := preset.weights.get(role)) is not None:
             rows.append(f"- {role}: {source.origin} ({source.licence})")
     return rows or ["- none: all weights started random"]

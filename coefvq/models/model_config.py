@@ -18,9 +18,9 @@ from coefvq.models.precision import Dtype
 from coefvq.models.presets import get_preset, preset_from
 
 CONFIG_FILE = "config.json"
-#: roles of the published weights that a model of an architecture starts from
 _TOWERS = ("tower_frames", "tower_text", "tower_audio")
-_ROLES: Mapping[str, tuple[str, ...]] = {
+#: roles of the published weights that a model of an architecture starts from
+ROLES: Mapping[str, tuple[str, ...]] = {
     "frames": ("frames",),
     "multitower": _TOWERS,
     "attention": _TOWERS,
@@ -177,7 +177,7 @@ def _aligned(config: ModelConfig, asked: bool) -> ModelConfig:
 def _published(config: ModelConfig) -> dict[str, str] | None:
     """Names of hub weights, in which a pinned revision stands, by role; None where there are none to name."""
     weights = config.parts.weights if config.definition is None else {}
-    named = {role: weights[role].name for role in _ROLES[config.architecture] if role in weights and weights[role].hub}
+    named = {role: weights[role].name for role in ROLES[config.architecture] if role in weights and weights[role].hub}
     return named or None
 
 
