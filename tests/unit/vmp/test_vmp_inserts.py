@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coefvq.vmp import loop
+from coefvq.vmp import loop, schema
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.inserts import Insert, chosen, powers_of_two
 from coefvq.vmp.log import EventLog, open_log
@@ -47,6 +47,20 @@ def row(number: int, version: int, views: int | None) -> SinkRow:
     event = Event(f"v{number}", title="t", views=views, source_version=version, offset=offset)
     return SinkRow(offset, event.video_id, version, 1, 2, "icd=1-ab", "live", "live", "default", "{}", NOW.isoformat(),
                    event, views)  # fmt: skip
+
+
+def test_any_text_and_number_arrives_as_it_is(index_place: Path | str) -> None:
+    texts = ["a'b", 'a"b', "a\\u0041", "\t\n\x01\x7f", "%s ?1 :a", "ß\U0001f600\u2028", "{}", "null", ""]
+    rows = [(text, 2**62 - number, None if number % 2 else number) for number, text in enumerate(texts)]
+    with open_index(index_place) as index:
+        with index.database.transaction() as connection:
+            schema.SEE_VIDEO.run(connection, rows)
+            own = [(offset, text, offset, 0.1 + offset if offset % 2 else None) for offset, text in enumerate(texts)]
+            schema.WRITE_EFFECT.run(connection, own, ("c", 1, 2, "b", "live", "r", True, 1e-300, None, "{}"))
+        found = index.database.query("SELECT video_id, seen_version, views FROM videos")
+        assert sorted(found) == sorted(rows)
+        effects = "SELECT offset, video_id, source_version, waited, written, effective FROM effects ORDER BY number"
+        assert index.database.query(effects) == [(*cells, 1, 1e-300) for cells in own]
 
 
 @contextmanager
