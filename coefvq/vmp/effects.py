@@ -65,23 +65,27 @@ def _apply(
     known, (notes, filled) = stored.read(connection, ids), stored.notes(connection, ids)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
-    written, seen, due = [], [], []
+    ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
+    written, due = [], []
+    seen: list[tuple[str, int, int | None, int | None]] = []
+    change = feed.last(connection)
     for row, old in zip(rows, before, strict=True):
         most, new = stored.most_views(row, old), stored.supersedes(row, old)
         written.append(new)
-        if row.source_version > old.seen or most != old.views:
-            seen.append((row.video_id, row.source_version, row.views))
+        if new or row.video_id in ended:
+            change += 1
+            seen.append((row.video_id, row.source_version, row.views, change))
+        elif row.source_version > old.seen or most != old.views:
+            seen.append((row.video_id, row.source_version, row.views, None))
         if stored.is_due(row, old, new, most):
             due.append(row.video_id)
     schema.SEE_VIDEO.run(connection, seen)
-    ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
     _write_entries(connection, compress(rows, written))
     _write_effects(connection, rows, before, written, consumer, effective)
     for row in rows:
         if row.video_id in noted or row.error is not None or row.task is not None or row.recheck_at is not None:
             _write_notes(connection, row, notes)
     _write_due(connection, due, notes["due"])
-    feed.mark(connection, [name for name, new in zip(ids, written, strict=True) if new or name in ended])
     return Applied(
         written,
         due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in rows),

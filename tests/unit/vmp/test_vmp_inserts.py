@@ -54,7 +54,7 @@ def test_any_text_and_number_arrives_as_it_is(index_place: Path | str) -> None:
     rows = [(text, 2**62 - number, None if number % 2 else number) for number, text in enumerate(texts)]
     with open_index(index_place) as index:
         with index.database.transaction() as connection:
-            schema.SEE_VIDEO.run(connection, rows)
+            schema.SEE_VIDEO.run(connection, [(*cells, None) for cells in rows])
             own = [(offset, text, offset, 0.1 + offset if offset % 2 else None) for offset, text in enumerate(texts)]
             schema.WRITE_EFFECT.run(connection, own, ("c", 1, 2, "b", "live", "r", True, 1e-300, None, "{}"))
         found = index.database.query("SELECT video_id, seen_version, views FROM videos")
