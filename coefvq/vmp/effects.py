@@ -82,22 +82,30 @@ def _apply(
     schema.SEE_VIDEO.run(connection, seen)
     _write_entries(connection, compress(rows, written))
     _write_effects(connection, rows, before, written, consumer, effective)
-    for row in rows:
-        if row.video_id in noted or row.error is not None or row.task is not None or row.recheck_at is not None:
-            _write_notes(connection, row, notes)
+    few = [
+        row
+        for row in rows
+        if row.error is not None or row.task is not None or row.recheck_at is not None or row.video_id in noted
+    ]
+    for row in few:
+        _write_notes(connection, row, notes)
     _write_due(connection, due, notes["due"])
     return Applied(
         written,
-        due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in rows),
-        queued="pending" in filled or any(row.task is not None for row in rows),
+        due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in few),
+        queued="pending" in filled or any(row.task is not None for row in few),
     )
 
 
 def _write_entries(connection: Connection, rows: Iterable[SinkRow]) -> None:
     groups: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
+    last: tuple[object, ...] = ()
+    own: list[tuple[object, ...]] = []
     for row in rows:
         alike = (row.state, row.rule, row.epoch, row.rank, row.bundle_version, row.decided_at, row.held)
-        groups.setdefault(alike, []).append((row.video_id, row.source_version, row.views, row.value))
+        if alike != last:
+            last, own = alike, groups.setdefault(alike, [])
+        own.append((row.video_id, row.source_version, row.views, row.value))
     for shared, own in groups.items():
         schema.WRITE_ENTRY.run(connection, own, shared)
 

@@ -161,10 +161,9 @@ def _values(event: Event) -> tuple[Any, ...]:
 
 def event_of(row: tuple[Any, ...]) -> Event:
     """An event from ``COLUMNS``, and its offset where that is read too."""
-    video_id, kind, uri, title, stickers, *rest = row
-    where = f"log entry {shown(video_id)}"
-    texts = () if stickers == "[]" else tuple(parse_json(stickers, where, "restore the log from a copy"))
-    views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
-    place = offset[0] if offset else 0
-    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, place, creator_id,
-                 duration_s)  # fmt: skip
+    video_id, kind, uri, title, stickers, views, sha256, published_at, source_version, creator, duration, *place = row
+    texts: tuple[str, ...] = ()
+    if stickers != "[]":
+        texts = tuple(parse_json(stickers, f"log entry {shown(video_id)}", "restore the log from a copy"))
+    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version,
+                 place[0] if place else 0, creator, duration)  # fmt: skip
