@@ -153,9 +153,13 @@ def _digest(event: Event) -> str:
     return hashlib.sha256(told.encode("ascii")).hexdigest()
 
 
+def stickers_text(event: Event) -> str:
+    """The stickers as a column holds them: a JSON list."""
+    return _TEXTS.encode(event.stickers) if event.stickers else "[]"
+
+
 def _values(event: Event) -> tuple[Any, ...]:
-    stickers = _TEXTS.encode(event.stickers) if event.stickers else "[]"
-    return (event.video_id, event.kind, event.uri, event.title, stickers, event.views, event.sha256,
+    return (event.video_id, event.kind, event.uri, event.title, stickers_text(event), event.views, event.sha256,
             event.published_at, event.source_version, event.creator_id, event.duration_s)  # fmt: skip
 
 
