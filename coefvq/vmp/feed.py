@@ -28,7 +28,7 @@ INTO_VIDEOS = (
         video_id TEXT PRIMARY KEY, seen_version INTEGER NOT NULL, views INTEGER, change INTEGER) WITHOUT ROWID""",
     """INSERT INTO videos_6 (video_id, seen_version, views, change)
         SELECT v.video_id, v.seen_version, v.views, c.number
-        FROM videos v LEFT JOIN changes c ON c.video_id = v.video_id""",
+        FROM videos v LEFT JOIN changes c ON c.video_id = v.video_id ORDER BY v.video_id""",
     "DROP TABLE videos",
     "ALTER TABLE videos_6 RENAME TO videos",
     "CREATE INDEX videos_by_change ON videos (change)",
