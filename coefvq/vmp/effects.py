@@ -12,14 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
-from coefvq.vmp import feed, schema, stored
+from coefvq.vmp import schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.epochs import check_fence
 from coefvq.vmp.keys import tenant_of
 from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
-from coefvq.vmp.stored import NOTHING, Stored
+from coefvq.vmp.stored import NOTHING, Look, Stored
 
 
 class Applied(NamedTuple):
@@ -40,8 +40,14 @@ def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -
         return Applied([], True, True)  # nobody looked
     check_fence(connection, min(row.epoch for row in rows))
     tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
-    effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
-    parts = [_apply(connection, part, consumer, effective) for part in _distinct(rows)]
+    look = stored.look(connection)
+    # where no task waits, all are served in time
+    effective = {
+        tenant: effective_threshold(connection, tenant) if "pending" in look.filled else None for tenant in tenants
+    }
+    parts: list[Applied] = []
+    for part in _distinct(rows):
+        parts.append(_apply(connection, part, consumer, effective, stored.look(connection) if parts else look))
     # what an earlier part left, the last one has seen or written itself
     return Applied([new for part in parts for new in part.written], *parts[-1][1:])
 
@@ -58,17 +64,20 @@ def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
 
 
 def _apply(
-    connection: Connection, rows: Sequence[SinkRow], consumer: str, effective: Mapping[str, float | None]
+    connection: Connection,
+    rows: Sequence[SinkRow],
+    consumer: str,
+    effective: Mapping[str, float | None],
+    look: Look,
 ) -> Applied:
-    """Write the rows of distinct videos."""
-    ids = [row.video_id for row in rows]
-    known, (notes, filled) = stored.read(connection, ids), stored.notes(connection, ids)
+    """Write the rows of distinct videos into an index that reads as ``look`` says."""
+    ids, (change, filled) = [row.video_id for row in rows], look
+    known, notes = stored.read(connection, ids), stored.notes(connection, ids, filled)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
     ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
     written, due = [], []
     seen: list[tuple[str, int, int | None, int | None]] = []
-    change = feed.last(connection)
     for row, old in zip(rows, before, strict=True):
         most, new = stored.most_views(row, old), stored.supersedes(row, old)
         written.append(new)

@@ -34,6 +34,8 @@ INTO_VIDEOS = (
     "CREATE INDEX videos_by_change ON videos (change)",
     "DROP TABLE changes",
 )
+#: the higher one of both is the highest number that was given
+LAST = "coalesce((SELECT max(change) FROM videos), 0), coalesce((SELECT max(purged) FROM feed), 0)"
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ def last(connection: Connection) -> int:
 
     A row that leaves ``videos`` has to go by ``purge``, or its number would be given again.
     """
-    sql = "SELECT coalesce((SELECT max(change) FROM videos), 0), coalesce((SELECT max(purged) FROM feed), 0)"
-    return int(max(connection.execute(sql).fetchone()))
+    return int(max(connection.execute(f"SELECT {LAST}").fetchone()))
 
 
 def mark(connection: Connection, video_id: str) -> None:
