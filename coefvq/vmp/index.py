@@ -71,7 +71,8 @@ class IndexStore:
         """
         with self.database.transaction() as connection:
             applied = apply_rows(connection, rows, reason)
-            connection.executemany(schema.KEEP_VERDICT, list(passed))
+            if kept := list(passed):
+                connection.executemany(schema.KEEP_VERDICT, kept)
             also(connection, applied.written)
         return report_of(rows, applied, max((row.offset for row in rows), default=0))
 
