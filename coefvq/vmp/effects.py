@@ -21,6 +21,9 @@ from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
 from coefvq.vmp.stored import NOTHING, Look, Stored
 
+#: on SQLite as many statements of few columns take as long as one of all columns
+_MOST_GROUPS = 3
+
 
 class Applied(NamedTuple):
     """Which rows changed their entry; whether a verdict may be due now, and whether a task may wait for the MLLM."""
@@ -127,7 +130,10 @@ def _write_effects(
     consumer: str,
     effective: Mapping[str, float | None],
 ) -> None:
-    """One audit row each, in the order of the rows: those that follow each other and say the same are one statement."""
+    """One audit row each, in the order of the rows: those that follow each other and say the same are one statement.
+
+    Where that would be many statements, one takes all rows with all their columns.
+    """
     groups: list[tuple[tuple[object, ...], list[tuple[object, ...]]]] = []
     last: tuple[object, ...] = ()
     own: list[tuple[object, ...]] = []
@@ -135,13 +141,17 @@ def _write_effects(
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
         error = None if old.seen > row.source_version else row.error
         alike: tuple[object, ...] = (
-            consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
+            consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, int(new),
             effective[tenant_of(row.video_id)], error, row.routes,
         )  # fmt: skip
         if alike != last:
             last, own = alike, []
             groups.append((alike, own))
         own.append((row.offset, row.video_id, row.source_version, row.waited))
+    if len(groups) > _MOST_GROUPS:
+        whole = [(*alike, *cells) for alike, own in groups for cells in own]
+        schema.WRITE_MIXED_EFFECT.run(connection, whole)
+        return
     for alike, own in groups:
         schema.WRITE_EFFECT.run(connection, own, alike)
 

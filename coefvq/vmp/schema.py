@@ -189,6 +189,8 @@ WRITE_EFFECT = Insert(
     ("offset", "video_id", "source_version", "waited"),
     ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective", "error", "routes"),
 )
+#: for rows that have little in common
+WRITE_MIXED_EFFECT = Insert("effects", (*WRITE_EFFECT.shared, *WRITE_EFFECT.own))
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """
     INSERT INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)

@@ -87,6 +87,21 @@ def test_a_batch_takes_as_many_statements_as_one_event(tmp_path: Path) -> None:
         assert index.states() == {"live": 33}
 
 
+def test_audit_rows_that_differ_are_one_statement_too(index_place: Path | str) -> None:
+    rows = [row(number, 1, 5)._replace(rule=f"rule {number % 3}", routes=f'{{"icd": {number}}}') for number in range(8)]
+    asked = "SELECT offset, video_id, rule, routes, written, consumer, rank FROM effects ORDER BY number"
+    with open_index(index_place) as index:
+        if isinstance(index_place, Path):
+            with counted(index) as seen:
+                index.apply(rows, "vmp", 8)
+            assert seen["INSERT INTO effects"] == 1
+        else:
+            index.apply(rows, "vmp", 8)
+        assert index.database.query(asked) == [
+            (one.offset, one.video_id, one.rule, one.routes, 1, "vmp", 2) for one in rows
+        ]
+
+
 def run_over(log: EventLog, index: IndexStore, scores: Sequence[float], queue: bool) -> Counter[str]:
     """The statements of a run over eight new events of each base score, batch by batch, to the end of the log."""
     first, by_id = log.last_offset(), {}
