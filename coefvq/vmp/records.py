@@ -224,7 +224,7 @@ class Verdict:
     views: int | None
     decided_at: datetime | None
     text: str
-    place: str
+    place: str = field(compare=False)
 
     @cached_property
     def value(self) -> Any:
