@@ -149,16 +149,17 @@ def make_index(workspace: Path) -> None:
     labels = ["video_id,label"]
     with open_state(workspace / "vmp") as (_, index):
         for start in range(0, rows, _BATCH):
-            batch = []
+            days: dict[str, list[tuple[Any, ...]]] = {}
             for row in range(start, min(start + _BATCH, rows)):
                 seen = bool(flagged[row] or rejected[row])
                 value = json.dumps(_verdict(row, bool(flagged[row]), seen, bool(drawn[row])))
                 moment = f"2026-01-{1 + row % 28:02d}T00:00:00+00:00"
-                batch.append(("live", "ok", 1, 0, "ucc=1-ab", moment, 0, f"v{row:08d}", 1, 5, value))
+                days.setdefault(moment, []).append((f"v{row:08d}", 1, 5, value))
                 if seen or drawn[row]:
                     labels.append(f"v{row:08d},{int(flagged[row] or row % 50 == 0)}")
             with index.database.transaction() as connection:
-                connection.executemany(schema.WRITE_ENTRY.one(), batch)
+                for moment, batch in days.items():
+                    schema.WRITE_ENTRY.run(connection, batch, ("live", "ok", 1, 0, "ucc=1-ab", moment, 0))
     (workspace / "labels.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 

@@ -34,6 +34,28 @@ _EVENT_COLUMNS = "offset, video_id, kind, uri, title, stickers, views, sha256, p
 _SECOND = ("CREATE TABLE state (id TEXT NOT NULL)", "ALTER TABLE offsets ADD COLUMN digest TEXT")
 
 
+_SERVED = """CREATE VIEW served AS
+    SELECT e.video_id, CASE WHEN e.held = 1 THEN 'held' ELSE e.state END AS verdict, e.rule, e.source_version,
+        e.epoch, e.rank, e.bundle_version, e.value, e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
+        CASE WHEN e.state = 'deleted' THEN 'deleted'
+            WHEN o.state IS NOT NULL THEN o.state
+            WHEN d.withdrawn = 1 THEN 'withdrawn'
+            WHEN e.held = 1 THEN 'held'
+            ELSE e.state END AS state
+    FROM entries e
+    LEFT JOIN videos v ON v.video_id = e.video_id
+    LEFT JOIN overrides o ON o.video_id = e.video_id
+    LEFT JOIN deployments d ON d.epoch = e.epoch"""
+AFTER_FIFTH = (
+    "CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, video_id TEXT NOT NULL UNIQUE)",
+    "INSERT INTO changes (number, video_id) SELECT change, video_id FROM videos WHERE change IS NOT NULL",
+    "DROP VIEW served",
+    "CREATE TABLE videos_5 (video_id TEXT PRIMARY KEY, seen_version INTEGER NOT NULL, views INTEGER)",
+    "INSERT INTO videos_5 SELECT video_id, seen_version, views FROM videos",
+    "DROP TABLE videos", "ALTER TABLE videos_5 RENAME TO videos", _SERVED,
+    "CREATE INDEX effects_by_video ON effects (video_id, source_version)",
+    "PRAGMA user_version = 5",
+)  # fmt: skip
 AFTER_FOURTH = (
     "DROP INDEX pending_by_turn", "DROP TABLE tenants", "ALTER TABLE pending DROP COLUMN tenant",
     "ALTER TABLE audit_draws DROP COLUMN tenant",
@@ -62,14 +84,15 @@ _AFTER_THIRD = (
 )  # fmt: skip
 
 
-def as_version(state: Path, version: Literal[1, 2, 3, 4]) -> None:
+def as_version(state: Path, version: Literal[1, 2, 3, 4, 5]) -> None:
     """Rewrite log and index of ``state`` as that schema version would have them.
 
     Versions 1 and 2 knew no events of views alone: they are left out.
     """
     if version >= 3:
         with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
-            for statement in (*AFTER_FOURTH, *(_AFTER_THIRD if version == 3 else ())):
+            later_steps = (AFTER_FIFTH, AFTER_FOURTH, _AFTER_THIRD)[: 6 - version]
+            for statement in (one for step in later_steps for one in step):
                 connection.execute(statement)
         return
     later = version == 2

@@ -39,6 +39,8 @@ def condition_test(field: str, op: str, value: Any) -> Test:
     if op == "missing":
         return lambda facts, score, error: (read(facts, score, error) is None) is value
     compare = _COMPARE[op]
+    if field == ERROR:  # it is always there
+        return lambda facts, score, error: compare(error, value)
 
     def holds(facts: Facts, score: ScoredVideo | None, error: bool) -> bool:
         fact = read(facts, score, error)

@@ -12,14 +12,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
-from coefvq.vmp import feed, schema, stored
+from coefvq.vmp import schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.epochs import check_fence
 from coefvq.vmp.keys import tenant_of
 from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
-from coefvq.vmp.stored import NOTHING, Stored
+from coefvq.vmp.stored import NOTHING, Look, Stored
+
+#: on SQLite as many statements of few columns take as long as one of all columns
+_MOST_GROUPS = 3
 
 
 class Applied(NamedTuple):
@@ -40,8 +43,14 @@ def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -
         return Applied([], True, True)  # nobody looked
     check_fence(connection, min(row.epoch for row in rows))
     tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
-    effective = {tenant: effective_threshold(connection, tenant) for tenant in tenants}
-    parts = [_apply(connection, part, consumer, effective) for part in _distinct(rows)]
+    look = stored.look(connection)
+    # where no task waits, all are served in time
+    effective = {
+        tenant: effective_threshold(connection, tenant) if "pending" in look.filled else None for tenant in tenants
+    }
+    parts: list[Applied] = []
+    for part in _distinct(rows):
+        parts.append(_apply(connection, part, consumer, effective, stored.look(connection) if parts else look))
     # what an earlier part left, the last one has seen or written itself
     return Applied([new for part in parts for new in part.written], *parts[-1][1:])
 
@@ -58,42 +67,57 @@ def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
 
 
 def _apply(
-    connection: Connection, rows: Sequence[SinkRow], consumer: str, effective: Mapping[str, float | None]
+    connection: Connection,
+    rows: Sequence[SinkRow],
+    consumer: str,
+    effective: Mapping[str, float | None],
+    look: Look,
 ) -> Applied:
-    """Write the rows of distinct videos."""
-    ids = [row.video_id for row in rows]
-    known, (notes, filled) = stored.read(connection, ids), stored.notes(connection, ids)
+    """Write the rows of distinct videos into an index that reads as ``look`` says."""
+    ids, (change, filled) = [row.video_id for row in rows], look
+    known, notes = stored.read(connection, ids), stored.notes(connection, ids, filled)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
-    written, seen, due = [], [], []
+    ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
+    written, due = [], []
+    seen: list[tuple[str, int, int | None, int | None]] = []
     for row, old in zip(rows, before, strict=True):
         most, new = stored.most_views(row, old), stored.supersedes(row, old)
         written.append(new)
-        if row.source_version > old.seen or most != old.views:
-            seen.append((row.video_id, row.source_version, row.views))
+        if new or row.video_id in ended:
+            change += 1
+            seen.append((row.video_id, row.source_version, row.views, change))
+        elif row.source_version > old.seen or most != old.views:
+            seen.append((row.video_id, row.source_version, row.views, None))
         if stored.is_due(row, old, new, most):
             due.append(row.video_id)
     schema.SEE_VIDEO.run(connection, seen)
-    ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
     _write_entries(connection, compress(rows, written))
     _write_effects(connection, rows, before, written, consumer, effective)
-    for row in rows:
-        if row.video_id in noted or row.error is not None or row.task is not None or row.recheck_at is not None:
-            _write_notes(connection, row, notes)
+    few = [
+        row
+        for row in rows
+        if row.error is not None or row.task is not None or row.recheck_at is not None or row.video_id in noted
+    ]
+    for row in few:
+        _write_notes(connection, row, notes)
     _write_due(connection, due, notes["due"])
-    feed.mark(connection, [name for name, new in zip(ids, written, strict=True) if new or name in ended])
     return Applied(
         written,
-        due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in rows),
-        queued="pending" in filled or any(row.task is not None for row in rows),
+        due=bool(due) or not filled.isdisjoint(("due", "recheck")) or any(row.recheck_at is not None for row in few),
+        queued="pending" in filled or any(row.task is not None for row in few),
     )
 
 
 def _write_entries(connection: Connection, rows: Iterable[SinkRow]) -> None:
     groups: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
+    last: tuple[object, ...] = ()
+    own: list[tuple[object, ...]] = []
     for row in rows:
         alike = (row.state, row.rule, row.epoch, row.rank, row.bundle_version, row.decided_at, row.held)
-        groups.setdefault(alike, []).append((row.video_id, row.source_version, row.views, row.value))
+        if alike != last:
+            last, own = alike, groups.setdefault(alike, [])
+        own.append((row.video_id, row.source_version, row.views, row.value))
     for shared, own in groups.items():
         schema.WRITE_ENTRY.run(connection, own, shared)
 
@@ -106,7 +130,10 @@ def _write_effects(
     consumer: str,
     effective: Mapping[str, float | None],
 ) -> None:
-    """One audit row each, in the order of the rows: those that follow each other and say the same are one statement."""
+    """One audit row each, in the order of the rows: those that follow each other and say the same are one statement.
+
+    Where that would be many statements, one takes all rows with all their columns.
+    """
     groups: list[tuple[tuple[object, ...], list[tuple[object, ...]]]] = []
     last: tuple[object, ...] = ()
     own: list[tuple[object, ...]] = []
@@ -114,13 +141,17 @@ def _write_effects(
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
         error = None if old.seen > row.source_version else row.error
         alike: tuple[object, ...] = (
-            consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, new,
+            consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, int(new),
             effective[tenant_of(row.video_id)], error, row.routes,
         )  # fmt: skip
         if alike != last:
             last, own = alike, []
             groups.append((alike, own))
         own.append((row.offset, row.video_id, row.source_version, row.waited))
+    if len(groups) > _MOST_GROUPS:
+        whole = [(*alike, *cells) for alike, own in groups for cells in own]
+        schema.WRITE_MIXED_EFFECT.run(connection, whole)
+        return
     for alike, own in groups:
         schema.WRITE_EFFECT.run(connection, own, alike)
 

@@ -1,8 +1,8 @@
 """The change feed of the index: which videos read otherwise since a cursor.
 
-Each video has one row, with the number of its newest change. So the feed is as long as the index, whatever happened,
-and a reader that was away gets each video once, as it is now. Numbers only grow and are drawn under the writers' lock,
-which is held until the commit: when a reader sees a number, no lower one can still appear (docs/vmp.md).
+Each video has the number of its newest change in the table ``videos``. So the feed is as long as the index, whatever
+happened, and a reader that was away gets each video once, as it is now. Numbers only grow and are drawn under the
+writers' lock, which is held until the commit: when a reader sees a number, no lower one can still appear (docs/vmp.md).
 """
 
 from __future__ import annotations
@@ -12,19 +12,30 @@ from dataclasses import dataclass
 
 from coefvq.errors import DataError
 from coefvq.vmp.database import Connection, Database
-from coefvq.vmp.inserts import Insert
 from coefvq.vmp.keys import DEFAULT, within
 from coefvq.vmp.records import IndexEntry
 from coefvq.vmp.served import COLUMNS, entry_of
 
-#: for the index's schema; ``purged`` is the highest change whose row compaction took away
+#: for the index's schema, step 4; ``purged`` is the highest change whose row compaction took away
 TABLES = (
     "CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, video_id TEXT NOT NULL UNIQUE)",
     "INSERT INTO changes (video_id) SELECT video_id FROM entries ORDER BY video_id",
     "CREATE TABLE feed (purged INTEGER NOT NULL)",
 )
-#: a video that is there already gets the number that a new row would have
-_MARK = Insert("changes", ("video_id",), conflict="ON CONFLICT (video_id) DO UPDATE SET number = excluded.number")
+#: step 6: a table of their own had two trees of pages more to write
+INTO_VIDEOS = (
+    """CREATE TABLE videos_6 (
+        video_id TEXT PRIMARY KEY, seen_version INTEGER NOT NULL, views INTEGER, change INTEGER) WITHOUT ROWID""",
+    """INSERT INTO videos_6 (video_id, seen_version, views, change)
+        SELECT v.video_id, v.seen_version, v.views, c.number
+        FROM videos v LEFT JOIN changes c ON c.video_id = v.video_id ORDER BY v.video_id""",
+    "DROP TABLE videos",
+    "ALTER TABLE videos_6 RENAME TO videos",
+    "CREATE INDEX videos_by_change ON videos (change)",
+    "DROP TABLE changes",
+)
+#: the higher one of both is the highest number that was given
+LAST = "coalesce((SELECT max(change) FROM videos), 0), coalesce((SELECT max(purged) FROM feed), 0)"
 
 
 @dataclass(frozen=True)
@@ -44,25 +55,35 @@ class Page:
     more: bool
 
 
-def mark(connection: Connection, video_ids: Iterable[str]) -> None:
-    """Put distinct videos at the end of the feed; call within the transaction that changed them."""
-    _MARK.run(connection, [(video_id,) for video_id in video_ids])
+def last(connection: Connection) -> int:
+    """The highest number that was given, 0 before the first; those that follow are free within a writing transaction.
+
+    A row that leaves ``videos`` has to go by ``purge``, or its number would be given again.
+    """
+    return int(max(connection.execute(f"SELECT {LAST}").fetchone()))
+
+
+def mark(connection: Connection, video_id: str) -> None:
+    """Put a video of the index at the end of the feed; call within the transaction that changed it."""
+    connection.execute("UPDATE videos SET change = ? WHERE video_id = ?", (last(connection) + 1, video_id))
 
 
 def mark_epochs(connection: Connection, epochs: Iterable[int]) -> None:
     """Put all videos that these epochs decided at the end of the feed."""
+    sql = (
+        "UPDATE videos SET change = ? + e.place FROM (SELECT video_id, row_number() OVER (ORDER BY video_id) AS place "
+        "FROM entries WHERE epoch = ? AND state != 'deleted') AS e WHERE e.video_id = videos.video_id"
+    )
     for epoch in epochs:
-        chosen = "SELECT video_id FROM entries WHERE epoch = ? AND state != 'deleted'"
-        connection.execute(f"DELETE FROM changes WHERE video_id IN ({chosen})", (epoch,))  # noqa: S608
-        connection.execute(f"INSERT INTO changes (video_id) {chosen} ORDER BY video_id", (epoch,))
+        connection.execute(sql, (last(connection), epoch))
 
 
 def purge(connection: Connection, video_ids: Iterable[str]) -> None:
-    """Take videos out of the feed that are in the index no longer, and remember up to where that was."""
+    """Take videos out of ``videos`` that are in the index no longer, and remember up to where the feed had them."""
     highest = 0
     for video_id in video_ids:
-        row = connection.execute("DELETE FROM changes WHERE video_id = ? RETURNING number", (video_id,)).fetchone()
-        highest = max(highest, 0 if row is None else row[0])
+        row = connection.execute("DELETE FROM videos WHERE video_id = ? RETURNING change", (video_id,)).fetchone()
+        highest = max(highest, 0 if row is None or row[0] is None else row[0])
     if highest > purged(connection):
         connection.execute("DELETE FROM feed")
         connection.execute("INSERT INTO feed (purged) VALUES (?)", (highest,))
@@ -71,9 +92,7 @@ def purge(connection: Connection, video_ids: Iterable[str]) -> None:
 def newest(database: Database) -> int:
     """Number of the newest change, 0 before the first."""
     with database.reading() as connection:
-        return max(
-            int(connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()[0]), purged(connection)
-        )
+        return last(connection)
 
 
 def read(database: Database, since: int, limit: int, tenant: str = DEFAULT) -> Page:
@@ -83,23 +102,22 @@ def read(database: Database, since: int, limit: int, tenant: str = DEFAULT) -> P
         DataError: the feed is younger than the cursor, or deletions after the cursor were compacted away.
     """
     with database.reading() as connection:
-        gone = purged(connection)
-    last = newest(database)
+        gone, end = purged(connection), last(connection)
     again = "read the whole index again: coefvq vmp export FILE, and go on from the cursor it prints"
-    if since > last:
-        raise DataError(f"{database.place}: cursor {since} is ahead of the feed, which ends at {last}; {again}")
+    if since > end:
+        raise DataError(f"{database.place}: cursor {since} is ahead of the feed, which ends at {end}; {again}")
     if 0 < since < gone:
         raise DataError(
             f"{database.place}: deletions up to change {gone} were compacted away, cursor {since} is older; {again}"
         )
     mine, values = within(tenant, "c.video_id")
     rows = database.query(
-        f"SELECT c.number, {COLUMNS} FROM changes c JOIN served s ON s.video_id = c.video_id "  # noqa: S608
-        f"WHERE c.number > ? AND {mine} ORDER BY c.number LIMIT ?",
+        f"SELECT c.change, {COLUMNS} FROM videos c JOIN served s ON s.video_id = c.video_id "  # noqa: S608
+        f"WHERE c.change > ? AND {mine} ORDER BY c.change LIMIT ?",
         (since, *values, limit + 1),
     )
     changes = [Change(number, entry_of(database, cells)) for number, *cells in rows[:limit]]
-    return Page(changes, changes[-1].number if changes else max(since, last), len(rows) > limit)
+    return Page(changes, changes[-1].number if changes else max(since, end), len(rows) > limit)
 
 
 def purged(connection: Connection) -> int:

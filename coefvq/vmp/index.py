@@ -71,7 +71,8 @@ class IndexStore:
         """
         with self.database.transaction() as connection:
             applied = apply_rows(connection, rows, reason)
-            connection.executemany(schema.KEEP_VERDICT, list(passed))
+            if kept := list(passed):
+                connection.executemany(schema.KEEP_VERDICT, kept)
             also(connection, applied.written)
         return report_of(rows, applied, max((row.offset for row in rows), default=0))
 
@@ -101,12 +102,13 @@ class IndexStore:
         state, source_version, epoch, rank, views, decided_at = cells
         for number, name in ((source_version, "a source version"), (epoch, "an epoch"), (rank, "a rank")):
             self.database.whole(number, name)
+        place = f"{self.database.place} entry {shown(video_id)}"
         try:
             when = None if decided_at is None else datetime.fromisoformat(decided_at)
         except (TypeError, ValueError) as error:
-            place = f"{self.database.place} entry {shown(video_id)}: decided_at is {decided_at!r:.60}"
-            raise DataError(f"{place}: expected ISO 8601; restore the index from a copy") from error
-        return Verdict(state, source_version, epoch, rank, views, when, served.value_of(self.database, text, video_id))
+            what = f"{place}: decided_at is {decided_at!r:.60}"
+            raise DataError(f"{what}: expected ISO 8601; restore the index from a copy") from error
+        return Verdict(state, source_version, epoch, rank, views, when, text, place)
 
     def models(self) -> dict[int, dict[str, str]]:
         """Per epoch and issue the hash of what scores were made with; empty where an older schema did not say."""

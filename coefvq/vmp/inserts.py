@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from pydantic_core import to_json
+
 from coefvq.vmp.database import Connection
 
 Item = TypeVar("Item")
@@ -24,15 +26,14 @@ class Insert:
     shared: tuple[str, ...] = ()
     conflict: str = ""
 
-    def one(self) -> str:
-        """The statement of one row: the values of ``shared``, then those of ``own``."""
-        return _statement(self, 1)
-
     def run(self, connection: Connection, rows: Sequence[Sequence[Any]], shared: Sequence[Any] = ()) -> None:
-        """Insert the rows in their order."""
-        if rows and not isinstance(connection, sqlite3.Connection):
-            # a server's driver sends row after row without waiting for an answer
-            connection.executemany(self.one(), [(*shared, *row) for row in rows])
+        """Insert the rows, which meet no conflict with each other, in their order."""
+        if not rows:
+            return
+        if not isinstance(connection, sqlite3.Connection):
+            # one parameter for all rows: a server's driver takes longer over a row of its own than the server does
+            records = to_json([dict(zip(self.own, row, strict=True)) for row in rows]).decode()
+            connection.execute(_of_records(self), (*shared, records))
             return
         # SQLite: one statement of 32 rows takes half the time of 32 statements
         for part in powers_of_two(rows):
@@ -40,6 +41,17 @@ class Insert:
             for row in part:
                 values += row
             connection.execute(_statement(self, len(part)), values)
+
+
+@lru_cache(maxsize=64)
+def _of_records(insert: Insert) -> str:
+    """PostgreSQL: rows from a JSON array of objects, whose values take the types of the table's columns."""
+    common = len(insert.shared)
+    cells = (*(f"?{number}" for number in range(1, common + 1)), *(f"r.{name}" for name in insert.own))
+    return (
+        f"INSERT INTO {insert.table} ({', '.join((*insert.shared, *insert.own))}) SELECT {', '.join(cells)} "  # noqa: S608
+        f"FROM json_populate_recordset(NULL::{insert.table}, ?{common + 1}) AS r {insert.conflict}"
+    )
 
 
 @lru_cache(maxsize=256)

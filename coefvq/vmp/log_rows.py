@@ -153,18 +153,21 @@ def _digest(event: Event) -> str:
     return hashlib.sha256(told.encode("ascii")).hexdigest()
 
 
+def stickers_text(event: Event) -> str:
+    """The stickers as a column holds them: a JSON list."""
+    return _TEXTS.encode(event.stickers) if event.stickers else "[]"
+
+
 def _values(event: Event) -> tuple[Any, ...]:
-    stickers = _TEXTS.encode(event.stickers) if event.stickers else "[]"
-    return (event.video_id, event.kind, event.uri, event.title, stickers, event.views, event.sha256,
+    return (event.video_id, event.kind, event.uri, event.title, stickers_text(event), event.views, event.sha256,
             event.published_at, event.source_version, event.creator_id, event.duration_s)  # fmt: skip
 
 
 def event_of(row: tuple[Any, ...]) -> Event:
     """An event from ``COLUMNS``, and its offset where that is read too."""
-    video_id, kind, uri, title, stickers, *rest = row
-    where = f"log entry {shown(video_id)}"
-    texts = () if stickers == "[]" else tuple(parse_json(stickers, where, "restore the log from a copy"))
-    views, sha256, published_at, source_version, creator_id, duration_s, *offset = rest
-    place = offset[0] if offset else 0
-    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version, place, creator_id,
-                 duration_s)  # fmt: skip
+    video_id, kind, uri, title, stickers, views, sha256, published_at, source_version, creator, duration, *place = row
+    texts: tuple[str, ...] = ()
+    if stickers != "[]":
+        texts = tuple(parse_json(stickers, f"log entry {shown(video_id)}", "restore the log from a copy"))
+    return Event(video_id, kind, uri, title, texts, views, sha256, published_at, source_version,
+                 place[0] if place else 0, creator, duration)  # fmt: skip

@@ -49,7 +49,7 @@ def override(
             _end(connection, video_id)
         else:
             _pin(connection, video_id, _content(log, index, video_id), (word, by, reason, now.isoformat()))
-        feed.mark(connection, [video_id])
+        feed.mark(connection, video_id)
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "live"
         judged = (OVERRIDE, entry.epoch, entry.rank, entry.bundle_version, outcome, said, True, None, None, None)

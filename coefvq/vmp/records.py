@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from coefvq.documents import parse_json
 from coefvq.records import ScoredVideo
 from coefvq.vmp.keys import DEFAULT, key
 
@@ -209,7 +211,11 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is stored of the last verdict on a video: enough to decide again without a model."""
+    """What is stored of the last verdict on a video: enough to decide again without a model.
+
+    ``text`` is the stored value, whose JSON is parsed where somebody looks at it: most verdicts make way unread.
+    ``place`` is what messages call it.
+    """
 
     state: State
     source_version: int
@@ -217,7 +223,17 @@ class Verdict:
     rank: Rank
     views: int | None
     decided_at: datetime | None
-    value: dict[str, Any]
+    text: str
+    place: str = field(compare=False)
+
+    @cached_property
+    def value(self) -> Any:
+        """Scores and metadata.
+
+        Raises:
+            DataError: the stored value is not JSON.
+        """
+        return parse_json(self.text, self.place, "restore the index from a copy")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from coefvq.errors import DataError
-from coefvq.vmp import audit_archive, feed, schema
+from coefvq.vmp import audit_archive, feed, inserts, schema
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import shown
@@ -101,8 +101,10 @@ def forget(folder: Path, log: EventLog, index: IndexStore, video_ids: Sequence[s
         of_a_stream = have_tables(index.database)
         rows = 0
         with index.database.transaction() as connection:
+            for condition, ids in inserts.chosen("video_id", chosen):
+                rows += connection.execute(f"DELETE FROM effects WHERE {condition}", ids).rowcount  # noqa: S608
             for video_id in chosen:
-                rows += _forget_entry(connection, video_id, versions.get(video_id, 0), now)
+                _forget_entry(connection, video_id, versions.get(video_id, 0), now)
                 if of_a_stream:
                     contents.forget(connection, video_id)
         rows += audit_archive.forget(archive, chosen)
@@ -160,7 +162,7 @@ def _drop_entry(connection: Connection, video_id: str, source_version: int) -> b
     sql = "DELETE FROM entries WHERE video_id = ? AND state = 'deleted' AND source_version = ?"
     if connection.execute(sql, (video_id, source_version)).rowcount == 0:
         return False
-    for table in ("videos", *_OF_A_VIDEO):
+    for table in _OF_A_VIDEO:
         connection.execute(f"DELETE FROM {table} WHERE video_id = ?", (video_id,))  # noqa: S608
     return True
 
@@ -205,22 +207,20 @@ def _remove_events(connection: Connection, video_id: str, before: int) -> int:
     return connection.execute("DELETE FROM events WHERE video_id = ? AND offset < ?", (video_id, before)).rowcount
 
 
-def _forget_entry(connection: Connection, video_id: str, version: int, now: datetime) -> int:
-    """A bare tombstone in the place of all rows of a video; return the audit rows that went."""
+def _forget_entry(connection: Connection, video_id: str, version: int, now: datetime) -> None:
+    """A bare tombstone in the place of all rows of a video."""
     seen = connection.execute("SELECT seen_version FROM videos WHERE video_id = ?", (video_id,)).fetchone()
     if version and seen is not None and seen[0] > version:
         again = "published again meanwhile; if that shall go too, run `vmp forget` again"
         raise DataError(f"video '{shown(video_id)}': {again}")
+    change = feed.last(connection) + 1  # while the number that the video has is there
     for table in ("entries", "videos", "audit_labels", *_OF_A_VIDEO):
         connection.execute(f"DELETE FROM {table} WHERE video_id = ?", (video_id,))  # noqa: S608
-    rows = connection.execute("DELETE FROM effects WHERE video_id = ?", (video_id,)).rowcount
     epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments").fetchone()[0]
     version = version or (0 if seen is None else seen[0])
-    schema.SEE_VIDEO.run(connection, [(video_id, version, None)])
+    schema.SEE_VIDEO.run(connection, [(video_id, version, None, change)])
     verdict = ("deleted", "deleted", epoch, FULL, "", now.isoformat(), False)
     schema.WRITE_ENTRY.run(connection, [(video_id, version, None, "{}")], verdict)
-    feed.mark(connection, [video_id])
-    return rows
 
 
 @contextmanager

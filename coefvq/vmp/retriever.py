@@ -50,15 +50,16 @@ def video_input(event: Event) -> VideoInput:
 def _group(scored: Iterable[ScoredVideo]) -> dict[str, list[ScoredVideo]]:
     groups: dict[str, list[ScoredVideo]] = defaultdict(list)
     for score in scored:
-        groups[score.video_id].append(_checked(score))
+        base, mllm = score.base_score, score.mllm_score
+        # false for NaN
+        is_sound = (base is None or 0.0 <= base <= 1.0) and (mllm is None or 0.0 <= mllm <= 1.0)
+        groups[score.video_id].append(score if is_sound else _unsound(score))
     return groups
 
 
-def _checked(score: ScoredVideo) -> ScoredVideo:
+def _unsound(score: ScoredVideo) -> ScoredVideo:
     """Turn a score that is no probability into that row's error: NaN compares as false in any rule."""
     base, mllm = score.base_score, score.mllm_score
-    if (base is None or 0.0 <= base <= 1.0) and (mllm is None or 0.0 <= mllm <= 1.0):  # false for NaN
-        return score
     name, value = ("mllm_score", mllm) if base is None or 0.0 <= base <= 1.0 else ("base_score", base)
     reason = f"{name} = {value}: expected a probability in [0, 1]"
     return replace(score, base_score=None, mllm_score=None, positive=None, decided_by="none", error=reason)
@@ -68,6 +69,8 @@ def candidate_of(event: Event, scores: Sequence[ScoredVideo]) -> Candidate:
     """One video with its scores, ordered by issue, and what went wrong."""
     if not scores:
         return Candidate(event, error="the scorer returned nothing for this video")
-    ordered = tuple(sorted(scores, key=attrgetter("issue")) if len(scores) > 1 else scores)
+    if len(scores) == 1 and scores[0].error is None:  # most of them
+        return Candidate(event, tuple(scores))
+    ordered = tuple(sorted(scores, key=attrgetter("issue")))
     errors = [f"{score.issue}: {score.error}" for score in ordered if score.error is not None]
     return Candidate(event, ordered, "; ".join(errors) if errors else None)

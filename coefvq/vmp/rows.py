@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
+import orjson
 from pydantic_core import to_json
 
 from coefvq.cascade.policy import CascadePolicy
@@ -47,7 +48,11 @@ def bundle_text(scores: Iterable[ScoredVideo]) -> str:
     Raises:
         ModelError: a bundle version has another form than NUMBER-HASH.
     """
-    return _bundle_text(tuple([(score.issue, score.bundle_version) for score in scores if score.error is None]))
+    versions: tuple[tuple[str, str], ...] = ()
+    for score in scores:
+        if score.error is None:
+            versions += ((score.issue, score.bundle_version),)
+    return _bundle_text(versions)
 
 
 @lru_cache(maxsize=256)
@@ -97,12 +102,18 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
     event, scores, error, features = candidate
     state = _state(event, decision)
     value = _metadata(event) if state == "live" else {}
+    waiting, degraded = [], False
     if scores:
-        value["scores"] = _scores(scores)
+        value["scores"] = said = {}
+        for score in scores:
+            said[score.issue] = _score(score)
+            if score.awaits is not None:
+                waiting.append(score)
+            if score.degraded:
+                degraded = True
     if features.values:
         # what the rules saw: with it they can decide again
         value["features"] = features.values
-    waiting = [score for score in scores if score.awaits is not None]
     return SinkRow(
         event.offset,
         event.video_id,
@@ -113,13 +124,13 @@ def to_row(candidate: Candidate, decision: Decision, how: How) -> SinkRow:
         decision.outcome,
         state,
         decision.rule,
-        to_json(value, inf_nan_mode="null").decode(),
+        _text(value),
         how.decided_text,
         event,
         event.views,
         event.uri,
         error,
-        True in [score.degraded for score in scores],
+        degraded,
         True,
         _task(candidate, waiting, how) if waiting else None,
         # a base verdict that takes a video down needs no answer to take effect
@@ -197,6 +208,14 @@ def _route(score: ScoredVideo, views: int | None, policy: CascadePolicy, expired
     else:
         reason, propensity = ("accepted", 0.0) if score.positive and not drawn else ("filtered", drawn)
     return {"reason": reason, "threshold": policy.base_threshold, "propensity": propensity}
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    """JSON; a number that is not finite is null."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # four times as slow, but it takes whole numbers of any length, which a feature may be
+        return to_json(value, inf_nan_mode="null").decode()
 
 
 def _state(event: Event, decision: Decision) -> State | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -111,20 +111,11 @@ class Rule(_Section):
     when: Annotated[tuple[Condition, ...], Field(min_length=1)]
     then: _Then
 
-    @cached_property
-    def decision(self) -> Decision:
-        """What is decided where it holds."""
-        return Decision(self.then, self.name)
-
-    @cached_property
-    def tests(self) -> tuple[Test, ...]:
-        """Its conditions as functions."""
-        return tuple(condition.test for condition in self.when)
-
-    @cached_property
+    @property
     def takes_unscored(self) -> bool:
-        """Whether it says in so many words that it is about videos that could not be scored."""
-        return any(one.field == ERROR and one.op == "==" and one.value is True for one in self.when)
+        """Whether it may hold for videos that could not be scored: ``live`` has to name them in so many words."""
+        named = any(one.field == ERROR and one.op == "==" and one.value is True for one in self.when)
+        return named or self.then != "live"
 
     @field_validator("name")
     @classmethod
@@ -132,6 +123,27 @@ class Rule(_Section):
         if name in _RESERVED:
             raise ValueError(f"{name!r} is used by the platform itself; choose another name")
         return name
+
+
+class CompiledRule(NamedTuple):
+    """A rule as the Filter reads it: attributes of a model take long to look up."""
+
+    issue: str | None
+    tests: tuple[Test, ...]
+    decision: Decision
+    takes_unscored: bool
+
+
+class CompiledRules(NamedTuple):
+    """Rules in order and what is decided where none holds.
+
+    ``issues``: a rule looks at one issue only; ``takes_facts``: one looks at what all issues of a video share.
+    """
+
+    rules: tuple[CompiledRule, ...]
+    otherwise: Decision
+    issues: bool
+    takes_facts: bool
 
 
 class Rules(_Section):
@@ -142,9 +154,15 @@ class Rules(_Section):
     pending: Undecided = "hold"
 
     @cached_property
-    def otherwise(self) -> Decision:
-        """What is decided where no rule holds."""
-        return Decision(self.default, "default")
+    def compiled(self) -> CompiledRules:
+        """What decides about videos."""
+        rules = tuple(
+            CompiledRule(rule.issue, tuple(condition.test for condition in rule.when), Decision(rule.then, rule.name),
+                         rule.takes_unscored)
+            for rule in self.rules
+        )  # fmt: skip
+        otherwise = Decision(self.default, "default")
+        return CompiledRules(rules, otherwise, any(rule.issue for rule in rules), bool(self.shared_fields))
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
@@ -160,11 +178,6 @@ class Rules(_Section):
     def own_fields(self) -> tuple[str, ...]:
         """Those of packages."""
         return tuple(field for field in self.fields if field not in FIELDS and not is_feature(field))
-
-    @cached_property
-    def of_issues(self) -> tuple[Rule, ...]:
-        """The rules that look at one issue only."""
-        return tuple(rule for rule in self.rules if rule.issue is not None)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -12,7 +12,7 @@ from coefvq.extensions import RULE_FIELDS, extension
 from coefvq.records import ScoredVideo
 from coefvq.vmp.conditions import Facts
 from coefvq.vmp.records import Candidate, Decision, Event
-from coefvq.vmp.rules import WORDS, Rule, Rules, is_a, own_kind
+from coefvq.vmp.rules import WORDS, Rules, is_a, own_kind
 
 DELETED = Decision("removed", "deleted")
 
@@ -34,38 +34,38 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
     """
     if candidate.event.kind == "delete":
         return DELETED
-    scores, lacks = candidate.scores, candidate.features.error is not None
-    by_issue = {score.issue: score for score in scores}
-    facts = _facts(candidate, now, rules) if rules.shared_fields else _NO_FACTS
-    for rule in rules.of_issues:
-        if scores and rule.issue not in by_issue:
+    compiled, scores, lacks = rules.compiled, candidate.scores, candidate.features.error is not None
+    if compiled.issues and scores:
+        _check_issues(rules, scores)
+    facts = _facts(candidate, now, rules) if compiled.takes_facts else _NO_FACTS
+    seen, unscored = [], not scores
+    for score in scores:
+        error = lacks or score.error is not None
+        seen.append((score, error))
+        unscored = unscored or error
+    for issue, tests, decision, takes_unscored in compiled.rules:
+        if unscored and not takes_unscored:
+            continue
+        for one, error in seen or _NOT_SCORED:
+            if one is not None and issue is not None and issue != one.issue:
+                continue
+            for test in tests:
+                if not test(facts, one, error):
+                    break
+            else:
+                return decision
+    return UNSCORED if unscored and compiled.otherwise.outcome == "live" else compiled.otherwise
+
+
+def _check_issues(rules: Rules, scores: Sequence[ScoredVideo]) -> None:
+    """Refuse a rule about an issue that is not scored."""
+    issues = [score.issue for score in scores]
+    for rule in rules.rules:
+        if rule.issue is not None and rule.issue not in issues:
             raise ConfigError(
                 f"rule '{rule.name}': issue '{rule.issue}' is not scored; expected one of "
-                f"{', '.join(by_issue)}: correct the rule or add --issue {rule.issue}"
+                f"{', '.join(issues)}: correct the rule or add --issue {rule.issue}"
             )
-    seen = [(score, lacks or score.error is not None) for score in by_issue.values()] or _NOT_SCORED
-    unscored = True in [error for _, error in seen]
-    for rule in rules.rules:
-        if unscored and rule.then == "live" and not rule.takes_unscored:
-            continue
-        if _holds(rule, facts, seen):
-            return rule.decision
-    if unscored and rules.default == "live":
-        return UNSCORED
-    return rules.otherwise
-
-
-def _holds(rule: Rule, facts: Facts, seen: Iterable[tuple[ScoredVideo | None, bool]]) -> bool:
-    """Whether all conditions of a rule hold for one of the issues that it looks at."""
-    for score, error in seen:
-        if score is not None and rule.issue is not None and rule.issue != score.issue:
-            continue
-        for test in rule.tests:
-            if not test(facts, score, error):
-                break
-        else:
-            return True
-    return False
 
 
 def changes_at(rules: Rules, event: Event, now: datetime) -> float | None:

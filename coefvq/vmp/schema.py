@@ -87,6 +87,18 @@ _THIRD = (
         LEFT JOIN overrides o ON o.video_id = e.video_id
         LEFT JOIN deployments d ON d.epoch = e.epoch""",
 )
+_SERVED = """CREATE VIEW served AS
+    SELECT e.video_id, CASE WHEN e.held = 1 THEN 'held' ELSE e.state END AS verdict, e.rule, e.source_version,
+        e.epoch, e.rank, e.bundle_version, e.value, e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
+        CASE WHEN e.state = 'deleted' THEN 'deleted'
+            WHEN o.state IS NOT NULL THEN o.state
+            WHEN d.withdrawn = 1 THEN 'withdrawn'
+            WHEN e.held = 1 THEN 'held'
+            ELSE e.state END AS state
+    FROM entries e
+    LEFT JOIN videos v ON v.video_id = e.video_id
+    LEFT JOIN overrides o ON o.video_id = e.video_id
+    LEFT JOIN deployments d ON d.epoch = e.epoch"""
 _FOURTH = (
     # one MLLM task per video; scores: what the base model said, '' where it has to be asked first
     f"""CREATE TABLE pending (
@@ -118,18 +130,7 @@ _FOURTH = (
     "WHERE rank = 1 AND video_id NOT IN (SELECT video_id FROM dead_letters)",
     "DROP INDEX provisional",
     "DROP VIEW served",
-    """CREATE VIEW served AS
-        SELECT e.video_id, CASE WHEN e.held = 1 THEN 'held' ELSE e.state END AS verdict, e.rule, e.source_version,
-            e.epoch, e.rank, e.bundle_version, e.value, e.decided_at, v.views, o.state AS pinned, o.by, o.reason, o.at,
-            CASE WHEN e.state = 'deleted' THEN 'deleted'
-                WHEN o.state IS NOT NULL THEN o.state
-                WHEN d.withdrawn = 1 THEN 'withdrawn'
-                WHEN e.held = 1 THEN 'held'
-                ELSE e.state END AS state
-        FROM entries e
-        LEFT JOIN videos v ON v.video_id = e.video_id
-        LEFT JOIN overrides o ON o.video_id = e.video_id
-        LEFT JOIN deployments d ON d.epoch = e.epoch""",
+    _SERVED,
 )
 _AUDIT = (
     # which videos people were asked to label (coefvq/vmp/audit_draws.py)
@@ -154,7 +155,14 @@ _FIFTH = (
         tokens {_FLOAT} NOT NULL DEFAULT 0, served INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0)""",
     "ALTER TABLE audit_draws ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
 )
-SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT), _FIFTH)
+_SIXTH = (
+    # `vmp forget` alone looked for the audit rows of a video, and it writes all tables anew anyhow
+    "DROP INDEX effects_by_video",
+    "DROP VIEW served",
+    *feed.INTO_VIDEOS,
+    _SERVED,
+)
+SCHEMA = (_FIRST, _SECOND, _THIRD, (*_FOURTH, *feed.TABLES, *_AUDIT), _FIFTH, _SIXTH)
 
 WRITE_ENTRY = Insert(
     "entries",
@@ -168,18 +176,21 @@ WRITE_ENTRY = Insert(
 )
 SEE_VIDEO = Insert(
     "videos",
-    ("video_id", "seen_version", "views"),
+    ("video_id", "seen_version", "views", "change"),
     conflict="""ON CONFLICT (video_id) DO UPDATE SET
         seen_version = CASE WHEN excluded.seen_version > videos.seen_version
             THEN excluded.seen_version ELSE videos.seen_version END,
         views = CASE WHEN coalesce(excluded.views, -1) > coalesce(videos.views, -1)
-            THEN excluded.views ELSE videos.views END""",
+            THEN excluded.views ELSE videos.views END,
+        change = coalesce(excluded.change, videos.change)""",
 )
 WRITE_EFFECT = Insert(
     "effects",
     ("offset", "video_id", "source_version", "waited"),
     ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective", "error", "routes"),
 )
+#: for rows that have little in common
+WRITE_MIXED_EFFECT = Insert("effects", (*WRITE_EFFECT.shared, *WRITE_EFFECT.own))
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = """
     INSERT INTO dead_letters (video_id, offset, source_version, epoch, uri, reason, held)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
+from coefvq.vmp import feed
 from coefvq.vmp.database import Connection
 from coefvq.vmp.inserts import chosen
 from coefvq.vmp.records import SinkRow
@@ -17,7 +18,7 @@ from coefvq.vmp.records import SinkRow
 Version = tuple[int, int, int, int, str]
 #: tables with a row of few videos, which a newer verdict may end
 NOTES = ("overrides", "dead_letters", "pending", "recheck", "due")
-_ANY = "SELECT " + ", ".join(f"EXISTS (SELECT 1 FROM {table})" for table in NOTES)  # noqa: S608
+_LOOK = f"SELECT {feed.LAST}, " + ", ".join(f"EXISTS (SELECT 1 FROM {table})" for table in NOTES)  # noqa: S608
 _READ = (
     "SELECT v.video_id, v.seen_version, v.views, e.state, e.source_version, e.epoch, e.views, e.rank, e.decided_at "
     "FROM videos v LEFT JOIN entries e USING (video_id) WHERE v."
@@ -47,16 +48,21 @@ def read(connection: Connection, video_ids: Sequence[str]) -> dict[str, Stored]:
     return found
 
 
-class Notes(NamedTuple):
-    """Per table of notes the videos of a batch that have one, and the tables in which any video has one."""
+class Look(NamedTuple):
+    """The number of the feed's newest change, and the tables of notes in which any video has one."""
 
-    by_table: Mapping[str, Collection[str]]
+    change: int
     filled: frozenset[str]
 
 
-def notes(connection: Connection, video_ids: Sequence[str]) -> Notes:
-    """The notes of videos."""
-    filled = frozenset(compress(NOTES, connection.execute(_ANY).fetchone()))
+def look(connection: Connection) -> Look:
+    """The index at a glance: one statement, for each one is a round trip to a server."""
+    newest, purged, *flags = connection.execute(_LOOK).fetchone()
+    return Look(max(newest, purged), frozenset(compress(NOTES, flags)))
+
+
+def notes(connection: Connection, video_ids: Sequence[str], filled: Collection[str]) -> Mapping[str, Collection[str]]:
+    """Per table of notes, of which ``filled`` have any, the videos that have one."""
     found: dict[str, Collection[str]] = dict.fromkeys(NOTES, ())
     for table in filled:
         sql = f"SELECT video_id FROM {table} WHERE "  # noqa: S608
@@ -65,7 +71,7 @@ def notes(connection: Connection, video_ids: Sequence[str]) -> Notes:
             for condition, values in chosen("video_id", video_ids)
             for (video_id,) in connection.execute(sql + condition, values)
         }
-    return Notes(found, filled)
+    return found
 
 
 def version_of(row: SinkRow) -> Version:

@@ -137,7 +137,7 @@ def noted_rows(draw: st.DrawFn) -> SinkRow:
 
 #: all that rows leave, but the times of the writes
 LEFT = {
-    "entries": "*", "videos": "*", "due": "*", "pending": "*", "recheck": "*", "changes": "*",
+    "entries": "*", "videos": "*", "due": "*", "pending": "*", "recheck": "*",
     "dead_letters": "video_id, offset, source_version, uri, reason, epoch, held",
     "effects": "number, consumer, offset, video_id, source_version, epoch, rank, bundle_version, outcome, rule, "
                "written, error, routes, effective, waited",

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.long
 
 EVENTS = 400
 STEPS = (
-    "polled", "BEGIN", "INSERT INTO videos", "INSERT INTO entries", "INSERT INTO effects", "INSERT INTO changes",
-    "INSERT INTO offsets", "COMMIT", "reported",
+    "polled", "BEGIN", "INSERT INTO videos", "INSERT INTO entries", "INSERT INTO effects", "INSERT INTO offsets",
+     "COMMIT", "reported",
 )  # fmt: skip
 Child = subprocess.Popen[str]
 

@@ -27,7 +27,7 @@ EVENTS = 150
 #: A step that a run meets once must not be passed: the child would run to its end
 STEPS = (
     ("CREATE", 1), ("DROP", 1), ("ALTER", 3), ("INSERT deployments", 1), ("INSERT entries", 3), ("INSERT effects", 3),
-    ("INSERT videos", 3), ("COMMIT", 2), ("INSERT changes", 3), ("UPDATE deployments", 1), ("INSERT offsets", 2),
+    ("INSERT videos", 3), ("COMMIT", 2), ("INSERT effects", 3), ("UPDATE deployments", 1), ("INSERT offsets", 2),
     ("INSERT campaigns", 1), ("INSERT effects", 2), ("UPDATE campaigns", 1), ("COMMIT", 1), ("INSERT entries", 2),
 )  # fmt: skip
 

@@ -151,7 +151,7 @@ def test_a_campaign_over_ten_thousand_rows_repeats_a_batch_per_kill_at_most(
         crew.finish()
         with open_state(state) as (_, index):
             assert Campaigns(index.database).start(NOW).total == rows
-        plan = [Plan(step, 12) for step in ("answered", "UPDATE campaigns", "COMMIT", "BEGIN", "INSERT changes")]
+        plan = [Plan(step, 12) for step in ("answered", "UPDATE campaigns", "COMMIT", "BEGIN", "INSERT videos")]
         crew.work([*plan, *plan] if number == 2 else [], at_once=1)
         crew.finish()
         assert crew.kills.total() == (kills if number == 2 else 0)

@@ -37,10 +37,10 @@ STREAM = (
     (("INSERT deployments", 1), ("poll", 9), ("INSERT videos", 24), ("INSERT entries", 24), ("DELETE due", 6),
      ("INSERT pending", 40), ("COMMIT", 20)),
     (("UPDATE deployments", 1), ("judged", 6), ("INSERT effects", 40), ("BEGIN", 20), ("UPDATE pending", 6),
-     ("INSERT dead_letters", 4), ("INSERT changes", 24)),
+     ("INSERT dead_letters", 4), ("INSERT videos", 24)),
     (("INSERT test_fences", 1), ("applied", 6), ("INSERT due", 6), ("INSERT offsets", 6), ("DELETE pending", 40),
      ("answered", 4), ("INSERT budget", 9)),
-    (("INSERT deployments", 1), ("DELETE dead_letters", 2), ("INSERT changes", 24), ("COMMIT", 30), ("BEGIN", 40),
+    (("INSERT deployments", 1), ("DELETE dead_letters", 2), ("INSERT effects", 24), ("COMMIT", 30), ("BEGIN", 40),
      ("INSERT entries", 30), ("INSERT offsets", 9)),
 )  # fmt: skip
 CAMPAIGN = (("UPDATE campaigns", 6), ("INSERT entries", 9), ("COMMIT", 9), ("answered", 3), ("INSERT effects", 12),

@@ -13,7 +13,7 @@ from coefvq.vmp.inserts import chosen
 from coefvq.vmp.records import Override
 from coefvq.vmp.served import COLUMNS
 
-_SELECT = f"SELECT c.number, {COLUMNS} FROM changes c JOIN served s ON s.video_id = c.video_id"  # noqa: S608
+_SELECT = f"SELECT c.change, {COLUMNS} FROM videos c JOIN served s ON s.video_id = c.video_id"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def head(database: Database) -> Head:
     with database.reading() as connection:
         made = connection.execute("SELECT issued_at FROM deployments ORDER BY epoch LIMIT 1").fetchone()
         log = connection.execute("SELECT id FROM state").fetchone()
-        last = connection.execute("SELECT number, video_id FROM changes ORDER BY number DESC LIMIT 1").fetchone()
+        newest = "SELECT change, video_id FROM videos WHERE change IS NOT NULL ORDER BY change DESC LIMIT 1"
+        last = connection.execute(newest).fetchone()
         gone = feed.purged(connection)
     number, key = (0, "") if last is None else last
     identity = " ".join(str(row[0]) for row in (log, made) if row is not None)
@@ -55,7 +56,7 @@ def head(database: Database) -> Head:
 
 def since(database: Database, number: int, limit: int) -> list[Row]:
     """Up to ``limit`` rows that changed above a number, in the order of their changes."""
-    return [_row(cells) for cells in database.query(f"{_SELECT} WHERE c.number > ? ORDER BY c.number LIMIT ?",
+    return [_row(cells) for cells in database.query(f"{_SELECT} WHERE c.change > ? ORDER BY c.change LIMIT ?",
                                                     (number, limit))]  # fmt: skip
 
 
@@ -77,10 +78,10 @@ def held(database: Database, keys: Iterable[str]) -> set[str]:
 def knows(database: Database, number: int, key: str) -> bool:
     """Whether this feed can have given that number to that video: no, where the index is an older copy."""
     with database.reading() as connection:
-        mine = connection.execute("SELECT number FROM changes WHERE video_id = ?", (key,)).fetchone()
-        other = connection.execute("SELECT video_id FROM changes WHERE number = ?", (number,)).fetchone()
+        mine = connection.execute("SELECT change FROM videos WHERE video_id = ?", (key,)).fetchone()
+        other = connection.execute("SELECT video_id FROM videos WHERE change = ?", (number,)).fetchone()
         gone = feed.purged(connection)
-    reached = gone if mine is None else mine[0]
+    reached = gone if mine is None or mine[0] is None else mine[0]
     return bool(reached >= number) and (other is None or other[0] == key)
 
 

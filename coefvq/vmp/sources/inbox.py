@@ -146,7 +146,8 @@ class Inbox:
         def also(connection: Connection, written: Sequence[bool]) -> None:
             positions.advance(connection, consumer, name, spans, expected)
             contents.write(connection, events)
-            poison.write(connection, dead, self.now())
+            if dead:
+                poison.write(connection, dead, self.now())
 
         report = self.index.revise(fresh, consumer, also=also)
         return replace(report, offset=0, events=report.events + len(dead), dead=report.dead + len(dead))

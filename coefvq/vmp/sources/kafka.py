@@ -147,17 +147,19 @@ class KafkaStream:
     def _batch(self, messages: Sequence[Any]) -> Batch:
         events: list[Event] = []
         poison: list[Poison] = []
-        spans: dict[int, Span] = {}
+        starts: dict[int, int | None] = {}
+        ends: dict[int, int] = {}
         for message in messages:
             number, offset = message.partition(), message.offset()
-            made_of = self._event(message)
+            made_of = self._event(message, number, offset)
             (events if isinstance(made_of, Event) else poison).append(made_of)  # type: ignore[arg-type]
-            start = spans[number].start if number in spans else self._shared.reached.get(number)
-            spans[number] = Span(start, offset + 1)
-        return Batch(tuple(events), tuple(poison), spans)
+            if number not in starts:
+                starts[number] = self._shared.reached.get(number)
+            ends[number] = offset + 1
+        return Batch(tuple(events), tuple(poison), {number: Span(starts[number], end) for number, end in ends.items()})
 
-    def _event(self, message: Any) -> Event | Poison:
-        number, offset, headers = message.partition(), message.offset(), tuple(message.headers() or ())
+    def _event(self, message: Any, number: int, offset: int) -> Event | Poison:
+        headers = tuple(message.headers() or ())
         try:
             return self._reading.event(message.key(), message.value(), headers, place(number, offset))
         except DataError as error:

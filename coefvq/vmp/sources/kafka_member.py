@@ -1,9 +1,9 @@
 """A member of a Kafka consumer group: a thread that polls and commits, and the queue that it fills for the loop.
 
 The thread does nothing else, so that a slow batch never costs the membership of the group; no other thread calls the
-consumer, since confluent-kafka lets one thread in at a time. Only where the queue is full does it pause the partitions,
-and it goes on polling then: a pause throws away what librdkafka has fetched, so it goes on at half the queue. Where
-each partition starts is asked of the index, not of Kafka (``stores/positions.py``).
+consumer, since confluent-kafka lets one thread in at a time. Where the queue is full it waits for the loop to empty
+half of it. Only a loop that is slow makes it pause the partitions and go on polling: a pause throws away what
+librdkafka has fetched. Where each partition starts is asked of the index, not of Kafka (``stores/positions.py``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from coefvq.vmp.sources.kafka_client import (
 #: how long one poll waits
 POLL_SECONDS = 0.1
 _CHUNK = 100
+#: how long a full queue may keep the thread from polling
+_ROOM_SECONDS = 1.0
 #: the queue's bytes: messages may be large
 _QUEUE_BYTES = 64 * 2**20
 
@@ -41,8 +43,12 @@ Positions = Callable[[Sequence[int]], Mapping[int, int]]
 
 @dataclass
 class Shared:
-    """What the polling thread and the loop share, under one lock: that of ``changed``."""
+    """What the polling thread and the loop share, under one lock: that of ``changed``.
 
+    ``limit`` is how many messages the queue holds before the thread stops to fill it.
+    """
+
+    limit: int
     changed: threading.Condition = field(default_factory=threading.Condition)
     queue: deque[Any] = field(default_factory=deque)
     bytes: int = 0
@@ -69,7 +75,19 @@ class Shared:
             self.bytes -= _size(message)
             if message.offset() >= (self.reached.get(message.partition()) or 0):
                 found.append(message)
+        if self.has_room:
+            self.changed.notify_all()
         return found
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more messages should come."""
+        return len(self.queue) >= self.limit or self.bytes >= _QUEUE_BYTES
+
+    @property
+    def has_room(self) -> bool:
+        """Whether at least half of the queue is free."""
+        return len(self.queue) <= self.limit // 2 and self.bytes <= _QUEUE_BYTES // 2
 
     def drop(self, numbers: Collection[int]) -> None:
         """Throw away the messages of these partitions."""
@@ -94,7 +112,7 @@ class Member:
         Raises:
             ConfigError: a setting does not fit.
         """
-        self.shared = Shared()
+        self.shared = Shared(source.queue)
         self._source, self._start, self._reports, self._say = source, start, reports, say
         self._kafka = library()
         self._consumer = made("Consumer", consumer_settings(source, reports))
@@ -122,6 +140,8 @@ class Member:
     def leave(self) -> None:
         """Commit what is settled, leave the group and end the thread."""
         self._closing.set()
+        with self.shared.changed:
+            self.shared.changed.notify_all()
         self._thread.join()
 
     def _poll_until_closed(self) -> None:
@@ -172,13 +192,17 @@ class Member:
                 self.shared.changed.notify_all()
 
     def _throttle(self) -> None:
-        with self.shared.changed:
-            count, size = len(self.shared.queue), self.shared.bytes
-        full = count >= self._source.queue or size >= _QUEUE_BYTES
+        shared = self.shared
+        with shared.changed:
+            if shared.is_full and not self._paused:
+                # the group takes a thread that does not poll for dead after ``max_poll_interval``
+                patience = min(_ROOM_SECONDS, self._source.max_poll_interval / 3)
+                shared.changed.wait_for(lambda: shared.has_room or self._closing.is_set(), patience)
+            full, has_room = shared.is_full, shared.has_room
         if full and not (self._paused and self._all_paused):
             self._consumer.pause(self._consumer.assignment())
             self._paused = self._all_paused = True
-        elif self._paused and count <= self._source.queue // 2 and size <= _QUEUE_BYTES // 2:
+        elif self._paused and has_room:
             self._consumer.resume(self._consumer.assignment())
             self._paused = False
 

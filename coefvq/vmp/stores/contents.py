@@ -5,13 +5,13 @@ The log is that for its own events. It is written in the transaction of the rows
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coefvq.documents import parse_json
 from coefvq.vmp.database import Connection, Database
 from coefvq.vmp.inserts import Insert, chosen
+from coefvq.vmp.log_rows import stickers_text
 from coefvq.vmp.records import Event
 from coefvq.vmp.stores.tables import have_tables
 
@@ -96,8 +96,8 @@ def forget(connection: Connection, video_id: str) -> None:
 
 
 def _cells(event: Event, views: int | None) -> tuple[object, ...]:
-    return (event.video_id, event.kind, event.uri, event.title, json.dumps(event.stickers, ensure_ascii=False),
-            views, event.sha256, event.published_at, event.source_version, event.offset, event.creator_id,
+    return (event.video_id, event.kind, event.uri, event.title, stickers_text(event), views, event.sha256,
+            event.published_at, event.source_version, event.offset, event.creator_id,
             event.duration_s)  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 from coefvq.errors import DataError
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp import loop
+from coefvq.vmp.deployment import judge
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.log import EventLog
 from coefvq.vmp.records import Event, SinkRow
@@ -148,6 +149,22 @@ def test_a_store_that_is_away_for_a_while_loses_nothing(postgres_url: str, tmp_p
             assert index.states() == {"live": 20}
             assert index.database.query('SELECT count(*), count(DISTINCT "offset") FROM effects') == [(20, 20)]
         admin.execute("DROP DATABASE away WITH (FORCE)")
+
+
+def test_a_damaged_entry_stops_who_reads_it_and_newer_content_replaces_it(
+    state: tuple[EventLog, IndexStore],
+) -> None:
+    log, index = state
+    log.publish([Event("v", title="one")])
+    run(log, index)
+    index.database.connection.execute("UPDATE entries SET value = '{'")
+    with pytest.raises(DataError, match=r"entry v: not JSON .*restore the index from a copy"):
+        judge(log.poll(0, 1), fixed(Pair()).deployment, index.known(["v"]), NOW)
+    log.publish([Event("v", title="two")])
+    run(log, index)
+    entry = index.get("v")
+    assert entry is not None
+    assert entry.value["title"] == "two"
 
 
 def test_rows_of_a_store_are_refused_below_what_was_seen(state: tuple[EventLog, IndexStore]) -> None:

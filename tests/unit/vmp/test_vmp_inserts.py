@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coefvq.vmp import loop
+from coefvq.vmp import loop, schema
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.inserts import Insert, chosen, powers_of_two
 from coefvq.vmp.log import EventLog, open_log
@@ -49,6 +49,20 @@ def row(number: int, version: int, views: int | None) -> SinkRow:
                    event, views)  # fmt: skip
 
 
+def test_any_text_and_number_arrives_as_it_is(index_place: Path | str) -> None:
+    texts = ["a'b", 'a"b', "a\\u0041", "\t\n\x01\x7f", "%s ?1 :a", "ß\U0001f600\u2028", "{}", "null", ""]
+    rows = [(text, 2**62 - number, None if number % 2 else number) for number, text in enumerate(texts)]
+    with open_index(index_place) as index:
+        with index.database.transaction() as connection:
+            schema.SEE_VIDEO.run(connection, [(*cells, None) for cells in rows])
+            own = [(offset, text, offset, 0.1 + offset if offset % 2 else None) for offset, text in enumerate(texts)]
+            schema.WRITE_EFFECT.run(connection, own, ("c", 1, 2, "b", "live", "r", True, 1e-300, None, "{}"))
+        found = index.database.query("SELECT video_id, seen_version, views FROM videos")
+        assert sorted(found) == sorted(rows)
+        effects = "SELECT offset, video_id, source_version, waited, written, effective FROM effects ORDER BY number"
+        assert index.database.query(effects) == [(*cells, 1, 1e-300) for cells in own]
+
+
 @contextmanager
 def counted(index: IndexStore) -> Iterator[Counter[str]]:
     """The statements that the index runs meanwhile, by their first words."""
@@ -71,6 +85,21 @@ def test_a_batch_takes_as_many_statements_as_one_event(tmp_path: Path) -> None:
                 index.apply([row(number, version, views) for number in range(1, 33)], "vmp", 32 * version + 1)
             assert many.total() <= one.total(), many - one
         assert index.states() == {"live": 33}
+
+
+def test_audit_rows_that_differ_are_one_statement_too(index_place: Path | str) -> None:
+    rows = [row(number, 1, 5)._replace(rule=f"rule {number % 3}", routes=f'{{"icd": {number}}}') for number in range(8)]
+    asked = "SELECT offset, video_id, rule, routes, written, consumer, rank FROM effects ORDER BY number"
+    with open_index(index_place) as index:
+        if isinstance(index_place, Path):
+            with counted(index) as seen:
+                index.apply(rows, "vmp", 8)
+            assert seen["INSERT INTO effects"] == 1
+        else:
+            index.apply(rows, "vmp", 8)
+        assert index.database.query(asked) == [
+            (one.offset, one.video_id, one.rule, one.routes, 1, "vmp", 2) for one in rows
+        ]
 
 
 def run_over(log: EventLog, index: IndexStore, scores: Sequence[float], queue: bool) -> Counter[str]:

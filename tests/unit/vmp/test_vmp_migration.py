@@ -6,14 +6,16 @@ import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from coefvq.errors import DataError
-from coefvq.vmp import loop
+from coefvq.vmp import feed, loop
 from coefvq.vmp.epochs import issued
 from coefvq.vmp.records import Event, SinkRow
+from coefvq.vmp.retention import compact
 from coefvq.vmp.state import open_state
 from tests.old_vmp_state import as_version
 from tests.vmp_world import NOW, POLICY, FixedDeployment, Pair, deployment, promote, work
@@ -52,7 +54,7 @@ def contents(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     with open_state(folder) as (log, index):
         rows = {
             "entries": "SELECT video_id, state, epoch, rank, views, bundle_version FROM entries ORDER BY video_id",
-            "videos": "SELECT * FROM videos ORDER BY video_id",
+            "videos": "SELECT video_id, seen_version, views FROM videos ORDER BY video_id",
             "letters": "SELECT video_id, source_version, epoch, held FROM dead_letters",
             "bundles": "SELECT epoch, bundles, withdrawn FROM deployments ORDER BY epoch",
         }
@@ -94,6 +96,8 @@ def test_it_goes_on_with_epochs_above_its_own(state: Path) -> None:
         assert index.known(["b"])["b"].views == 9
 
 
+#: changing statements of the newest step
+SIXTH = 9
 CHANGING = ("CREATE", "ALTER", "INSERT", "UPDATE", "DROP", "DELETE")
 
 
@@ -167,13 +171,45 @@ def test_a_queue_of_schema_4_is_the_default_tenant_s(tmp_path: Path, monkeypatch
         loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
                  clock=lambda: NOW)  # fmt: skip
     as_version(folder, 4)
-    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5 + SIXTH
     with open_state(folder) as (_, index):
         tasks = index.database.query("SELECT video_id, tenant, lane FROM pending ORDER BY video_id")
         assert tasks == [(name, "default", 1) for name in "abcd"]
         assert index.database.query("SELECT count(*) FROM tenants") == [(0,)]
     run(folder, pair, 1)
     assert pair.mllm_calls == list("abcd")
+
+
+def test_a_feed_of_schema_5_goes_on_with_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "vmp"
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        epoch = promote(index, 1, "1-ab")
+    run(folder, Pair(), epoch)
+    with open_state(folder) as (log, index):
+        log.publish([Event("d", "delete")])  # the highest number, of a row that compaction takes away
+        log.publish([replace(EVENTS[0], title="new")])
+    run(folder, Pair(), epoch)
+    with open_state(folder) as (log, index):
+        log.publish([Event("b", "delete")])
+    run(folder, Pair(), epoch)
+    with open_state(folder) as (log, index):
+        done = compact(folder, log, index, NOW + timedelta(days=2), timedelta(days=9), timedelta(days=1))
+        assert done.tombstones == 2
+        before = [(change.number, change.entry) for change in feed.read(index.database, 0, 9).changes]
+        end = feed.newest(index.database)
+        assert [number for number, _ in before] == [3, 6]
+        assert end == 7
+    as_version(folder, 5)
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SIXTH
+    with open_state(folder) as (log, index):
+        assert [(change.number, change.entry) for change in feed.read(index.database, 0, 9).changes] == before
+        assert feed.newest(index.database) == end
+        log.publish([Event("e", uri="/e.mp4")])
+    run(folder, Pair(), epoch)
+    with open_state(folder) as (_, index):
+        (change,) = feed.read(index.database, end, 9).changes
+        assert (change.number, change.entry.video_id) == (end + 1, "e")
 
 
 def open_both(folder: Path) -> None:
@@ -184,5 +220,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 5"):
+    with pytest.raises(DataError, match="schema version 9, expected 6"):
         contents(state)

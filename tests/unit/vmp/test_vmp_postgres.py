@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from coefvq.errors import ConfigError, DataError
+from coefvq.vmp import feed
 from coefvq.vmp import postgres as dialect
 from coefvq.vmp.epochs import FencedError
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.records import FULL, SinkRow
 from coefvq.vmp.state import open_state
-from tests.old_vmp_state import AFTER_FOURTH
+from tests.old_vmp_state import AFTER_FIFTH, AFTER_FOURTH
 from tests.postgres import schema_of
 from tests.vmp_world import NOW, promote
 
@@ -165,8 +166,8 @@ def test_a_state_that_names_something_else_is_refused(tmp_path: Path, text: str)
 def test_tables_of_schema_4_go_on_wherever_a_kill_falls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_index(url) as index:
         index.apply([row("a", promote(index, 1, "1-ab"))], "vmp", 1)
-        for statement in AFTER_FOURTH[:-1]:
-            index.database.connection.execute(statement)
+        for statement in (*AFTER_FIFTH[:-1], *AFTER_FOURTH[:-1]):
+            index.database.connection.execute(dialect._in_its_types(statement))
         index.database.connection.execute("UPDATE coefvq_vmp_schema SET version = 4")
     execute, deaths = dialect._Translated.execute, 0
     for lives in range(99):
@@ -189,6 +190,9 @@ def test_tables_of_schema_4_go_on_wherever_a_kill_falls(url: str, monkeypatch: p
     with open_index(url) as index:
         assert (index.states(), index.committed("vmp")) == ({"live": 1}, 1)
         assert index.database.query("SELECT count(*) FROM tenants") == [(0,)]
+        assert [change.number for change in feed.read(index.database, 0, 9).changes] == [1]
+        index.apply([row("b", 1, offset=2)], "vmp", 2)
+        assert feed.newest(index.database) == 2
 
 
 def test_a_newer_schema_is_refused(url: str) -> None:

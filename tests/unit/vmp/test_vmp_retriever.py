@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coefvq.errors import ModelError
 from coefvq.records import ScoredVideo, VideoInput
-from coefvq.vmp.records import DEGRADED, ERROR, FULL, Candidate, Decision, Event
+from coefvq.vmp.records import DEGRADED, ERROR, FULL, Candidate, Decision, Event, Features
 from coefvq.vmp.retriever import retrieve
 from coefvq.vmp.rows import How, bundle_text, rank, to_row
 from tests.vmp_world import NOW
@@ -116,6 +117,19 @@ def test_live_row_holds_metadata_and_scores() -> None:
         "scores": {"icd": {"base_score": 0.25, "mllm_score": None, "positive": False, "decided_by": "base",
                            "bundle_version": "3-ab", "metadata": {"k": "v"}}},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**63), 1e300, 5e-324, "ß\U0001f600\x01\u2028", True, np.float64(0.1)])
+def test_a_feature_is_stored_as_it_is(value: object) -> None:
+    candidate = Candidate(Event("a"), (score("a"),)).with_features(Features({"creators": {"fact": value}}))
+    row = to_row(candidate, Decision("live", "default"), How(7, NOW, NOW))
+    (found,) = json.loads(row.value)["features"]["creators"].values()
+    assert (found, type(found)) == (value, float if isinstance(value, float) else type(value))
+
+
+def test_a_number_that_is_not_finite_is_null() -> None:
+    row = to_row(Candidate(Event("a", duration_s=float("inf"))), Decision("live", "default"), How(7, NOW, NOW))
+    assert json.loads(row.value)["duration_s"] is None
 
 
 def test_tombstones_hold_no_features() -> None:

@@ -59,7 +59,7 @@ def of_the_log(folder: Path) -> Iterator[World]:
 @contextmanager
 def of_a_broker(folder: Path, broker: AbstractContextManager[str]) -> Iterator[World]:
     with broker as address:
-        # a queue that is soon full: partitions are paused and go on
+        # a queue that is soon full
         source = kafka.source(address, kafka.topic(address), folder, queue=3)
         configuration = Configuration(source=source, store=Store(state=folder / "vmp"))
         yield World(configuration, lambda events: publish(source, events))
