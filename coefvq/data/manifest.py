@@ -44,6 +44,7 @@ _DTYPES: dict[str, str] = {
     "has_audio": "bool",
 }
 _ROWS_AT_ONCE = 2**17  # read before those not asked for are dropped
+_PIECE_BYTES = 2**20  # of a column of the file
 _INPUT_COLUMNS = ("video_id", "uri", "title", "stickers", "views", "sha256")
 _LATER_DTYPES = {"audio_ok": "boolean", "hdr": "str"}
 
@@ -152,7 +153,7 @@ def _read_rows(path: Path, columns: Sequence[str], video_ids: Collection[str]) -
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, buffer_size=_PIECE_BYTES, pre_buffer=False) as file:
         own = file.read(columns=["video_id"])["video_id"]
         kept = pc.is_in(own, value_set=pa.array(video_ids, type=own.type)).combine_chunks()
         del own

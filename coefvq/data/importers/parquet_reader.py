@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _BATCH = 256  # rows
 _LARGE_BATCH = 4096  # rows, where texts are short
 _BATCH_BYTES = 2**25  # of texts that dictionaries may repeat
+_PIECE_BYTES = 2**20  # of a column of the file
 _MAX_COLUMN_BYTES = 256 * 2**20  # of one column in one row group, uncompressed
 _MAX_COLUMN_VALUES = 2**24
 _MAX_LIST_BYTES = 2**31  # items of lists times the longest text: what a single row might become
@@ -71,7 +72,8 @@ def read_batches(path: Path, wanted: Callable[[str], bool]) -> Iterator[Batch]:
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        # a piece at a time, or a row group's columns would be in memory before its first row
+        with pq.ParquetFile(path, buffer_size=_PIECE_BYTES, pre_buffer=False) as file:
             names = _columns(path, file)
             used = [name for name in names if wanted(name)]
             for group in range(file.num_row_groups):
