@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import tenacity
 
 from coefvq.errors import ConfigError, DataError
 from coefvq.vmp.configuration import Configuration, KafkaSource, LogSource, RedisIndex, TableSource
@@ -30,6 +33,7 @@ from coefvq.vmp.tenants import own_rules
 
 #: a key that no store has
 _NOBODY = "coefvq-vmp-check"
+_PAUSE_SECONDS = 0.2
 #: name of a part and what looks at it: it returns a line, or raises what is wrong
 Check = tuple[str, Callable[[], str]]
 
@@ -78,8 +82,7 @@ def _topic(source: KafkaSource, configuration: Configuration) -> str:
     try:
         numbers = partitions(consumer, source, reports)
         asked = [kafka.TopicPartition(source.topic, number) for number in numbers]
-        # the group's coordinator says whether we may use the group
-        consumer.committed(asked, timeout=ANSWER_SECONDS)
+        ask_coordinator(consumer, asked)
         ends = {one.partition: consumer.get_watermark_offsets(one, timeout=ANSWER_SECONDS) for one in asked}
     except kafka.KafkaException as error:
         raise reports.tell(what_of(source), error.args[0]) from error
@@ -89,6 +92,27 @@ def _topic(source: KafkaSource, configuration: Configuration) -> str:
     reached = {} if isinstance(place, Path) and not place.exists() else _reached(place, source)
     waiting = sum(max(0, high - reached.get(number, low)) for number, (low, high) in ends.items())
     return f"{what_of(source)}: {len(numbers)} partitions, {waiting} messages to read as group {source.group}"
+
+
+def ask_coordinator(consumer: Any, asked: Sequence[Any]) -> None:
+    """Whether we may use the group, which its coordinator says.
+
+    Brokers that have just started name one that is not ready yet; a run's consumer waits for it too.
+
+    Raises:
+        KafkaException: it says no, or was not ready in time.
+    """
+    error = library().KafkaError
+    early = {error.NOT_COORDINATOR, error.COORDINATOR_NOT_AVAILABLE, error.COORDINATOR_LOAD_IN_PROGRESS}
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(
+            lambda raised: isinstance(raised, library().KafkaException) and raised.args[0].code() in early
+        ),
+        wait=tenacity.wait_fixed(_PAUSE_SECONDS),
+        stop=tenacity.stop_after_delay(ANSWER_SECONDS),
+        reraise=True,
+    )
+    attempts(consumer.committed, asked, timeout=ANSWER_SECONDS)
 
 
 def _table(source: TableSource, configuration: Configuration) -> str:
