@@ -14,7 +14,7 @@ from coefvq.files import read_json, write_json
 from coefvq.records import label_column
 from coefvq.registry.bundle import ModelRef, build_candidate, model_ref
 from coefvq.reporting.files import read_calibration, read_evaluation, read_stability, read_thresholds
-from coefvq.stages.common import data_ref
+from coefvq.stages.common import data_ref, train_profile
 from coefvq.stages.inputs import CandidateInputs
 
 
@@ -62,9 +62,11 @@ def _policy(path: Path) -> dict[str, Any]:
 
 def _profile(inputs: CandidateInputs) -> Profile:
     """What the rows to train on look like, without other issues' labels."""
-    path = inputs.paths.train_profile
-    known = check_profile(read_json(path, missing="run the stage split again: dvc repro --force split"), str(path))
-    own, labels = label_column(inputs.issue), label_column("")
+    path, issue = inputs.paths.train_profile, inputs.issue
+    if not path.is_file():  # dvc.yaml of a workspace from before the split wrote it
+        return train_profile(inputs.paths, [issue])
+    known = check_profile(read_json(path), str(path))
+    own, labels = label_column(issue), label_column("")
     columns = known["columns"].items()
     return known | {"columns": {name: facts for name, facts in columns if name == own or not name.startswith(labels)}}
 

@@ -1,15 +1,16 @@
-"""What several stages share: the validation files, the settings of the figures, the record of a training."""
+"""What several stages share: validation files, the profile of train, settings of the figures, records of trainings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.config import Evaluate, Paths, Tracking
-from coefvq.data.manifest import column_names
-from coefvq.data.splits.rows import DataHashes, columns_but, split_manifest
+from coefvq.data.manifest import column_names, read_table
+from coefvq.data.splits.rows import CLIP_COLUMNS, DataHashes, columns_but, split_manifest
+from coefvq.data.validation.profile import Profile, profile
 from coefvq.data.validation.report import ValidationResult, to_html, to_json, to_markdown
 from coefvq.evaluation.detail import DetailSettings
 from coefvq.evaluation.slices import read_columns
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 def data_ref(hashes: DataHashes) -> DataRef:
     """The data of a model as a pair records it; the snapshot's tag is not known yet."""
     return DataRef(manifest_sha256=hashes.manifest, splits_sha256=hashes.splits, version=None)
+
+
+def train_profile(paths: Paths, issues: Sequence[str]) -> Profile:
+    """What the rows look like that models are trained on: without negatives that were dropped.
+
+    Raises:
+        DataError: manifest or splits are missing or damaged.
+    """
+    splits = read_table(Path(paths.splits), ("video_id", "split", "weight"))
+    trained = splits.loc[(splits["split"] == "train") & (splits["weight"] > 0), "video_id"]
+    rows = read_table(Path(paths.manifest), skip=CLIP_COLUMNS - {"stickers"}, video_ids=trained)
+    return profile(rows, issues)
 
 
 def write_validation(result: ValidationResult, folder: Path, name: str, title: str) -> None:

@@ -21,14 +21,12 @@ from coefvq.data.splits.groups import (
     with_look_alikes,
 )
 from coefvq.data.splits.halves import HALF, validation_halves
-from coefvq.data.splits.rows import CLIP_COLUMNS
 from coefvq.data.validation.expectations import validate_splits
-from coefvq.data.validation.profile import Profile, profile
 from coefvq.data.validation.report import first_error
 from coefvq.errors import DataError, ValidationFailedError
 from coefvq.files import sha256_file, sha256_json, write_json
 from coefvq.records import MANIFEST_COLUMNS
-from coefvq.stages.common import write_validation
+from coefvq.stages.common import train_profile, write_validation
 from coefvq.stages.inputs import SplitInputs
 from coefvq.terminal import say
 
@@ -64,14 +62,7 @@ def run(inputs: SplitInputs) -> None:
     table = table.dropna(subset="split").assign(settings=settings).astype({"settings": "category"})
     write_table(table, target)
     write_json(Path(inputs.paths.reports) / "splits.json", account)
-    write_json(inputs.paths.train_profile, _train_profile(inputs, table))
-
-
-def _train_profile(inputs: SplitInputs, table: pd.DataFrame) -> Profile:
-    """Of all issues at once, here where the rows are known: who releases a pair would read the manifest for it."""
-    trained = table.loc[(table["split"] == "train") & (table["weight"] > 0), "video_id"]
-    rows = read_table(Path(inputs.paths.manifest), skip=CLIP_COLUMNS - {"stickers"}, video_ids=trained)
-    return profile(rows, inputs.issues)
+    write_json(inputs.paths.train_profile, train_profile(inputs.paths, inputs.issues))
 
 
 def settings_digest(split: Split, seed: int) -> str:

@@ -18,8 +18,8 @@ from coefvq.data.splits.rows import split_manifest
 from coefvq.data.validation.profile import profile
 from coefvq.errors import ValidationFailedError
 from coefvq.files import read_json
-from coefvq.stages import split
-from coefvq.stages.inputs import SplitInputs
+from coefvq.stages import candidate, split
+from coefvq.stages.inputs import CandidateInputs, SplitInputs
 
 
 @pytest.fixture
@@ -131,6 +131,17 @@ def test_the_profile_is_of_the_rows_that_are_trained_on(params: Params, reposito
     known = read_json(thinned.paths.train_profile)
     assert known == profile(rows, ["icd", "ucc"])
     assert known["rows"] == len(rows) < int((splits()["split"] == "train").sum()), "dropped negatives do not count"
+
+
+def test_a_candidate_has_the_same_profile_where_the_split_wrote_none(params: Params) -> None:
+    write_manifest(400)
+    run(params)
+    inputs = CandidateInputs.of(params, "icd")
+    told = candidate._profile(inputs)
+    assert "label_icd" in told["columns"]
+    assert "label_ucc" not in told["columns"]
+    params.paths.train_profile.unlink()  # as in a workspace from before
+    assert candidate._profile(inputs) == told
 
 
 def test_another_issue_moves_no_video(params: Params, repository: Path) -> None:
