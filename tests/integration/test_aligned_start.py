@@ -156,6 +156,8 @@ def test_what_cannot_be_aligned_is_refused_by_one_line(
         (folder / "a.mp4").write_bytes(b"no clip")
         head = "file_name,title,caption" if caption else "file_name,title"
         (folder / "metadata.csv").write_text(f"{head}\na.mp4,x{caption}\n")
+    # the workspace is that of the tests above
+    change_params(workspace.root / "recipe.yaml", {"base.architecture": "multitower"})
     given = options if "--data" in options else (*options, "--data", "corpus")
     done = workspace.coefvq("models", "align", *given, "--out", "refused.safetensors", check=False)
     assert (done.returncode, expected in done.stderr) == (code, True), done.stderr
