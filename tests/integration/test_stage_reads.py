@@ -1,4 +1,4 @@
-"""Each stage after the split reads and joins manifest and splits once, and hashes them at most once."""
+"""Each stage after the split reads and joins manifest and splits at most once, and hashes them at most once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from coefvq.config import load_params
+from coefvq.data import manifest
 from coefvq.data.splits import rows
 from coefvq.shipped_recipes import shipped_recipe
 from coefvq.simulation.synthetic.generate import generate
@@ -62,23 +63,24 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_manifest_and_splits_are_read_joined_and_hashed_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
 
-    def counted(holder: Any, name: str) -> None:
+    def counted(holder: Any, name: str, what: str) -> None:
         original = getattr(holder, name)
 
         def call(path: Path, *rest: Any, **options: Any) -> Any:
-            calls[f"{name} {Path(path).name}"] += 1
+            calls[f"{what} {Path(path).name}"] += 1
             return original(path, *rest, **options)
 
         monkeypatch.setattr(holder, name, call)
 
-    counted(pd, "read_parquet")
-    counted(rows, "sha256_file")
+    counted(pd, "read_parquet", "read")  # whole tables
+    counted(manifest, "_read_rows", "read")  # rows of some videos
+    counted(rows, "sha256_file", "hash")
     params = load_params()
     for stage in STAGES:
         calls.clear()
         stage.run(stage.inputs.of(params, "icd" if stage.per_issue else None))
         if stage.per_issue:
             found = {name: count for name, count in calls.items() if name.endswith(FILES)}
-            wanted = {f"read_parquet {file}": 1 for file in FILES}
-            wanted |= {f"sha256_file {file}": 1 for file in FILES} if stage.name in HASHING else {}
+            wanted = {f"read {file}": 1 for file in FILES} if stage.name != "candidate" else {}
+            wanted |= {f"hash {file}": 1 for file in FILES} if stage.name in HASHING else {}
             assert found == wanted, stage.name
