@@ -140,6 +140,7 @@ def fit(classifier: Classifier, data: FitData, plan: FitPlan) -> FitResult:
     with held_still(classifier.network, training):
         if _only_the_head(classifier.network, collator, data, plan):
             data, collator = _known(classifier.network, data, collator, training.per_device_train_batch_size)
+            plan = replace(plan, loaders=0)  # nothing is left to read
         return _optimize(_objective(labelled, data), collator, metrics, data, plan)
 
 
