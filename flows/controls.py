@@ -24,6 +24,7 @@ from coefvq.records import REQUIRED_SCORE_COLUMNS
 from coefvq.stages import train_base
 from coefvq.stages.inputs import PredictInputs, TrainBaseInputs
 from coefvq.training.scoring import score_videos
+from tasks.pipeline import share_of_threads
 
 _AT_ONCE = 2
 _NAMES = {False: "base, labels only", True: "base, labels and words"}
@@ -31,10 +32,10 @@ _FOLDERS = {False: "labels_only", True: "labels_and_words"}
 
 
 def controls_of(params: Params) -> dict[str, list[Row]]:
-    """``control_rows`` of each issue, of two issues side by side on half of the threads each."""
+    """``control_rows`` of each issue, of two issues side by side on their shares of the threads."""
     count = min(_AT_ONCE, len(params.issues), os.cpu_count() or 1)
     with spawn_pool(count) as pool:
-        rows = pool.map(partial(_apart, params, (os.cpu_count() or 1) // count), params.issues)
+        rows = pool.map(partial(_apart, params, int(share_of_threads(count)["OMP_NUM_THREADS"])), params.issues)
         return dict(zip(params.issues, rows, strict=True))
 
 
