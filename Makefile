@@ -15,6 +15,9 @@ INSTALL_pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 INSTALL_uv = $(BIN)/uv pip install --quiet --python $(BIN)/python
 INSTALL = $(or $(INSTALL_$(INSTALLER)),$(error INSTALLER=$(INSTALLER) is not known; use pip or uv))
 
+# without compiled files each of the many processes of a demo or a test run compiles its libraries anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint unit integration test-long reliability docs fuzz fuzz-cli gpu-check setup clean
 
 help:  ## Show the targets

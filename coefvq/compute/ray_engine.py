@@ -11,14 +11,18 @@ in any other form than these bytes.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from itertools import islice
 from typing import Any, TypeVar
 
+import psutil
 from pydantic import TypeAdapter
 
 from coefvq.compute.answers import Outcome, error_bytes, read_answer
@@ -34,6 +38,8 @@ _CHUNK = 10_000
 _BLOCK = 16  # items per block at most: a block's results arrive together
 _ACTOR_CPUS = 1.0
 _REACH_SECONDS = 10.0
+_STARTS = 3  # a second start finds in memory what the first one read
+_END_SECONDS = 10.0
 # read when Ray is imported or started: no reports home, no bars between our own lines
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,6 +50,11 @@ _QUIET = {
 _OWN_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 _EXPOSED = "Ray was imported before coefvq could confine it to this machine: import it later, or set RAY_ADDRESS"
 _NO_RAY = "runtime.engine is ray, but Ray cannot be reached or started; see RAY_ADDRESS and Ray's token settings"
+_TOO_SLOW = "timed out during startup"
+_SLOW = (
+    f"runtime.engine is ray, but Ray {_TOO_SLOW} {_STARTS} times: free the machine, set runtime.engine to local, "
+    "or start Ray yourself (ray start --head) and set RAY_ADDRESS"
+)
 _MISSING = "runtime.engine is ray, but Ray is not installed: pip install 'coefvq[ray]', or set it to local"
 
 
@@ -88,13 +99,45 @@ def join_ray(workers: int) -> None:
     # because Ray would else join whatever cluster somebody started on this machine
     own = {"address": "local", "num_cpus": workers + 1, "include_dashboard": False} if local else {}
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **own)
+        started = any(_started(own) for _ in range(_STARTS))
     except (ConnectionError, RuntimeError) as error:
         raise DataError(f"{_NO_RAY} ({str(error).splitlines()[0]})") from error
+    if not started:
+        raise DataError(_SLOW)
     address = ray.util.get_node_ip_address()
     if local and not ip_address(address).is_loopback:
         ray.shutdown()
         raise DataError(f"{_EXPOSED} (it would listen on {address})")
+
+
+def _started(settings: dict[str, Any]) -> bool:
+    """Whether Ray was started or joined; False where its own processes took longer than it waits for them.
+
+    Ray gives its agent 15 seconds, fixed (ray-project/ray#65983), which reading it from a cold disk can take.
+    """
+    import ray
+
+    before = set(psutil.Process().children(recursive=True))
+    with warnings.catch_warnings():
+        # of Ray's handles of the processes that are ended below
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
+            return True
+        except Exception as error:
+            # Ray leaves running what did start
+            _end([process for process in psutil.Process().children(recursive=True) if process not in before])
+            if _TOO_SLOW not in str(error):
+                raise
+        gc.collect()
+    return False
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_END_SECONDS)
 
 
 def _check_reachable(address: str) -> None:

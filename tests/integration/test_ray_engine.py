@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +36,41 @@ def test_a_cluster_that_is_not_there_is_an_error_at_once(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(DataError, match=f"RAY_ADDRESS={address}: Connection refused"):
         run(square, [1])
+
+
+_SLOW_AGENT = """
+import os, sys, time
+from pathlib import Path
+
+seen = Path(os.environ["SLOW_AGENT"])
+if any(part.endswith("dashboard/agent.py") for part in sys.orig_argv) and len(os.listdir(seen)) < int({times}):
+    (seen / str(os.getpid())).touch()
+    time.sleep(40)
+"""
+
+
+# Ray stops a process of its own after 15 seconds, and what started it after 30
+@needs_ray
+@pytest.mark.long
+@pytest.mark.parametrize(("times", "ends"), [(1, "answer: [1, 4]"), (9, "timed out during startup 3 times")])
+def test_a_start_that_was_too_slow_is_made_again(tmp_path: Path, times: int, ends: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_SLOW_AGENT.format(times=times))
+    (tmp_path / "seen").mkdir()
+    program = (
+        "import psutil\n"
+        "from coefvq.errors import DataError\n"
+        "from tests.integration.test_ray_engine import run, square\n"
+        "try:\n    print('answer:', run(square, [1, 2], workers=1))\n"
+        "except DataError as error:\n    print(error, psutil.Process().children(recursive=True))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"SLOW_AGENT": str(tmp_path / "seen"), "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    assert ends in done.stdout
+    assert times == 1 or done.stdout.rstrip().endswith("[]"), "processes of a start that failed are left"
+    assert len(list((tmp_path / "seen").iterdir())) == min(times, 3)
+    assert "ResourceWarning" not in done.stderr
 
 
 @pytest.fixture(scope="module")
