@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,22 +62,40 @@ def weights_of(preset: Preset, role: str) -> Path | None:
     return None if source is None else fetch(source)
 
 
+#: values of a tensor that is mapped by itself: smaller ones are copied, since opening a file takes a millisecond
+_OWN_MAPPING = 2**16
+
+
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder's safetensors files.
+    """All tensors of a folder's safetensors files, each mapped by itself.
+
+    A weight that is packed is then given back to the system; in one mapping of the whole file it would stay in memory
+    as long as the table of embeddings beside it.
 
     Raises:
         ModelError: there is none.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder}: holds no safetensors file; fetch the weights again")
     try:
-        return {name: tensor for path in files for name, tensor in load_file(path).items()}
+        return {name: tensor for path in files for name, tensor in _mapped(path)}
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder}: weights not readable ({error}); delete it and fetch the weights again") from error
+
+
+def _mapped(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as whole:
+        for name in whole.keys():  # noqa: SIM118, it is no dictionary
+            if prod(whole.get_slice(name).get_shape()) < _OWN_MAPPING:
+                yield name, whole.get_tensor(name).clone()
+                continue
+            with safe_open(path, framework="pt") as alone:
+                yield name, alone.get_tensor(name)
 
 
 def load_published(
