@@ -59,8 +59,9 @@ def load_for_scoring(folder: Path, scoring: Scoring = EXACT, towers: TowerPool |
 
     The base model, which sees every video, takes the exact savings only. Published towers are taken from ``towers``
     where it has them, if the model computes in float32 without approximations. An MLLM of several issues is taken from
-    there as a whole, if a folder with the same bytes was loaded with the same settings. A LLaVA-OneVision that another
-    model of ``towers`` starts from is read and held once; this model's adapters then stay beside it.
+    there as a whole, if a folder with the same bytes was loaded with the same settings; of one that differs in norm and
+    head alone, all but these. A LLaVA-OneVision that another model of ``towers`` starts from is read and held once;
+    this model's adapters then stay beside it.
 
     Raises:
         ModelError: a file is missing or does not fit, or an approximation does not fit this model.
@@ -84,17 +85,33 @@ def model_key(folder: Path, scoring: Scoring) -> str:
 
 
 def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classifier:
-    from coefvq.models.classifier import load
-    from coefvq.models.fast.conditions import has_bfloat16
-    from coefvq.models.model_config import read_config
+    from coefvq.models.classifier import load, read_description
+    from coefvq.models.trunks import on_trunk_of, share_language, trunk_key
 
-    backbone = None if towers is None else towers.backbone(read_config(folder), scoring)
+    if towers is None:
+        return ready_for_scoring(load(folder), scoring)
+    config, text = read_description(folder)
+    key = trunk_key(folder, config, scoring)
+    if key is not None and key in towers.trunks:
+        return on_trunk_of(towers.trunks[key], folder, config, text)
+    backbone = towers.backbone(config, scoring)
     classifier = load(folder, backbone)
+    if _adopts(classifier, scoring):
+        towers.adopt(classifier)
+    classifier = ready_for_scoring(classifier, scoring, apart=backbone is not None)
+    if key is not None:
+        share_language(classifier, towers.memo)
+        towers.trunks[key] = classifier
+    return classifier
+
+
+def _adopts(classifier: Classifier, scoring: Scoring) -> bool:
+    """Whether towers give this model what they give others: float32, without approximations."""
+    from coefvq.models.fast.conditions import has_bfloat16
+
     applicable = _applicable(classifier, scoring)
     exact = applicable.dtype == "float32" or (applicable.dtype == "auto" and not has_bfloat16())
-    if towers is not None and exact and applicable.approximate == NOTHING:
-        towers.adopt(classifier)
-    return ready_for_scoring(classifier, scoring, apart=backbone is not None)
+    return exact and applicable.approximate == NOTHING
 
 
 def ready_for_scoring(classifier: Classifier, scoring: Scoring = EXACT, apart: bool = False) -> Classifier:

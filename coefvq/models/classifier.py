@@ -28,7 +28,7 @@ from coefvq.models.precision import DTYPES
 from coefvq.models.text import TextEncoder, check_fits, load_text_encoder
 from coefvq.models.vocabulary import chats, special_tokens, text_limit, vocabulary_key, vocabulary_size
 
-_WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 #: ``no_init_weights`` replaces torch's initialisers for the whole process: one thread at a time builds or loads
 _INITIALISING = threading.RLock()
 
@@ -75,7 +75,7 @@ class Classifier:
         left_out = published_names(self)
         state = self.network.state_dict()
         tensors = {name: value.detach().contiguous().clone() for name, value in state.items() if name not in left_out}
-        with atomic_path(folder / _WEIGHTS) as temporary:
+        with atomic_path(folder / WEIGHTS_FILE) as temporary:
             save_file(tensors, temporary)
         write_json(folder / CONFIG_FILE, self.config.model_dump(exclude_none=True))
 
@@ -156,28 +156,46 @@ def load(folder: Path, backbone: Backbone | None = None) -> Classifier:
     Raises:
         ModelError: a file is missing or does not fit.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     from transformers.initialization import no_init_weights
 
     config, text = read_description(folder)
     # of local weights the folder holds every tensor, since they may not be on this machine
     with _INITIALISING, no_init_weights():  # every tensor comes from a file; missing ones are refused below
         classifier = build(config, text, weights=not config.parts.local, mapped=True, backbone=backbone)
-    remedy = "train it again"
-    check_regular(folder / _WEIGHTS, missing=remedy, remedy=remedy, error=ModelError)
+    weights = read_weights(folder)
     try:
-        mismatch = classifier.network.load_state_dict(load_file(folder / _WEIGHTS), strict=False)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder / _WEIGHTS}: does not fit config.json ({reason}); train it again") from error
+        mismatch = classifier.network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise _misfit(folder, error) from error
     wrong = [*mismatch.unexpected_keys, *sorted(set(mismatch.missing_keys) - published_names(classifier))]
     if wrong:
         raise ModelError(
-            f"{folder / _WEIGHTS}: does not fit config.json ({len(wrong)} tensors, e.g. {wrong[0]}); train it again"
+            f"{folder / WEIGHTS_FILE}: does not fit config.json ({len(wrong)} tensors, e.g. {wrong[0]}); train it again"
         )
     classifier.network.to(device()).eval()
     return classifier
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a trained model that are not as published.
+
+    Raises:
+        ModelError: the file is missing or unreadable.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    remedy = "train it again"
+    check_regular(folder / WEIGHTS_FILE, missing=remedy, remedy=remedy, error=ModelError)
+    try:
+        return dict(load_file(folder / WEIGHTS_FILE))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _misfit(folder, error) from error
+
+
+def _misfit(folder: Path, error: Exception) -> ModelError:
+    reason = str(error).splitlines()[0]
+    return ModelError(f"{folder / WEIGHTS_FILE}: does not fit config.json ({reason}); train it again")
 
 
 def read_description(folder: Path) -> tuple[ModelConfig, TextEncoder | None]:

@@ -41,7 +41,7 @@ class SharedTower(nn.Module):
         # on a GPU a digest would wait for the card at every batch
         if not self._memo.open or torch.is_grad_enabled() or rows.device.type != "cpu":
             return self._computed(rows)
-        keys = [(id(self), _digest(row)) for row in rows]
+        keys = [(id(self), row_digest(row)) for row in rows]
         kept = self._memo.rows
         missing = {key: index for index, key in reversed(list(enumerate(keys))) if key not in kept}
         if missing:
@@ -55,7 +55,8 @@ class SharedTower(nn.Module):
         return output
 
 
-def _digest(row: torch.Tensor) -> bytes:
+def row_digest(row: torch.Tensor) -> bytes:
+    """Hash of a tensor's bytes."""
     data = row.detach().cpu().contiguous().view(torch.uint8).numpy()
     return hashlib.blake2b(data.data, digest_size=16).digest()
 
@@ -64,13 +65,15 @@ def _digest(row: torch.Tensor) -> bytes:
 class TowerPool:
     """The shared towers of one process and precision, by the published weights that they hold.
 
-    ``models`` are MLLMs that answer for several issues, by the hash of their folder and settings. ``backbones`` are
-    published LLaVA-OneVisions that at least two models will start from.
+    ``models`` are MLLMs that answer for several issues, by the hash of their folder and settings; ``trunks`` are MLLMs
+    of one issue, by what decides their H (:mod:`coefvq.models.trunks`). ``backbones`` are published LLaVA-OneVisions
+    that at least two models will start from.
     """
 
     memo: Memo = field(default_factory=Memo)
     towers: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
     models: dict[str, Classifier] = field(default_factory=dict)
+    trunks: dict[str, Classifier] = field(default_factory=dict)
     backbones: dict[str, Backbone] = field(default_factory=dict)
 
     @classmethod
