@@ -57,7 +57,7 @@ class SharedTower(nn.Module):
 
 def row_digest(row: torch.Tensor) -> bytes:
     """Hash of a tensor's bytes."""
-    data = row.detach().cpu().contiguous().view(torch.uint8).numpy()
+    data = row.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
     return hashlib.blake2b(data.data, digest_size=16).digest()
 
 
