@@ -86,21 +86,20 @@ def model_key(folder: Path, scoring: Scoring) -> str:
 
 def _loaded(folder: Path, scoring: Scoring, towers: TowerPool | None) -> Classifier:
     from coefvq.models.classifier import load, read_description
-    from coefvq.models.trunks import on_trunk_of, share_language, trunk_key
+    from coefvq.models.trunks import on_trunk_of, trunk_key
 
     if towers is None:
         return ready_for_scoring(load(folder), scoring)
     config, text = read_description(folder)
     key = trunk_key(folder, config, scoring)
     if key is not None and key in towers.trunks:
-        return on_trunk_of(towers.trunks[key], folder, config, text)
+        return on_trunk_of(towers.trunks[key], folder, config, text, towers.memo)
     backbone = towers.backbone(config, scoring)
     classifier = load(folder, backbone)
     if _adopts(classifier, scoring):
         towers.adopt(classifier)
     classifier = ready_for_scoring(classifier, scoring, apart=backbone is not None)
     if key is not None:
-        share_language(classifier, towers.memo)
         towers.trunks[key] = classifier
     return classifier
 

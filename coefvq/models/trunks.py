@@ -76,21 +76,21 @@ def trunk_key(folder: Path, config: ModelConfig, how: Scoring) -> str | None:
     )
 
 
-def share_language(classifier: Classifier, memo: Memo) -> None:
-    """Let the H of an MLLM be kept in ``memo``, for those that will get its trunk."""
-    network = classifier.network
-    if isinstance(network, MultimodalLLM) and not isinstance(network.language, SharedLanguage):
-        network.language = SharedLanguage(network.language, memo)  # type: ignore[assignment]
-
-
-def on_trunk_of(first: Classifier, folder: Path, config: ModelConfig, text: TextEncoder | None) -> Classifier:
+def on_trunk_of(
+    first: Classifier, folder: Path, config: ModelConfig, text: TextEncoder | None, memo: Memo
+) -> Classifier:
     """The MLLM in ``folder``, whose trunk is that of ``first``: only what stands behind H is read.
+
+    From now on ``memo`` keeps the H of both.
 
     Raises:
         ModelError: its weights are missing or do not fit.
     """
-    network: MultimodalLLM = copy(first.network)  # type: ignore[assignment]
-    network._modules = dict(first.network._modules)
+    held: MultimodalLLM = first.network  # type: ignore[assignment]
+    if not isinstance(held.language, SharedLanguage):
+        held.language = SharedLanguage(held.language, memo)  # type: ignore[assignment]
+    network = copy(held)
+    network._modules = dict(held._modules)
     norm, head = (
         nn.LayerNorm(network.norm.normalized_shape),
         nn.Linear(network.head.in_features, network.head.out_features),
@@ -104,5 +104,5 @@ def on_trunk_of(first: Classifier, folder: Path, config: ModelConfig, text: Text
         raise ModelError(f"{folder / WEIGHTS_FILE}: does not fit config.json ({reason}); train it again") from error
     behind.to(network.norm.weight.device, network.norm.weight.dtype).eval()
     network.norm = norm
-    network.head = PackedLinear(head) if isinstance(first.network.head, PackedLinear) else head  # type: ignore[assignment]
+    network.head = PackedLinear(head) if isinstance(held.head, PackedLinear) else head  # type: ignore[assignment]
     return Classifier(config, network, text)

@@ -99,9 +99,10 @@ def test_one_trunk_serves_two_issues(fusion: Fusion, tmp_path: Path, rows: Count
 
 
 def test_the_same_pixels_under_another_title_are_another_video(tmp_path: Path, rows: Counter[str]) -> None:
-    mllm("icd").save(tmp_path)
+    for issue in ("icd", "ucc"):
+        mllm(issue).save(tmp_path / issue)
     pool = TowerPool()
-    model = load_for_scoring(tmp_path, towers=pool)
+    model, _ = (load_for_scoring(tmp_path / issue, towers=pool) for issue in ("icd", "ucc"))
     clip = Clip(np.full((2, 3, 64, 64), 7, np.uint8), np.zeros(16_000, np.int16))
     loud = Clip(clip.frames, np.full(16_000, 900, np.int16))
     shown = [Example(clip, "one", None), Example(clip, "two", None), Example(loud, "one", None)]
