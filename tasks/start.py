@@ -209,6 +209,10 @@ def _of_all(look: Look, counts: Mapping[str, tuple[int, int]]) -> tuple[dict[str
     calls = max(_calls(found / labelled) for found, labelled in counts.values())
     settings: dict[str, Any] = {"split.fractions": dict(fractions)}
     decisions = [Decision("split.fractions", shown, why)]
+    for name, (found, _) in counts.items():
+        if found * _FRACTIONS["val"] < FEW_POSITIVES:
+            settings[f"base.{name}.distil"] = None
+            decisions.append(Decision(f"base.{name}.distil", "null", f"{found} positives: too few to be taught by"))
     if calls > 25:
         settings["gate.max_qps_ratio"] = calls
         decisions.append(Decision("gate.max_qps_ratio", f"{calls:g} %", "as the thresholds allow"))

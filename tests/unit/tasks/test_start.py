@@ -20,20 +20,19 @@ VIOLENCE, REPOSTS = IssueSource("violence", "is_violent", ("t",)), IssueSource("
 LABELS = {"is_violent": ["t", "f", "f", "f"], "is_repost": [1, 0, 0, 1]}
 
 
-def export(folder: Path, **changes: list[Any]) -> Path:
-    """Forty rows as a database exports them, clips (empty files) included; None takes a column away."""
+def export(folder: Path, count: int = 40, **changes: list[Any]) -> Path:
+    """Rows as a database exports them, clips (empty files) included; None takes a column away."""
     videos = folder / "videos"
     videos.mkdir(parents=True, exist_ok=True)
-    count = 40
     for number in range(count):
         (videos / f"{number}.mp4").write_bytes(b"")
     columns: dict[str, list[Any]] = {
         "id": list(range(100, 100 + count)),
         "filepath": [str(videos / f"{number}.mp4") for number in range(count)],
-        "caption": ["my dinner", "#fun"] * 20,
+        "caption": ["my dinner", "#fun"] * (count // 2),
         "created_at": ["2026-01-02 03:04:05"] * count,
         "play_count": [12] * count,
-        **{name: values * 10 for name, values in LABELS.items()},
+        **{name: (values * count)[:count] for name, values in LABELS.items()},
         **{name: (values * count)[:count] for name, values in changes.items()},
     }
     path = folder / "clips.csv"
@@ -64,6 +63,18 @@ def test_settings_that_fit_the_table(tmp_path: Path) -> None:
     keys = [decision.key for decision in start.decisions]
     assert len(keys) == len(set(keys))
     assert set(start.settings) - {"issues", "ingest.columns"} <= set(keys)
+
+
+def test_of_few_positives_the_base_model_learns_from_labels_alone(tmp_path: Path) -> None:
+    start = propose(export(tmp_path / "few"), [VIOLENCE, REPOSTS])
+    assert start.settings["base.violence.distil"] is start.settings["base.reposts.distil"] is None
+    # 20 positives in validation are enough to see whether the MLLM knows more than its pupil
+    many = propose(export(tmp_path / "many", 326, is_violent=["t"] * 126 + ["f"] * 200), [VIOLENCE])
+    assert "base.violence.distil" not in many.settings
+    write_pipeline(tmp_path / "w", start.settings, "starter")
+    params = load_params(tmp_path / "w" / "params.yaml")
+    assert params.base["violence"].distil is None
+    assert params.base["violence"].aligned
 
 
 def test_the_template_keeps_its_comments_and_names_no_other_issue() -> None:
