@@ -75,7 +75,7 @@ def run_demo(request: DemoRequest) -> None:
 
 def _start(request: DemoRequest, data: Path) -> Start:
     # what the demo itself decides: any prevalence, and that a person judges what the gate would ask
-    start = propose(data, request.issues).without("validate.prevalence.", "gate.")
+    start = propose(data, request.issues, recipe=request.recipe).without("validate.prevalence.", "gate.")
     show_start(start)
     return start
 

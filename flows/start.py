@@ -25,7 +25,7 @@ def start_workspace(root: Path, data: Path, issues: list[IssueSource], media: Pa
     """
     if _has_clips(root):
         raise ConfigError(f"{root}: has clips already; --data is for a new workspace: choose another folder")
-    start = propose(data, issues, media)
+    start = propose(data, issues, media, recipe)
     show_start(start)
     workspace.create(root, start.settings, recipe)
     params = load_params(root / "params.yaml")

@@ -24,6 +24,11 @@ _LONGEST_NAME = 32  # of config.data.LabelName
 _FRACTIONS = {"train": 0.56, "val": 0.16, "test": 0.18, "traffic": 0.1}
 _FRACTIONS_OF_FEW = {"train": 0.46, "val": 0.22, "test": 0.22, "traffic": 0.1}
 
+_FEW_CLIPS = 2000
+#: frames, and pixels of a side, where a look at each clip is cheap
+_CLOSER = {"frames": 16, "frame_size": 224}
+_READ = {"title", "stickers"}
+
 
 @dataclass(frozen=True)
 class IssueSource:
@@ -75,8 +80,10 @@ def issue_sources(options: Sequence[str]) -> list[IssueSource]:
     return found
 
 
-def propose(data: Path, issues: Sequence[IssueSource], media: Path | None = None) -> Start:
+def propose(data: Path, issues: Sequence[IssueSource], media: Path | None = None, recipe: str = "") -> Start:
     """Settings for a table or folder of clips; ``media`` is the folder of the clips if they are not beside it.
+
+    What is proposed for few clips depends on the recipe.
 
     Raises:
         DataError: a label column or value is not there, or clips lie outside the folder; the message names the remedy.
@@ -107,6 +114,11 @@ def propose(data: Path, issues: Sequence[IssueSource], media: Path | None = None
     shown = ", ".join(f"{name['positive']} / {name['negative']}" for name in names.values())
     decisions.append(Decision("label_names", shown, "words of the report"))
     shared, more = _of_all(look, counts)
+    for name, (found, _) in counts.items():
+        if found * _FRACTIONS["val"] < FEW_POSITIVES:
+            chosen, why = _of_few(name, found, look, recipe)
+            settings |= chosen
+            decisions += why
     warnings = [f"{why}; {word} stays empty" for word, why in look.refused.items()]
     unused = look.unused([issue.column for issue in issues])
     return Start(
@@ -209,13 +221,25 @@ def _of_all(look: Look, counts: Mapping[str, tuple[int, int]]) -> tuple[dict[str
     calls = max(_calls(found / labelled) for found, labelled in counts.values())
     settings: dict[str, Any] = {"split.fractions": dict(fractions)}
     decisions = [Decision("split.fractions", shown, why)]
-    for name, (found, _) in counts.items():
-        if found * _FRACTIONS["val"] < FEW_POSITIVES:
-            settings[f"base.{name}.distil"] = None
-            decisions.append(Decision(f"base.{name}.distil", "null", f"{found} positives: too few to be taught by"))
     if calls > 25:
         settings["gate.max_qps_ratio"] = calls
         decisions.append(Decision("gate.max_qps_ratio", f"{calls:g} %", "as the thresholds allow"))
+    return settings, decisions
+
+
+def _of_few(issue: str, found: int, look: Look, recipe: str) -> tuple[dict[str, Any], list[Decision]]:
+    """What helped on 191 real clips (docs/log.md)."""
+    settings: dict[str, Any] = {f"base.{issue}.distil": None}
+    decisions = [Decision(f"base.{issue}.distil", "null", f"{found} positives: too few to be taught by an MLLM")]
+    if recipe != "starter" or look.rows > _FEW_CLIPS:
+        return settings, decisions
+    settings |= {f"media.{issue}.{key}": value for key, value in _CLOSER.items()}
+    decisions += [
+        Decision(f"media.{issue}.{key}", str(value), "few clips: a closer look") for key, value in _CLOSER.items()
+    ]
+    if not _READ & {*look.columns, *look.renames}:
+        settings[f"base.{issue}.architecture"] = "frames"
+        decisions.append(Decision(f"base.{issue}.architecture", "frames", "no titles to read"))
     return settings, decisions
 
 

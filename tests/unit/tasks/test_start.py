@@ -71,10 +71,23 @@ def test_of_few_positives_the_base_model_learns_from_labels_alone(tmp_path: Path
     # 20 positives in validation are enough to see whether the MLLM knows more than its pupil
     many = propose(export(tmp_path / "many", 326, is_violent=["t"] * 126 + ["f"] * 200), [VIOLENCE])
     assert "base.violence.distil" not in many.settings
+    write_pipeline(tmp_path / "w", start.settings, "tiny")
+    assert load_params(tmp_path / "w" / "params.yaml").base["violence"].distil is None
+
+
+@pytest.mark.parametrize(("caption", "architecture"), [(["my dinner"], "attention"), (None, "frames")])
+def test_few_clips_are_looked_at_closely(tmp_path: Path, caption: list[str] | None, architecture: str) -> None:
+    table = export(tmp_path, caption=caption) if caption else export(tmp_path)
+    if caption is None:
+        pd.read_csv(table).drop(columns="caption").to_csv(table, index=False)
+    start = propose(table, [VIOLENCE], recipe="starter")
     write_pipeline(tmp_path / "w", start.settings, "starter")
     params = load_params(tmp_path / "w" / "params.yaml")
-    assert params.base["violence"].distil is None
-    assert params.base["violence"].aligned
+    assert params.base["violence"].architecture == architecture
+    assert (params.media["violence"].frames, params.media["violence"].frame_size) == (16, 224)
+    assert params.base["violence"].motion
+    many = propose(export(tmp_path / "many", 2002, is_violent=["t"] + ["f"] * 2001), [VIOLENCE], recipe="starter")
+    assert not [key for key in many.settings if key.startswith("media.")]
 
 
 def test_the_template_keeps_its_comments_and_names_no_other_issue() -> None:
