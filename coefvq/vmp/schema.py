@@ -186,8 +186,21 @@ SEE_VIDEO = Insert(
 )
 WRITE_EFFECT = Insert(
     "effects",
-    ("offset", "video_id", "source_version", "waited"),
-    ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective", "error", "routes"),
+    ("offset", "video_id", "source_version"),
+    (
+        "consumer",
+        "epoch",
+        "rank",
+        "bundle_version",
+        "outcome",
+        "rule",
+        "written",
+        "effective",
+        "error",
+        "routes",
+        "waited",
+        "applied_at",
+    ),
 )
 #: for rows that have little in common
 WRITE_MIXED_EFFECT = Insert("effects", (*WRITE_EFFECT.shared, *WRITE_EFFECT.own))
