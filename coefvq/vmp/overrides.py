@@ -52,8 +52,8 @@ def override(
         feed.mark(connection, video_id)
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "live"
-        judged = (OVERRIDE, entry.epoch, entry.rank, entry.bundle_version, outcome, said, True, None, None, None, None,
-                  stored.look(connection).at)  # fmt: skip
+        judged = (OVERRIDE, stored.look(connection).at, True, None, None, entry.epoch, entry.rank, entry.bundle_version,
+                  outcome, said, None, None)  # fmt: skip
         schema.WRITE_EFFECT.run(connection, [(0, video_id, entry.source_version)], judged)
     found = index.get(video_id)
     return entry if found is None else found

@@ -56,7 +56,7 @@ def test_any_text_and_number_arrives_as_it_is(index_place: Path | str) -> None:
         with index.database.transaction() as connection:
             schema.SEE_VIDEO.run(connection, [(*cells, None) for cells in rows])
             own = [(offset, text, offset) for offset, text in enumerate(texts)]
-            shared = ("c", 1, 2, "b", "live", "r", True, 1e-300, None, "{}", 0.1, "2026-01-01T00:00:00Z")
+            shared = ("c", "2026-01-01T00:00:00Z", True, None, 1e-300, 1, 2, "b", "live", "r", "{}", 0.1)
             schema.WRITE_EFFECT.run(connection, own, shared)
         found = index.database.query("SELECT video_id, seen_version, views FROM videos")
         assert sorted(found) == sorted(rows)
