@@ -27,6 +27,8 @@ Lookup = Callable[[Sequence[Event], Mapping[str, Known]], Sequence[Features]]
 
 def stored_features(events: Sequence[Event], known: Mapping[str, Known]) -> list[Features]:
     """What the index kept of each event's content; no store is asked."""
+    if not known:  # most events of a stream are of new videos
+        return [NO_FEATURES] * len(events)
     return [kept_features(event, known.get(event.video_id)) for event in events]
 
 

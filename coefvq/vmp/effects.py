@@ -152,7 +152,7 @@ def _write_effects(
     for row, old, new in zip(rows, before, written, strict=True):
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
         error = None if old.seen > row.source_version else row.error
-        alike = (_EFFECT_SHARED(row), new, error, effective[tenant_of(row.video_id)])
+        alike: tuple[Any, ...] = (_EFFECT_SHARED(row), new, error, effective[tenant_of(row.video_id)])
         if alike != last:
             last, own = alike, []
             groups.append(((consumer, at, int(new), error, alike[-1], *alike[0]), own))
