@@ -43,15 +43,16 @@ class Applied(NamedTuple):
     queued: bool
 
 
-def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str, memory: Memory) -> Applied:
+def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str, look: Look, memory: Memory) -> Applied:
     """Write all rows in the open transaction; ``memory`` may hold what was read of their videos.
+
+    ``look`` was taken in this transaction, in which nothing is written yet.
 
     Raises:
         FencedError: a rollback withdrew a deployment that judged one of the rows.
     """
     if not rows:
         return Applied([], True, True)  # nobody looked
-    look = stored.look(connection)
     check_fence(look.fence, min([row.epoch for row in rows]))
     tenants = dict.fromkeys([tenant_of(row.video_id) for row in rows])
     # where no task waits, all are served in time

@@ -49,9 +49,10 @@ class IndexStore:
             FencedError: a rollback withdrew the deployment that judged the rows; nothing is stored.
         """
         with self.database.transaction() as connection:
-            committed = self.committed(consumer)
+            look = stored.look(connection, consumer)
+            committed = 0 if look.committed is None else self.database.whole(look.committed, "an offset")
             fresh = [row for row in rows if row.offset > committed]
-            applied = apply_rows(connection, fresh, consumer, self._memory)
+            applied = apply_rows(connection, fresh, consumer, look, self._memory)
             connection.execute(schema.WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
         return report_of(fresh, applied, offset)
 
@@ -71,7 +72,7 @@ class IndexStore:
             FencedError: as ``apply``.
         """
         with self.database.transaction() as connection:
-            applied = apply_rows(connection, rows, reason, self._memory)
+            applied = apply_rows(connection, rows, reason, stored.look(connection), self._memory)
             if kept := list(passed):
                 connection.executemany(schema.KEEP_VERDICT, kept)
             also(connection, applied.written)

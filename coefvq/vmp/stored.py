@@ -26,6 +26,7 @@ Mark = tuple[int, int]
 NOTES = ("overrides", "dead_letters", "pending", "recheck", "due")
 _LOOK = (
     f"SELECT {feed.LAST}, (SELECT coalesce(max(epoch), 0) FROM deployments WHERE fence = 1), CURRENT_TIMESTAMP, "  # noqa: S608
+    "(SELECT offset FROM offsets WHERE consumer = ?), "
     + ", ".join(f"EXISTS (SELECT 1 FROM {table})" for table in NOTES)  # noqa: S608
 )
 _READ = (
@@ -92,18 +93,20 @@ class Look(NamedTuple):
     """The number of the feed's newest change, the fence, and the tables of notes in which any video has one.
 
     ``at`` is the database's time as its tables have it: asked once, since a DEFAULT would ask again for each row.
+    ``committed`` is a consumer's offset, None before its first batch.
     """
 
     change: int
     filled: frozenset[str]
     fence: int
     at: str
+    committed: Any
 
 
-def look(connection: Connection) -> Look:
+def look(connection: Connection, consumer: str = "") -> Look:
     """The index at a glance: one statement, for each one is a round trip to a server."""
-    newest, purged, fence, at, *flags = connection.execute(_LOOK).fetchone()
-    return Look(max(newest, purged), frozenset(compress(NOTES, flags)), fence, _time_text(at))
+    newest, purged, fence, at, committed, *flags = connection.execute(_LOOK, (consumer,)).fetchone()
+    return Look(max(newest, purged), frozenset(compress(NOTES, flags)), fence, _time_text(at), committed)
 
 
 def _time_text(at: Any) -> str:
