@@ -120,7 +120,8 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
               if event.kind != "views" and ruled is not None]  # fmt: skip
     # features first: where a store has to be waited for, no model has worked in vain
     features = looked_up(scored, deployment, known)
-    candidates = map(Candidate.with_features, retrieve(scored, deployment.scorer), features)
+    pairs = zip(retrieve(scored, deployment.scorer), features, strict=True)
+    candidates = iter([candidate.with_features(found) for candidate, found in pairs])
     rows = []
     for event, (ruled, how) in zip(whole, judges, strict=True):
         if event.kind == "views":
