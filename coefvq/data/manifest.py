@@ -218,7 +218,7 @@ def _to_input(row: tuple[Any, ...], root: Root, cache: Path, folders: set[str]) 
     path, refusal = _path(uri, root, cache, folders)
     return VideoInput(
         video_id=str(video_id),
-        path=path,
+        file=path,
         title=_text(title),
         stickers=tuple(_texts(stickers)),
         views=None if pd.isna(views) else int(views),

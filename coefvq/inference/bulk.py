@@ -99,13 +99,13 @@ def batch_plan(folder: Path, videos: Sequence[VideoInput], batch_size: int) -> t
 
 def to_json(videos: Sequence[VideoInput]) -> str:
     """Videos as text, for the way to another process."""
-    return json.dumps([{**asdict(video), "path": str(video.path.absolute())} for video in videos])
+    return json.dumps([{**asdict(video), "file": str(video.path.absolute())} for video in videos])
 
 
 def from_json(text: str) -> list[VideoInput]:
     """The videos that ``to_json`` wrote."""
     return [
-        VideoInput(**{**item, "path": Path(item["path"]), "stickers": tuple(item["stickers"])})
+        VideoInput(**{**item, "file": Path(item["file"]), "stickers": tuple(item["stickers"])})
         for item in json.loads(text)
     ]
 

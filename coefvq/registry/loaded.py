@@ -48,7 +48,7 @@ class LoadedPair:
         videos = [
             VideoInput(
                 video_id=str(path),
-                path=Path(path),
+                file=path,
                 title=titles[at] if titles is not None else "",
                 stickers=tuple(stickers[at]) if stickers is not None else (),
                 views=views[at] if views is not None else None,

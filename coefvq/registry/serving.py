@@ -109,7 +109,7 @@ def _video(row: Mapping[Any, Any], number: int) -> VideoInput:
     path, refusal = _local(str(given["path"]))
     return VideoInput(
         video_id=str(given.get("video_id", given["path"])),
-        path=path,
+        file=path,
         refusal=refusal,
         title=str(given.get("title", "")),
         stickers=_stickers(given.get("stickers", "[]"), number),

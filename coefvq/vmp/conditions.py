@@ -41,6 +41,14 @@ def condition_test(field: str, op: str, value: Any) -> Test:
     compare = _COMPARE[op]
     if field == ERROR:  # it is always there
         return lambda facts, score, error: compare(error, value)
+    if field in OF_SCORES:  # in one function: rules of most files look at scores alone
+        attribute = attrgetter(field)
+
+        def scored(facts: Facts, score: ScoredVideo | None, error: bool) -> bool:
+            fact = None if score is None else attribute(score)
+            return fact is not None and compare(fact, value)
+
+        return scored
 
     def holds(facts: Facts, score: ScoredVideo | None, error: bool) -> bool:
         fact = read(facts, score, error)

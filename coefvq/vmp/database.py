@@ -127,12 +127,12 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
             raise DataError(f"{path}: no such state; run `coefvq vmp publish` first or pass --state DIR")
         _make(path, schema)
     _refuse_cut(path)
-    with _named_errors(path):
+    with _NamedErrors(path):
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     database = _sqlite(path, connection)
     try:
         _refuse_foreign(database)
-        with _named_errors(path):
+        with _NamedErrors(path):
             _make_durable(connection)
         _ensure_schema(database, schema)
         yield database
@@ -141,9 +141,10 @@ def open_database(path: Path, schema: Schema, create: bool = True) -> Iterator[D
 
 
 def _sqlite(path: Path, connection: sqlite3.Connection) -> Database:
+    errors = _NamedErrors(path)
     # IMMEDIATE: what the block reads cannot change before it writes
     return Database(str(path), path.name, f"move {path.name}* away", connection, ("BEGIN IMMEDIATE",),
-                    partial(_named_errors, path), partial(_rewrite, path, connection))  # fmt: skip
+                    lambda: errors, partial(_rewrite, path, connection))  # fmt: skip
 
 
 def _make_durable(connection: sqlite3.Connection) -> None:
@@ -162,7 +163,7 @@ def _make(path: Path, schema: Schema) -> None:
         what = "cannot make the folder" if not path.parent.is_dir() else f"cannot open {path.name}"
         raise DataError(f"{path.parent}: {what} ({error.strerror}); pass another --state DIR") from error
     try:
-        with _named_errors(path), closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        with _NamedErrors(path), closing(sqlite3.connect(new, isolation_level=None)) as connection:
             _make_durable(connection)
             _ensure_schema(_sqlite(path, connection), schema)
         if path.exists() and not path.is_file():
@@ -233,19 +234,25 @@ def _schema_version(database: Database) -> int:
 
 
 def _rewrite(path: Path, connection: sqlite3.Connection) -> None:
-    with _named_errors(path):
+    with _NamedErrors(path):
         connection.execute("VACUUM")
         busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     if busy:
         raise DataError(f"{path}: another process is reading it, so old pages stay in {path.name}-wal; run it again")
 
 
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise DataError(
-            f"{path}: {error}; expected a writable SQLite file of `coefvq vmp`: free the lock or disk, or pass "
-            "another --state DIR"
-        ) from error
+@dataclass(frozen=True)
+class _NamedErrors:
+    """SQLite's errors in one line; every statement is run in it, and a generator would take as long as a short one."""
+
+    path: Path
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise DataError(
+                f"{self.path}: {error}; expected a writable SQLite file of `coefvq vmp`: free the lock or disk, or "
+                "pass another --state DIR"
+            ) from error

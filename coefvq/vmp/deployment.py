@@ -27,6 +27,8 @@ Lookup = Callable[[Sequence[Event], Mapping[str, Known]], Sequence[Features]]
 
 def stored_features(events: Sequence[Event], known: Mapping[str, Known]) -> list[Features]:
     """What the index kept of each event's content; no store is asked."""
+    if not known:  # most events of a stream are of new videos
+        return [NO_FEATURES] * len(events)
     return [kept_features(event, known.get(event.video_id)) for event in events]
 
 
@@ -111,21 +113,21 @@ def judge(events: Sequence[Event], deployment: Deployment, known: Mapping[str, K
     most = _most_views(events, known)
     whole = [event if event.views == (views := most[event.video_id]) else replace(event, views=views)
              for event in events]  # fmt: skip
-    parts = {tenant: _part(deployment, tenant, now) for tenant in {tenant_of(event.video_id) for event in events}}
-    scored = [event for event in whole if event.kind != "views" and parts[tenant_of(event.video_id)][0] is not None]
+    tenants = [tenant_of(event.video_id) for event in whole]
+    parts = {tenant: _part(deployment, tenant, now) for tenant in dict.fromkeys(tenants)}
+    judges = [parts[tenant] for tenant in tenants]
+    scored = [event for event, (ruled, _) in zip(whole, judges, strict=True)
+              if event.kind != "views" and ruled is not None]  # fmt: skip
     # features first: where a store has to be waited for, no model has worked in vain
     features = looked_up(scored, deployment, known)
-    judged = {
-        candidate.event.offset: candidate.with_features(found)
-        for candidate, found in zip(retrieve(scored, deployment.scorer), features, strict=True)
-    }
+    pairs = zip(retrieve(scored, deployment.scorer), features, strict=True)
+    candidates = iter([candidate.with_features(found) for candidate, found in pairs])
     rows = []
-    for event in whole:
+    for event, (ruled, how) in zip(whole, judges, strict=True):
         if event.kind == "views":
             rows.append(watched_row(event, deployment.epoch, now))
         else:
-            ruled, how = parts[tenant_of(event.video_id)]
-            candidate = judged[event.offset] if ruled is not None else Candidate(event)
+            candidate = Candidate(event) if ruled is None else next(candidates)
             rows.append(_decided(candidate, ruled, how, known.get(event.video_id)))
     return rows
 
@@ -137,8 +139,11 @@ def looked_up(events: Sequence[Event], deployment: Deployment, known: Mapping[st
         HeldError: a store that the stream waits for does not answer.
     """
     contents = [event for event in events if event.kind != "delete"]
-    found = iter(deployment.lookup(contents, known) if contents else [])
-    return [NO_FEATURES if event.kind == "delete" else next(found) for event in events]
+    found = deployment.lookup(contents, known) if contents else []
+    if len(contents) == len(events):
+        return list(found)
+    ordered = iter(found)
+    return [NO_FEATURES if event.kind == "delete" else next(ordered) for event in events]
 
 
 def decided(

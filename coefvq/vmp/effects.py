@@ -7,10 +7,10 @@ entry is only replaced by a newer version, so rows that are written twice or out
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from coefvq.vmp import schema, stored
 from coefvq.vmp.database import Connection
@@ -19,10 +19,20 @@ from coefvq.vmp.keys import tenant_of
 from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
-from coefvq.vmp.stored import NOTHING, Look, Stored
+from coefvq.vmp.stored import NOTHING, Look, Memory, Stored, compared
 
 #: on SQLite as many statements of few columns take as long as one of all columns
 _MOST_GROUPS = 3
+
+
+def _cells(*names: str) -> itemgetter[Any]:
+    """Fields of a row by their places: attribute by attribute takes twice as long."""
+    return itemgetter(*map(SinkRow._fields.index, names))
+
+
+#: in the order of the columns
+_ENTRY_OWN, _ENTRY_SHARED = _cells(*schema.WRITE_ENTRY.own), _cells(*schema.WRITE_ENTRY.shared)
+_EFFECT_OWN, _EFFECT_SHARED = _cells(*schema.WRITE_EFFECT.own), _cells(*schema.EFFECT_OF_ROW)
 
 
 class Applied(NamedTuple):
@@ -33,24 +43,25 @@ class Applied(NamedTuple):
     queued: bool
 
 
-def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str) -> Applied:
-    """Write all rows in the open transaction.
+def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str, look: Look, memory: Memory) -> Applied:
+    """Write all rows in the open transaction; ``memory`` may hold what was read of their videos.
+
+    ``look`` was taken in this transaction, in which nothing is written yet.
 
     Raises:
         FencedError: a rollback withdrew a deployment that judged one of the rows.
     """
     if not rows:
         return Applied([], True, True)  # nobody looked
-    check_fence(connection, min(row.epoch for row in rows))
-    tenants = dict.fromkeys(tenant_of(row.video_id) for row in rows)
-    look = stored.look(connection)
+    check_fence(look.fence, min([row.epoch for row in rows]))
+    tenants = dict.fromkeys([tenant_of(row.video_id) for row in rows])
     # where no task waits, all are served in time
     effective = {
         tenant: effective_threshold(connection, tenant) if "pending" in look.filled else None for tenant in tenants
     }
     parts: list[Applied] = []
     for part in _distinct(rows):
-        parts.append(_apply(connection, part, consumer, effective, stored.look(connection) if parts else look))
+        parts.append(_apply(connection, part, consumer, effective, stored.look(connection) if parts else look, memory))
     # what an earlier part left, the last one has seen or written itself
     return Applied([new for part in parts for new in part.written], *parts[-1][1:])
 
@@ -72,28 +83,29 @@ def _apply(
     consumer: str,
     effective: Mapping[str, float | None],
     look: Look,
+    memory: Memory,
 ) -> Applied:
     """Write the rows of distinct videos into an index that reads as ``look`` says."""
-    ids, (change, filled) = [row.video_id for row in rows], look
-    known, notes = stored.read(connection, ids), stored.notes(connection, ids, filled)
+    ids, change, filled = [row.video_id for row in rows], look.change, look.filled
+    known, notes = memory.read(connection, ids), stored.notes(connection, ids, filled)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
     ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
     written, due = [], []
     seen: list[tuple[str, int, int | None, int | None]] = []
     for row, old in zip(rows, before, strict=True):
-        most, new = stored.most_views(row, old), stored.supersedes(row, old)
+        most, new, is_due = compared(row, old)
         written.append(new)
         if new or row.video_id in ended:
             change += 1
             seen.append((row.video_id, row.source_version, row.views, change))
         elif row.source_version > old.seen or most != old.views:
             seen.append((row.video_id, row.source_version, row.views, None))
-        if stored.is_due(row, old, new, most):
+        if is_due:
             due.append(row.video_id)
     schema.SEE_VIDEO.run(connection, seen)
     _write_entries(connection, compress(rows, written))
-    _write_effects(connection, rows, before, written, consumer, effective)
+    _write_effects(connection, rows, before, written, consumer, effective, look.at)
     few = [
         row
         for row in rows
@@ -114,10 +126,10 @@ def _write_entries(connection: Connection, rows: Iterable[SinkRow]) -> None:
     last: tuple[object, ...] = ()
     own: list[tuple[object, ...]] = []
     for row in rows:
-        alike = (row.state, row.rule, row.epoch, row.rank, row.bundle_version, row.decided_at, row.held)
+        alike = _ENTRY_SHARED(row)
         if alike != last:
             last, own = alike, groups.setdefault(alike, [])
-        own.append((row.video_id, row.source_version, row.views, row.value))
+        own.append(_ENTRY_OWN(row))
     for shared, own in groups.items():
         schema.WRITE_ENTRY.run(connection, own, shared)
 
@@ -129,6 +141,7 @@ def _write_effects(
     written: Sequence[bool],
     consumer: str,
     effective: Mapping[str, float | None],
+    at: str,
 ) -> None:
     """One audit row each, in the order of the rows: those that follow each other and say the same are one statement.
 
@@ -140,14 +153,11 @@ def _write_effects(
     for row, old, new in zip(rows, before, written, strict=True):
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
         error = None if old.seen > row.source_version else row.error
-        alike: tuple[object, ...] = (
-            consumer, row.epoch, row.rank, row.bundle_version, row.outcome, row.rule, int(new),
-            effective[tenant_of(row.video_id)], error, row.routes,
-        )  # fmt: skip
+        alike: tuple[Any, ...] = (_EFFECT_SHARED(row), new, error, effective[tenant_of(row.video_id)])
         if alike != last:
             last, own = alike, []
-            groups.append((alike, own))
-        own.append((row.offset, row.video_id, row.source_version, row.waited))
+            groups.append(((consumer, at, int(new), error, alike[-1], *alike[0]), own))
+        own.append(_EFFECT_OWN(row))
     if len(groups) > _MOST_GROUPS:
         whole = [(*alike, *cells) for alike, own in groups for cells in own]
         schema.WRITE_MIXED_EFFECT.run(connection, whole)
@@ -200,15 +210,15 @@ def _write_recheck(connection: Connection, row: SinkRow, noted: bool) -> None:
 
 def report_of(rows: Sequence[SinkRow], applied: Applied, offset: int) -> BatchReport:
     """Count the outcomes of a batch that ended at ``offset``."""
-    outcomes = Counter([row.outcome for row in rows])
+    outcomes, written = [row.outcome for row in rows], applied.written
     return BatchReport(
         offset=offset,
         events=len(rows),
-        live=outcomes["live"],
-        removed=outcomes["removed"],
-        ignored=outcomes["ignored"],
-        dead=sum([row.error is not None for row in rows]),
-        stale=sum([row.state is not None and not new for row, new in zip(rows, applied.written, strict=True)]),
+        live=outcomes.count("live"),
+        removed=outcomes.count("removed"),
+        ignored=outcomes.count("ignored"),
+        dead=len(rows) - [row.error for row in rows].count(None),
+        stale=sum([row.state is not None for row, new in zip(rows, written, strict=True) if not new]),
         due=applied.due,
         queued=applied.queued,
     )

@@ -134,13 +134,12 @@ def issued(database: Database) -> list[Issued]:
     return [_issued(row) for row in database.query(f"SELECT {columns} FROM deployments ORDER BY epoch")]  # noqa: S608
 
 
-def check_fence(connection: Connection, epoch: int) -> None:
-    """Refuse an epoch below the fence; call inside the transaction that writes.
+def check_fence(fence: int, epoch: int) -> None:
+    """Refuse an epoch below the ``fence`` that stands inside the transaction that writes.
 
     Raises:
         FencedError: a pair of that epoch was withdrawn since.
     """
-    fence = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments WHERE fence = 1").fetchone()[0]
     if epoch < fence:
         raise FencedError(
             f"epoch {epoch} was withdrawn by a rollback (fence at epoch {fence}); nothing of the batch was stored: "

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coefvq.errors import DataError
-from coefvq.vmp import schema, served
+from coefvq.vmp import schema, served, stored
 from coefvq.vmp.database import Connection, Database, open_database
 from coefvq.vmp.effects import apply_rows, report_of
 from coefvq.vmp.epochs import issued
@@ -37,6 +37,7 @@ class IndexStore:
 
     database: Database
     digest_at: Callable[[int], str | None] = field(default=lambda offset: None)
+    _memory: stored.Memory = field(default_factory=stored.Memory, repr=False, compare=False)
 
     def apply(self, rows: Sequence[SinkRow], consumer: str, offset: int) -> BatchReport:
         """Store ``rows`` and move ``consumer`` to ``offset`` in one transaction.
@@ -48,9 +49,10 @@ class IndexStore:
             FencedError: a rollback withdrew the deployment that judged the rows; nothing is stored.
         """
         with self.database.transaction() as connection:
-            committed = self.committed(consumer)
+            look = stored.look(connection, consumer)
+            committed = 0 if look.committed is None else self.database.whole(look.committed, "an offset")
             fresh = [row for row in rows if row.offset > committed]
-            applied = apply_rows(connection, fresh, consumer)
+            applied = apply_rows(connection, fresh, consumer, look, self._memory)
             connection.execute(schema.WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
         return report_of(fresh, applied, offset)
 
@@ -70,7 +72,7 @@ class IndexStore:
             FencedError: as ``apply``.
         """
         with self.database.transaction() as connection:
-            applied = apply_rows(connection, rows, reason)
+            applied = apply_rows(connection, rows, reason, stored.look(connection), self._memory)
             if kept := list(passed):
                 connection.executemany(schema.KEEP_VERDICT, kept)
             also(connection, applied.written)
@@ -91,11 +93,17 @@ class IndexStore:
             "SELECT v.video_id, v.seen_version, v.views, e.value, e.state, e.source_version, e.epoch, e.rank, e.views, "
             "e.decided_at FROM videos v LEFT JOIN entries e USING (video_id) WHERE v."
         )
-        found = {}
-        for condition, values in chosen("video_id", list(dict.fromkeys(video_ids))):
-            for video_id, seen, views, text, *verdict in self.database.query(sql + condition, values):
-                stored = None if text is None else self._verdict(video_id, text, verdict)
-                found[video_id] = Known(self.database.whole(seen, "a source version"), views, stored)
+        found, before = {}, dict.fromkeys(video_ids, stored.NOTHING)
+        with self.database.reading() as connection:
+            # within a transaction a rollback would take back what is read here
+            mark = None if connection.in_transaction else stored.mark_of(connection)
+            for condition, values in chosen("video_id", list(before)):
+                for video_id, seen, views, text, *cells in connection.execute(sql + condition, values).fetchall():
+                    verdict = None if text is None else self._verdict(video_id, text, cells)
+                    found[video_id] = Known(self.database.whole(seen, "a source version"), views, verdict)
+                    state, source_version, epoch, rank, most, at = cells
+                    before[video_id] = stored.stored_of(seen, views, state, source_version, epoch, most, rank, at)
+        self._memory.keep(mark, before)
         return found
 
     def _verdict(self, video_id: str, text: str, cells: Sequence[Any]) -> Verdict:

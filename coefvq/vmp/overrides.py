@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from coefvq.errors import DataError
-from coefvq.vmp import feed, schema
+from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.index import IndexStore
 from coefvq.vmp.keys import shown
@@ -52,8 +52,9 @@ def override(
         feed.mark(connection, video_id)
         said = f"{word} by {by}: {reason}"
         outcome = "removed" if word == "removed" else "live"
-        judged = (OVERRIDE, entry.epoch, entry.rank, entry.bundle_version, outcome, said, True, None, None, None)
-        schema.WRITE_EFFECT.run(connection, [(0, video_id, entry.source_version, None)], judged)
+        judged = (OVERRIDE, stored.look(connection).at, True, None, None, entry.epoch, entry.rank, entry.bundle_version,
+                  outcome, said, None, None)  # fmt: skip
+        schema.WRITE_EFFECT.run(connection, [(0, video_id, entry.source_version)], judged)
     found = index.get(video_id)
     return entry if found is None else found
 

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from pathlib import Path
 
 from coefvq.records import ScoredVideo, VideoInput
 from coefvq.vmp.records import Candidate, Event
@@ -44,7 +43,7 @@ def _rounds(events: Sequence[Event]) -> Sequence[Sequence[Event]]:
 
 def video_input(event: Event) -> VideoInput:
     """An event's video as the models take it."""
-    return VideoInput(event.video_id, Path(event.uri), event.title, event.stickers, event.views, event.sha256)
+    return VideoInput(event.video_id, event.uri, event.title, event.stickers, event.views, event.sha256)
 
 
 def _group(scored: Iterable[ScoredVideo]) -> dict[str, list[ScoredVideo]]:

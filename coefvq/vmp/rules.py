@@ -112,10 +112,14 @@ class Rule(_Section):
     then: _Then
 
     @property
+    def needs_error(self) -> bool:
+        """Whether it holds for videos alone that could not be scored."""
+        return any(one.field == ERROR and one.op == "==" and one.value is True for one in self.when)
+
+    @property
     def takes_unscored(self) -> bool:
         """Whether it may hold for videos that could not be scored: ``live`` has to name them in so many words."""
-        named = any(one.field == ERROR and one.op == "==" and one.value is True for one in self.when)
-        return named or self.then != "live"
+        return self.needs_error or self.then != "live"
 
     @field_validator("name")
     @classmethod
@@ -132,6 +136,7 @@ class CompiledRule(NamedTuple):
     tests: tuple[Test, ...]
     decision: Decision
     takes_unscored: bool
+    needs_error: bool
 
 
 class CompiledRules(NamedTuple):
@@ -158,7 +163,7 @@ class Rules(_Section):
         """What decides about videos."""
         rules = tuple(
             CompiledRule(rule.issue, tuple(condition.test for condition in rule.when), Decision(rule.then, rule.name),
-                         rule.takes_unscored)
+                         rule.takes_unscored, rule.needs_error)
             for rule in self.rules
         )  # fmt: skip
         otherwise = Decision(self.default, "default")

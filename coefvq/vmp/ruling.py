@@ -43,8 +43,8 @@ def decide(candidate: Candidate, rules: Rules, now: datetime) -> Decision:
         error = lacks or score.error is not None
         seen.append((score, error))
         unscored = unscored or error
-    for issue, tests, decision, takes_unscored in compiled.rules:
-        if unscored and not takes_unscored:
+    for issue, tests, decision, takes_unscored, needs_error in compiled.rules:
+        if not takes_unscored if unscored else needs_error:
             continue
         for one, error in seen or _NOT_SCORED:
             if one is not None and issue is not None and issue != one.issue:

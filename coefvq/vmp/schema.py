@@ -184,11 +184,10 @@ SEE_VIDEO = Insert(
             THEN excluded.views ELSE videos.views END,
         change = coalesce(excluded.change, videos.change)""",
 )
-WRITE_EFFECT = Insert(
-    "effects",
-    ("offset", "video_id", "source_version", "waited"),
-    ("consumer", "epoch", "rank", "bundle_version", "outcome", "rule", "written", "effective", "error", "routes"),
-)
+#: what an audit row says of its batch, or of what was stored before; and what its row says, alike for most of a batch
+EFFECT_OF_BATCH = ("consumer", "applied_at", "written", "error", "effective")
+EFFECT_OF_ROW = ("epoch", "rank", "bundle_version", "outcome", "rule", "routes", "waited")
+WRITE_EFFECT = Insert("effects", ("offset", "video_id", "source_version"), (*EFFECT_OF_BATCH, *EFFECT_OF_ROW))
 #: for rows that have little in common
 WRITE_MIXED_EFFECT = Insert("effects", (*WRITE_EFFECT.shared, *WRITE_EFFECT.own))
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since

@@ -228,7 +228,7 @@ def main(job: Job) -> None:
     step.listen()
     _note_fences()
     if not job.fenced:
-        effects.check_fence = lambda connection, epoch: None  # type: ignore[attr-defined]
+        effects.check_fence = lambda fence, epoch: None  # type: ignore[attr-defined]
     try:
         {"run": _run, "commit first": _run, "compact": _compact, "migrate": _migrate}[job.kind](job, step)
     except CoefVQError as error:

@@ -64,7 +64,7 @@ def test_any_order_gives_the_scores_themselves(
 
 def test_a_key_is_model_clip_and_text_and_nothing_else() -> None:
     video = VideoInput("a", Path("a.mp4"), "title", ("sale",), 5, "ab" * 32)
-    same = [replace(video, video_id="b", path=Path("b.mp4"), views=9)]
+    same = [replace(video, video_id="b", file=Path("b.mp4"), views=9)]
     others = [replace(video, title="another"), replace(video, stickers=()), replace(video, sha256="cd" * 32)]
     (key,) = score_keys("m", [video])
     assert score_keys("m", same) == [key]

@@ -55,12 +55,13 @@ def test_any_text_and_number_arrives_as_it_is(index_place: Path | str) -> None:
     with open_index(index_place) as index:
         with index.database.transaction() as connection:
             schema.SEE_VIDEO.run(connection, [(*cells, None) for cells in rows])
-            own = [(offset, text, offset, 0.1 + offset if offset % 2 else None) for offset, text in enumerate(texts)]
-            schema.WRITE_EFFECT.run(connection, own, ("c", 1, 2, "b", "live", "r", True, 1e-300, None, "{}"))
+            own = [(offset, text, offset) for offset, text in enumerate(texts)]
+            shared = ("c", "2026-01-01T00:00:00Z", True, None, 1e-300, 1, 2, "b", "live", "r", "{}", 0.1)
+            schema.WRITE_EFFECT.run(connection, own, shared)
         found = index.database.query("SELECT video_id, seen_version, views FROM videos")
         assert sorted(found) == sorted(rows)
         effects = "SELECT offset, video_id, source_version, waited, written, effective FROM effects ORDER BY number"
-        assert index.database.query(effects) == [(*cells, 1, 1e-300) for cells in own]
+        assert index.database.query(effects) == [(*cells, 0.1, 1, 1e-300) for cells in own]
 
 
 @contextmanager

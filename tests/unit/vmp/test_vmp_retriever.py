@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def test_events_reach_the_scorer_whole_and_deletions_do_not() -> None:
     scorer = Recorder(lambda video: [score(video.video_id)])
     event = Event("a", uri="/x/a.mp4", title="t", stickers=("s",), views=4, sha256="aa", offset=1)
     candidates = retrieve([event, Event("b", "delete", offset=2)], scorer)
-    assert scorer.calls == [[VideoInput("a", Path("/x/a.mp4"), "t", ("s",), 4, "aa")]]
+    assert scorer.calls == [[VideoInput("a", "/x/a.mp4", "t", ("s",), 4, "aa")]]
     assert candidates == [Candidate(event, (score("a"),)), Candidate(Event("b", "delete", offset=2))]
 
 
