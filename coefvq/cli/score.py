@@ -55,7 +55,7 @@ def score(
     sources = [given(video, params) for video in videos]
     settings = open_workspace(params)
     inputs = collect(sources, title, tuple(sticker or ()), settings.ingest.protocols, settings.ingest.columns)
-    rows = by_video(served_scorer(settings.tracking, issue, version)(inputs), len(inputs))
+    rows = by_video(served_scorer(settings.tracking, issue, version, apart=True)(inputs), len(inputs))
     failed = {row.video_id: row.error for row in rows if row.error}
     if as_json:
         for row in rows:

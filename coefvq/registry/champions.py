@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coefvq.cascade.audit_sample import AuditSample
 from coefvq.cascade.policy import CascadePolicy
+from coefvq.compute.pools import spawn_pool
 from coefvq.config import Tracking
 from coefvq.errors import RegistryError
 from coefvq.inference import MultiIssueScorer, PairScorer, Recorded, recorded
@@ -46,24 +49,29 @@ def served_scorer(
     version: str = CHAMPION,
     root: Path | None = None,
     cache: Path | None = None,
+    apart: bool = False,
 ) -> MultiIssueScorer:
     """As ``tracking.configure`` for reading and ``load_scorer``; without MLflow while the registry is as it was.
 
-    ``root`` is the workspace; default: the working directory.
+    ``root`` is the workspace; default: the working directory. ``apart`` asks the registry in a process that ends, so
+    that the 300 MB of MLflow are free before models are loaded; the main module is imported there too.
 
     Raises:
         RegistryError: as both.
     """
-    return _scorer_of(served_bundles(settings, issues, version, root), None, cache)
+    return _scorer_of(served_bundles(settings, issues, version, root, apart), None, cache)
 
 
 def served_bundles(
-    settings: Tracking, issues: Sequence[str] | None, version: str, root: Path | None
+    settings: Tracking, issues: Sequence[str] | None, version: str, root: Path | None, apart: bool = False
 ) -> list[LoadedBundle]:
     """The pairs of ``served_scorer``, with verified local folders."""
     store = tracking.place(settings.uri, root=root)
     state, asked = kept_pairs.database_state(store), f"{version} of {' '.join(issues or ()) or 'all'}"
     bundles = kept_pairs.find(store, state, asked)
+    if bundles is None and apart:
+        with suppress(BrokenProcessPool), spawn_pool(1) as pool:
+            return pool.submit(served_bundles, settings, issues, version, root).result()
     if bundles is None:
         tracking.configure(settings.uri, settings.experiment, root=root, create=False)
         bundles = [pair_files.resolve(issue, version) for issue in _wanted(issues, version)]

@@ -19,7 +19,8 @@ _IN_A_PROCESS = """
 import json, sys
 from coefvq.config import Tracking
 from coefvq.registry.champions import served_bundles
-found = served_bundles(Tracking(uri=sys.argv[1], experiment="coefvq"), None, "champion", None)
+apart = sys.argv[2:] == ["apart"]
+found = served_bundles(Tracking(uri=sys.argv[1], experiment="coefvq"), None, "champion", None, apart)
 print(json.dumps([[bundle.issue, bundle.bundle_version] for bundle in found] + ["mlflow" in sys.modules]))
 """
 
@@ -107,3 +108,21 @@ def test_a_second_process_imports_no_mlflow(workspace: Workspace, repository: Pa
     )
     assert first[0] == second[0]
     assert (first[-1], second[-1]) == (True, False)
+
+
+def test_a_registry_that_is_asked_apart_leaves_no_mlflow_behind(workspace: Workspace, repository: Path) -> None:
+    workspace.approve(1)
+    command = [sys.executable, "-c", _IN_A_PROCESS, workspace.uri, "apart"]
+    answers = [
+        json.loads(subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout)
+        for _ in range(2)
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0][0][0] == "icd"
+    assert answers[0][-1] is False
+
+
+def test_what_the_registry_refuses_is_said_by_the_process_that_asked(workspace: Workspace) -> None:
+    settings = Tracking(uri=workspace.uri, experiment="coefvq")
+    with pytest.raises(RegistryError, match="no issue has a champion; approve a challenger first"):
+        champions.served_bundles(settings, None, "champion", None, apart=True)
