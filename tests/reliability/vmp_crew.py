@@ -82,7 +82,7 @@ class Crew:
             while waiting and len(running) < at_once:
                 plan = waiting.pop(0)
                 running[self.start(plan or Plan(), kind)] = plan
-            timeout = self.rng.uniform(0.1, 0.8) if None in running.values() else None
+            timeout = self.rng.uniform(0.2, 1.5) if None in running.values() else None
             ended = wait([process.sentinel for process in running], timeout)
             for process, plan in list(running.items()):
                 if not ended and plan is None:
