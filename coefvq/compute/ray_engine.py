@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from itertools import islice
@@ -126,11 +126,22 @@ def _started(settings: dict[str, Any]) -> bool:
             return True
         except Exception as error:
             # Ray leaves running what did start
-            _end([process for process in psutil.Process().children(recursive=True) if process not in before])
+            _end([process for process in psutil.Process().children(recursive=True) if _is_rays(process, before)])
             if _TOO_SLOW not in str(error):
                 raise
         gc.collect()
     return False
+
+
+def _is_rays(process: psutil.Process, before: Collection[psutil.Process]) -> bool:
+    """Whether a process is new and Ray's: another thread may have started one of its own meanwhile."""
+    if process in before:
+        return False
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return f"{os.sep}ray{os.sep}" in command or command.startswith("ray::")
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
