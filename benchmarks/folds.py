@@ -30,6 +30,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from coefvq.cli.workspace import open_workspace
 from coefvq.data.manifest import read_table
 from coefvq.data.splits.groups import components, with_codes, with_look_alikes
+from tasks.workspace import change_params
 
 BASE_AUC = 0.86
 COMMANDS = ("train-mllm", "teach", "train-base", "predict", "evaluate", "thresholds")
@@ -71,6 +72,9 @@ def workspace(source: Path, folder: Path, options: argparse.Namespace) -> Path:
     if not (folder / "data" / "manifest.parquet").exists():
         named = ["--data", source, "--media", options.data, "--issue", options.issue, "--recipe", options.recipe]
         coefvq(options.out, log, "init", folder, *named)
+        # a part of so few videos may hold any share of positives, as in the demo
+        issue = options.issue.partition("=")[0]
+        change_params(folder / "params.yaml", {f"validate.prevalence.{issue}": [0.0, 1.0]})
         coefvq(folder, log, "ingest")
     return log
 
