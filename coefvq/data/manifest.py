@@ -194,7 +194,7 @@ def parquet_errors(path: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    # Arrow's own classes derive from these
+    # Arrow's own errors derive from these; the last one means that Arrow cannot read a feature of the file
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{path}: not a Parquet table ({first}); {remedy}") from error

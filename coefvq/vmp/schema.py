@@ -184,8 +184,9 @@ SEE_VIDEO = Insert(
             THEN excluded.views ELSE videos.views END,
         change = coalesce(excluded.change, videos.change)""",
 )
-#: what an audit row says of its batch, or of what was stored before; and what its row says, alike for most of a batch
+#: an audit row takes these columns from its batch and from what was stored before
 EFFECT_OF_BATCH = ("consumer", "applied_at", "written", "error", "effective")
+#: it takes these from its own row of the batch; most rows of a batch have the same values
 EFFECT_OF_ROW = ("epoch", "rank", "bundle_version", "outcome", "rule", "routes", "waited")
 WRITE_EFFECT = Insert("effects", ("offset", "video_id", "source_version"), (*EFFECT_OF_BATCH, *EFFECT_OF_ROW))
 #: for rows that have little in common
