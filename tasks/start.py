@@ -27,6 +27,8 @@ _FRACTIONS_OF_FEW = {"train": 0.46, "val": 0.22, "test": 0.22, "traffic": 0.1}
 _FEW_CLIPS = 2000
 #: frames, and pixels of a side, where a look at each clip is cheap
 _CLOSER = {"frames": 16, "frame_size": 224}
+#: an epoch of few clips is few steps, and the order of few positives says little about which one to keep
+_LONGER = {"num_train_epochs": 36, "learning_rate": 0.001, "metric_for_best_model": "loss"}
 _READ = {"title", "stickers"}
 
 
@@ -240,6 +242,11 @@ def _of_few(issue: str, found: int, look: Look, recipe: str) -> tuple[dict[str, 
     if not _READ & {*look.columns, *look.renames}:
         settings[f"base.{issue}.architecture"] = "frames"
         decisions.append(Decision(f"base.{issue}.architecture", "frames", "no titles to read"))
+        settings |= {f"base.{issue}.training.{key}": value for key, value in _LONGER.items()}
+        decisions += [
+            Decision(f"base.{issue}.training.{key}", str(value), "few clips: more steps, judged by the loss")
+            for key, value in _LONGER.items()
+        ]
     return settings, decisions
 
 
