@@ -165,7 +165,7 @@ class AttentionClassifier(nn.Module):
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
         """The towers that do not train."""
         audio = self.audio.frozen_part() if self.audio is not None else None
-        parts = (self.frames.frozen_vectors(), self.text.frozen_part(), audio)
+        parts = (self.frames.frozen_part(), self.text.frozen_part(), audio)
         return tuple(part for part in parts if part is not None)
 
     def frozen_features(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -27,10 +27,10 @@ class FrameClassifier(nn.Module):
         self.head = nn.Linear(frames.output_size, CLASSES)
 
     def forward(
-        self, pixel_values: torch.Tensor | None = None, frame_features: torch.Tensor | None = None
+        self, pixel_values: torch.Tensor | None = None, vision_features: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """pixel_values [B,F,3,S,S], or the tower's output [B,D] in their place -> logits [B,2]."""
-        logits: torch.Tensor = self.head(self.frames(pixel_values) if frame_features is None else frame_features)
+        """pixel_values [B,F,3,S,S], or the vectors of their images [B,T,D] in their place -> logits [B,2]."""
+        logits: torch.Tensor = self.head(_seen(self.frames, pixel_values, vision_features))
         return logits
 
     def frozen_parts(self) -> tuple[FrozenPart, ...]:
@@ -57,16 +57,16 @@ class MultiTower(nn.Module):
         attention_mask: torch.Tensor | None = None,
         log_mel: torch.Tensor | None = None,
         has_audio: torch.Tensor | None = None,
-        frame_features: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """pixel_values [B,F,3,S,S], ids and mask [B,L], log_mel [B,80,T], has_audio [B] -> logits [B,2].
 
-        A tower's output [B,D] may be given in place of what it reads.
+        A tower's output may be given in place of what it reads: of images [B,T,D], of text and sound [B,D].
         """
         towers = [
-            self.frames(pixel_values) if frame_features is None else frame_features,
+            _seen(self.frames, pixel_values, vision_features),
             self.text(input_ids, attention_mask) if text_features is None else text_features,
             self.audio(log_mel, has_audio) if audio_features is None else audio_features,
         ]
@@ -131,3 +131,8 @@ class SiglipClassifier(nn.Module):
 
 def _found(*parts: FrozenPart | None) -> tuple[FrozenPart, ...]:
     return tuple(part for part in parts if part is not None)
+
+
+def _seen(frames: FrameTower, pixels: torch.Tensor | None, vectors: torch.Tensor | None) -> torch.Tensor:
+    seen: torch.Tensor = frames(pixels) if vectors is None else frames.joined(vectors)
+    return seen

@@ -23,7 +23,7 @@ from coefvq.models.parts import (
     TextPart,
     TextTowerPart,
 )
-from coefvq.models.vision import lite_cells, lite_input, lite_settings, motion_images, with_motion
+from coefvq.models.vision import frame_count, lite_cells, lite_settings, with_motion
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -48,10 +48,7 @@ class FrameTower(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1] -> [B, output_size]."""
-        images = self._mean_over_images(pixel_values)
-        if not self.motion:
-            return images
-        return torch.cat([images, self._mean_over_images(motion_images(pixel_values))], dim=1)
+        return self.joined(self.vectors(pixel_values))
 
     def vectors(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [B,F,3,S,S] in [-1,1] -> vectors of frames, then of motion images, [B,T,vector_size]."""
@@ -60,12 +57,12 @@ class FrameTower(nn.Module):
             return lite_cells(self.encoder, images, side=1)
         return self._pooled(images.flatten(0, 1)).reshape(*images.shape[:2], self.vector_size)
 
-    def _mean_over_images(self, images: torch.Tensor) -> torch.Tensor:
-        batch, count = images.shape[:2]
-        flat = images.flatten(0, 1)
-        pooled = self.encoder(lite_input(flat)).mean(dim=(2, 3)) if self.lite else self._pooled(flat)
-        features: torch.Tensor = pooled.unflatten(0, (batch, count)).mean(dim=1)
-        return features
+    def joined(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors [B,T,vector_size] -> their mean, with motion that of frames beside that of motion images."""
+        if not self.motion:
+            return vectors.mean(dim=1)
+        frames = frame_count(vectors.shape[1])
+        return torch.cat([vectors[:, :frames].mean(dim=1), vectors[:, frames:].mean(dim=1)], dim=1)
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
         """Of transformers' networks and own ones: images [N,3,S,S] in [-1,1] -> [N,vector_size]."""
@@ -76,13 +73,6 @@ class FrameTower(nn.Module):
         return pooled.flatten(1)
 
     def frozen_part(self) -> FrozenPart | None:
-        """``frame_features`` [B, output_size], where the tower does not train."""
-        if not is_frozen(self):
-            return None
-        settings = {"kind": type(self._part).__name__, "motion": self.motion, **asdict(self._part)}
-        return FrozenPart("frame_features", SEES, self, (self,), settings)
-
-    def frozen_vectors(self) -> FrozenPart | None:
         """``vision_features`` [B,T,vector_size], as an MLLM with the same tower has them, where it does not train."""
         if not is_frozen(self):
             return None

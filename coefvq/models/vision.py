@@ -178,6 +178,11 @@ def motion_count(frames: int) -> int:
     return max(-(-(frames - 1) // 3), 1)
 
 
+def frame_count(images: int) -> int:
+    """How many of so many images are frames, where their motion images follow them."""
+    return next(frames for frames in range(images) if frames + motion_count(frames) == images)
+
+
 def visual_tokens(branch: SiglipBranch | CnnBranch, frames: int) -> int:
     """T_v: visual tokens of one video."""
     images = frames + (motion_count(frames) if isinstance(branch, CnnBranch) and branch.motion else 0)

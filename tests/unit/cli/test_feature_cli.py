@@ -41,7 +41,7 @@ def test_stats_verify_prune(store: FeatureStore, repository: Path) -> None:
     parts = run(repository, "stats")["parts"]
     assert isinstance(parts, list)
     assert {part["name"]: part["entries"] for part in parts} == {
-        "frame_features": 5,
+        "vision_features": 5,
         "text_features": 5,
         "audio_features": 5,
     }

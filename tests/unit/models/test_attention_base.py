@@ -10,6 +10,7 @@ import torch
 from coefvq.config import AttentionLayers, BaseModelParams
 from coefvq.inference.settings import ready_for_scoring
 from coefvq.models.attention_base import AttentionClassifier, AttentionHead, VectorTokens
+from coefvq.models.baselines import FrameClassifier
 from coefvq.models.classifier import Classifier, build, load, published_names
 from coefvq.models.dataset import VideoDataset
 from coefvq.models.model_config import base_config
@@ -17,7 +18,7 @@ from coefvq.models.parts import LitePart
 from coefvq.models.presets import get_preset
 from coefvq.models.shared import TowerPool
 from coefvq.models.towers import FrameTower
-from coefvq.models.vision import CnnBranch, motion_count
+from coefvq.models.vision import CnnBranch, frame_count, motion_count
 from coefvq.training.features.keys import cached_model
 from tests.unit.frozen_models import ATTENTION, MEDIA, frozen_model, stored_clips, text_encoder, training
 
@@ -197,13 +198,24 @@ def test_with_the_same_tower_base_and_mllm_share_cached_images() -> None:
     branch.tower.load_state_dict(tower.encoder.state_dict())
     for module in (tower, branch.tower):
         module.requires_grad_(False)
-    mine, theirs = tower.frozen_vectors(), branch.frozen_part()
+    mine, theirs = tower.frozen_part(), branch.frozen_part()
     assert mine is not None
     assert theirs is not None
     assert (mine.name, mine.reads, mine.settings) == (theirs.name, theirs.reads, theirs.settings)
     pixels = torch.rand(2, 4, 3, 64, 64) * 2 - 1
     with torch.no_grad():
-        assert torch.equal(mine.compute(pixels), theirs.compute(pixels))
+        vectors = theirs.compute(pixels)
+        assert torch.equal(mine.compute(pixels), vectors)
+        # the other base models take the means of the same vectors: of four frames, of one motion image
+        means = torch.cat([vectors[:, :4].mean(dim=1), vectors[:, 4:].mean(dim=1)], dim=1)
+        assert torch.equal(tower(pixels), means)
+        base = FrameClassifier(tower)
+        assert torch.equal(base(vision_features=vectors), base(pixels))
+
+
+@pytest.mark.parametrize("frames", range(1, 40))
+def test_frames_are_counted_from_all_images(frames: int) -> None:
+    assert frame_count(frames + motion_count(frames)) == frames
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

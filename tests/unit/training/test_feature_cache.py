@@ -131,7 +131,7 @@ def test_keys_follow_what_decides_the_features() -> None:
     assert [name for name in first if first[name] != changed[name]] == ["audio_features"]
     media = other.config.media.model_copy(update={"frames": 8})
     frames = digests(replace(frozen_model("multitower"), config=other.config.model_copy(update={"media": media})))
-    assert [name for name in first if first[name] != frames[name]] == ["frame_features"]
+    assert [name for name in first if first[name] != frames[name]] == ["vision_features"]
 
 
 def test_features_do_not_depend_on_the_other_videos(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_new_titles_need_no_new_frames(tmp_path: Path) -> None:
     (tmp_path / "clips").rename(tmp_path / "gone")  # no clip can be read any more
     built, _ = build_all(tmp_path / "features", model, renamed, clips)
     assert not built.skipped
-    assert built.index["frame_features"] == first.index["frame_features"]
+    assert built.index["vision_features"] == first.index["vision_features"]
 
 
 def test_a_truncated_shard_is_computed_again(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
 
 
 def shard_of(store: FeatureStore, size: int, fill: int, age: float) -> Path:
-    key = cached_model(frozen_model("frames")).keys["frame_features"]
+    key = cached_model(frozen_model("frames")).keys["vision_features"]
     with store.lease() as lease:
         path = store.write(key, {f"{fill:064x}": torch.full((size,), fill, dtype=torch.uint8)}, lease)
     os.utime(path, (age, age))
@@ -231,7 +231,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 
 def test_shards_in_use_are_not_evicted(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, 2500)
-    key = cached_model(frozen_model("frames")).keys["frame_features"]
+    key = cached_model(frozen_model("frames")).keys["vision_features"]
     used = shard_of(store, 1000, 1, 5.0)
     with store.lease() as lease:
         assert store.lookup(key, [f"{1:064x}"], lease)

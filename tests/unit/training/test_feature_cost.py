@@ -124,7 +124,7 @@ def test_bad_clips_are_skipped_up_to_the_limit(
         assert inputs.readable(videos) == [0, 2, 3]
         assert dataset.labels == [0, 0, 1]
         batch = inputs.collator([dataset[0], dataset[2]])
-        assert ("frame_features" in batch) == (features == "on")
+        assert ("vision_features" in batch) == (features == "on")
         assert torch.equal(batch["labels"], torch.tensor([0, 1]))
     told = capsys.readouterr().err
     assert "skipped [icd base]: 1 of 4 clips cannot be read" in told
