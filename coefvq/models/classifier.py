@@ -166,7 +166,7 @@ def load(folder: Path, backbone: Backbone | None = None) -> Classifier:
     try:
         mismatch = classifier.network.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise _misfit(folder, error) from error
+        raise misfit(folder, error) from error
     wrong = [*mismatch.unexpected_keys, *sorted(set(mismatch.missing_keys) - published_names(classifier))]
     if wrong:
         raise ModelError(
@@ -190,11 +190,12 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, ValueError, SafetensorError) as error:
-        raise _misfit(folder, error) from error
+        raise misfit(folder, error) from error
 
 
-def _misfit(folder: Path, error: Exception) -> ModelError:
-    reason = str(error).splitlines()[0]
+def misfit(folder: Path, error: Exception) -> ModelError:
+    """The refusal of weights that are unreadable or not those of config.json."""
+    reason = str(error).splitlines()[-1].strip()  # torch names the tensors below a heading
     return ModelError(f"{folder / WEIGHTS_FILE}: does not fit config.json ({reason}); train it again")
 
 

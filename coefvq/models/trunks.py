@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from coefvq.config import Scoring
-from coefvq.errors import ModelError
 from coefvq.files import sha256_json
-from coefvq.models.classifier import WEIGHTS_FILE, Classifier, read_weights
+from coefvq.models.classifier import Classifier, misfit, read_weights
 from coefvq.models.fast.linear import PackedLinear
 from coefvq.models.memo import Memo
 from coefvq.models.mllm import MultimodalLLM
@@ -100,8 +99,7 @@ def on_trunk_of(
     try:
         behind.load_state_dict(weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ModelError(f"{folder / WEIGHTS_FILE}: does not fit config.json ({reason}); train it again") from error
+        raise misfit(folder, error) from error
     behind.to(network.norm.weight.device, network.norm.weight.dtype).eval()
     network.norm = norm
     network.head = PackedLinear(head) if isinstance(held.head, PackedLinear) else head  # type: ignore[assignment]
