@@ -137,6 +137,7 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     load_for_scoring(tmp_path / "icd", towers=pool)
     for wrong in ({"head.weight": torch.zeros(3, 5)}, {"head.weight": None}):
         save_file({name: value for name, value in {**weights, **wrong}.items() if value is not None}, path)
+        told = r"model\.safetensors: does not fit config\.json .*head.*train it again"
         for towers in (pool, None):  # on the trunk that is held, and as a whole
-            with pytest.raises(ModelError, match=r"model\.safetensors: does not fit config\.json .*head.*train it again"):
+            with pytest.raises(ModelError, match=told):
                 load_for_scoring(tmp_path / "ucc", towers=towers)
