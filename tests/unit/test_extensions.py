@@ -148,7 +148,7 @@ def test_an_own_tower_learns_is_saved_and_is_loaded_again(tmp_path: Path, blocks
         assert torch.equal(load(tmp_path / "model").network(pixel_values=pixels), made.network(pixel_values=pixels))
     (tmp_path / "presets.yaml").write_text(blocks["yaml"][0].replace("width: 16, options", "width: 17, options"))
     wrong = get_preset("mine", tmp_path / "presets.yaml").definition
-    with pytest.raises(ModelError, match=r"returned \(6, 16\); expected \[6, 17\] \(width\)"):
+    with pytest.raises(ModelError, match=r"returned \(9, 16\); expected \[9, 17\] \(width\)"):
         build(base_config("icd", settings, media, wrong), None).network(pixel_values=pixels)
 
 
