@@ -235,19 +235,15 @@ def _of_few(issue: str, found: int, look: Look, recipe: str) -> tuple[dict[str, 
     decisions = [Decision(f"base.{issue}.distil", "null", f"{found} positives: too few to be taught by an MLLM")]
     if recipe != "starter" or look.rows > _FEW_CLIPS:
         return settings, decisions
-    settings |= {f"media.{issue}.{key}": value for key, value in _CLOSER.items()}
-    decisions += [
-        Decision(f"media.{issue}.{key}", str(value), "few clips: a closer look") for key, value in _CLOSER.items()
+    chosen: list[tuple[str, Any, str]] = [
+        (f"media.{issue}.{key}", value, "few clips: a closer look") for key, value in _CLOSER.items()
     ]
     if not _READ & {*look.columns, *look.renames}:
-        settings[f"base.{issue}.architecture"] = "frames"
-        decisions.append(Decision(f"base.{issue}.architecture", "frames", "no titles to read"))
-        settings |= {f"base.{issue}.training.{key}": value for key, value in _LONGER.items()}
-        decisions += [
-            Decision(f"base.{issue}.training.{key}", str(value), "few clips: more steps, judged by the loss")
-            for key, value in _LONGER.items()
-        ]
-    return settings, decisions
+        chosen.append((f"base.{issue}.architecture", "frames", "no titles to read"))
+        why = "few clips: more steps, judged by the loss"
+        chosen += [(f"base.{issue}.training.{key}", value, why) for key, value in _LONGER.items()]
+    settings |= {key: value for key, value, _ in chosen}
+    return settings, [*decisions, *(Decision(key, str(value), why) for key, value, why in chosen)]
 
 
 def _few(counts: Mapping[str, tuple[int, int]], shared: Mapping[str, Any]) -> list[str]:
