@@ -46,6 +46,7 @@ _SERVED = """CREATE VIEW served AS
     LEFT JOIN videos v ON v.video_id = e.video_id
     LEFT JOIN overrides o ON o.video_id = e.video_id
     LEFT JOIN deployments d ON d.epoch = e.epoch"""
+AFTER_SIXTH = ("CREATE INDEX entries_by_epoch ON entries (epoch)", "PRAGMA user_version = 6")
 AFTER_FIFTH = (
     "CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, video_id TEXT NOT NULL UNIQUE)",
     "INSERT INTO changes (number, video_id) SELECT change, video_id FROM videos WHERE change IS NOT NULL",
@@ -84,14 +85,14 @@ _AFTER_THIRD = (
 )  # fmt: skip
 
 
-def as_version(state: Path, version: Literal[1, 2, 3, 4, 5]) -> None:
+def as_version(state: Path, version: Literal[1, 2, 3, 4, 5, 6]) -> None:
     """Rewrite log and index of ``state`` as that schema version would have them.
 
     Versions 1 and 2 knew no events of views alone: they are left out.
     """
     if version >= 3:
         with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
-            later_steps = (AFTER_FIFTH, AFTER_FOURTH, _AFTER_THIRD)[: 6 - version]
+            later_steps = (AFTER_SIXTH, AFTER_FIFTH, AFTER_FOURTH, _AFTER_THIRD)[: 7 - version]
             for statement in (one for step in later_steps for one in step):
                 connection.execute(statement)
         return

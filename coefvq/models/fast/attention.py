@@ -47,7 +47,7 @@ def blocked_forward(
     """
     plain_mask = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
     if dropout or torch.is_grad_enabled() or not plain_mask or query.shape[2] == 1:
-        return _sdpa(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
+        return through_sdpa(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     # a mask made for a causal model is causal itself: keys behind a block need not be looked at either way
     causal = causal and query.shape[2] == key.shape[2]
@@ -146,10 +146,10 @@ def padded_forward(
         bias[..., key.shape[2] :] = float("-inf")
         attention_mask = bias.expand(query.shape[0], 1, query.shape[2], -1)
         key, value = (nn.functional.pad(part, (0, 0, 0, extra)) for part in (key, value))
-    return _sdpa(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
+    return through_sdpa(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
 
 
-def _sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+def through_sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     query, key, value, mask, dropout, scaling, is_causal = args

@@ -96,8 +96,8 @@ def test_it_goes_on_with_epochs_above_its_own(state: Path) -> None:
         assert index.known(["b"])["b"].views == 9
 
 
-#: changing statements of the newest step
-SIXTH = 9
+#: changing statements of the newest steps
+SIXTH, SEVENTH = 9, 1
 CHANGING = ("CREATE", "ALTER", "INSERT", "UPDATE", "DROP", "DELETE")
 
 
@@ -171,7 +171,7 @@ def test_a_queue_of_schema_4_is_the_default_tenant_s(tmp_path: Path, monkeypatch
         loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
                  clock=lambda: NOW)  # fmt: skip
     as_version(folder, 4)
-    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5 + SIXTH
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5 + SIXTH + SEVENTH
     with open_state(folder) as (_, index):
         tasks = index.database.query("SELECT video_id, tenant, lane FROM pending ORDER BY video_id")
         assert tasks == [(name, "default", 1) for name in "abcd"]
@@ -201,7 +201,7 @@ def test_a_feed_of_schema_5_goes_on_with_its_numbers(tmp_path: Path, monkeypatch
         assert [number for number, _ in before] == [3, 6]
         assert end == 7
     as_version(folder, 5)
-    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SIXTH
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SIXTH + SEVENTH
     with open_state(folder) as (log, index):
         assert [(change.number, change.entry) for change in feed.read(index.database, 0, 9).changes] == before
         assert feed.newest(index.database) == end
@@ -212,6 +212,26 @@ def test_a_feed_of_schema_5_goes_on_with_its_numbers(tmp_path: Path, monkeypatch
         assert (change.number, change.entry.video_id) == (end + 1, "e")
 
 
+def test_schema_7_writes_no_index_of_epochs_and_a_rollback_still_finds_its_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "vmp"
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        first, second = promote(index, 1, "1-ab"), promote(index, 2, "2-cd")
+    run(folder, Pair(), second)
+    as_version(folder, 6)
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SEVENTH
+    with open_state(folder) as (_, index):
+        names = index.database.query("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'entries'")
+        assert [name for (name,) in names if not name.startswith("sqlite_")] == []
+        end = feed.newest(index.database)
+        with index.database.transaction() as connection:
+            feed.mark_epochs(connection, [first, second])
+        changes = feed.read(index.database, end, 9).changes
+        assert [change.entry.video_id for change in changes] == list("abcd")
+
+
 def open_both(folder: Path) -> None:
     with open_state(folder):
         pass
@@ -220,5 +240,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 6"):
+    with pytest.raises(DataError, match="schema version 9, expected 7"):
         contents(state)
