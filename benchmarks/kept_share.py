@@ -6,7 +6,7 @@ Needs a workspace whose pairs are scored: one folder of reports for each trainin
 (``coefvq train-mllm --params s8.yaml`` and so on, with ``paths.reports`` of its own). ``--labels`` are folders whose
 base model learned from labels alone. With ``--mean-of-bases`` each training's MLLM stands behind the mean of all base
 scores, which is what several base models together would say. Nothing is trained and nothing in the workspace is
-changed. Thresholds are those of ``mode: qps``: the base threshold from one half of the traffic, the decision
+changed. Thresholds are those of ``mode: qps``: the base threshold from the traffic, the decision
 threshold the MLLM's own on validation. Figures are on test, against the posterior where it is known. A replicate of
 the bootstrap draws clips (whole creators) and trainings.
 """
@@ -33,7 +33,7 @@ from coefvq.cascade.policy import CascadePolicy
 from coefvq.data.manifest import read_table
 from coefvq.evaluation.intervals import group_codes
 from coefvq.evaluation.labelled import LabelledSplit, labelled_split
-from coefvq.evaluation.traffic import chooses_threshold, measured_share, traffic_columns
+from coefvq.evaluation.traffic import measured_share, traffic_columns
 from coefvq.experiments.scores import fit_stack, stacked_score
 from coefvq.records import REQUIRED_SCORE_COLUMNS
 
@@ -65,7 +65,6 @@ def ways(scores: pd.DataFrame, issue: str, shares: Sequence[float]) -> dict[str,
         labelled_split(scores, "test"),
         scores[scores.split == "traffic"],
     )
-    seen = chooses_threshold(traffic)
     found = {
         name: Decided(getattr(test, name), best_f1_threshold(val.label, getattr(val, name), val.weight).threshold, None)
         for name in ("mllm", "base")
@@ -73,9 +72,9 @@ def ways(scores: pd.DataFrame, issue: str, shares: Sequence[float]) -> dict[str,
     stack, threshold = fit_stack(val.scored())
     for share in shares:
         asked = CallShare(share, 0.97)
-        listed, _ = choose_for_share(issue, val.scored(), traffic_columns(traffic[seen]), asked)
+        listed, _ = choose_for_share(issue, val.scored(), traffic_columns(traffic), asked)
         policy = cast(CascadePolicy, listed[1].policy)
-        calls = measured_share(traffic[~seen], policy)["qps_ratio"]
+        calls = measured_share(traffic, policy, share)["qps_ratio"]
         score = policy.ranking_score(test.base, test.mllm, test.views)
         found[f"cascade {share:g} %"] = Decided(score, policy.decision_threshold, calls)
         # the MLLM sees the same videos, and both models' logits decide about them

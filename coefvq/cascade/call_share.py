@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from coefvq.cascade.curves import FloatArray, at_threshold, best_f1_threshold
 from coefvq.cascade.escalation import BoolArray, engagement_mask
@@ -72,11 +72,11 @@ def choose_for_share(
 
 
 def base_threshold_at(traffic: Traffic, qps: float, views_trigger: int | None) -> tuple[float, float]:
-    """Lowest base threshold that at most ``qps`` percent of the traffic reaches, and the percent that does.
+    """Base threshold that as many videos of the traffic as possible reach within ``qps`` percent, and their percent.
 
-    Videos that the views trigger escalates count as calls. Equal scores stay together. Where not even the highest
-    group of scores fits, the threshold is above every score; if those scores are 1, nothing is above them, and the
-    percent returned is more than was asked.
+    It lies halfway to the next score below (``_steps``). Videos that the views trigger escalates count as calls. Equal
+    scores stay together. Where not even the highest group of scores fits, the threshold is above every score; if those
+    scores are 1, nothing is above them, and the percent returned is more than was asked.
 
     Raises:
         DataError: there is no traffic, or a score is not a probability.
@@ -90,16 +90,29 @@ def base_threshold_at(traffic: Traffic, qps: float, views_trigger: int | None) -
     weight = np.ones(scores.shape) if traffic.weight is None else np.asarray(traffic.weight, dtype=np.float64)
     always = engagement_mask(scores, traffic.views, views_trigger)
     watched = float(weight[always].sum())
-    thresholds, group = np.unique(-scores, return_inverse=True)
+    thresholds, group = _steps(scores)
     added = np.cumsum(np.bincount(group, weights=np.where(always, 0.0, weight)))
     shares = 100.0 * (watched + added) / float(weight.sum())
     within = np.flatnonzero(shares <= qps * (1.0 + _SLACK))
     if not within.size:
-        if -thresholds[0] >= 1.0:
+        if scores.max() >= 1.0:
             return 1.0, float(shares[0])
-        return float(np.nextafter(-thresholds[0], 2.0)), 100.0 * watched / float(weight.sum())
+        return float(np.nextafter(scores.max(), 2.0)), 100.0 * watched / float(weight.sum())
     at = int(within[-1])  # shares ascend as the threshold falls
-    return float(-thresholds[at]), float(shares[at])
+    return float(thresholds[at]), float(shares[at])
+
+
+def _steps(scores: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Thresholds between the distinct scores, falling, and for each score [n] the first of them that it reaches.
+
+    Each lies in the middle between two scores: at the upper one, which the sample itself has, fewer videos to come
+    would arrive than asked, and at the lower one more. The last one is the lowest score.
+    """
+    distinct, group = np.unique(-scores, return_inverse=True)
+    middle = (-distinct[:-1] - distinct[1:]) / 2.0
+    # of two neighbouring floats the middle may be the lower one
+    middle = np.where(middle > -distinct[1:], middle, -distinct[:-1])
+    return np.append(middle, -distinct[-1]), group
 
 
 def _base_alone(issue: str, val: ScoredSplit) -> CascadeCandidate:
@@ -191,21 +204,21 @@ def _pick(
 def share_that_keeps(val: ScoredSplit, traffic: Traffic, decision: float, floor: float) -> float | None:
     """Fewest calls, in percent of traffic, with which the cascade's F1 on validation is at least ``floor``.
 
-    The views trigger plays no part. None: no base threshold does.
+    Asked for that share, ``base_threshold_at`` gives a threshold that does it. The views trigger plays no part. None:
+    no base threshold does.
     """
     label, base = np.asarray(val.label, dtype=np.float64), np.asarray(val.base, dtype=np.float64)
     weight = np.ones(label.shape) if val.weight is None else np.asarray(val.weight, dtype=np.float64)
     flagged = np.asarray(val.mllm, dtype=np.float64) >= decision
     order = np.argsort(-base, kind="stable")
     right, predicted = (np.cumsum((weight * part)[order]) for part in (label * flagged, flagged.astype(np.float64)))
-    f1 = 2.0 * right / (predicted + float((weight * label).sum()))
-    ends = np.append(np.diff(base[order]) != 0.0, True)  # a group of equal scores is escalated as a whole
-    enough = np.flatnonzero(ends & (f1 >= floor - 1e-12))
-    if not enough.size:
-        return None
+    f1 = np.append(0.0, 2.0 * right / (predicted + float((weight * label).sum())))
     arriving = np.asarray(traffic.base, dtype=np.float64)
     counts = np.ones(arriving.shape) if traffic.weight is None else np.asarray(traffic.weight, dtype=np.float64)
-    return 100.0 * float(counts[arriving >= base[order][enough[0]]].sum() / counts.sum())
+    thresholds, group = _steps(arriving)
+    shown = np.searchsorted(-base[order], -thresholds, side="right")  # videos of validation that reach each
+    enough = np.flatnonzero(f1[shown] >= floor - 1e-12)
+    return 100.0 * float(counts[group <= enough[0]].sum() / counts.sum()) if enough.size else None
 
 
 def kept_margin(val: ScoredSplit, flagged: BoolArray, reference: BoolArray, min_kept_f1: float) -> tuple[float, float]:

@@ -62,11 +62,14 @@ def clopper_pearson(successes: float, trials: float, confidence: float = CONFIDE
     return Interval(successes / trials, low, high)
 
 
-def weighted_share(hit: ArrayLike, weight: ArrayLike | None = None, confidence: float = CONFIDENCE) -> Interval:
+def weighted_share(
+    hit: ArrayLike, weight: ArrayLike | None = None, confidence: float = CONFIDENCE, design_effect: float = 1.0
+) -> Interval:
     """Interval of the weighted share of ``hit`` [n] in [0, 1]: precision among the predicted, recall among positives.
 
     Equal weights: Clopper–Pearson as it is. Unequal weights: the same on Kish's effective number of rows,
-    (Σw)²/Σw², which is Korn and Graubard's interval for survey data: near-exact, not exact.
+    (Σw)²/Σw², which is Korn and Graubard's interval for survey data: near-exact, not exact. ``design_effect``: how
+    many times the variance of independent rows the share has beyond that.
 
     Raises:
         DataError: lengths differ or a weight is negative.
@@ -78,7 +81,7 @@ def weighted_share(hit: ArrayLike, weight: ArrayLike | None = None, confidence: 
     if not weights.sum() > 0.0:
         return Interval(None, 0.0, 1.0)
     share = float(np.clip(np.sum(hits * weights) / weights.sum(), 0.0, 1.0))
-    effective = float(weights.sum() ** 2 / np.sum(weights**2))
+    effective = float(weights.sum() ** 2 / np.sum(weights**2)) / design_effect
     bounds = clopper_pearson(share * effective, effective, confidence)
     return Interval(share, bounds.low, bounds.high)
 

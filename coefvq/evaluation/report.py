@@ -51,7 +51,7 @@ from coefvq.evaluation.labelled import BOUNDS, SHORTCUT, LabelledSplit, labelled
 from coefvq.evaluation.metrics import Summary, classification_summary, expected_calibration_error
 from coefvq.evaluation.own_metrics import own_metrics
 from coefvq.evaluation.score_files import Columns, check_disjoint
-from coefvq.evaluation.traffic import chooses_threshold, measured_share, share_caution, traffic_columns
+from coefvq.evaluation.traffic import measured_share, share_caution, traffic_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +99,8 @@ def cascade_report(
 
     ``selected`` is the chosen P_base; None says that none was reachable and the report's ``policy``
     escalates everything, or that an ``objective`` was given, whose policy is the chosen one. Either is then
-    listed last, with ``p_base`` None. With a ``CallShare`` the base threshold is read off one half of the traffic
-    and the QPS ratio of every policy is measured on the other half.
+    listed last, with ``p_base`` None. With a ``CallShare`` the base threshold is read off the traffic, and each half
+    of the traffic is measured at the threshold that the other half gives.
 
     Raises:
         DataError: as :func:`evaluation_report`.
@@ -112,18 +112,19 @@ def cascade_report(
     candidates = search(issue, val, p_base_list, views_trigger)
     everything = escalate_all(issue, val)
     arriving = split_rows(scores, "traffic")
+    # percent of calls for which a base threshold was read off the traffic
+    asked: float | None = None
     if isinstance(objective, CallShare):
-        seen = chooses_threshold(arriving)
-        found, choice = choose_for_share(issue, val, traffic_columns(arriving[seen]), objective, views_trigger)
+        added, choice = choose_for_share(issue, val, traffic_columns(arriving), objective, views_trigger)
         choice = replace(choice, reason=choice.reason + share_caution(choice.policy, objective.qps, len(arriving)))
-        listed, arriving = (*candidates, *found), arriving[~seen]
+        asked = objective.qps
     elif objective is not None:
         best, reason = choose(issue, val, objective, views_trigger)
-        choice = Selection(cast(CascadePolicy, best.policy), None, reason)
-        listed = (*candidates, best)
+        added, choice = (best,), Selection(cast(CascadePolicy, best.policy), None, reason)
     else:
         choice = select(candidates, everything, max_f1_loss)
-        listed = candidates if choice.p_base is not None else (*candidates, everything)
+        added = () if choice.p_base is not None else (everything,)
+    listed = (*((item, None) for item in candidates), *((item, asked) for item in added))
     return {
         "issue": issue,
         "precision_targets": list(precision_targets),
@@ -135,10 +136,10 @@ def cascade_report(
         "traffic_measured": len(arriving),
         "policies": [
             {
-                **_measured(scores, arriving, candidate, precision_targets, own),
+                **_measured(scores, arriving, candidate, asked, precision_targets, own),
                 "selected": candidate.policy == choice.policy,
             }
-            for candidate in listed
+            for candidate, asked in listed
         ],
     }
 
@@ -206,10 +207,14 @@ def _measured(
     scores: pd.DataFrame,
     arriving: pd.DataFrame,
     candidate: CascadeCandidate,
+    asked: float | None,
     precision_targets: Sequence[float],
     own: Sequence[str],
 ) -> dict[str, Any]:
-    """One candidate's validation figures and, if it has a policy, those on test and on the ``arriving`` traffic."""
+    """One candidate's validation figures and, if it has a policy, those on test and on the ``arriving`` traffic.
+
+    ``asked``: percent of calls for which its base threshold was read off that traffic.
+    """
     entry: dict[str, Any] = {
         "name": candidate.name,
         "p_base": candidate.p_base,
@@ -236,7 +241,7 @@ def _measured(
         "val": _evaluated(policy, labelled_split(scores, "val"), precision_targets, own),
         "test": _evaluated(policy, test, precision_targets, own),
         "test_posterior": None if soft is None else _evaluated(policy, soft, precision_targets, own),
-        **measured_share(arriving, policy),
+        **measured_share(arriving, policy, asked),
         "base_recall_test": at_threshold(test.label, test.base, policy.base_threshold, test.weight).recall,
     }
 

@@ -1,4 +1,4 @@
-"""Share of calls on unlabelled traffic: which videos choose the base threshold, which measure it, how sure that is."""
+"""Share of calls on unlabelled traffic: how a threshold that was read off it is measured on it, how sure that is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coefvq.cascade.call_share import Traffic
+from coefvq.cascade.call_share import Traffic, base_threshold_at
 from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import qps_ratio
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 WIDEST_HALF = 5.0
 #: of the traffic the MLLM scores at most so many videos
 MLLM_ROWS = 400
+#: Variance of a cross-fitted share around the true one, in variances of a share of as many independent videos: at most
+#: so much for 150 videos and more, by simulation (tests/unit/evaluation/test_traffic.py)
+_DESIGN_EFFECT = 1.44
 #: normal quantile of a two-sided 95 % interval
 _Z = 1.96
 
@@ -30,9 +33,30 @@ def traffic_columns(rows: pd.DataFrame) -> Traffic:
     return Traffic(float_column(rows, "base"), float_column(rows, "views"), float_column(rows, "weight"))
 
 
-def chooses_threshold(rows: pd.DataFrame) -> BoolArray:
+def in_first_half(rows: pd.DataFrame) -> BoolArray:
     """Bool [n]: about half of the rows, by a hash of the id, so that a video stays on its side as others come."""
     return np.array([sha256_json(str(video))[0] in "01234567" for video in rows["video_id"]], dtype=bool)
+
+
+def escalated(rows: pd.DataFrame, policy: CascadePolicy, qps: float | None = None) -> BoolArray:
+    """Bool [n]: which videos of traffic reach the MLLM.
+
+    ``qps`` says that the policy's base threshold was read off these very rows, for so many percent of calls. Then none
+    counts at a threshold that it helped to choose: each half gets the one that the other half gives (two-fold
+    cross-fitting), so half as many videos again do not have to be kept back.
+
+    Raises:
+        DataError: with ``qps``, a half has no video.
+    """
+    base, views = float_column(rows, "base"), float_column(rows, "views")
+    if qps is None or not _depends_on_traffic(policy):
+        return policy.escalates(base, views)
+    first, asked = in_first_half(rows), np.zeros(len(rows), dtype=bool)
+    for chooses in (first, ~first):
+        threshold, _ = base_threshold_at(traffic_columns(rows[chooses]), qps, policy.views_trigger)
+        other = policy.model_copy(update={"base_threshold": threshold})
+        asked[~chooses] = other.escalates(base[~chooses], views[~chooses])
+    return asked
 
 
 def for_base_only(rows: pd.DataFrame) -> BoolArray:
@@ -45,35 +69,43 @@ def for_base_only(rows: pd.DataFrame) -> BoolArray:
     return np.asarray(rows.index.isin(late), dtype=bool)
 
 
-def measured_share(rows: pd.DataFrame, policy: CascadePolicy) -> dict[str, Any]:
-    """QPS ratio of the policy in percent and its 95 % interval (Clopper-Pearson); null where there is no traffic.
+def measured_share(rows: pd.DataFrame, policy: CascadePolicy, qps: float | None = None) -> dict[str, Any]:
+    """QPS ratio of the policy in percent and its 95 % interval (Clopper-Pearson); ``qps`` as in ``escalated``.
 
-    A policy that asks the MLLM always or never has no interval.
+    Both are null where there is no traffic, or with ``qps`` too little to have two halves. A policy that asks the MLLM
+    always or never has no interval.
     """
     if not len(rows):
         return {"qps_ratio": None, "qps_ratio_interval": None}
-    base, views, weight = (float_column(rows, name) for name in ("base", "views", "weight"))
-    ratio = qps_ratio(policy, base, views, weight)
+    weight = float_column(rows, "weight")
     if not _depends_on_traffic(policy):
+        ratio = qps_ratio(policy, float_column(rows, "base"), float_column(rows, "views"), weight)
         return {"qps_ratio": ratio, "qps_ratio_interval": None}
-    share = weighted_share(policy.escalates(base, views), weight)
-    ends = {name: None if end is None else 100.0 * end for name, end in (("low", share.low), ("high", share.high))}
-    return {"qps_ratio": ratio, "qps_ratio_interval": ends}
+    if qps is not None and in_first_half(rows).mean() in (0.0, 1.0):
+        return {"qps_ratio": None, "qps_ratio_interval": None}
+    percent = call_percent(rows, policy, qps)
+    return {"qps_ratio": percent.pop("value"), "qps_ratio_interval": percent}
+
+
+def call_percent(rows: pd.DataFrame, policy: CascadePolicy, qps: float | None = None) -> dict[str, float | None]:
+    """``value``, ``low`` and ``high`` of the percent of videos that reach the MLLM; ``qps`` as in ``escalated``."""
+    effect = 1.0 if qps is None else _DESIGN_EFFECT
+    share = weighted_share(escalated(rows, policy, qps), float_column(rows, "weight"), design_effect=effect)
+    return {name: None if end is None else 100.0 * end for name, end in share.to_dict().items()}
 
 
 def share_caution(policy: CascadePolicy, wanted: float, rows: int) -> str:
     """What to say where ``rows`` videos of traffic cannot hold a share of calls in percent; empty where they can.
 
-    A policy that asks the MLLM always or never needs no traffic. Each half of the traffic has half of ``rows``: one
-    chooses the threshold, the other measures it.
+    A policy that asks the MLLM always or never needs no traffic.
     """
     if not _depends_on_traffic(policy):
         return ""
     spread = wanted / 100.0 * (1.0 - wanted / 100.0)
-    half = 100.0 * _Z * np.sqrt(spread / max(rows / 2, 1.0))
+    half = 100.0 * _Z * np.sqrt(spread * _DESIGN_EFFECT / max(rows, 1.0))
     if half <= WIDEST_HALF:
         return ""
-    needed = 2 * int(np.ceil(spread * (100.0 * _Z / WIDEST_HALF) ** 2))
+    needed = int(np.ceil(spread * _DESIGN_EFFECT * (100.0 * _Z / WIDEST_HALF) ** 2))
     return (
         f"; {rows} traffic videos hold {wanted:g} % of calls to ±{half:.0f} points only, "
         f"{needed} would to ±{WIDEST_HALF:g}: raise split.fractions.traffic"

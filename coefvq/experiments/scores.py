@@ -16,10 +16,10 @@ import numpy as np
 from coefvq.cascade.call_share import CallShare, Traffic, choose_for_share
 from coefvq.cascade.curves import FloatArray, best_f1_threshold
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.cascade.search import ScoredSplit, qps_ratio, search
+from coefvq.cascade.search import ScoredSplit, search
 from coefvq.errors import DataError
 from coefvq.evaluation.labelled import BOUNDS, SHORTCUT
-from coefvq.evaluation.traffic import chooses_threshold
+from coefvq.evaluation.traffic import measured_share
 from coefvq.experiments.grid import CascadeSpec, Cell, TableSpec
 
 if TYPE_CHECKING:
@@ -210,14 +210,13 @@ def _at_precision(seen: Side, name: str, percent: float, pairs: Sequence[tuple[s
 
 def _at_share(seen: Side, name: str, percent: float, pairs: Sequence[tuple[str, str]], *, stacked: bool = False) -> Row:
     rows = _traffic(seen)
-    half = rows[chooses_threshold(rows)]
     parts = []
     for base, mllm in pairs:
         val = _val(seen, base, mllm)
-        arriving = Traffic(*(half[key].to_numpy(np.float64, na_value=np.nan) for key in (base, "views", "weight")))
+        arriving = Traffic(*(rows[key].to_numpy(np.float64, na_value=np.nan) for key in (base, "views", "weight")))
         listed, _ = choose_for_share(seen.issue, val, arriving, CallShare(percent, 0.0))
         policy = cast(CascadePolicy, listed[1].policy)
-        part = _frozen(seen, name, policy, base, mllm)
+        part = _frozen(seen, name, policy, base, mllm, percent)
         parts.append(_stacked(part, val) if stacked else part)
     return Row(name, tuple(parts))
 
@@ -254,10 +253,10 @@ def stacked_score(stack: Sequence[float], base: object, mllm: object) -> FloatAr
     return np.asarray(1.0 / (1.0 + np.exp(-z)))
 
 
-def _frozen(seen: Side, name: str, policy: CascadePolicy, base: str, mllm: str) -> Frozen:
+def _frozen(seen: Side, name: str, policy: CascadePolicy, base: str, mllm: str, asked: float | None = None) -> Frozen:
+    """``asked``: percent of calls for which the base threshold was read off the traffic."""
     rows = _traffic(seen)
-    other = rows[~chooses_threshold(rows)]
-    calls = qps_ratio(policy, *(other[key].to_numpy(np.float64, na_value=np.nan) for key in (base, "views", "weight")))
+    calls = measured_share(rows.assign(base=rows[base]), policy, asked)["qps_ratio"]
     return Frozen(name, mllm, policy.decision_threshold, policy, base, calls=calls)
 
 

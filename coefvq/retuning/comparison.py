@@ -11,9 +11,9 @@ from coefvq.cascade.curves import PRCurve, curve_at_threshold
 from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.evaluation.detail import decision_score
-from coefvq.evaluation.intervals import Statistic, bootstrap_difference, bootstrap_intervals, weighted_share
+from coefvq.evaluation.intervals import Statistic, bootstrap_difference, bootstrap_intervals
 from coefvq.evaluation.labelled import labelled_split
-from coefvq.evaluation.traffic import chooses_threshold
+from coefvq.evaluation.traffic import call_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,17 +68,16 @@ def compare_quality(
     return result
 
 
-def compare_calls(traffic: pd.DataFrame, old: CascadePolicy, new: CascadePolicy) -> dict[str, Any]:
+def compare_calls(
+    traffic: pd.DataFrame, old: CascadePolicy, new: CascadePolicy, asked: float | None = None
+) -> dict[str, Any]:
     """Percent of videos that reach the MLLM, with Clopper–Pearson intervals; JSON-ready.
 
-    Measured on the half of the traffic that no base threshold was read off.
+    ``asked``: percent of calls for which the new base threshold was read off this traffic (``escalated``).
     """
-    held = traffic[~chooses_threshold(traffic)]
-    made: dict[str, Any] = {"n": len(held)}
-    for name, policy in (("old", old), ("new", new)):
-        share = weighted_share(policy.escalates(held["base"], held["views"])).to_dict()
-        made[name] = {end: None if value is None else 100.0 * value for end, value in share.items()}
-    return made
+    rows = traffic.assign(weight=1.0)
+    made: dict[str, Any] = {"n": len(rows)}
+    return made | {"old": call_percent(rows, old), "new": call_percent(rows, new, asked)}
 
 
 def flipped(traffic: pd.DataFrame, old: CascadePolicy, new: CascadePolicy) -> pd.DataFrame:

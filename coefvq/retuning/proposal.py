@@ -74,7 +74,7 @@ def propose(settings: RetuneSettings, request: RetuneRequest) -> Proposal:
         **_summary(bundle, found, sample, traffic),
         "changed": new != old,
         "policy": {"old": old.to_dict(), "new": new.to_dict()},
-        "calls": compare_calls(traffic.frame, old, new),
+        "calls": compare_calls(traffic.frame, old, new, rule.max_qps_ratio if rule.mode == "qps" else None),
         "quality": quality,
         "flips": flip_counts(flips, len(traffic.frame)),
         "notes": _notes(traffic, old, new, flips),

@@ -103,6 +103,31 @@ def test_what_no_cascade_can_meet_is_said_with_the_share_that_would():
     assert again[1].policy == again[0][1].policy
 
 
+def test_the_share_that_would_do_does_it_on_little_traffic_too():
+    val, traffic = world(base_noise=3.0, mllm_noise=1.0)
+    for start in range(0, 1200, 40):
+        few = Traffic(traffic.base[start : start + 40])
+        listed, _ = choose_for_share("icd", val, few, CallShare(2.5, 0.97))
+        decision, floor = listed[2].policy.decision_threshold, 0.97 * listed[2].f1
+        enough = share_that_keeps(val, few, decision, floor)
+        assert enough is not None
+        f1 = {
+            share: choose_for_share("icd", val, few, CallShare(share, 0.97))[0][1].f1
+            for share in (enough, enough - 1.0)
+        }
+        assert f1[enough - 1.0] < floor <= f1[enough] + 1e-12
+
+
+def test_a_threshold_lies_in_the_middle_between_two_scores():
+    scores = np.array([0.9, 0.5, 0.7, 0.7, 0.1])
+    assert base_threshold_at(Traffic(scores), 20.0, None) == (pytest.approx(0.8), 20.0)
+    assert base_threshold_at(Traffic(scores), 79.0, None) == (pytest.approx(0.6), 60.0)  # equal scores stay together
+    assert base_threshold_at(Traffic(scores), 100.0, None) == (0.1, 100.0)
+    near = np.array([0.5, np.nextafter(0.5, 0.0)])  # nothing lies between
+    threshold, share = base_threshold_at(Traffic(near), 50.0, None)
+    assert (float((near >= threshold).mean()), share) == (0.5, 50.0)
+
+
 @pytest.mark.parametrize(("policy", "place"), [("base", 0), ("mllm", 2)])
 def test_a_model_that_was_asked_for_decides_alone_whatever_validation_says(policy, place):
     val, traffic = world(base_noise=1.5, mllm_noise=1.2)

@@ -1,4 +1,4 @@
-"""The share of calls: which traffic chooses, which measures, and how sure the measured share is."""
+"""The share of calls: how a threshold is measured on the traffic that gave it, and how sure the share is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from coefvq.cascade.call_share import base_threshold_at
 from coefvq.cascade.policy import CascadePolicy
-from coefvq.evaluation.traffic import MLLM_ROWS, chooses_threshold, for_base_only, measured_share, share_caution
+from coefvq.evaluation.traffic import (
+    MLLM_ROWS,
+    escalated,
+    for_base_only,
+    in_first_half,
+    measured_share,
+    share_caution,
+    traffic_columns,
+)
 
 
 def traffic(count: int) -> pd.DataFrame:
@@ -45,7 +54,7 @@ def test_a_policy_that_never_or_always_asks_has_no_interval() -> None:
     assert measured_share(rows.head(0), policy(0.5)) == {"qps_ratio": None, "qps_ratio_interval": None}
 
 
-@pytest.mark.parametrize(("rows", "said"), [(72, "±12 points only, 434 would"), (300, "±6 points"), (434, "")])
+@pytest.mark.parametrize(("rows", "said"), [(72, "±10 points only, 313 would"), (200, "±6 points"), (313, "")])
 def test_too_few_traffic_videos_are_named_with_the_number_that_would_do(rows: int, said: str) -> None:
     caution = share_caution(policy(0.8), 17.0, rows)
     assert (caution == "") == (said == "")
@@ -55,8 +64,50 @@ def test_too_few_traffic_videos_are_named_with_the_number_that_would_do(rows: in
     )
 
 
+def chosen(rows: pd.DataFrame, qps: float) -> CascadePolicy:
+    return policy(base_threshold_at(traffic_columns(rows), qps, None)[0])
+
+
+def test_no_video_counts_at_a_threshold_that_it_helped_to_choose() -> None:
+    rows = traffic(60)
+    first = in_first_half(rows)
+    rows["base"] = np.where(first, 0.5, 0.0) + rows["base"] / 2  # one half scores above the other
+    asked = escalated(rows, chosen(rows, 20.0), 20.0)
+    assert asked[first].all()  # all of it is above the threshold that the lower half gives
+    assert not asked[~first].any()
+    plain = measured_share(rows, chosen(rows, 20.0))
+    assert plain["qps_ratio"] == pytest.approx(20.0)
+    crossed = measured_share(rows, chosen(rows, 20.0), 20.0)
+    assert crossed["qps_ratio"] == pytest.approx(100.0 * first.mean())
+    assert crossed["qps_ratio_interval"]["low"] < crossed["qps_ratio"] < crossed["qps_ratio_interval"]["high"]
+
+
+def test_the_measured_share_is_that_of_videos_yet_to_come() -> None:
+    """Base scores are uniform: the true share of a threshold is one minus it."""
+    rows, missed, covered = traffic(300 * 150), [], 0
+    for part in range(300):
+        mine = rows.iloc[150 * part : 150 * (part + 1)]
+        cascade = chosen(mine, 15.0)
+        true, found = 100.0 * (1.0 - cascade.base_threshold), measured_share(mine, cascade, 15.0)
+        missed.append(found["qps_ratio"] - true)
+        covered += found["qps_ratio_interval"]["low"] <= true <= found["qps_ratio_interval"]["high"]
+    assert abs(np.mean(missed)) < 0.6
+    assert covered >= 0.93 * 300
+
+
+def test_what_the_views_trigger_escalates_counts() -> None:
+    rows = traffic(200).assign(views=pd.array([0, 900] * 100, dtype="Int64"))
+    cascade = policy(0.9).model_copy(update={"views_trigger": 500})
+    assert measured_share(rows, cascade, 60.0)["qps_ratio"] == pytest.approx(60.0, abs=3.0)
+    assert escalated(rows, cascade, 60.0)[1::2].all()
+
+
+def test_one_video_has_no_halves() -> None:
+    assert measured_share(traffic(1), policy(0.5), 15.0) == {"qps_ratio": None, "qps_ratio_interval": None}
+
+
 def test_a_video_keeps_its_side_as_traffic_grows() -> None:
-    few, many = chooses_threshold(traffic(100)), chooses_threshold(traffic(400))
+    few, many = in_first_half(traffic(100)), in_first_half(traffic(400))
     assert (few == many[:100]).all()
     assert 0.4 < many.mean() < 0.6
 
