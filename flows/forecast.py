@@ -35,13 +35,14 @@ def forecast(tables: str, recipe: str, seeds: int | None, root: Path) -> dict[st
             listed = used.setdefault(one.key(_NO_DATA), (one, []))[1]
             listed += [] if number in listed else [number]
     estimates = _estimates(spec, files, {key: one for key, (one, _) in used.items()})
+    command = f"coefvq tables {tables} --recipe {recipe}" + (f" --seeds {seeds}" if seeds else "")
     rows = [_row(used[key][0].cell, used[key][1], found) for key, found in estimates.items()]
     return {
         "recipe": recipe,
         "tables": list(numbers),
         "title": f"Recipe {recipe}: {len(rows)} cells for table(s) {', '.join(numbers)}",
         "cells": rows,
-        **_sums(spec, recipe, list(estimates.values()), tables),
+        **_sums(spec, list(estimates.values()), command),
     }
 
 
@@ -73,9 +74,8 @@ def _row(cell: Cell, tables: list[str], found: Estimate) -> dict[str, Any]:
     }
 
 
-def _sums(spec: DataSpec, recipe: str, found: list[Estimate], tables: str) -> dict[str, Any]:
+def _sums(spec: DataSpec, found: list[Estimate], command: str) -> dict[str, Any]:
     hours = sum(each.hours or 0.0 for each in found)
-    command = f"coefvq tables {tables} --recipe {recipe}"
     if spec.gpu is not None:
         gpu = spec.gpu
         most = max((each.memory_gib or 0.0 for each in found), default=0.0)

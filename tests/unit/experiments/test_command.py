@@ -74,6 +74,8 @@ def test_the_forecast_counts_a_shared_cell_once(tmp_path):
     assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["cells"]))
     twice = forecast("3", "tiny", 2, tmp_path)
     assert twice["hours"] == pytest.approx(2.0 * forecast("3", "tiny", 1, tmp_path)["hours"])
+    assert twice["lines"][-1] == "then: coefvq tables 3 --recipe tiny --seeds 2"
+    assert found["lines"][-1] == "then: coefvq tables all --recipe tiny"
 
 
 def test_the_forecast_on_gpus_is_marked_as_not_run(tmp_path):

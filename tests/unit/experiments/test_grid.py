@@ -75,6 +75,7 @@ def test_a_grid_that_does_not_fit_is_refused(raw, change, message):
 
 def test_seeds_are_the_grid_s_unless_asked_for():
     grid = shipped_grid()
-    assert len(table_seeds(grid.tables["1"], grid.data["starter"], None)) == 3
+    assert len(table_seeds(grid.tables["1"], grid.data["starter"], None)) == 1
+    assert len(table_seeds(grid.tables["1"], grid.data["starter"], 3)) == 3
     assert len(table_seeds(grid.tables["4"], grid.data["starter"], None)) == 1
     assert len(table_seeds(grid.tables["4"], grid.data["starter"], 2)) == 2
