@@ -54,6 +54,14 @@ class BaseSpec(Section):
     view: dict[str, Literal["vision", "vision_text", "all"]] = Field(default_factory=dict)
 
 
+class PromiseSpec(Section):
+    """What certified thresholds promise: precision and share of calls in percent, but for a chance of ``delta``."""
+
+    precision: Percent
+    qps: Percent
+    delta: Fraction
+
+
 class CascadeSpec(Section):
     """Table 2: each base before one MLLM, at precisions of the base and at shares of calls, both in percent."""
 
@@ -62,6 +70,7 @@ class CascadeSpec(Section):
     p_base: dict[str, tuple[Percent, ...]]
     paper_base: str
     qps: tuple[Percent, ...]
+    certified: PromiseSpec | None = None
 
 
 class ClaimSpec(Section):

@@ -17,10 +17,11 @@ from coefvq.cascade.call_share import CallShare, Traffic, choose_for_share
 from coefvq.cascade.curves import FloatArray, best_f1_threshold
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import ScoredSplit, search
-from coefvq.errors import DataError
+from coefvq.errors import DataError, InfeasibleError
 from coefvq.evaluation.labelled import BOUNDS, SHORTCUT
 from coefvq.evaluation.traffic import measured_share
-from coefvq.experiments.grid import CascadeSpec, Cell, TableSpec
+from coefvq.experiments.certified import certified_policy, certified_row
+from coefvq.experiments.grid import CascadeSpec, Cell, PromiseSpec, TableSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,6 +170,8 @@ def _cascades(seen: Side, spec: CascadeSpec) -> Iterator[Row]:
         for percent in spec.qps:
             yield _at_share(seen, share_row(base.name, percent), percent, pairs)
             yield _at_share(seen, f"{share_row(base.name, percent)}, {STACKED}", percent, pairs, stacked=True)
+        if spec.certified is not None:
+            yield _certified(seen, certified_row(base.name, spec.certified), spec.certified, pairs)
     drawn = replace(seen, table=seen.table.assign(**{column(RANDOM, seed): draws(seen, seed) for seed in seen.seeds}))
     for percent in spec.qps:
         pairs = [(column(RANDOM, seed), mllms[seed]) for seed in seen.seeds]
@@ -205,6 +208,17 @@ def _at_precision(seen: Side, name: str, percent: float, pairs: Sequence[tuple[s
             best = 100.0 * found.base_precision
             return Row(name, (), f"unreachable: best precision of the base on validation is {best:.0f} %")
         parts.append(_frozen(seen, name, found.policy, base, mllm))
+    return Row(name, tuple(parts))
+
+
+def _certified(seen: Side, name: str, wanted: PromiseSpec, pairs: Sequence[tuple[str, str]]) -> Row:
+    parts = []
+    for base, mllm in pairs:
+        try:
+            policy = certified_policy(seen.issue, _val(seen, base, mllm), wanted)
+        except (DataError, InfeasibleError) as error:
+            return Row(name, (), str(error))
+        parts.append(_frozen(seen, name, policy, base, mllm))
     return Row(name, tuple(parts))
 
 
