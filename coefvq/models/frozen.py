@@ -19,11 +19,20 @@ HEARS = ("log_mel", "has_audio")
 READS = ("input_ids", "attention_mask")
 
 
+@dataclass(frozen=True)
+class Wider:
+    """Settings of a part whose output begins with another one's, which has ``rows_per_frame`` rows of each frame."""
+
+    settings: dict[str, Any]
+    rows_per_frame: int
+
+
 @dataclass(frozen=True, eq=False)
 class FrozenPart:
     """``compute(*[batch[name] for name in reads])`` -> [B, ...]; ``name`` is an argument of the network's forward.
 
-    ``modules`` hold the weights and ``settings`` (JSON) whatever else decides the output.
+    ``modules`` hold the weights and ``settings`` (JSON) whatever else decides the output. Where a part of the ``wider``
+    settings was computed, this one's output is its beginning.
     """
 
     name: str
@@ -31,6 +40,7 @@ class FrozenPart:
     compute: Callable[..., torch.Tensor]
     modules: tuple[nn.Module | nn.Parameter, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    wider: Wider | None = None
 
 
 def is_frozen(*modules: nn.Module | nn.Parameter) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
-from coefvq.models.frozen import READS, SEES, FrozenPart, is_frozen
+from coefvq.models.frozen import READS, SEES, FrozenPart, Wider, is_frozen
 from coefvq.models.language import positions_of
 from coefvq.models.own_towers import own_tower, own_vectors
 from coefvq.models.parts import (
@@ -76,9 +76,12 @@ class FrameTower(nn.Module):
         """``vision_features`` [B,T,vector_size], as an MLLM with the same tower has them, where it does not train."""
         if not is_frozen(self):
             return None
-        kind = {"kind": type(self._part).__name__, "vectors": True, "motion": self.motion, **asdict(self._part)}
-        settings = lite_settings(1, self.motion) if self.lite else kind
-        return FrozenPart("vision_features", SEES, self.vectors, (self.encoder,), settings)
+        wider = None if self.motion else Wider(self._settings(True), 1)
+        return FrozenPart("vision_features", SEES, self.vectors, (self.encoder,), self._settings(self.motion), wider)
+
+    def _settings(self, motion: bool) -> dict[str, Any]:
+        kind = {"kind": type(self._part).__name__, "vectors": True, "motion": motion, **asdict(self._part)}
+        return lite_settings(1, motion) if self.lite else kind
 
 
 def _frame_encoder(part: FrameTowerPart, frame_size: int) -> tuple[Any, int]:

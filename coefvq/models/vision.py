@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from coefvq.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSizes
-from coefvq.models.frozen import SEES, FrozenPart, is_frozen
+from coefvq.models.frozen import SEES, FrozenPart, Wider, is_frozen
 from coefvq.models.parts import LanguagePart, LitePart, SiglipPart
 
 # of SiglipVisionConfig: what the weights' shapes do not tell
@@ -129,10 +129,11 @@ class CnnBranch(nn.Module):
         if not is_frozen(self.tower):
             return None
         settings = lite_settings(self.pooled_side, self.motion)
+        wider = None if self.motion else Wider(lite_settings(self.pooled_side, True), self.tokens_per_frame)
         if is_frozen(self.projector, self.scale) and self.output_size < self.tower.output_size:
             modules = (self.tower, self.projector, self.scale)
-            return FrozenPart("projected_features", SEES, self, modules, settings)
-        return FrozenPart("vision_features", SEES, self.encode, (self.tower,), settings)
+            return FrozenPart("projected_features", SEES, self, modules, settings, wider)
+        return FrozenPart("vision_features", SEES, self.encode, (self.tower,), settings, wider)
 
 
 def lite_cells(tower: nn.Module, images: torch.Tensor, side: int) -> torch.Tensor:

@@ -39,7 +39,10 @@ def text_encoder() -> TextEncoder:
     return train_text_encoder(WORDS * 20, 2048, 64)
 
 
-def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA, members: int = 1) -> Classifier:
+def frozen_model(
+    kind: str, seed: int = 0, media: MediaSpec = MEDIA, members: int = 1, motion: bool = True
+) -> Classifier:
+    """``motion``: whether those kinds look at motion images that can."""
     torch.manual_seed(seed)
     text = text_encoder()
     if kind in ("frames", "multitower", "siglip", "attention"):
@@ -47,7 +50,7 @@ def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA, members: in
             preset="tiny",
             architecture=kind,  # type: ignore[arg-type]
             audio=True,
-            motion=kind in ("frames", "attention"),
+            motion=motion and kind in ("frames", "attention"),
             freeze_towers=True,
             attention=ATTENTION.model_copy(update={"members": members}) if kind == "attention" else None,
             training=training(),
@@ -65,7 +68,7 @@ def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA, members: in
     )
     made = build(mllm_config("icd", settings, media), text)
     if kind == "cnn-mllm":
-        made = Classifier(made.config, _starter_like(text), text)
+        made = Classifier(made.config, _starter_like(text, motion), text)
     network = made.network
     assert isinstance(network, MultimodalLLM)
     assert network.audio is not None
@@ -76,10 +79,10 @@ def frozen_model(kind: str, seed: int = 0, media: MediaSpec = MEDIA, members: in
     return made
 
 
-def _starter_like(text: TextEncoder) -> MultimodalLLM:
+def _starter_like(text: TextEncoder, motion: bool) -> MultimodalLLM:
     """A CNN's pooled grid with motion images, its projector trainable: the starter preset with small parts."""
     preset = get_preset("tiny")
-    vision = CnnBranch(LitePart(0.25, 0.25, pooled_side=2), preset.language.hidden_size, motion=True)
+    vision = CnnBranch(LitePart(0.25, 0.25, pooled_side=2), preset.language.hidden_size, motion)
     language = LanguageBranch(
         NetworkBuilder(preset, MEDIA)
         .mllm(TokenIds(text.pad_id, text.video_id), lora=_RANK0, fusion="none")

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,13 +72,15 @@ class FeatureBuilder:
     flush_seconds: float = FLUSH_SECONDS
 
     def lookup(self, videos: Sequence[VideoInput]) -> Index:
-        """What is there already."""
-        return {
-            part.name: self.store.lookup(
-                self.model.keys[part.name], (self.model.entry(part, video) for video in videos), self.lease
-            )
-            for part in self.model.parts
-        }
+        """What is there already, of the model's own or within what another model computed."""
+        return {part.name: self._lookup(part, videos) for part in self.model.parts}
+
+    def _lookup(self, part: FrozenPart, videos: Sequence[VideoInput]) -> dict[str, Path]:
+        wanted = [self.model.entry(part, video) for video in videos]
+        found = self.store.lookup(self.model.keys[part.name], wanted, self.lease)
+        if (wider := self.model.wider.get(part.name)) is not None and len(found) < len(wanted):
+            found |= self.store.lookup(wider.key, [entry for entry in wanted if entry not in found], self.lease)
+        return found
 
     def build(self, videos: Sequence[VideoInput], progress: Callable[[int], None] = lambda _: None) -> Built:
         """Compute what is missing.

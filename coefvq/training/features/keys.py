@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,25 @@ class PartKey:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """Entries under ``key`` begin with the ``rows`` rows that a part would compute itself."""
+
+    key: PartKey
+    rows: int
+
+
+@dataclass(frozen=True)
 class CachedModel:
-    """The frozen parts of a classifier with their keys, and how batches are made for them."""
+    """The frozen parts of a classifier with their keys, and how batches are made for them.
+
+    ``wider`` has, by part, the entries of another model that hold what the part computes, and more.
+    """
 
     parts: tuple[FrozenPart, ...]
     keys: dict[str, PartKey]
     collator: Collator
     device: torch.device
+    wider: Mapping[str, Beginning] = field(default_factory=dict)
 
     @property
     def at_once(self) -> int:
@@ -108,8 +120,15 @@ def cached_model(classifier: Classifier) -> CachedModel:
     network: Any = classifier.network
     parts: tuple[FrozenPart, ...] = network.frozen_parts()
     device = next(classifier.network.parameters()).device
-    keys = {part.name: _key(part, classifier.config.media, classifier.collator, device) for part in parts}
-    return CachedModel(parts, keys, classifier.collator, device)
+    media, collator = classifier.config.media, classifier.collator
+    keys = {part.name: _key(part, media, collator, device) for part in parts}
+    wider = {}
+    for part in parts:
+        if part.wider is not None:
+            whole = keys[part.name]
+            key = replace(whole, facts=whole.facts | {"settings": part.wider.settings})
+            wider[part.name] = Beginning(key, part.wider.rows_per_frame * media.frames)
+    return CachedModel(parts, keys, collator, device, wider)
 
 
 def _key(part: FrozenPart, media: MediaSpec, collator: Collator, device: torch.device) -> PartKey:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -65,11 +65,13 @@ def _kept() -> KeptEntries:
 class FeatureReader:
     """``reader(video)`` -> outputs of the frozen parts by name, from disk or kept; see ``VideoDataset``.
 
-    Only the names travel to loader processes: the model itself does not.
+    Only the names travel to loader processes: the model itself does not. ``beginnings`` has, by part, the folder of
+    entries that hold more, and how many of their rows are the part's.
     """
 
     index: Index
     entries: dict[str, dict[str, str]]
+    beginnings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     def __call__(self, video: VideoInput) -> dict[str, torch.Tensor]:
         """Features without the batch dimension.
@@ -78,7 +80,13 @@ class FeatureReader:
             StorageError: a shard was deleted or damaged meanwhile.
         """
         own_entries = self.entries[video.video_id]
-        return {name: _kept().read(self.shard(name, entry), entry) for name, entry in own_entries.items()}
+        return {name: self._read(name, entry) for name, entry in own_entries.items()}
+
+    def _read(self, name: str, entry: str) -> torch.Tensor:
+        shard = self.shard(name, entry)
+        tensor = _kept().read(shard, entry)
+        folder, rows = self.beginnings.get(name, ("", 0))
+        return tensor[:rows] if shard.parent.name == folder else tensor
 
     def shard(self, name: str, entry: str) -> Path:
         """Where an entry lies."""
@@ -92,7 +100,8 @@ def reader(model: CachedModel, index: Index, videos: Sequence[VideoInput]) -> tu
         own_entries = {part.name: model.entry(part, video) for part in model.parts}
         if all(entry in index[name] for name, entry in own_entries.items()):
             entries[video.video_id] = own_entries
-    return FeatureReader(index, entries), [video.video_id in entries for video in videos]
+    beginnings = {name: (wider.key.digest, wider.rows) for name, wider in model.wider.items()}
+    return FeatureReader(index, entries, beginnings), [video.video_id in entries for video in videos]
 
 
 def feature_collator(model: CachedModel) -> Collator:

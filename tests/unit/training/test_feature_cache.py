@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,32 @@ def fitted(model: Classifier, videos: list[VideoInput], clips: ClipStore, root: 
     train = VideoDataset(videos[:8], clips, labels[:8], lookup, reads_clips=lookup is None)
     val = VideoDataset(videos[8:], clips, labels[8:], lookup, reads_clips=lookup is None)
     return fit(model, FitData(train, val, collator=collator), FitPlan(training(), 3))
+
+
+def tower_of(model: Classifier) -> nn.Module:
+    network: Any = model.network
+    tower: nn.Module = network.vision.tower if hasattr(network, "vision") else network.frames.encoder
+    return tower
+
+
+@pytest.mark.parametrize("kind", ["frames", "attention", "cnn-mllm"])
+def test_frames_alone_are_the_beginning_of_frames_with_motion(kind: str, tmp_path: Path) -> None:
+    both, frames = frozen_model(kind), frozen_model(kind, motion=False)
+    tower_of(frames).load_state_dict(tower_of(both).state_dict())
+    videos, clips = stored_clips(tmp_path / "clips", 6)
+    assert build_all(tmp_path / "features", both, videos[:4], clips)[0].computed == 4
+    built, _ = build_all(tmp_path / "features", frames, videos, clips)
+    assert (built.found, built.computed) == (4, 2)
+    cached = cached_model(frames)
+    found = reader(cached, built.index, videos)[0]
+    plain = frames.collator([Example(clips.get(v), text_of(v), None) for v in videos])
+    given = feature_collator(cached)([Example(None, text_of(v), None, found(v)) for v in videos])
+    frames.network.eval()
+    with torch.no_grad():
+        assert (frames.network(**plain) - frames.network(**given)).abs().max() <= 1e-6
+    # what saw frames alone is not enough for motion, nor is another tower's
+    assert build_all(tmp_path / "features", both, videos, clips)[0].found == 4
+    assert build_all(tmp_path / "features", frozen_model(kind, 1, motion=False), videos, clips)[0].found == 0
 
 
 def test_a_part_that_trains_reads_its_own_input(tmp_path: Path) -> None:
