@@ -43,7 +43,7 @@ def escalated(rows: pd.DataFrame, policy: CascadePolicy, qps: float | None = Non
 
     ``qps`` says that the policy's base threshold was read off these very rows, for so many percent of calls. Then none
     counts at a threshold that it helped to choose: each half gets the one that the other half gives (two-fold
-    cross-fitting), so half as many videos again do not have to be kept back.
+    cross-fitting), and none has to be kept back to measure with.
 
     Raises:
         DataError: with ``qps``, a half has no video.
