@@ -122,5 +122,7 @@ def test_all_tables_of_recipe_tiny(tmp_path: Path) -> None:
     for number in "123456":
         part = json.loads((tmp_path / "w" / "tables" / f"table-{number}.json").read_text())["issues"]
         rows = [row for each in part for row in each["rows"]]
-        assert all(row["figures"] is not None or "unreachable" in row["reason"] for row in rows)
+        # on so few clips a base may reach no precision, and nothing can be certified
+        missing = [row["reason"] for row in rows if row["figures"] is None]
+        assert all("unreachable" in reason or "cannot certify" in reason for reason in missing)
     assert "Table 2, icd" in output
