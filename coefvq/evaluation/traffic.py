@@ -10,6 +10,7 @@ from coefvq.cascade.call_share import Traffic, base_threshold_at
 from coefvq.cascade.escalation import BoolArray
 from coefvq.cascade.policy import CascadePolicy
 from coefvq.cascade.search import qps_ratio
+from coefvq.errors import DataError
 from coefvq.evaluation.intervals import weighted_share
 from coefvq.evaluation.score_files import float_column
 from coefvq.files import sha256_json
@@ -26,6 +27,10 @@ MLLM_ROWS = 400
 _DESIGN_EFFECT = 1.44
 #: normal quantile of a two-sided 95 % interval
 _Z = 1.96
+
+
+class OneHalfError(DataError):
+    """All videos of the traffic lie in one half, so there is no other one to measure."""
 
 
 def traffic_columns(rows: pd.DataFrame) -> Traffic:
@@ -46,12 +51,14 @@ def escalated(rows: pd.DataFrame, policy: CascadePolicy, qps: float | None = Non
     cross-fitting), and none has to be kept back to measure with.
 
     Raises:
-        DataError: with ``qps``, a half has no video.
+        OneHalfError: with ``qps``, a half has no video.
     """
     base, views = float_column(rows, "base"), float_column(rows, "views")
     if qps is None or not _depends_on_traffic(policy):
         return policy.escalates(base, views)
     first, asked = in_first_half(rows), np.zeros(len(rows), dtype=bool)
+    if first.all() or not first.any():
+        raise OneHalfError(f"traffic: {len(rows)} video(s) make no two halves: raise split.fractions.traffic")
     for chooses in (first, ~first):
         threshold, _ = base_threshold_at(traffic_columns(rows[chooses]), qps, policy.views_trigger)
         other = policy.model_copy(update={"base_threshold": threshold})
@@ -77,13 +84,13 @@ def measured_share(rows: pd.DataFrame, policy: CascadePolicy, qps: float | None 
     """
     if not len(rows):
         return {"qps_ratio": None, "qps_ratio_interval": None}
-    weight = float_column(rows, "weight")
     if not _depends_on_traffic(policy):
-        ratio = qps_ratio(policy, float_column(rows, "base"), float_column(rows, "views"), weight)
+        ratio = qps_ratio(policy, *(float_column(rows, name) for name in ("base", "views", "weight")))
         return {"qps_ratio": ratio, "qps_ratio_interval": None}
-    if qps is not None and in_first_half(rows).mean() in (0.0, 1.0):
+    try:
+        percent = call_percent(rows, policy, qps)
+    except OneHalfError:
         return {"qps_ratio": None, "qps_ratio_interval": None}
-    percent = call_percent(rows, policy, qps)
     return {"qps_ratio": percent.pop("value"), "qps_ratio_interval": percent}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from coefvq.models.fast.attention import through_sdpa
+from coefvq.models.fast.attention import causal_of, scale_of, through_sdpa
 
 SHORT = "coefvq_short"
 #: positions up to which whole products were faster; their scores are kept for the backward pass, so memory grows
@@ -65,9 +65,8 @@ def short_forward(
     ratio = query.shape[1] // key.shape[1]
     if ratio > 1:  # query heads that share a key head lie side by side
         key, value = key.repeat_interleave(ratio, dim=1), value.repeat_interleave(ratio, dim=1)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    if attention_mask is None and causal and query.shape[2] > 1:
+    scores = query @ key.transpose(2, 3) * scale_of(query, scaling)
+    if attention_mask is None and causal_of(module, is_causal) and query.shape[2] > 1:
         attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     if attention_mask is not None:
         # not -inf: a row that sees nothing, as padding does, must stay finite

@@ -48,11 +48,10 @@ def blocked_forward(
     plain_mask = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
     if dropout or torch.is_grad_enabled() or not plain_mask or query.shape[2] == 1:
         return through_sdpa(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
-    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    causal = causal_of(module, is_causal)
     # a mask made for a causal model is causal itself: keys behind a block need not be looked at either way
     causal = causal and query.shape[2] == key.shape[2]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return blocked_attention(query, key, value, attention_mask, causal, scale), None
+    return blocked_attention(query, key, value, attention_mask, causal, scale_of(query, scaling)), None
 
 
 def blocked_attention(
@@ -140,13 +139,23 @@ def padded_forward(
 ) -> tuple[torch.Tensor, None]:
     """transformers' SDPA over keys padded to a multiple of 16; shapes as in ``blocked_forward``."""
     extra = -key.shape[2] % _MULTIPLE
-    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    causal = causal_of(module, is_causal)
     if extra and attention_mask is None and not causal:
         bias = query.new_zeros(1, 1, 1, key.shape[2] + extra)
         bias[..., key.shape[2] :] = float("-inf")
         attention_mask = bias.expand(query.shape[0], 1, query.shape[2], -1)
         key, value = (nn.functional.pad(part, (0, 0, 0, extra)) for part in (key, value))
     return through_sdpa(module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs)
+
+
+def causal_of(module: nn.Module, is_causal: bool | None) -> bool:
+    """Whether a layer looks back only, as transformers' SDPA decides it: the caller's word, else the layer's."""
+    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+
+
+def scale_of(query: torch.Tensor, scaling: float | None) -> float:
+    """What scores are multiplied by; without a word of the caller 1/√d."""
+    return float(query.shape[-1] ** -0.5) if scaling is None else scaling
 
 
 def through_sdpa(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
