@@ -46,6 +46,18 @@ _SERVED = """CREATE VIEW served AS
     LEFT JOIN videos v ON v.video_id = e.video_id
     LEFT JOIN overrides o ON o.video_id = e.video_id
     LEFT JOIN deployments d ON d.epoch = e.epoch"""
+_ENTRIES = "video_id, state, rule, source_version, bundle_version, value, epoch, rank, views, decided_at, held"
+AFTER_SEVENTH = (
+    "DROP VIEW served",
+    """CREATE TABLE entries_7 (
+        video_id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('live', 'removed', 'deleted')),
+        rule TEXT NOT NULL, source_version INTEGER NOT NULL, bundle_version TEXT NOT NULL, value TEXT NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 0, rank INTEGER NOT NULL DEFAULT 2, views INTEGER, decided_at TEXT,
+        held INTEGER NOT NULL DEFAULT 0)""",
+    f"INSERT INTO entries_7 ({_ENTRIES}) SELECT {_ENTRIES} FROM entries",  # noqa: S608
+    "DROP TABLE entries", "ALTER TABLE entries_7 RENAME TO entries",
+    "CREATE INDEX videos_by_change ON videos (change)", _SERVED, "PRAGMA user_version = 7",
+)  # fmt: skip
 AFTER_SIXTH = ("CREATE INDEX entries_by_epoch ON entries (epoch)", "PRAGMA user_version = 6")
 AFTER_FIFTH = (
     "CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, video_id TEXT NOT NULL UNIQUE)",
@@ -85,14 +97,14 @@ _AFTER_THIRD = (
 )  # fmt: skip
 
 
-def as_version(state: Path, version: Literal[1, 2, 3, 4, 5, 6]) -> None:
+def as_version(state: Path, version: Literal[1, 2, 3, 4, 5, 6, 7]) -> None:
     """Rewrite log and index of ``state`` as that schema version would have them.
 
     Versions 1 and 2 knew no events of views alone: they are left out.
     """
     if version >= 3:
         with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
-            later_steps = (AFTER_SIXTH, AFTER_FIFTH, AFTER_FOURTH, _AFTER_THIRD)[: 7 - version]
+            later_steps = (AFTER_SEVENTH, AFTER_SIXTH, AFTER_FIFTH, AFTER_FOURTH, _AFTER_THIRD)[: 8 - version]
             for statement in (one for step in later_steps for one in step):
                 connection.execute(statement)
         return

@@ -12,9 +12,10 @@ from itertools import compress
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from coefvq.vmp import schema, stored
+from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.epochs import check_fence
+from coefvq.vmp.inserts import chosen
 from coefvq.vmp.keys import tenant_of
 from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
@@ -31,7 +32,7 @@ def _cells(*names: str) -> itemgetter[Any]:
 
 
 #: in the order of the columns
-_ENTRY_OWN, _ENTRY_SHARED = _cells(*schema.WRITE_ENTRY.own), _cells(*schema.WRITE_ENTRY.shared)
+_ENTRY_OWN, _ENTRY_SHARED = _cells(*schema.WRITE_ENTRY.own[1:]), _cells(*schema.WRITE_ENTRY.shared)
 _EFFECT_OWN, _EFFECT_SHARED = _cells(*schema.WRITE_EFFECT.own), _cells(*schema.EFFECT_OF_ROW)
 
 
@@ -93,18 +94,24 @@ def _apply(
     ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
     written, due = [], []
     seen: list[tuple[str, int, int | None, int | None]] = []
+    entries: list[tuple[int, SinkRow]] = []
     for row, old in zip(rows, before, strict=True):
         most, new, is_due = compared(row, old)
         written.append(new)
-        if new or row.video_id in ended:
+        if new:
             change += 1
             seen.append((row.video_id, row.source_version, row.views, change))
+            entries.append((change, row))
         elif row.source_version > old.seen or most != old.views:
             seen.append((row.video_id, row.source_version, row.views, None))
         if is_due:
             due.append(row.video_id)
     schema.SEE_VIDEO.run(connection, seen)
-    _write_entries(connection, compress(rows, written))
+    _end_entries(connection, compress(before, written))
+    _write_entries(connection, entries)
+    for video_id, new in zip(ids, written, strict=True):
+        if video_id in ended and not new:
+            feed.mark(connection, video_id)  # it reads otherwise, although its verdict stands
     _write_effects(connection, rows, before, written, consumer, effective, look.at)
     few = [
         row
@@ -121,15 +128,21 @@ def _apply(
     )
 
 
-def _write_entries(connection: Connection, rows: Iterable[SinkRow]) -> None:
+def _end_entries(connection: Connection, replaced: Iterable[Stored]) -> None:
+    gone = [old.change for old in replaced if old.change is not None]
+    for condition, values in chosen("change", gone):
+        connection.execute(schema.END_ENTRIES + condition, values)
+
+
+def _write_entries(connection: Connection, rows: Iterable[tuple[int, SinkRow]]) -> None:
     groups: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
     last: tuple[object, ...] = ()
     own: list[tuple[object, ...]] = []
-    for row in rows:
+    for change, row in rows:
         alike = _ENTRY_SHARED(row)
         if alike != last:
             last, own = alike, groups.setdefault(alike, [])
-        own.append(_ENTRY_OWN(row))
+        own.append((change, *_ENTRY_OWN(row)))
     for shared, own in groups.items():
         schema.WRITE_ENTRY.run(connection, own, shared)
 

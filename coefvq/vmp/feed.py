@@ -1,6 +1,6 @@
 """The change feed of the index: which videos read otherwise since a cursor.
 
-Each video has the number of its newest change in the table ``videos``. So the feed is as long as the index, whatever
+The number of a video's newest change is the key of its entry. So the feed is as long as the index, whatever
 happened, and a reader that was away gets each video once, as it is now. Numbers only grow and are drawn under the
 writers' lock, which is held until the commit: when a reader sees a number, no lower one can still appear (docs/vmp.md).
 """
@@ -35,7 +35,7 @@ INTO_VIDEOS = (
     "DROP TABLE changes",
 )
 #: the higher one of both is the highest number that was given
-LAST = "coalesce((SELECT max(change) FROM videos), 0), coalesce((SELECT max(purged) FROM feed), 0)"
+LAST = "coalesce((SELECT max(change) FROM entries), 0), coalesce((SELECT max(purged) FROM feed), 0)"
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,30 @@ class Page:
 def last(connection: Connection) -> int:
     """The highest number that was given, 0 before the first; those that follow are free within a writing transaction.
 
-    A row that leaves ``videos`` has to go by ``purge``, or its number would be given again.
+    An entry that leaves the index has to go by ``purge``, or its number would be given again.
     """
     return int(max(connection.execute(f"SELECT {LAST}").fetchone()))
 
 
 def mark(connection: Connection, video_id: str) -> None:
     """Put a video of the index at the end of the feed; call within the transaction that changed it."""
-    connection.execute("UPDATE videos SET change = ? WHERE video_id = ?", (last(connection) + 1, video_id))
+    number = last(connection) + 1
+    move = "UPDATE entries SET change = ? WHERE change = (SELECT change FROM videos WHERE video_id = ?)"
+    if connection.execute(move, (number, video_id)).rowcount:
+        connection.execute("UPDATE videos SET change = ? WHERE video_id = ?", (number, video_id))
 
 
 def mark_epochs(connection: Connection, epochs: Iterable[int]) -> None:
     """Put all videos that these epochs decided at the end of the feed."""
-    sql = (
-        "UPDATE videos SET change = ? + e.place FROM (SELECT video_id, row_number() OVER (ORDER BY video_id) AS place "
-        "FROM entries WHERE epoch = ? AND state != 'deleted') AS e WHERE e.video_id = videos.video_id"
+    move = (
+        "UPDATE entries SET change = ? + n.place FROM (SELECT change, row_number() OVER (ORDER BY change) AS place "
+        "FROM entries WHERE epoch = ? AND state != 'deleted') AS n WHERE n.change = entries.change"
     )
+    follow = "UPDATE videos SET change = e.change FROM entries e WHERE e.change > ? AND e.video_id = videos.video_id"
     for epoch in epochs:
-        connection.execute(sql, (last(connection), epoch))
+        end = last(connection)
+        connection.execute(move, (end, epoch))
+        connection.execute(follow, (end,))
 
 
 def purge(connection: Connection, video_ids: Iterable[str]) -> None:
@@ -110,10 +116,11 @@ def read(database: Database, since: int, limit: int, tenant: str = DEFAULT) -> P
         raise DataError(
             f"{database.place}: deletions up to change {gone} were compacted away, cursor {since} is older; {again}"
         )
-    mine, values = within(tenant, "c.video_id")
+    # no bare column: a database would read all videos of the tenant and sort them, for each page
+    mine, values = within(tenant, "(s.video_id || '')")
     rows = database.query(
-        f"SELECT c.change, {COLUMNS} FROM videos c JOIN served s ON s.video_id = c.video_id "  # noqa: S608
-        f"WHERE c.change > ? AND {mine} ORDER BY c.change LIMIT ?",
+        f"SELECT s.change, {COLUMNS} FROM served s WHERE s.change > ? AND {mine} "  # noqa: S608
+        "ORDER BY s.change LIMIT ?",
         (since, *values, limit + 1),
     )
     changes = [Change(number, entry_of(database, cells)) for number, *cells in rows[:limit]]

@@ -23,6 +23,7 @@ from coefvq.vmp.epochs import issued
 from coefvq.vmp.inserts import chosen
 from coefvq.vmp.keys import DEFAULT, shown, split, tenant_of, within
 from coefvq.vmp.records import BatchReport, DeadLetter, IndexEntry, Known, SinkRow, Verdict
+from coefvq.vmp.schema_steps import ENTRY_OF_VIDEO, SCHEMA
 
 _PAGE = 5000  # values read at once: about a kilobyte each
 
@@ -90,19 +91,21 @@ class IndexStore:
     def known(self, video_ids: Iterable[str]) -> dict[str, Known]:
         """What is stored of each video that was seen before."""
         sql = (
-            "SELECT v.video_id, v.seen_version, v.views, e.value, e.state, e.source_version, e.epoch, e.rank, e.views, "
-            "e.decided_at FROM videos v LEFT JOIN entries e USING (video_id) WHERE v."
+            "SELECT v.video_id, v.seen_version, v.views, v.change, e.value, e.state, e.source_version, e.epoch, "
+            "e.rank, e.views, e.decided_at FROM videos v LEFT JOIN entries e ON e.change = v.change WHERE v."
         )
         found, before = {}, dict.fromkeys(video_ids, stored.NOTHING)
         with self.database.reading() as connection:
             # within a transaction a rollback would take back what is read here
             mark = None if connection.in_transaction else stored.mark_of(connection)
             for condition, values in chosen("video_id", list(before)):
-                for video_id, seen, views, text, *cells in connection.execute(sql + condition, values).fetchall():
+                rows = connection.execute(sql + condition, values).fetchall()
+                for video_id, seen, views, change, text, *cells in rows:
                     verdict = None if text is None else self._verdict(video_id, text, cells)
                     found[video_id] = Known(self.database.whole(seen, "a source version"), views, verdict)
                     state, source_version, epoch, rank, most, at = cells
-                    before[video_id] = stored.stored_of(seen, views, state, source_version, epoch, most, rank, at)
+                    version = (source_version, epoch, most, rank, at)
+                    before[video_id] = stored.stored_of(seen, views, change, state, *version)
         self._memory.keep(mark, before)
         return found
 
@@ -172,10 +175,11 @@ class IndexStore:
         """
         low = "" if since is None else since.astimezone(UTC).isoformat()
         high = "9999" if until is None else until.astimezone(UTC).isoformat()
-        mine, values = within(tenant, "video_id")
+        mine, values = within(tenant, "v.video_id")
         sql = (
-            f"SELECT video_id, {columns} FROM entries WHERE video_id > ? AND state != 'deleted' "  # noqa: S608
-            f"AND coalesce(decided_at, '') >= ? AND coalesce(decided_at, '') < ? AND {mine} ORDER BY video_id LIMIT ?"
+            f"SELECT v.video_id, {columns} FROM {ENTRY_OF_VIDEO} "  # noqa: S608
+            "WHERE v.video_id > ? AND e.state != 'deleted' AND coalesce(e.decided_at, '') >= ? "
+            f"AND coalesce(e.decided_at, '') < ? AND {mine} ORDER BY v.video_id LIMIT ?"
         )
         after = ""
         while rows := self.database.query(sql, (*parameters, after, low, high, *values, page)):
@@ -235,7 +239,7 @@ def open_index(place: Path | str, create: bool = True) -> Iterator[IndexStore]:
     Raises:
         DataError: see ``open_database`` and ``open_postgres``.
     """
-    opened = open_database(place, schema.SCHEMA, create) if isinstance(place, Path) else _postgres(place)
+    opened = open_database(place, SCHEMA, create) if isinstance(place, Path) else _postgres(place)
     with opened as database:
         yield IndexStore(database)
 
@@ -243,7 +247,7 @@ def open_index(place: Path | str, create: bool = True) -> Iterator[IndexStore]:
 def _postgres(url: str) -> AbstractContextManager[Database]:
     from coefvq.vmp.postgres import open_postgres
 
-    return open_postgres(url, schema.SCHEMA)
+    return open_postgres(url, SCHEMA)
 
 
 def _of(tenant: str | None) -> tuple[str, tuple[str, ...]]:

@@ -27,6 +27,7 @@ from coefvq.vmp.stores.tables import have_tables
 
 #: tables with rows of a video beside ``entries`` and ``videos``
 _OF_A_VIDEO = ("overrides", "due", "dead_letters", "pending", "recheck")
+_OF_KEY = "change = (SELECT change FROM videos WHERE video_id = ?)"
 _EVENTS_PER_STEP = 100_000
 
 
@@ -159,7 +160,7 @@ def _drop_tombstones(log: EventLog, index: IndexStore, upto: int, before: str) -
 
 
 def _drop_entry(connection: Connection, video_id: str, source_version: int) -> bool:
-    sql = "DELETE FROM entries WHERE video_id = ? AND state = 'deleted' AND source_version = ?"
+    sql = f"DELETE FROM entries WHERE {_OF_KEY} AND state = 'deleted' AND source_version = ?"  # noqa: S608
     if connection.execute(sql, (video_id, source_version)).rowcount == 0:
         return False
     for table in _OF_A_VIDEO:
@@ -214,13 +215,14 @@ def _forget_entry(connection: Connection, video_id: str, version: int, now: date
         again = "published again meanwhile; if that shall go too, run `vmp forget` again"
         raise DataError(f"video '{shown(video_id)}': {again}")
     change = feed.last(connection) + 1  # while the number that the video has is there
-    for table in ("entries", "videos", "audit_labels", *_OF_A_VIDEO):
+    connection.execute(f"DELETE FROM entries WHERE {_OF_KEY}", (video_id,))  # noqa: S608
+    for table in ("videos", "audit_labels", *_OF_A_VIDEO):
         connection.execute(f"DELETE FROM {table} WHERE video_id = ?", (video_id,))  # noqa: S608
     epoch = connection.execute("SELECT coalesce(max(epoch), 0) FROM deployments").fetchone()[0]
     version = version or (0 if seen is None else seen[0])
     schema.SEE_VIDEO.run(connection, [(video_id, version, None, change)])
     verdict = ("deleted", "deleted", epoch, FULL, "", now.isoformat(), False)
-    schema.WRITE_ENTRY.run(connection, [(video_id, version, None, "{}")], verdict)
+    schema.WRITE_ENTRY.run(connection, [(change, video_id, version, None, "{}")], verdict)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from coefvq.vmp.records import Event, Features, Outcome, State, Verdict
 from coefvq.vmp.retriever import candidate_of
 from coefvq.vmp.rules import Rules
 from coefvq.vmp.ruling import decide
+from coefvq.vmp.schema_steps import ENTRY_OF_VIDEO
 
 _BATCH = 500
 _EXAMPLES = 3
@@ -81,9 +82,9 @@ def trial(log: EventLog, index: IndexStore, rules: Rules, now: datetime, tenant:
 
 def _history(log: EventLog, index: IndexStore, tenant: str) -> Iterator[tuple[str, Event | None, Verdict]]:
     """Each video that the index holds of a tenant, with its newest content and its verdict."""
-    last, (mine, names) = "", within(tenant, "video_id")
-    where = f"WHERE state != 'deleted' AND video_id > ? AND {mine}"
-    sql = f"SELECT video_id FROM entries {where} ORDER BY video_id LIMIT ?"  # noqa: S608
+    last, (mine, names) = "", within(tenant, "v.video_id")
+    where = f"WHERE e.state != 'deleted' AND v.video_id > ? AND {mine}"
+    sql = f"SELECT v.video_id FROM {ENTRY_OF_VIDEO} {where} ORDER BY v.video_id LIMIT ?"  # noqa: S608
     while found := [video_id for (video_id,) in index.database.query(sql, (last, *names, _BATCH))]:
         known, newest = index.known(found), log.newest(found)
         for video_id in found:

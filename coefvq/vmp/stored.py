@@ -30,16 +30,17 @@ _LOOK = (
     + ", ".join(f"EXISTS (SELECT 1 FROM {table})" for table in NOTES)  # noqa: S608
 )
 _READ = (
-    "SELECT v.video_id, v.seen_version, v.views, e.state, e.source_version, e.epoch, e.views, e.rank, e.decided_at "
-    "FROM videos v LEFT JOIN entries e USING (video_id) WHERE v."
+    "SELECT v.video_id, v.seen_version, v.views, v.change, e.state, e.source_version, e.epoch, e.views, e.rank, "
+    "e.decided_at FROM videos v LEFT JOIN entries e ON e.change = v.change WHERE v."
 )
 
 
 class Stored(NamedTuple):
-    """One video: the newest source version and the most views that were seen, its entry's state and version."""
+    """One video: the newest source version and the most views that were seen, its entry's key, state and version."""
 
     seen: int
     views: int | None
+    change: int | None = None
     state: str | None = None
     version: Version | None = None
 
@@ -47,12 +48,12 @@ class Stored(NamedTuple):
 NOTHING = Stored(-1, None)
 
 
-def stored_of(seen: int, most: int | None, state: str | None, *version: Any) -> Stored:
+def stored_of(seen: int, most: int | None, change: int | None, state: str | None, *version: Any) -> Stored:
     """One video from its cells: source version, epoch, views, rank and time of its entry."""
     if state is None:
-        return Stored(seen, most)
+        return Stored(seen, most, change)
     source, epoch, views, rank, at = version
-    return Stored(seen, most, state, (source, epoch, -1 if views is None else views, rank, at or ""))
+    return Stored(seen, most, change, state, (source, epoch, -1 if views is None else views, rank, at or ""))
 
 
 def read(connection: Connection, video_ids: Sequence[str]) -> dict[str, Stored]:

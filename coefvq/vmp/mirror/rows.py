@@ -13,7 +13,7 @@ from coefvq.vmp.inserts import chosen
 from coefvq.vmp.records import Override
 from coefvq.vmp.served import COLUMNS
 
-_SELECT = f"SELECT c.change, {COLUMNS} FROM videos c JOIN served s ON s.video_id = c.video_id"  # noqa: S608
+_SELECT = f"SELECT s.change, {COLUMNS} FROM served s"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def head(database: Database) -> Head:
     with database.reading() as connection:
         made = connection.execute("SELECT issued_at FROM deployments ORDER BY epoch LIMIT 1").fetchone()
         log = connection.execute("SELECT id FROM state").fetchone()
-        newest = "SELECT change, video_id FROM videos WHERE change IS NOT NULL ORDER BY change DESC LIMIT 1"
+        newest = "SELECT change, video_id FROM entries WHERE change = (SELECT max(change) FROM entries)"
         last = connection.execute(newest).fetchone()
         gone = feed.purged(connection)
     number, key = (0, "") if last is None else last
@@ -56,7 +56,7 @@ def head(database: Database) -> Head:
 
 def since(database: Database, number: int, limit: int) -> list[Row]:
     """Up to ``limit`` rows that changed above a number, in the order of their changes."""
-    return [_row(cells) for cells in database.query(f"{_SELECT} WHERE c.change > ? ORDER BY c.change LIMIT ?",
+    return [_row(cells) for cells in database.query(f"{_SELECT} WHERE s.change > ? ORDER BY s.change LIMIT ?",
                                                     (number, limit))]  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def held(database: Database, keys: Iterable[str]) -> set[str]:
     """Those of the keys that the index has a row of."""
     found: set[str] = set()
     for condition, values in chosen("video_id", list(keys)):
-        sql = f"SELECT video_id FROM entries WHERE {condition}"  # noqa: S608
+        sql = f"SELECT video_id FROM videos WHERE change IS NOT NULL AND {condition}"  # noqa: S608
         found |= {name for (name,) in database.query(sql, values)}
     return found
 
@@ -79,7 +79,7 @@ def knows(database: Database, number: int, key: str) -> bool:
     """Whether this feed can have given that number to that video: no, where the index is an older copy."""
     with database.reading() as connection:
         mine = connection.execute("SELECT change FROM videos WHERE video_id = ?", (key,)).fetchone()
-        other = connection.execute("SELECT video_id FROM videos WHERE change = ?", (number,)).fetchone()
+        other = connection.execute("SELECT video_id FROM entries WHERE change = ?", (number,)).fetchone()
         gone = feed.purged(connection)
     reached = gone if mine is None or mine[0] is None else mine[0]
     return bool(reached >= number) and (other is None or other[0] == key)

@@ -453,7 +453,8 @@ def test_hostile_ids_and_titles_do_not_reach_the_terminal(cli: Cli, clips: Path,
     cli("run", "--once")
     with open_index(Path("vmp/index.sqlite")) as index, index.database.transaction() as connection:
         # importers refuse such an id; a state made elsewhere may hold it
-        connection.execute("UPDATE entries SET video_id = ? WHERE video_id = 'a'", (HOSTILE,))
+        for table in ("entries", "videos"):
+            connection.execute(f"UPDATE {table} SET video_id = ? WHERE video_id = 'a'", (HOSTILE,))  # noqa: S608
     (clips / "c.mp4").unlink()
     cli("publish", "--delete", "c")
     quiet(cli("run", "--once"))

@@ -119,9 +119,12 @@ def test_labels_of_a_draw_are_a_tenant_s(tmp_path: Path) -> None:
         for number, name in enumerate(names):
             one = {**score, "audit_probability": 0.5} if number % 2 else score
             index.database.connection.execute(
-                "INSERT INTO entries (video_id, state, rule, source_version, bundle_version, value, decided_at) "
-                "VALUES (?, 'live', 'r', 1, 'icd=1-ab', ?, '2026-01-01')",
-                (name, json.dumps({"scores": {"icd": one}})),
+                "INSERT INTO videos (video_id, seen_version, change) VALUES (?, 1, ?)", (name, number)
+            )
+            index.database.connection.execute(
+                "INSERT INTO entries (change, video_id, state, rule, source_version, bundle_version, value, "
+                "decided_at) VALUES (?, ?, 'live', 'r', 1, 'icd=1-ab', ?, '2026-01-01')",
+                (number, name, json.dumps({"scores": {"icd": one}})),
             )
     out = tmp_path / "label.csv"
     made = run("audit", "draw", "--issue", "icd", "--labels", 4, "--out", out, "--tenant", "acme", "--json")

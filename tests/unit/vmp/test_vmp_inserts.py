@@ -77,10 +77,10 @@ def counted(index: IndexStore) -> Iterator[Counter[str]]:
 
 def test_a_batch_takes_as_many_statements_as_one_event(tmp_path: Path) -> None:
     with open_index(tmp_path / "index.sqlite") as index:
-        with counted(index) as one:
-            index.known(["v0"])
-            index.apply([row(0, 1, 5)], "vmp", 1)
         for version, views in ((1, 5), (2, 9)):
+            with counted(index) as one:
+                index.known(["v0"])
+                index.apply([row(0, version, views)], "one", 32 * version - 31)
             with counted(index) as many:
                 index.known([f"v{number}" for number in range(1, 33)])
                 index.apply([row(number, version, views) for number in range(1, 33)], "vmp", 32 * version + 1)

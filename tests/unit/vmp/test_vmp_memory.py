@@ -16,7 +16,7 @@ from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.records import Event, SinkRow
 from tests.vmp_world import NOW
 
-READ = "SELECT v.video_id, v.seen_version, v.views, e.state"
+READ = "SELECT v.video_id, v.seen_version, v.views, v.change, e.state"
 
 
 def row(version: int, views: int = 5, epoch: int = 1) -> SinkRow:

@@ -97,7 +97,7 @@ def test_it_goes_on_with_epochs_above_its_own(state: Path) -> None:
 
 
 #: changing statements of the newest steps
-SIXTH, SEVENTH = 9, 1
+SIXTH, SEVENTH, EIGHTH = 9, 1, 10
 CHANGING = ("CREATE", "ALTER", "INSERT", "UPDATE", "DROP", "DELETE")
 
 
@@ -171,7 +171,7 @@ def test_a_queue_of_schema_4_is_the_default_tenant_s(tmp_path: Path, monkeypatch
         loop.run(log, used, index, stop=threading.Event(), on_batch=lambda report: None, batch_size=3, once=True,
                  clock=lambda: NOW)  # fmt: skip
     as_version(folder, 4)
-    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5 + SIXTH + SEVENTH
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == 5 + SIXTH + SEVENTH + EIGHTH
     with open_state(folder) as (_, index):
         tasks = index.database.query("SELECT video_id, tenant, lane FROM pending ORDER BY video_id")
         assert tasks == [(name, "default", 1) for name in "abcd"]
@@ -201,7 +201,7 @@ def test_a_feed_of_schema_5_goes_on_with_its_numbers(tmp_path: Path, monkeypatch
         assert [number for number, _ in before] == [3, 6]
         assert end == 7
     as_version(folder, 5)
-    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SIXTH + SEVENTH
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SIXTH + SEVENTH + EIGHTH
     with open_state(folder) as (log, index):
         assert [(change.number, change.entry) for change in feed.read(index.database, 0, 9).changes] == before
         assert feed.newest(index.database) == end
@@ -221,7 +221,7 @@ def test_schema_7_writes_no_index_of_epochs_and_a_rollback_still_finds_its_entri
         first, second = promote(index, 1, "1-ab"), promote(index, 2, "2-cd")
     run(folder, Pair(), second)
     as_version(folder, 6)
-    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SEVENTH
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == SEVENTH + EIGHTH
     with open_state(folder) as (_, index):
         names = index.database.query("SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'entries'")
         assert [name for (name,) in names if not name.startswith("sqlite_")] == []
@@ -232,6 +232,43 @@ def test_schema_7_writes_no_index_of_epochs_and_a_rollback_still_finds_its_entri
         assert [change.entry.video_id for change in changes] == list("abcd")
 
 
+def test_schema_8_keeps_entries_at_the_numbers_of_their_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "vmp"
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        epoch = promote(index, 1, "1-ab")
+    run(folder, Pair(), epoch)
+    with open_state(folder) as (log, index):
+        log.publish([replace(EVENTS[1], title="new")])
+    run(folder, Pair(), epoch)
+    with open_state(folder) as (_, index):
+        before = [(change.number, change.entry) for change in feed.read(index.database, 0, 9).changes]
+        assert [(number, entry.video_id) for number, entry in before] == [(1, "a"), (3, "c"), (4, "d"), (5, "b")]
+    as_version(folder, 7)
+    assert crash_everywhere(folder, "index.sqlite", monkeypatch) == EIGHTH
+    with open_state(folder) as (_, index):
+        assert [(change.number, change.entry) for change in feed.read(index.database, 0, 9).changes] == before
+        assert index.database.query("SELECT change, video_id FROM entries ORDER BY change") == [
+            (number, entry.video_id) for number, entry in before
+        ]
+
+
+@pytest.mark.parametrize("damage", ["UPDATE videos SET change = NULL", "DELETE FROM videos"])
+def test_an_entry_without_a_number_is_not_lost_in_schema_8(state: Path, damage: str) -> None:
+    with open_state(state):
+        pass
+    as_version(state, 7)
+    with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
+        connection.execute(f"{damage} WHERE video_id = 'b'")
+    with pytest.raises(DataError, match="entries = 0"), open_state(state):
+        pass
+    with closing(sqlite3.connect(state / "index.sqlite")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (7,)
+        assert connection.execute("SELECT count(*) FROM entries").fetchone() == (4,)
+
+
 def open_both(folder: Path) -> None:
     with open_state(folder):
         pass
@@ -240,5 +277,5 @@ def open_both(folder: Path) -> None:
 def test_a_state_of_a_later_version_is_refused(state: Path) -> None:
     with closing(sqlite3.connect(state / "index.sqlite")) as connection, connection:
         connection.execute("PRAGMA user_version = 9")
-    with pytest.raises(DataError, match="schema version 9, expected 7"):
+    with pytest.raises(DataError, match="schema version 9, expected 8"):
         contents(state)

@@ -18,7 +18,7 @@ from coefvq.vmp.epochs import FencedError
 from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.records import FULL, SinkRow
 from coefvq.vmp.state import open_state
-from tests.old_vmp_state import AFTER_FIFTH, AFTER_FOURTH, AFTER_SIXTH
+from tests.old_vmp_state import AFTER_FIFTH, AFTER_FOURTH, AFTER_SEVENTH, AFTER_SIXTH
 from tests.postgres import schema_of
 from tests.vmp_world import NOW, promote
 
@@ -166,7 +166,7 @@ def test_a_state_that_names_something_else_is_refused(tmp_path: Path, text: str)
 def test_tables_of_schema_4_go_on_wherever_a_kill_falls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_index(url) as index:
         index.apply([row("a", promote(index, 1, "1-ab"))], "vmp", 1)
-        for statement in (*AFTER_SIXTH[:-1], *AFTER_FIFTH[:-1], *AFTER_FOURTH[:-1]):
+        for statement in (*AFTER_SEVENTH[:-1], *AFTER_SIXTH[:-1], *AFTER_FIFTH[:-1], *AFTER_FOURTH[:-1]):
             index.database.connection.execute(dialect._in_its_types(statement))
         index.database.connection.execute("UPDATE coefvq_vmp_schema SET version = 4")
     execute, deaths = dialect._Translated.execute, 0
