@@ -15,15 +15,12 @@ from typing import Any, NamedTuple
 from coefvq.vmp import feed, schema, stored
 from coefvq.vmp.database import Connection
 from coefvq.vmp.epochs import check_fence
-from coefvq.vmp.inserts import chosen
+from coefvq.vmp.inserts import Insert, chosen
 from coefvq.vmp.keys import tenant_of
 from coefvq.vmp.log_rows import content_digest
 from coefvq.vmp.pending import effective_threshold, write_task
 from coefvq.vmp.records import BatchReport, SinkRow
 from coefvq.vmp.stored import NOTHING, Look, Memory, Stored, compared
-
-#: on SQLite as many statements of few columns take as long as one of all columns
-_MOST_GROUPS = 3
 
 
 def _cells(*names: str) -> itemgetter[Any]:
@@ -33,6 +30,7 @@ def _cells(*names: str) -> itemgetter[Any]:
 
 #: in the order of the columns
 _ENTRY_OWN, _ENTRY_SHARED = _cells(*schema.WRITE_ENTRY.own[1:]), _cells(*schema.WRITE_ENTRY.shared)
+_ERROR = SinkRow._fields.index("error")
 _EFFECT_OWN, _EFFECT_SHARED = _cells(*schema.WRITE_EFFECT.own), _cells(*schema.EFFECT_OF_ROW)
 
 
@@ -94,21 +92,19 @@ def _apply(
     ended = {row.video_id for row in rows if row.video_id in notes["overrides"] and _end_override(connection, row)}
     written, due = [], []
     seen: list[tuple[str, int, int | None, int | None]] = []
-    entries: list[tuple[int, SinkRow]] = []
     for row, old in zip(rows, before, strict=True):
         most, new, is_due = compared(row, old)
         written.append(new)
         if new:
             change += 1
             seen.append((row.video_id, row.source_version, row.views, change))
-            entries.append((change, row))
         elif row.source_version > old.seen or most != old.views:
             seen.append((row.video_id, row.source_version, row.views, None))
         if is_due:
             due.append(row.video_id)
     schema.SEE_VIDEO.run(connection, seen)
     _end_entries(connection, compress(before, written))
-    _write_entries(connection, entries)
+    _write_entries(connection, list(compress(rows, written)), look.change)
     for video_id, new in zip(ids, written, strict=True):
         if video_id in ended and not new:
             feed.mark(connection, video_id)  # it reads otherwise, although its verdict stands
@@ -134,17 +130,12 @@ def _end_entries(connection: Connection, replaced: Iterable[Stored]) -> None:
         connection.execute(schema.END_ENTRIES + condition, values)
 
 
-def _write_entries(connection: Connection, rows: Iterable[tuple[int, SinkRow]]) -> None:
-    groups: dict[tuple[object, ...], list[tuple[object, ...]]] = {}
-    last: tuple[object, ...] = ()
-    own: list[tuple[object, ...]] = []
-    for change, row in rows:
-        alike = _ENTRY_SHARED(row)
-        if alike != last:
-            last, own = alike, groups.setdefault(alike, [])
-        own.append((change, *_ENTRY_OWN(row)))
-    for shared, own in groups.items():
-        schema.WRITE_ENTRY.run(connection, own, shared)
+def _write_entries(connection: Connection, rows: Sequence[SinkRow], change: int) -> None:
+    """One entry each, at the numbers above ``change``."""
+    if rows:
+        columns = list(zip(*rows, strict=True))
+        own = (range(change + 1, change + 1 + len(rows)), *_ENTRY_OWN(columns))
+        _write(connection, (schema.WRITE_ENTRY, schema.WRITE_MIXED_ENTRY), _ENTRY_SHARED(columns), own)
 
 
 def _write_effects(
@@ -156,27 +147,33 @@ def _write_effects(
     effective: Mapping[str, float | None],
     at: str,
 ) -> None:
-    """One audit row each, in the order of the rows: those that follow each other and say the same are one statement.
-
-    Where that would be many statements, one takes all rows with all their columns.
-    """
-    groups: list[tuple[tuple[object, ...], list[tuple[object, ...]]]] = []
-    last: tuple[object, ...] = ()
-    own: list[tuple[object, ...]] = []
-    for row, old, new in zip(rows, before, written, strict=True):
+    """One audit row each, in the order of the rows."""
+    columns, many = list(zip(*rows, strict=True)), len(rows)
+    errors: Sequence[str | None] = columns[_ERROR]
+    if errors.count(None) < many:
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
-        error = None if old.seen > row.source_version else row.error
-        alike: tuple[Any, ...] = (_EFFECT_SHARED(row), new, error, effective[tenant_of(row.video_id)])
-        if alike != last:
-            last, own = alike, []
-            groups.append(((consumer, at, int(new), error, alike[-1], *alike[0]), own))
-        own.append(_EFFECT_OWN(row))
-    if len(groups) > _MOST_GROUPS:
-        whole = [(*alike, *cells) for alike, own in groups for cells in own]
-        schema.WRITE_MIXED_EFFECT.run(connection, whole)
-        return
-    for alike, own in groups:
-        schema.WRITE_EFFECT.run(connection, own, alike)
+        errors = [None if old.seen > row.source_version else row.error for row, old in zip(rows, before, strict=True)]
+    if len(effective) == 1:
+        thresholds = [*effective.values()] * many
+    else:
+        thresholds = [effective[tenant_of(row.video_id)] for row in rows]
+    of_batch = ([consumer] * many, [at] * many, [*map(int, written)], errors, thresholds)
+    inserts = (schema.WRITE_EFFECT, schema.WRITE_MIXED_EFFECT)
+    _write(connection, inserts, (*of_batch, *_EFFECT_SHARED(columns)), _EFFECT_OWN(columns))
+
+
+def _write(
+    connection: Connection,
+    inserts: tuple[Insert, Insert],
+    shared: Sequence[Sequence[Any]],
+    own: Sequence[Sequence[Any]],
+) -> None:
+    """Write columns by the first statement where the ``shared`` ones hold one value each, else by the second."""
+    # column by column: row by row takes three times as long
+    if all(column.count(column[0]) == len(column) for column in shared):
+        inserts[0].run(connection, list(zip(*own, strict=True)), [column[0] for column in shared])
+    else:
+        inserts[1].run(connection, list(zip(*shared, *own, strict=True)))
 
 
 def _write_notes(connection: Connection, row: SinkRow, notes: Mapping[str, Collection[str]]) -> None:

@@ -55,7 +55,9 @@ class IndexStore:
             fresh = [row for row in rows if row.offset > committed]
             applied = apply_rows(connection, fresh, consumer, look, self._memory)
             connection.execute(schema.WRITE_OFFSET, (consumer, offset, self.digest_at(offset)))
-        return report_of(fresh, applied, offset)
+            # before the commit, which waits for the disk: the rows are in the processor's cache still
+            report = report_of(fresh, applied, offset)
+        return report
 
     def revise(
         self,

@@ -32,7 +32,8 @@ class Insert:
             return
         if not isinstance(connection, sqlite3.Connection):
             # one parameter for all rows: a server's driver takes longer over a row of its own than the server does
-            records = to_json([dict(zip(self.own, row, strict=True)) for row in rows]).decode()
+            cells = [[int(cell) if isinstance(cell, bool) else cell for cell in row] for row in rows]
+            records = to_json([dict(zip(self.own, row, strict=True)) for row in cells]).decode()
             connection.execute(_of_records(self), (*shared, records))
             return
         # SQLite: one statement of 32 rows takes half the time of 32 statements

@@ -16,6 +16,8 @@ WRITE_ENTRY = Insert(
     ("change", "video_id", "source_version", "views", "value"),
     ("state", "rule", "epoch", "rank", "bundle_version", "decided_at", "held"),
 )
+#: for rows that have little in common
+WRITE_MIXED_ENTRY = Insert("entries", (*WRITE_ENTRY.shared, *WRITE_ENTRY.own))
 END_ENTRIES = "DELETE FROM entries WHERE "
 SEE_VIDEO = Insert(
     "videos",
@@ -32,7 +34,6 @@ EFFECT_OF_BATCH = ("consumer", "applied_at", "written", "error", "effective")
 #: it takes these from its own row of the batch; most rows of a batch have the same values
 EFFECT_OF_ROW = ("epoch", "rank", "bundle_version", "outcome", "rule", "routes", "waited")
 WRITE_EFFECT = Insert("effects", ("offset", "video_id", "source_version"), (*EFFECT_OF_BATCH, *EFFECT_OF_ROW))
-#: for rows that have little in common
 WRITE_MIXED_EFFECT = Insert("effects", (*WRITE_EFFECT.shared, *WRITE_EFFECT.own))
 #: an old event, or a worker of an old epoch, reports no failure of what was judged since
 WRITE_DEAD_LETTER = f"""
