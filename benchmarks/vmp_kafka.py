@@ -1,28 +1,33 @@
-"""Two loops over one topic that take turns: the platform's, and a bare consumer that upserts a row per message."""
+"""Two loops over one topic: the platform's, and a bare consumer that upserts a row per message.
+
+Each runs alone: a consumer fetches ahead in threads of its own, so in turns the one that waits would have its messages
+fetched in the other's time.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.vmp_loops import BATCH, OFFSET, UPSERT
+from benchmarks.vmp_loops import BATCH, CHUNK, OFFSET, UPSERT, Stores, null
 from coefvq.vmp import loop
 from coefvq.vmp.configuration import Configuration, KafkaSource, Store
 from coefvq.vmp.database import Database
 from coefvq.vmp.deployment import Deployment
-from coefvq.vmp.index import IndexStore
+from coefvq.vmp.index import IndexStore, open_index
 from coefvq.vmp.records import Event
 from coefvq.vmp.sources.engines import open_kafka
 from coefvq.vmp.sources.inbox import Inbox
 from coefvq.vmp.sources.kafka_producer import publish
 from coefvq.vmp.stores.tables import make_tables
 from tests import kafka
-from tests.vmp_world import NOW, FixedDeployment
+from tests.vmp_world import NOW, FixedDeployment, deployment
 
 
 @dataclass
@@ -75,7 +80,7 @@ def bare_consumer(source: KafkaSource) -> Iterator[Any]:
     """A plain consumer with a group of its own."""
     from confluent_kafka import Consumer
 
-    consumer = Consumer({"bootstrap.servers": ",".join(source.brokers), "group.id": "bare",
+    consumer = Consumer({"bootstrap.servers": ",".join(source.brokers), "group.id": f"bare-{source.group}",
                          "enable.auto.commit": False, "auto.offset.reset": "earliest"})  # fmt: skip
     consumer.subscribe([source.topic])
     try:
@@ -98,3 +103,30 @@ def run_bare(consumer: Any, database: Database, count: int) -> None:
             connection.execute(OFFSET, (messages[-1].offset() + 1,))
         consumer.commit(asynchronous=True)
         count -= len(messages)
+
+
+def platform_alone(source: KafkaSource, where: Stores, name: str, count: int) -> tuple[float, float]:
+    """Wall and own CPU seconds of the platform over a topic of so many events, without its first ``CHUNK``."""
+    state, used = where.folder / name, deployment(null)
+    state.mkdir()
+    place = state / "index.sqlite" if where.url is None else where.place(name)
+    with open_index(place) as index:
+        if isinstance(place, str):
+            (state / "state.yaml").write_text(f"index: {place}\n")
+        with platform_inbox(source, state, index) as inbox:
+            spent = _after_warm_up(lambda events: run(inbox, used, events), count)
+        assert sum(index.states().values()) == count  # noqa: S101
+    return spent
+
+
+def bare_alone(source: KafkaSource, where: Stores, name: str, count: int) -> tuple[float, float]:
+    """The same of the bare consumer."""
+    with where.bare(name) as database, bare_consumer(source) as consumer:
+        return _after_warm_up(lambda events: run_bare(consumer, database, events), count)
+
+
+def _after_warm_up(drain: Callable[[int], None], count: int) -> tuple[float, float]:
+    drain(CHUNK)  # a group is formed, files are opened
+    wall, own = time.perf_counter(), time.process_time()
+    drain(count - CHUNK)
+    return time.perf_counter() - wall, time.process_time() - own

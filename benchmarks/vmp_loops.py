@@ -75,8 +75,8 @@ class Stores:
         return self.folder / f"{name}.sqlite" if self.url is None else postgres.schema_of(self.url, name)
 
     @contextmanager
-    def bare(self) -> Iterator[Database]:
-        place = self.place("bare")
+    def bare(self, name: str = "bare") -> Iterator[Database]:
+        place = self.place(name)
         with open_database(place, BARE) if isinstance(place, Path) else open_postgres(place, BARE) as database:
             yield database
 
