@@ -27,6 +27,8 @@ from coefvq.errors import DataError
 BASE_ALONE, MLLM_ON_ALL = "base alone", "MLLM on all"
 #: normal quantile of a two-sided 95 % interval
 _Z = 1.96
+#: an interval so many times as wide as the margin would take a hundred times as many labels: call it a draw
+_DRAW = 10
 _SLACK = 1e-9
 
 
@@ -238,10 +240,11 @@ def _labels_needed(chosen: CascadeCandidate, everything: CascadeCandidate, val: 
     n = len(np.asarray(val.label))
     if _Z * error <= abs(margin):
         return ""
-    if margin == 0.0:
+    if abs(margin) * _DRAW < _Z * error:
         return f"; on {n:,} labels it is a draw"
-    needed = round(n * (_Z * error / margin) ** 2)
-    return f"; chance could reverse this on {n:,} labels, about {needed:,} would settle it"
+    needed = n * (_Z * error / margin) ** 2
+    about = round(needed, 1 - int(np.log10(needed)))  # two digits: the margin itself is uncertain
+    return f"; chance could reverse this on {n:,} labels, about {about:,.0f} would settle it"
 
 
 def _f1_with_influence(val: ScoredSplit, flagged: BoolArray) -> tuple[float, FloatArray]:

@@ -1,5 +1,7 @@
 """Thresholds for a share of calls: base threshold from traffic, and which of three policies is released."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -163,9 +165,24 @@ def test_the_error_of_the_margin_is_its_spread_over_samples():
 
 def test_a_choice_that_chance_could_reverse_says_how_many_labels_would_settle_it():
     few, traffic = world(2.0, 1.2, n=300)
-    assert "would settle it" in choose_for_share("icd", few, traffic, WANTED)[1].reason
+    reason = choose_for_share("icd", few, traffic, WANTED)[1].reason
+    about = re.search(r"on 300 labels, about ([\d,]+) would settle it", reason)
+    assert about is not None
+    digits = about[1].replace(",", "")
+    assert int(digits) > 300
+    assert digits[2:].strip("0") == ""
     many, traffic = world(0.8, 3.0, n=20_000)
     assert "would settle it" not in choose_for_share("icd", many, traffic, WANTED)[1].reason
+
+
+def test_no_number_of_labels_is_named_where_the_margin_is_next_to_nothing():
+    few, traffic = world(2.0, 1.2, n=300)
+    (alone, cascade, everything), chosen = choose_for_share("icd", few, traffic, WANTED)
+    (mine,) = [one.f1 for one in (alone, cascade) if one.policy == chosen.policy]
+    assert mine is not None
+    assert everything.f1 is not None
+    nearly = CallShare(WANTED.qps, mine / everything.f1 - 1e-6)
+    assert choose_for_share("icd", few, traffic, nearly)[1].reason.endswith("; on 300 labels it is a draw")
 
 
 def test_without_traffic_it_says_what_to_do():
