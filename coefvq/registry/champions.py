@@ -67,7 +67,7 @@ def served_bundles(
 ) -> list[LoadedBundle]:
     """The pairs of ``served_scorer``, with verified local folders."""
     store = tracking.place(settings.uri, root=root)
-    state, asked = kept_pairs.database_state(store), f"{version} of {' '.join(issues or ()) or 'all'}"
+    state, asked = kept_pairs.database_state(store), kept_pairs.question(issues, version)
     bundles = kept_pairs.find(store, state, asked)
     if bundles is None and apart:
         with suppress(BrokenProcessPool), spawn_pool(1) as pool:

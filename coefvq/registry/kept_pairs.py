@@ -17,8 +17,10 @@ from typing import Any
 
 from coefvq.errors import CoefVQError
 from coefvq.files import atomic_path, canonical_json, read_json, sha256_json
+from coefvq.registry import pairs, tracking
 from coefvq.registry.bundle import bundle_version, parse_candidate
-from coefvq.registry.pair_files import LoadedBundle, verify
+from coefvq.registry.pair_files import LoadedBundle, resolve, verify
+from coefvq.registry.pairs import CHAMPION
 from coefvq.registry.store import Store
 from coefvq.version import __version__
 
@@ -80,8 +82,27 @@ def keep(store: Store, state: str | None, asked: str, bundles: Sequence[LoadedBu
          "candidate": bundle.candidate.to_json()}
         for bundle in bundles
     ]  # fmt: skip
-    with suppress(OSError), atomic_path(_place(store), private=True) as temporary:
+    with suppress(OSError, CoefVQError), atomic_path(_place(store), private=True) as temporary:
         temporary.write_text(canonical_json({"state": state, "pairs": {asked: rows}}), encoding="ascii")
+
+
+def question(issues: Sequence[str] | None, version: str) -> str:
+    """What ``asked`` is for the pairs of these issues (None: all that have one)."""
+    return f"{version} of {' '.join(issues or ()) or 'all'}"
+
+
+def keep_champions() -> None:
+    """Keep what all champions are, from a process that has MLflow anyway; the next one then needs none.
+
+    What cannot be resolved is left to whoever asks.
+    """
+    store = tracking.store()
+    state = database_state(store)
+    if state is None:
+        return
+    with suppress(CoefVQError):
+        champions = [issue for issue in pairs.issues() if CHAMPION in pairs.aliases(issue)]
+        keep(store, state, question(None, CHAMPION), [resolve(issue) for issue in champions])
 
 
 def _place(store: Store) -> Path:

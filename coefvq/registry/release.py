@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from coefvq.config import Gate
 from coefvq.errors import RegistryError
-from coefvq.registry import gates, pairs, tracking
+from coefvq.registry import gates, kept_pairs, pairs, tracking
 from coefvq.registry import history as log
 from coefvq.registry.bundle import Candidate
 from coefvq.registry.gates import GateReport
@@ -169,11 +169,13 @@ def _carry_out(decision: Decision) -> Decision:
 
 
 def _done(decision: Decision) -> Decision:
+    """Require that it was carried out; a process that scores next need not ask who is champion now."""
     if decision.state != "done":
         raise RegistryError(
             f"{decision.issue} version {decision.version} vanished while it was decided on; "
             "the decision is recorded as failed: `coefvq status` shows what there is"
         )
+    kept_pairs.keep_champions()
     return decision
 
 
