@@ -137,7 +137,7 @@ def test_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     expected = uninterrupted(tmp_path / "whole")
     assert contents(state) == expected
     # the run was worth comparing: every kind of entry, and failures
-    assert {row[1] for row in expected["entries"]} == {"live", "removed", "deleted"}
+    assert {row[2] for row in expected["entries"]} == {"live", "removed", "deleted"}
     assert expected["dead_letters"]
 
 
