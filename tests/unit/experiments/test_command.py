@@ -69,7 +69,7 @@ def test_a_table_needs_its_modalities(tmp_path):
 def test_the_forecast_counts_a_shared_cell_once(tmp_path):
     found = forecast("all", "tiny", None, tmp_path)
     named = {row["name"]: row["tables"] for row in found["cells"]}
-    assert len(named) == 25
+    assert len(named) == 27
     assert named["ucc-mllm-s0"] == ["1", "2", "3", "5", "6"]
     assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["cells"]))
     twice = forecast("3", "tiny", 2, tmp_path)
