@@ -19,7 +19,7 @@ from coefvq.errors import CoefVQError
 from coefvq.files import atomic_path, canonical_json, read_json, sha256_json
 from coefvq.registry import pairs, tracking
 from coefvq.registry.bundle import bundle_version, parse_candidate
-from coefvq.registry.pair_files import LoadedBundle, resolve, verify
+from coefvq.registry.pair_files import LoadedBundle, unchecked, verify
 from coefvq.registry.pairs import CHAMPION
 from coefvq.registry.store import Store
 from coefvq.version import __version__
@@ -94,7 +94,7 @@ def question(issues: Sequence[str] | None, version: str) -> str:
 def keep_champions() -> None:
     """Keep what all champions are, from a process that has MLflow anyway; the next one then needs none.
 
-    What cannot be resolved is left to whoever asks.
+    What cannot be found is left to whoever asks. Files are checked when they are read.
     """
     store = tracking.store()
     state = database_state(store)
@@ -102,7 +102,7 @@ def keep_champions() -> None:
         return
     with suppress(CoefVQError):
         champions = [issue for issue in pairs.issues() if CHAMPION in pairs.aliases(issue)]
-        keep(store, state, question(None, CHAMPION), [resolve(issue) for issue in champions])
+        keep(store, state, question(None, CHAMPION), [unchecked(issue) for issue in champions])
 
 
 def _place(store: Store) -> Path:

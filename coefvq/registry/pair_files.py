@@ -16,7 +16,7 @@ from coefvq.registry.pairs import CHAMPION, RegisteredPair, aliases, candidate_o
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A pair with its files on this machine, hashes verified."""
+    """A pair with its files on this machine; ``resolve`` has verified their hashes."""
 
     issue: str
     version: str
@@ -31,15 +31,19 @@ class LoadedBundle:
         return dict(self.candidate.policy)
 
 
-def verified_folders(candidate: Candidate, cache_dir: Path | None = None) -> dict[PartKind, Path]:
+def verified_folders(candidate: Candidate) -> dict[PartKind, Path]:
     """Local folders of both models, every byte checked against the candidate.
 
     Raises:
         RegistryError: files are gone, or differ from what was registered.
     """
-    folders = {kind: tracking.model_artifact(candidate.part(kind).model_id, "model", cache_dir) for kind in PART_KINDS}
+    folders = _folders(candidate, None)
     verify(candidate, folders)
     return folders
+
+
+def _folders(candidate: Candidate, cache_dir: Path | None) -> dict[PartKind, Path]:
+    return {kind: tracking.model_artifact(candidate.part(kind).model_id, "model", cache_dir) for kind in PART_KINDS}
 
 
 def verify(candidate: Candidate, folders: Mapping[PartKind, Path]) -> None:
@@ -109,6 +113,17 @@ def resolve(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) ->
     Raises:
         RegistryError: there is none, its alias was moved by hand, or its files are gone or were changed.
     """
+    found = unchecked(issue, alias, cache_dir)
+    verify(found.candidate, {"base": found.base_dir, "mllm": found.mllm_dir})
+    return found
+
+
+def unchecked(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) -> LoadedBundle:
+    """As ``resolve``, but nobody has looked into the files.
+
+    Raises:
+        RegistryError: there is none, its alias was moved by hand, or its files are gone.
+    """
     version = alias if alias.isdecimal() else aliases(issue).get(alias)
     if version is None and alias == CHAMPION:
         raise RegistryError(
@@ -120,6 +135,6 @@ def resolve(issue: str, alias: str = CHAMPION, cache_dir: Path | None = None) ->
     candidate = candidate_of(issue, version)
     if alias == CHAMPION:
         history.require_decided_champion(issue, version, candidate.content_hash)
-    folders = verified_folders(candidate, cache_dir)
+    folders = _folders(candidate, cache_dir)
     stamp = bundle_version(version, candidate.content_hash)
     return LoadedBundle(issue, version, stamp, folders["base"], folders["mllm"], candidate)

@@ -84,7 +84,9 @@ def approve(
             override=override,
             flow_run_id=flow_run_id,
         )
-        return _done(_carry_out(decision))
+        done = _done(_carry_out(decision))
+    kept_pairs.keep_champions()
+    return done
 
 
 def reject(issue: str, by: str, reason: str, version: str | None = None, *, flow_run_id: str | None = None) -> Decision:
@@ -109,7 +111,9 @@ def reject(issue: str, by: str, reason: str, version: str | None = None, *, flow
             to_version=None,
             flow_run_id=flow_run_id,
         )
-        return _done(_carry_out(decision))
+        done = _done(_carry_out(decision))
+    kept_pairs.keep_champions()
+    return done
 
 
 def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None) -> Decision:
@@ -138,7 +142,9 @@ def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None
             to_version=pair.version,
             flow_run_id=flow_run_id,
         )
-        return _done(_carry_out(decision))
+        done = _done(_carry_out(decision))
+    kept_pairs.keep_champions()
+    return done
 
 
 def history(issue: str | None = None) -> list[Decision]:
@@ -169,13 +175,11 @@ def _carry_out(decision: Decision) -> Decision:
 
 
 def _done(decision: Decision) -> Decision:
-    """Require that it was carried out; a process that scores next need not ask who is champion now."""
     if decision.state != "done":
         raise RegistryError(
             f"{decision.issue} version {decision.version} vanished while it was decided on; "
             "the decision is recorded as failed: `coefvq status` shows what there is"
         )
-    kept_pairs.keep_champions()
     return decision
 
 
