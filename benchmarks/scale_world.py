@@ -141,7 +141,7 @@ def make_models(workspace: Path) -> None:
 
 def make_index(workspace: Path) -> None:
     """A verdict on each video, a tenth escalated, 2 % of the rest audited, and a label for all that was seen."""
-    from coefvq.vmp import schema
+    from coefvq.vmp.records import FULL, SinkRow
     from coefvq.vmp.state import open_state
 
     rng, rows = np.random.default_rng(13), len(read_table(workspace / "data" / "manifest.parquet", skip=_ALL_BUT_ID))
@@ -149,17 +149,16 @@ def make_index(workspace: Path) -> None:
     labels = ["video_id,label"]
     with open_state(workspace / "vmp") as (_, index):
         for start in range(0, rows, _BATCH):
-            days: dict[str, list[tuple[Any, ...]]] = {}
+            made: list[SinkRow] = []
             for row in range(start, min(start + _BATCH, rows)):
                 seen = bool(flagged[row] or rejected[row])
                 value = json.dumps(_verdict(row, bool(flagged[row]), seen, bool(drawn[row])))
                 moment = f"2026-01-{1 + row % 28:02d}T00:00:00+00:00"
-                days.setdefault(moment, []).append((f"v{row:08d}", 1, 5, value))
+                made.append(SinkRow(row + 1, f"v{row:08d}", 1, 1, FULL, "ucc=1-ab", "live", "live", "ok", value, moment,
+                                    content="", views=5))  # fmt: skip
                 if seen or drawn[row]:
                     labels.append(f"v{row:08d},{int(flagged[row] or row % 50 == 0)}")
-            with index.database.transaction() as connection:
-                for moment, batch in days.items():
-                    schema.WRITE_ENTRY.run(connection, batch, ("live", "ok", 1, 0, "ucc=1-ab", moment, 0))
+            index.apply(made, "made", made[-1].offset)
     (workspace / "labels.csv").write_text("\n".join(labels) + "\n", encoding="utf-8")
 
 

@@ -83,7 +83,7 @@ def address(uri: str, prefix: str | None) -> str:
 
 def is_below(uri: str) -> bool:
     """Whether a path is relative and never goes up."""
-    return not uri.startswith("/") and ".." not in uri.split("/")
+    return not uri.startswith("/") and (".." not in uri or ".." not in uri.split("/"))
 
 
 def suffix(place: str) -> str:

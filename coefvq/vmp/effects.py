@@ -30,7 +30,6 @@ def _cells(*names: str) -> itemgetter[Any]:
 
 #: in the order of the columns
 _ENTRY_OWN, _ENTRY_SHARED = _cells(*schema.WRITE_ENTRY.own[1:]), _cells(*schema.WRITE_ENTRY.shared)
-_ERROR = SinkRow._fields.index("error")
 _EFFECT_OWN, _EFFECT_SHARED = _cells(*schema.WRITE_EFFECT.own), _cells(*schema.EFFECT_OF_ROW)
 
 
@@ -67,6 +66,9 @@ def apply_rows(connection: Connection, rows: Sequence[SinkRow], consumer: str, l
 
 def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
     """Cut where a video comes again: what its later row meets is what the earlier one left."""
+    if len({row.video_id for row in rows}) == len(rows):
+        yield list(rows)
+        return
     part: dict[str, SinkRow] = {}
     for row in rows:
         if row.video_id in part:
@@ -74,6 +76,11 @@ def _distinct(rows: Sequence[SinkRow]) -> Iterator[list[SinkRow]]:
             part = {}
         part[row.video_id] = row
     yield list(part.values())
+
+
+def _columns(rows: Iterable[SinkRow]) -> Any:
+    """A row whose fields are columns: column by column takes a third of the time of row by row."""
+    return SinkRow._make(zip(*rows, strict=True))
 
 
 def _apply(
@@ -85,7 +92,8 @@ def _apply(
     memory: Memory,
 ) -> Applied:
     """Write the rows of distinct videos into an index that reads as ``look`` says."""
-    ids, change, filled = [row.video_id for row in rows], look.change, look.filled
+    columns, change, filled = _columns(rows), look.change, look.filled
+    ids = columns.video_id
     known, notes = memory.read(connection, ids), stored.notes(connection, ids, filled)
     noted = set().union(*notes.values())
     before = [known.get(video_id, NOTHING) for video_id in ids]
@@ -104,16 +112,15 @@ def _apply(
             due.append(row.video_id)
     schema.SEE_VIDEO.run(connection, seen)
     _end_entries(connection, compress(before, written))
-    _write_entries(connection, list(compress(rows, written)), look.change)
+    if change > look.change:
+        _write_entries(connection, columns if all(written) else _columns(compress(rows, written)), look.change)
     for video_id, new in zip(ids, written, strict=True):
         if video_id in ended and not new:
             feed.mark(connection, video_id)  # it reads otherwise, although its verdict stands
-    _write_effects(connection, rows, before, written, consumer, effective, look.at)
-    few = [
-        row
-        for row in rows
-        if row.error is not None or row.task is not None or row.recheck_at is not None or row.video_id in noted
-    ]
+    _write_effects(connection, columns, before, written, consumer, effective, look.at)
+    said = [column for column in (columns.error, columns.task, columns.recheck_at) if column.count(None) < len(rows)]
+    few = [row for row, *facts in zip(rows, *said, strict=True) if row.video_id in noted or any(
+        fact is not None for fact in facts)] if said or noted else []  # fmt: skip
     for row in few:
         _write_notes(connection, row, notes)
     _write_due(connection, due, notes["due"])
@@ -130,17 +137,15 @@ def _end_entries(connection: Connection, replaced: Iterable[Stored]) -> None:
         connection.execute(schema.END_ENTRIES + condition, values)
 
 
-def _write_entries(connection: Connection, rows: Sequence[SinkRow], change: int) -> None:
+def _write_entries(connection: Connection, columns: Any, change: int) -> None:
     """One entry each, at the numbers above ``change``."""
-    if rows:
-        columns = list(zip(*rows, strict=True))
-        own = (range(change + 1, change + 1 + len(rows)), *_ENTRY_OWN(columns))
-        _write(connection, (schema.WRITE_ENTRY, schema.WRITE_MIXED_ENTRY), _ENTRY_SHARED(columns), own)
+    own = (range(change + 1, change + 1 + len(columns.video_id)), *_ENTRY_OWN(columns))
+    _write(connection, (schema.WRITE_ENTRY, schema.WRITE_MIXED_ENTRY), _ENTRY_SHARED(columns), own)
 
 
 def _write_effects(
     connection: Connection,
-    rows: Sequence[SinkRow],
+    columns: Any,
     before: Sequence[Stored],
     written: Sequence[bool],
     consumer: str,
@@ -148,15 +153,15 @@ def _write_effects(
     at: str,
 ) -> None:
     """One audit row each, in the order of the rows."""
-    columns, many = list(zip(*rows, strict=True)), len(rows)
-    errors: Sequence[str | None] = columns[_ERROR]
+    errors, many = columns.error, len(written)
     if errors.count(None) < many:
         # why an overtaken event failed is not kept: its video may have been forgotten meanwhile
-        errors = [None if old.seen > row.source_version else row.error for row, old in zip(rows, before, strict=True)]
+        errors = [None if old.seen > version else error
+                  for error, version, old in zip(errors, columns.source_version, before, strict=True)]  # fmt: skip
     if len(effective) == 1:
         thresholds = [*effective.values()] * many
     else:
-        thresholds = [effective[tenant_of(row.video_id)] for row in rows]
+        thresholds = [effective[tenant_of(name)] for name in columns.video_id]
     of_batch = ([consumer] * many, [at] * many, [*map(int, written)], errors, thresholds)
     inserts = (schema.WRITE_EFFECT, schema.WRITE_MIXED_EFFECT)
     _write(connection, inserts, (*of_batch, *_EFFECT_SHARED(columns)), _EFFECT_OWN(columns))
@@ -169,7 +174,6 @@ def _write(
     own: Sequence[Sequence[Any]],
 ) -> None:
     """Write columns by the first statement where the ``shared`` ones hold one value each, else by the second."""
-    # column by column: row by row takes three times as long
     if all(column.count(column[0]) == len(column) for column in shared):
         inserts[0].run(connection, list(zip(*own, strict=True)), [column[0] for column in shared])
     else:

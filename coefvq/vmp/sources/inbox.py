@@ -139,9 +139,11 @@ class Inbox:
         def is_new(partition: int, offset: int) -> bool:
             return offset >= first[partition]
 
-        fresh = [row for row in rows if is_new(*partition_and_offset(row.offset))]
-        events = [event for event in batch.events if is_new(*partition_and_offset(event.offset))]
-        dead = [one for one in batch.poison if is_new(one.partition, one.offset)]
+        fresh, events, dead = rows, batch.events, batch.poison
+        if any(first[number] != span.start for number, span in batch.spans.items()):
+            fresh = [row for row in rows if is_new(*partition_and_offset(row.offset))]
+            events = tuple(event for event in batch.events if is_new(*partition_and_offset(event.offset)))
+            dead = tuple(one for one in batch.poison if is_new(one.partition, one.offset))
 
         def also(connection: Connection, written: Sequence[bool]) -> None:
             positions.advance(connection, consumer, name, spans, expected)

@@ -50,7 +50,8 @@ class Shared:
 
     limit: int
     changed: threading.Condition = field(default_factory=threading.Condition)
-    queue: deque[Any] = field(default_factory=deque)
+    #: messages with their sizes in bytes
+    queue: deque[tuple[Any, int]] = field(default_factory=deque)
     bytes: int = 0
     #: partition → offset up to which this member has settled; the partitions are those assigned now
     reached: dict[int, int | None] = field(default_factory=dict)
@@ -64,15 +65,16 @@ class Shared:
 
     def put(self, message: Any) -> None:
         """Append a message."""
-        self.queue.append(message)
-        self.bytes += _size(message)
+        size = len(message.value() or b"") + len(message.key() or b"")
+        self.queue.append((message, size))
+        self.bytes += size
 
     def pop(self, limit: int) -> list[Any]:
         """Take up to ``limit`` messages that have not taken effect yet."""
         found: list[Any] = []
         while self.queue and len(found) < limit:
-            message = self.queue.popleft()
-            self.bytes -= _size(message)
+            message, size = self.queue.popleft()
+            self.bytes -= size
             if message.offset() >= (self.reached.get(message.partition()) or 0):
                 found.append(message)
         if self.has_room:
@@ -91,10 +93,10 @@ class Shared:
 
     def drop(self, numbers: Collection[int]) -> None:
         """Throw away the messages of these partitions."""
-        kept = [message for message in self.queue if message.partition() not in numbers]
+        kept = [(message, size) for message, size in self.queue if message.partition() not in numbers]
         self.queue.clear()
         self.queue.extend(kept)
-        self.bytes = sum(map(_size, kept))
+        self.bytes = sum(size for _, size in kept)
 
 
 class Member:
@@ -274,7 +276,3 @@ class Member:
             self.shared.changed_at = time.monotonic()
             self.shared.drop(gone)
             self.shared.changed.notify_all()
-
-
-def _size(message: Any) -> int:
-    return len(message.value() or b"") + len(message.key() or b"")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coefvq.config.values import Positive, Section
 from coefvq.data.locations import Root, locate, regular_as_written
@@ -30,15 +30,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 Decoder = Callable[[bytes, Headers], Mapping[str, Any]]
 
 
-def _storable(text: str) -> str:
-    """PostgreSQL takes no zero byte."""
-    if "\x00" in text:
-        raise ValueError("holds a zero byte")
-    return text
-
-
-_Text = Annotated[str, AfterValidator(_storable)]
-_Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_storable)]
+_Name = Annotated[str, Field(min_length=1, max_length=512)]
 _Whole = Annotated[int, Field(ge=0, lt=2**62)]
 
 
@@ -51,13 +43,13 @@ class VideoMessage(Section):
     video_id: _Name
     kind: EventKind
     source_version: Annotated[int, Field(ge=1, lt=2**62)]
-    uri: _Text = ""
-    title: Annotated[_Text, Field(max_length=100_000)] = ""
-    stickers: Annotated[tuple[_Text, ...], Field(max_length=1000)] = ()
+    uri: str = ""
+    title: Annotated[str, Field(max_length=100_000)] = ""
+    stickers: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     views: _Whole | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     published_at: str | None = None
-    creator_id: _Text | None = None
+    creator_id: str | None = None
     duration_s: Positive | None = None
 
     @field_validator("published_at")
@@ -96,7 +88,7 @@ class Reading:
             raise DataError(f"{len(value)} bytes, at most {self.max_bytes} are read (source.max_bytes)")
         message = self._message(value, headers)
         video = key_of(message.tenant, message.video_id)
-        expected = message_key(video)
+        expected = _key(message.tenant, message.video_id)
         if key is not None and key != expected:
             raise DataError(f"key {key!r:.80} is not the event's, {expected!r:.80}")
         return Event(
@@ -113,13 +105,13 @@ class Reading:
             except (CoefVQError, TypeError, ValueError) as error:
                 raise DataError(f"decoder {self.decoder}: {error}") from error
             return _checked(fields, lambda: json.dumps(fields))
+        found = _read_once(value)
+        if found is not None:
+            return found
         try:
             text = value.decode()
         except UnicodeDecodeError as error:
             raise DataError(f"not UTF-8 at byte {error.start}") from error
-        found = _read_once(text)
-        if found is not None:
-            return found
         # parsed twice: our own reading refuses what pydantic's takes, such as a key that comes twice
         return _checked(parse_json(text, "value", "send one object"), lambda: text)
 
@@ -137,23 +129,23 @@ class Reading:
             return str(self.root.base / uri)
 
 
-def _read_once(text: str) -> VideoMessage | None:
+def _read_once(told: bytes) -> VideoMessage | None:
     """The message of a text that one reading is enough for, as nearly all are; None: read it with care.
 
-    What pydantic alone would take is a key that comes twice. In a text without escapes each quote begins or ends a key
-    or a text of the message, so such a key would leave quotes over.
+    What pydantic alone would take is a key that comes twice, and a zero byte, which only an escape can name. In a text
+    without escapes each quote begins or ends a key or a text of the message, so such a key would leave quotes over.
     """
-    if "\\" in text:
+    if b"\\" in told:
         return None
     try:
-        message = VideoMessage.model_validate_json(text)
+        message: VideoMessage = VideoMessage.__pydantic_validator__.validate_json(told)
     except (TypeError, ValueError):
         return None
     values, texts = vars(message), 0
     for name in message.model_fields_set:
         value = values[name]
         texts += 2 if isinstance(value, str) else 1 + len(value) if isinstance(value, tuple) else 1
-    return message if text.count('"') == 2 * texts else None
+    return message if told.count(b'"') == 2 * texts else None
 
 
 def _checked(fields: Any, text: Callable[[], str]) -> VideoMessage:
@@ -165,7 +157,7 @@ def _checked(fields: Any, text: Callable[[], str]) -> VideoMessage:
         raise DataError(f"schema = {version!r:.40}: this version of coefvq reads {SCHEMA_VERSION}")
     try:
         # JSON mode: strict types, yet lists may fill tuples
-        return VideoMessage.model_validate_json(text())
+        return _storable(VideoMessage.model_validate_json(text()))
     except ValidationError as error:
         item = error.errors()[0]
         if item["type"] == "json_invalid":  # it was parsed before: what it cannot hold is half a character
@@ -176,9 +168,22 @@ def _checked(fields: Any, text: Callable[[], str]) -> VideoMessage:
         raise DataError(f"not the fields of a message: {error}") from error
 
 
+def _storable(message: VideoMessage) -> VideoMessage:
+    """Refuse a zero byte, which PostgreSQL does not take."""
+    for name in message.model_fields_set:
+        value = getattr(message, name)
+        if any("\x00" in text for text in (value if isinstance(value, tuple) else (value,)) if isinstance(text, str)):
+            raise DataError(f"{name} = {value!r:.60}: holds a zero byte")
+    return message
+
+
 def message_key(video: str) -> bytes:
     """Key of a video's messages, ``TENANT/VIDEO_ID``: all of them come to one partition, in their order."""
-    return "/".join(split(video)).encode()
+    return _key(*split(video))
+
+
+def _key(tenant: str, video_id: str) -> bytes:
+    return f"{tenant}/{video_id}".encode()
 
 
 def encode(event: Event, uri: str) -> bytes:
