@@ -182,7 +182,8 @@ class Member:
                 error = message.error()
                 if error is None:
                     self.shared.put(message)
-                    self.shared.ended.discard(message.partition())
+                    if self.shared.ended:
+                        self.shared.ended.discard(message.partition())
                 elif error.code() == self._kafka.KafkaError._PARTITION_EOF:
                     self.shared.ended.add(message.partition())
                 elif error.fatal() or error.name() in FATAL:

@@ -6,7 +6,6 @@ The log is that for its own events. It is written in the transaction of the rows
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from coefvq.documents import parse_json
 from coefvq.vmp.database import Connection, Database
@@ -26,37 +25,34 @@ _WRITE = Insert(
 _WATCH = "UPDATE stream_contents SET views = ? WHERE video_id = ?"
 
 
-@dataclass
-class _Newest:
-    """A video: its newest version, the most views that were named, and the event to write, if it has to be."""
-
-    version: int
-    views: int | None
-    event: Event | None = None
-    is_watched: bool = False
+#: a video's newest version, and the most views that were named
+_Newest = tuple[int, int | None]
+_NOTHING: _Newest = (-1, None)
 
 
 def write(connection: Connection, events: Sequence[Event]) -> None:
     """Keep what is newer than what is there; call inside a writing transaction."""
     found = _stored(connection, {event.video_id for event in events})
+    written: dict[str, Event] = {}
+    watched: dict[str, int | None] = {}
     for event in events:
-        one = found.get(event.video_id)
+        name = event.video_id
+        version, views = found.get(name, _NOTHING)
         # of equal versions the first one stays, as in the index; the highest view count does whatever the order
-        if event.kind != "views" and (one is None or event.source_version > one.version):
-            most = event.views if one is None else _most(one.views, event.views)
-            found[event.video_id] = _Newest(event.source_version, most, event)
-        elif one is not None and (most := _most(one.views, event.views)) != one.views:
-            one.views, one.is_watched = most, True
-    _WRITE.run(connection, [_cells(one.event, one.views) for one in found.values() if one.event is not None])
-    watched = [(one.views, name) for name, one in found.items() if one.event is None and one.is_watched]
-    if watched:
-        connection.executemany(_WATCH, watched)
+        if event.kind != "views" and event.source_version > version:
+            written[name], found[name] = event, (event.source_version, _most(views, event.views))
+        elif version >= 0 and (most := _most(views, event.views)) != views:
+            watched[name], found[name] = most, (version, most)
+    _WRITE.run(connection, [_cells(event, found[name][1]) for name, event in written.items()])
+    seen = [(views, name) for name, views in watched.items() if name not in written]
+    if seen:
+        connection.executemany(_WATCH, seen)
 
 
 def _stored(connection: Connection, video_ids: Collection[str]) -> dict[str, _Newest]:
     sql = "SELECT video_id, source_version, views FROM stream_contents WHERE "
     return {
-        video_id: _Newest(version, views)
+        video_id: (version, views)
         for condition, values in chosen("video_id", list(video_ids))
         for video_id, version, views in connection.execute(sql + condition, values).fetchall()
     }
