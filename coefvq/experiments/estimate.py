@@ -11,7 +11,8 @@ from coefvq.experiments.grid import CostSpec, DataSpec, GpuSpec
 from coefvq.models.planning import MemoryPlan, plan
 from coefvq.models.presets import get_preset
 
-#: forward, and backward with activations computed anew, in forward passes
+#: forward and backward, in forward passes; the same with activations computed anew
+_STEP = 3.0
 _PASSES_OF_A_STEP = 4.0
 _HOUR = 3600.0
 
@@ -65,8 +66,12 @@ def once_hours(data: DataSpec) -> float | None:
 
 
 def _on_cpu(cost: CostSpec, model: BaseModelParams | MLLMParams, train: int, scored: int) -> float:
-    step = cost.base if isinstance(model, BaseModelParams) else cost.mllm
-    return (cost.start + train * model.training.num_train_epochs * step + scored * cost.score) / _HOUR
+    step, once = cost.mllm, cost.start + scored * cost.score
+    if isinstance(model, BaseModelParams):
+        step = cost.base[model.architecture]
+        if model.distil is not None:
+            once += train * cost.mllm / _STEP  # the teacher's answers
+    return (once + train * model.training.num_train_epochs * step) / _HOUR
 
 
 def _on_gpus(

@@ -109,11 +109,13 @@ class TableSpec(Section):
 
 
 class CostSpec(Section):
-    """CPU seconds on one thread: per clip (render, features, score), per clip and epoch (base, mllm), per process."""
+    """CPU seconds on one thread: per clip (render, features, score), per clip and epoch (mllm, and base by its
+    architecture), per process.
+    """
 
     render: Positive
     features: Positive
-    base: Positive
+    base: dict[str, Positive]
     mllm: Positive
     score: Positive
     start: Positive
