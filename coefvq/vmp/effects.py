@@ -118,9 +118,14 @@ def _apply(
         if video_id in ended and not new:
             feed.mark(connection, video_id)  # it reads otherwise, although its verdict stands
     _write_effects(connection, columns, before, written, consumer, effective, look.at)
-    said = [column for column in (columns.error, columns.task, columns.recheck_at) if column.count(None) < len(rows)]
-    few = [row for row, *facts in zip(rows, *said, strict=True) if row.video_id in noted or any(
-        fact is not None for fact in facts)] if said or noted else []  # fmt: skip
+    rare = (columns.error, columns.task, columns.recheck_at)
+    few = []
+    if noted or any(column.count(None) < len(rows) for column in rare):
+        few = [
+            row
+            for row in rows
+            if row.error is not None or row.task is not None or row.recheck_at is not None or row.video_id in noted
+        ]
     for row in few:
         _write_notes(connection, row, notes)
     _write_due(connection, due, notes["due"])

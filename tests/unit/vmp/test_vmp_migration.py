@@ -30,6 +30,14 @@ def run(folder: Path, pair: Pair, epoch: int) -> None:
                  clock=lambda: NOW, work=work(log, index))  # fmt: skip
 
 
+def begin(folder: Path, epoch: int) -> None:
+    """A state whose four videos were judged by pair 1, deployed at that epoch."""
+    with open_state(folder) as (log, index):
+        log.publish(EVENTS)
+        assert promote(index, 1, "1-ab") == epoch
+    run(folder, Pair(), epoch)
+
+
 @pytest.fixture(params=[1, 2])
 def state(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Four videos of pair 1, one removed, one deleted, a dead letter; then ``d`` again by pair 2."""
@@ -181,11 +189,8 @@ def test_a_queue_of_schema_4_is_the_default_tenant_s(tmp_path: Path, monkeypatch
 
 
 def test_a_feed_of_schema_5_goes_on_with_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "vmp"
-    with open_state(folder) as (log, index):
-        log.publish(EVENTS)
-        epoch = promote(index, 1, "1-ab")
-    run(folder, Pair(), epoch)
+    folder, epoch = tmp_path / "vmp", 1
+    begin(folder, epoch)
     with open_state(folder) as (log, index):
         log.publish([Event("d", "delete")])  # the highest number, of a row that compaction takes away
         log.publish([replace(EVENTS[0], title="new")])
@@ -235,11 +240,8 @@ def test_schema_7_writes_no_index_of_epochs_and_a_rollback_still_finds_its_entri
 def test_schema_8_keeps_entries_at_the_numbers_of_their_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "vmp"
-    with open_state(folder) as (log, index):
-        log.publish(EVENTS)
-        epoch = promote(index, 1, "1-ab")
-    run(folder, Pair(), epoch)
+    folder, epoch = tmp_path / "vmp", 1
+    begin(folder, epoch)
     with open_state(folder) as (log, index):
         log.publish([replace(EVENTS[1], title="new")])
     run(folder, Pair(), epoch)
