@@ -29,7 +29,7 @@ from flows.table_bench import Bench, TablesRequest, data_spec, obstacle, open_be
 from tasks import workspace
 from tasks.cell_files import COST, RESULT, SCORES
 from tasks.cell_pool import run_cells, threads
-from tasks.cells import FOLDER, PlannedCell, data_hashes, planned, workspace_files
+from tasks.cells import FOLDER, PlannedCell, data_hashes, planned, with_sources, workspace_files
 
 
 class CellsFailedError(CoefVQError):
@@ -70,10 +70,10 @@ def _train(
     wanted: dict[Cell, None] = {}
     for number in numbers:
         table = bench.grid.tables[number]
-        wanted |= dict.fromkeys(cells_of(bench.grid, table, bench.issues(table), bench.seeds(table)))
+        wanted |= dict.fromkeys(cells_of(table, bench.issues(table), bench.seeds(table)))
     cells = {cell: planned(files, bench.grid, cell) for cell in wanted}
     data = data_hashes(bench.root, bench.params)
-    distinct = len({cell.key(data) for cell in cells.values()})
+    distinct = len({cell.key(data) for cell in with_sources(cells.values())})
     with progress("cells", distinct) as advance:
         workers = 1 if bench.spec.gpu is not None else threads()
         failed = run_cells(bench.root, list(cells.values()), data, workers, lambda _: advance(1))
@@ -90,9 +90,7 @@ def _result(
     settings = MeasureSettings(params.evaluate.precision_targets, params.evaluate.bootstrap, params.seed)
     parts = []
     for issue in bench.issues(table):
-        needed = [
-            cell for cell in cells_of(bench.grid, table, [issue], bench.seeds(table)) if cell.model in table.models()
-        ]
+        needed = cells_of(table, [issue], bench.seeds(table))
         lost = {cell.model: str(failed[cell]) for cell in needed if cell in failed}
         scores = {cell: _scores(bench, cells[cell]) for cell in needed if cell not in failed}
         whole = side(issue, _facts(bench, issue), scores, bench.seeds(table))

@@ -9,11 +9,13 @@ from typing import Any
 import yaml
 
 from coefvq.experiments.estimate import Estimate, estimate, once_hours
-from coefvq.experiments.grid import Cell, DataSpec, cells_of, shipped_grid, table_seeds
+from coefvq.experiments.grid import Cell, DataSpec, Grid, cells_of, shipped_grid, table_seeds
 from coefvq.files import write_text
-from flows.table_bench import data_spec
+from flows.own_workspace import is_new
+from flows.table_bench import data_spec, world_settings
 from tasks.cell_pool import threads
-from tasks.cells import Files, PlannedCell, planned, workspace_files
+from tasks.cells import Files, PlannedCell, planned, with_sources, workspace_files
+from tasks.workspace import write_pipeline
 
 _NO_DATA = {"manifest": "", "splits": ""}
 
@@ -26,12 +28,12 @@ def forecast(tables: str, recipe: str, seeds: int | None, root: Path) -> dict[st
     """
     grid = shipped_grid()
     numbers, spec = grid.chosen(tables), data_spec(grid, recipe)
-    files = workspace_files(root, grid, recipe)
+    files = _files(root, grid, recipe)
     used: dict[str, tuple[PlannedCell, list[str]]] = {}
     for number in numbers:
         table = grid.tables[number]
-        for cell in cells_of(grid, table, table.issues, table_seeds(table, spec, seeds)):
-            one = planned(files, grid, cell)
+        cells = cells_of(table, table.issues, table_seeds(table, spec, seeds))
+        for one in with_sources(planned(files, grid, cell) for cell in cells):
             listed = used.setdefault(one.key(_NO_DATA), (one, []))[1]
             listed += [] if number in listed else [number]
     estimates = _estimates(spec, files, {key: one for key, (one, _) in used.items()})
@@ -46,6 +48,15 @@ def forecast(tables: str, recipe: str, seeds: int | None, root: Path) -> dict[st
     }
 
 
+def _files(root: Path, grid: Grid, recipe: str) -> Files:
+    """Those of the workspace, or of the one that would be made."""
+    if not is_new(root):
+        return workspace_files(root, grid, recipe)
+    with TemporaryDirectory() as folder:
+        write_pipeline(Path(folder), world_settings(grid.data[recipe]), recipe)
+        return workspace_files(Path(folder), grid, recipe)
+
+
 def _estimates(spec: DataSpec, files: Files, cells: dict[str, PlannedCell]) -> dict[str, Estimate]:
     with TemporaryDirectory() as folder:
         presets = Path(folder) / "presets.yaml"
@@ -56,7 +67,7 @@ def _estimates(spec: DataSpec, files: Files, cells: dict[str, PlannedCell]) -> d
                 getattr(one.settings, one.kind)[one.cell.issue],
                 one.settings.media[one.cell.issue],
                 presets,
-                one.share,
+                one.share if one.trains else 0.0,
             )
             for key, one in cells.items()
         }

@@ -90,10 +90,15 @@ def open_bench(request: TablesRequest, grid: Grid, spec: DataSpec) -> Bench:
     return Bench(root, grid, spec, params, request.seeds, request.data is not None)
 
 
+def world_settings(spec: DataSpec) -> dict[str, Any]:
+    """Dotted keys of params.yaml of a new workspace of synthetic clips."""
+    return {"seed": spec.seed, **spec.settings}
+
+
 def _settings(request: TablesRequest, spec: DataSpec) -> dict[str, Any]:
     """Dotted keys of params.yaml of a new workspace."""
     if request.data is None:
-        return {"seed": spec.seed, **spec.settings}
+        return world_settings(spec)
     if request.issue is None:
         raise ConfigError("--data needs --issue: which question the labels answer, e.g. --issue icd")
     check_issue_names("--issue", [request.issue])

@@ -3,7 +3,7 @@
 Importing the libraries takes longer than a small training. So a host imports them once and forks for each cell, which
 starts from the same clean state every time. Hosts with the same list share its cells: who holds a folder's lock runs
 it. The fork inherits the lock, so that a cell is never run twice, even when its host was killed. The list names
-teachers before their pupils.
+a cell after the one whose model it needs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(folders: Sequence[Path]) -> int:
         with lock:
             if not is_done(folder, cell["key"]):
                 (folder / FAILURE).unlink(missing_ok=True)
-                reason = _teacher_failed(folder, cell["teacher"]) or _forked(folder, lambda: os.getppid() == parent)
+                reason = _source_failed(folder, cell["source"]) or _forked(folder, lambda: os.getppid() == parent)
                 if reason is not None and not (folder / FAILURE).is_file():
                     write_json(folder / FAILURE, {"reason": reason, "exit_code": 1})
             echo(f"{'done' if is_done(folder, cell['key']) else 'failed'} {cell['name']}")
@@ -54,11 +54,11 @@ def main(folders: Sequence[Path]) -> int:
     return 0
 
 
-def _teacher_failed(folder: Path, teacher: str | None) -> str | None:
-    """Wait for the teacher, which another host may be training; why there is none."""
-    if teacher is None:
+def _source_failed(folder: Path, source: str | None) -> str | None:
+    """Wait for the cell whose model is needed, which another host may be training; why there is none."""
+    if source is None:
         return None
-    place = folder.parent / teacher
+    place = folder.parent / source
     with FileLock(place / LOCK):
         if is_done(place, read_json(place / "cell.json")["key"]):
             return None
@@ -66,7 +66,7 @@ def _teacher_failed(folder: Path, teacher: str | None) -> str | None:
         reason = read_json(place / FAILURE)["reason"]
     except (DataError, KeyError):
         reason = "it has no result"
-    return f"its teacher failed: {reason}"
+    return f"the cell whose model it needs failed: {reason}"
 
 
 def _forked(folder: Path, wanted: Callable[[], bool]) -> str | None:

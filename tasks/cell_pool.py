@@ -13,7 +13,7 @@ from coefvq.experiments.grid import Cell
 from coefvq.files import read_json, write_text
 from coefvq.terminal import clean
 from tasks.cell_files import FAILURE, LOG, is_done
-from tasks.cells import FOLDER, PlannedCell, write_overlay
+from tasks.cells import FOLDER, PlannedCell, with_sources, write_overlay
 from tasks.pipeline import child_path
 from tasks.process import CHILDREN
 from tasks.workspace import run_environment
@@ -31,11 +31,11 @@ def run_cells(
 ) -> dict[Cell, CoefVQError]:
     """Train what has no result yet, ``workers`` at a time; returns the cells that failed and why.
 
-    Cells of the same key are trained once. A failed teacher fails its pupil; all others go on. ``on_done`` gets the
-    name of each cell that comes to its end.
+    Cells of the same key are trained once, and so is a cell whose model another needs. Where it fails, that one fails
+    too; all others go on. ``on_done`` gets the name of each cell that comes to its end.
     """
     distinct: dict[str, PlannedCell] = {}
-    for cell in sorted(cells, key=_turn):
+    for cell in sorted(with_sources(cells), key=_turn):
         distinct.setdefault(cell.key(data), cell)
     # models are in the tracking store as well; git keeps results, not weights
     write_text(root / FOLDER / ".gitignore", "/cells/\n")
@@ -54,8 +54,8 @@ def run_cells(
 
 
 def _turn(cell: PlannedCell) -> tuple[int, Cell]:
-    """MLLMs first, as they take longest and teach; pupils last."""
-    return (0 if cell.kind == "mllm" else 1 if cell.teacher is None else 2), cell.cell
+    """MLLMs first, as they take longest and teach; last what needs another's model."""
+    return (2 if cell.source is not None else 0 if cell.kind == "mllm" else 1), cell.cell
 
 
 def _host(root: Path, folders: Sequence[str], workers: int, on_done: Callable[[str], None]) -> None:

@@ -1,7 +1,8 @@
 """One cell of the paper's tables, by the product's own stages, in its overlay.
 
-An MLLM: the stage train-mllm. A base model: teach, with its teacher's folder in place, then train-base. Then its
-scores on val, test and traffic. The result is written last; what a killed process left is gone on with.
+An MLLM: the stage train-mllm, unless another issue's cell trains it. A base model: teach, with its teacher's folder
+in place, then train-base. Then its scores on val, test and traffic. The result is written last; what a killed process
+left is gone on with.
 """
 
 from __future__ import annotations
@@ -46,18 +47,23 @@ def run(cell: dict[str, Any], params: Params) -> None:
         splits = read_table(Path(cell["all_splits"]), ["video_id", "split", "weight"])
         manifest = read_table(Path(params.paths.manifest), ["video_id", label_column(issue)])
         write_table(nested_share(splits, manifest, issue, cell["train_share"]), Path(params.paths.splits))
-    if not (Path(params.paths.models) / issue / f"{kind}_run.json").is_file():
+    if not cell["trains"]:
+        _link_mllm(cell["source"], params, params.issues[0], issue)
+    elif not (Path(params.paths.models) / issue / f"{kind}_run.json").is_file():
         if kind == "base":
-            _link_teacher(cell["teacher"], params, issue)
+            _link_mllm(cell["source"], params, issue, issue)
             _stage("teach", params, issue)
         _stage(f"train-{kind}", params, issue)
     write_table(_scores(params, issue, kind), Path(SCORES))
-    facts = read_json(params.paths.report(issue, f"{kind}.json"))
-    counts = {key: facts[key] for key in ("train_videos", "val_videos", "skipped_videos", "epochs")}
-    counts |= {"unlabelled_videos": facts.get("unlabelled_videos", 0)}
+    counts = _counts(read_json(params.paths.report(issue, f"{kind}.json"))) if cell["trains"] else {}
     write_json(
         Path(RESULT), {"key": cell["key"], "name": cell["name"], "scores_sha256": sha256_file(Path(SCORES)), **counts}
     )
+
+
+def _counts(facts: dict[str, Any]) -> dict[str, Any]:
+    found = {key: facts[key] for key in ("train_videos", "val_videos", "skipped_videos", "epochs")}
+    return {**found, "unlabelled_videos": facts.get("unlabelled_videos", 0)}
 
 
 def _stage(name: str, params: Params, issue: str) -> None:
@@ -72,14 +78,14 @@ def _stage(name: str, params: Params, issue: str) -> None:
     stage.run(stage.inputs.of(params, issue))
 
 
-def _link_teacher(teacher: str | None, params: Params, issue: str) -> None:
-    """The teacher's folder where the stage teach looks for an MLLM."""
-    if teacher is None:
+def _link_mllm(cell: str | None, params: Params, trained: str, issue: str) -> None:
+    """The MLLM that ``cell`` made for the issue ``trained``, where the stages of ``issue`` look for theirs."""
+    if cell is None:
         return
     link = params.paths.model_dir("mllm", issue)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
-    link.symlink_to(Path("../../../") / teacher / params.paths.models / issue / "mllm", target_is_directory=True)
+    link.symlink_to(Path("../../../") / cell / params.paths.models / trained / "mllm", target_is_directory=True)
 
 
 def _scores(params: Params, issue: str, kind: PartKind) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from coefvq.config import RECIPE_FILE, Params, parse_params, parse_recipe, read_mapping
-from coefvq.documents import parse_yaml
 from coefvq.errors import ConfigError
-from coefvq.experiments.grid import Cell, Grid
+from coefvq.experiments.grid import Cell, Grid, ModelSpec
 from coefvq.files import sha256_file, sha256_json, write_json, write_text
 from coefvq.overrides import merged
 from coefvq.records import label_column
-from coefvq.shipped_recipes import shipped_recipe
 from coefvq.version import __version__
-from tasks.templates import template
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +45,11 @@ class Files:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell with its settings; ``files`` are those of its overlay, ``splits`` the workspace's table of splits."""
+    """A cell with its settings; ``files`` are those of its overlay, ``splits`` the workspace's table of splits.
+
+    ``source`` is the cell whose model it needs: a distilled base its teacher, and an issue that shares an MLLM the
+    cell of the first issue, which trains it.
+    """
 
     cell: Cell
     kind: str
@@ -56,7 +57,12 @@ class PlannedCell:
     splits: str
     files: Files
     settings: Params
-    teacher: PlannedCell | None
+    source: PlannedCell | None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it makes a model; otherwise it scores the one of its source."""
+        return self.kind == "base" or self.source is None
 
     def identity(self, data: Mapping[str, str]) -> dict[str, Any]:
         """All that its scores depend on; ``data`` are the hashes of manifest and splits."""
@@ -75,7 +81,7 @@ class PlannedCell:
             "predict": settings.predict.model_dump(mode="json"),
             "train_share": self.share,
             "data": dict(data),
-            "teacher": None if self.teacher is None else self.teacher.key(data),
+            "teacher": None if self.source is None else self.source.key(data),
         }
 
     def key(self, data: Mapping[str, str]) -> str:
@@ -88,26 +94,13 @@ class PlannedCell:
 
 
 def workspace_files(root: Path, grid: Grid, recipe: str) -> Files:
-    """Files of the workspace, or of one that would be made with that recipe; the grid's presets beside its own.
+    """Files of a workspace, the grid's presets beside its own.
 
     Raises:
-        ConfigError: a file is missing or damaged, the recipe is unknown, or the workspace defines a preset of the grid.
+        ConfigError: a file is missing or damaged, or the workspace defines a preset of the grid.
     """
     own = grid.presets.get(recipe, {})
-    if (root / "params.yaml").is_file():
-        params, made = read_mapping(root / "params.yaml"), read_mapping(root / RECIPE_FILE)
-        presets = read_mapping(root / "presets.yaml")
-    else:
-        shipped = shipped_recipe(recipe)
-        params, made, presets = (
-            parse_yaml(text, name, "reinstall coefvq", ConfigError)
-            for text, name in (
-                (template("params.yaml"), "params.yaml"),
-                (shipped.text, f"recipe {recipe}"),
-                (template("presets.yaml"), "presets.yaml"),
-            )
-        )
-        params = merged(params, shipped.overrides)
+    params, made, presets = (read_mapping(root / name) for name in ("params.yaml", RECIPE_FILE, "presets.yaml"))
     if twice := sorted(own.keys() & presets.keys()):
         raise ConfigError(f"{root / 'presets.yaml'}: {twice[0]}: a preset of the tables has that name; rename yours")
     return Files(params, made, {**presets, **own}, recipe)
@@ -120,28 +113,53 @@ def planned(files: Files, grid: Grid, cell: Cell) -> PlannedCell:
         ConfigError: a change of the grid does not fit the schema.
     """
     spec = grid.models[cell.model]
-    section = dict(files.params.get(spec.kind) or {})
-    changes = spec.changes(cell.issue, files.name)
-    if changes.get("distil") and not files.params["split"]["fractions"].get("unlabelled"):
-        changes = merged(changes, {"distil": {"unlabelled": None}})  # train alone
-    section[cell.issue] = merged(section.get(cell.issue) or {}, changes)
-    sections: dict[str, Any] = {"mllm": dict(files.params.get("mllm") or {}), spec.kind: section}
-    # a cell has one issue, and so an MLLM of its own
-    sections["mllm"][cell.issue] = merged(sections["mllm"].get(cell.issue) or {}, {"shared": None})
+    issues = list(files.params["issues"]) if spec.shared else [cell.issue]
     params = {
         **files.params,
-        **sections,
+        **(_shared(files, spec, issues) if spec.shared else _own(files, spec, cell.issue)),
         "seed": cell.seed,
-        "issues": [cell.issue],
+        "issues": issues,
         "paths": _paths(files.params["paths"], spec.train_share),
         # auto would measure and might decide otherwise the next time: then not the same bytes
         "runtime": {**files.params["runtime"], "features": "on", "workers": 1, "resume_from": None},
     }
     recipe = {**files.recipe, "models": {**files.recipe["models"], "presets": "presets.yaml"}}
     settings = parse_params(params, parse_recipe(recipe, f"cell {cell}"), f"cell {cell}")
-    teacher = None if spec.teacher is None else planned(files, grid, Cell(spec.teacher, cell.issue, cell.seed))
+    needed = Cell(spec.teacher or cell.model, issues[0], cell.seed)
+    source = None if needed == cell else planned(files, grid, needed)
     own = Files(params, recipe, files.presets, files.name)
-    return PlannedCell(cell, spec.kind, spec.train_share, files.params["paths"]["splits"], own, settings, teacher)
+    return PlannedCell(cell, spec.kind, spec.train_share, files.params["paths"]["splits"], own, settings, source)
+
+
+def with_sources(cells: Iterable[PlannedCell]) -> Iterator[PlannedCell]:
+    """The cells, each after the one whose model it needs."""
+    for cell in cells:
+        if cell.source is not None:
+            yield from with_sources([cell.source])
+        yield cell
+
+
+def _own(files: Files, spec: ModelSpec, issue: str) -> dict[str, Any]:
+    """Sections of params.yaml for a model of one issue, which has an MLLM of its own."""
+    changes = spec.changes(issue, files.name)
+    if changes.get("distil") and not files.params["split"]["fractions"].get("unlabelled"):
+        changes = merged(changes, {"distil": {"unlabelled": None}})  # train alone
+    section = dict(files.params.get(spec.kind) or {})
+    section[issue] = merged(section.get(issue) or {}, changes)
+    sections: dict[str, Any] = {"mllm": dict(files.params.get("mllm") or {}), spec.kind: section}
+    sections["mllm"][issue] = merged(sections["mllm"].get(issue) or {}, {"shared": None})
+    return sections
+
+
+def _shared(files: Files, spec: ModelSpec, issues: Sequence[str]) -> dict[str, Any]:
+    """Sections of params.yaml for one MLLM of all issues: what they share is as the first issue has it."""
+    first, together = issues[0], list(issues) if len(issues) > 1 else None
+    media, mllm = (dict(files.params.get(name) or {}) for name in ("media", "mllm"))
+    own = merged(merged(mllm.get(first) or {}, spec.changes(first, files.name)), {"shared": together})
+    return {
+        "media": {**media, **{issue: media.get(first) or {} for issue in issues}},
+        "mllm": {**mllm, **dict.fromkeys(issues, own)},
+    }
 
 
 def _paths(paths: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -181,7 +199,7 @@ def write_overlay(root: Path, cell: PlannedCell, data: Mapping[str, str]) -> Pat
         ("presets.yaml", cell.files.presets),
     ):
         write_text(folder / name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    teacher = None if cell.teacher is None else cell.teacher.folder(root, data).name
+    source = None if cell.source is None else cell.source.folder(root, data).name
     facts = {
         "key": cell.key(data),
         "identity": cell.identity(data),
@@ -190,7 +208,8 @@ def write_overlay(root: Path, cell: PlannedCell, data: Mapping[str, str]) -> Pat
         "issue": cell.cell.issue,
         "train_share": cell.share,
         "all_splits": f"{_UP}/{cell.splits}",
-        "teacher": teacher,
+        "trains": cell.trains,
+        "source": source,
     }
     write_json(folder / "cell.json", facts)
     return folder

@@ -116,14 +116,31 @@ class Distil(Section):
     weight: Positive
 
 
+class Lora(Section):
+    """LoRA on every linear layer of a language model or text tower; rank 0 leaves it frozen (paper, Table 4).
+
+    ``target_modules`` names the layers instead, by the last part of their names.
+    """
+
+    rank: Annotated[int, Field(ge=0)]
+    alpha: Annotated[int, Field(ge=0)]
+    dropout: Fraction
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # null: every linear layer
+
+
 class BaseModelParams(Section):
-    """The first stage of the cascade; ``attention`` and ``aligned`` are read where the architecture is attention."""
+    """The first stage of the cascade; ``attention`` and ``aligned`` are read where the architecture is attention.
+
+    ``text_lora`` lets adapters of the text tower train where all towers are frozen otherwise.
+    """
 
     preset: PresetName
     architecture: Literal["frames", "multitower", "siglip", "attention"]
     audio: bool
     motion: bool
     freeze_towers: bool
+    # not written where there are none, so that a training from before there was the key keeps its name
+    text_lora: Annotated[Lora | None, Field(exclude_if=lambda lora: lora is None)] = None
     attention: AttentionLayers | None = None
     aligned: bool = False  # whether it starts from the preset's aligned_base file
     distil: Distil | None = None  # None: labels alone
@@ -138,17 +155,13 @@ class BaseModelParams(Section):
             )
         return self
 
-
-class Lora(Section):
-    """LoRA on every linear layer of the language model; rank 0 leaves it frozen (paper, Table 4).
-
-    ``target_modules`` names the layers instead, by the last part of their names.
-    """
-
-    rank: Annotated[int, Field(ge=0)]
-    alpha: Annotated[int, Field(ge=0)]
-    dropout: Fraction
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # null: every linear layer
+    @model_validator(mode="after")
+    def _adapters_have_a_frozen_text_tower(self) -> Self:
+        if self.text_lora is not None and self.architecture not in ("multitower", "attention"):
+            raise ValueError(f"text_lora: architecture {self.architecture} has no text tower; set text_lora: null")
+        if self.text_lora is not None and not self.freeze_towers:
+            raise ValueError("text_lora: the whole text tower trains already; set freeze_towers: true")
+        return self
 
 
 class Alignment(Section):

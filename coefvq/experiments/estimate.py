@@ -68,7 +68,7 @@ def once_hours(data: DataSpec) -> float | None:
 def _on_cpu(cost: CostSpec, model: BaseModelParams | MLLMParams, train: int, scored: int) -> float:
     step, once = cost.mllm, cost.start + scored * cost.score
     if isinstance(model, BaseModelParams):
-        step = cost.base[model.architecture]
+        step = cost.base[model.architecture] + (0.0 if model.text_lora is None else cost.text_lora)
         if model.distil is not None:
             once += train * cost.mllm / _STEP  # the teacher's answers
     return (once + train * model.training.num_train_epochs * step) / _HOUR

@@ -23,7 +23,8 @@ Settings = dict[str, Any]
 class ModelSpec(Section):
     """What a cell trains: the recipe's section ``kind`` with changes for all issues, one issue, one recipe.
 
-    ``train_share`` of the train split is learnt from; ``teacher`` is the model that a distilled base learns from.
+    ``train_share`` of the train split is learnt from; ``teacher`` is the model that a distilled base learns from;
+    ``shared``: one MLLM with a head for every issue of the workspace, made as the first issue's is.
     """
 
     kind: Kind
@@ -32,6 +33,13 @@ class ModelSpec(Section):
     recipes: dict[str, Settings] = Field(default_factory=dict)
     train_share: KeptShare = 1.0
     teacher: str | None = None
+    shared: bool = False
+
+    @model_validator(mode="after")
+    def _only_an_mllm_is_shared(self) -> Self:
+        if self.shared and (self.kind != "mllm" or self.train_share < 1.0):
+            raise ValueError("shared is for an MLLM that learns from all of train")
+        return self
 
     def changes(self, issue: str, recipe: str) -> Settings:
         """Keys of the section that differ from the recipe."""
@@ -109,13 +117,14 @@ class TableSpec(Section):
 
 
 class CostSpec(Section):
-    """CPU seconds on one thread: per clip (render, features, score), per clip and epoch (mllm, and base by its
-    architecture), per process.
+    """CPU seconds on one thread: per clip (render, features, score), per clip and epoch (mllm, base by its
+    architecture, and what adapters of its text tower add), per process.
     """
 
     render: Positive
     features: Positive
     base: dict[str, Positive]
+    text_lora: Positive
     mllm: Positive
     score: Positive
     start: Positive
@@ -229,12 +238,7 @@ def table_seeds(table: TableSpec, data: DataSpec, asked: int | None) -> range:
     return range(asked or min(data.seeds, table.seeds or data.seeds))
 
 
-def cells_of(grid: Grid, table: TableSpec, issues: Iterable[str], seeds: Iterable[int]) -> tuple[Cell, ...]:
-    """All cells of a table, teachers before their pupils, each once."""
-    listed = []
-    for seed in seeds:
-        for issue in issues:
-            for model in table.models():
-                teacher = grid.models[model].teacher
-                listed += [Cell(name, issue, seed) for name in (teacher, model) if name is not None]
-    return tuple(dict.fromkeys(listed))
+def cells_of(table: TableSpec, issues: Iterable[str], seeds: Iterable[int]) -> tuple[Cell, ...]:
+    """All cells whose scores a table shows, each once."""
+    models, issues = table.models(), tuple(issues)
+    return tuple(Cell(model, issue, seed) for seed in seeds for issue in issues for model in models)

@@ -12,6 +12,7 @@ from torch import nn
 from coefvq.config import AttentionLayers, Lora, MediaSpec
 from coefvq.errors import ModelError
 from coefvq.models import pretrained
+from coefvq.models.adapters import with_lora
 from coefvq.models.attention_base import AttentionClassifier
 from coefvq.models.audio import AudioBranch
 from coefvq.models.backbones import Backbone
@@ -64,18 +65,26 @@ class NetworkBuilder:
         """Base model that sees frames only."""
         return FrameClassifier(self._frame_tower("frames", motion, freeze))
 
-    def multitower(self, ids: TokenIds, motion: bool = False, freeze: bool = False) -> MultiTower:
-        """Base model with frame, text and audio towers."""
-        text = self._text_tower(ids, freeze)
+    def multitower(
+        self, ids: TokenIds, motion: bool = False, freeze: bool = False, lora: Lora | None = None
+    ) -> MultiTower:
+        """Base model with frame, text and audio towers; ``lora`` is that of the text tower."""
+        text = self._text_tower(ids, freeze, lora)
         frames = self._frame_tower("tower_frames", motion, freeze)
         audio = self._audio("tower_audio", self.preset.tower_audio, freeze)
         return MultiTower(frames, text, audio)
 
     def attention(
-        self, ids: TokenIds, sizes: AttentionLayers, hears: bool, motion: bool = False, freeze: bool = False
+        self,
+        ids: TokenIds,
+        sizes: AttentionLayers,
+        hears: bool,
+        motion: bool = False,
+        freeze: bool = False,
+        lora: Lora | None = None,
     ) -> AttentionClassifier:
         """Base model that attends to the vectors of the multi-tower's towers, with or without sound."""
-        text = self._text_tower(ids, freeze)
+        text = self._text_tower(ids, freeze, lora)
         frames = self._frame_tower("tower_frames", motion, freeze)
         audio = self._audio("tower_audio", self.preset.tower_audio, freeze) if hears else None
         images = self.media.frames + (motion_count(self.media.frames) if motion else 0)
@@ -173,12 +182,14 @@ class NetworkBuilder:
             freeze_module(tower)
         return tower
 
-    def _text_tower(self, ids: TokenIds, freeze: bool) -> TextTower:
+    def _text_tower(self, ids: TokenIds, freeze: bool, lora: Lora | None) -> TextTower:
         part = self.preset.tower_text
         tower = TextTower(part, ids.pad)
         if (folder := self._folder("tower_text")) is not None:
             pretrained.load_text_tower(tower.encoder, part, folder, self._key("tower_text"), self.mapped)
-        if freeze:
+        if lora is not None and lora.rank > 0:
+            tower.encoder = with_lora(tower.encoder, lora, "base.text_lora")
+        elif freeze:
             freeze_module(tower)
         return tower
 

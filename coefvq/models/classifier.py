@@ -134,15 +134,15 @@ def _built(config: ModelConfig, text: TextEncoder | None, lora_dropout: float, m
         text, vocabulary_size(config), f"{config.architecture} of preset {config.preset}", vocabulary_key(config)
     )
     ids = TokenIds(pad=text.pad_id, video=text.video_id)
+    targets = config.lora_target_modules
+    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout, target_modules=targets)
     if config.architecture == "multitower":
-        return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers), text)
+        return Classifier(config, make.multitower(ids, config.motion, config.freeze_towers, lora), text)
     if config.architecture == "attention" and config.attention is not None:
-        attending = make.attention(ids, config.attention, config.hears, config.motion, config.freeze_towers)
+        attending = make.attention(ids, config.attention, config.hears, config.motion, config.freeze_towers, lora)
         return Classifier(config, attending, text)
     if config.architecture == "siglip":
         return Classifier(config, make.siglip(ids, config.hears, config.freeze_towers), text)
-    targets = config.lora_target_modules
-    lora = Lora(rank=config.lora_rank, alpha=config.lora_alpha, dropout=lora_dropout, target_modules=targets)
     heads = len(config.issues)
     network = make.mllm(ids, lora=lora, fusion=config.fusion, pooling=config.pooling, motion=config.motion, heads=heads)
     return Classifier(config, network, text)

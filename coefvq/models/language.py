@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from coefvq.config import Lora
-from coefvq.errors import ModelError
+from coefvq.models.adapters import with_lora
 from coefvq.models.last_position import ASK, teach_last_layer
 from coefvq.models.parts import LanguagePart
-
-_LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 Pooling = Literal["last", "mean"]
 
@@ -29,7 +26,7 @@ class LanguageBranch(nn.Module):
         super().__init__()
         self.output_size = int(decoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
         teach_last_layer(decoder)
-        self.decoder: Any = with_lora(decoder, lora)
+        self.decoder: Any = with_lora(decoder, lora, "mllm.lora")
         self.video_token = video_token
         self.pooling = pooling
 
@@ -99,34 +96,3 @@ def decoder_config(part: LanguagePart) -> Any:
         eos_token_id=None,
         pad_token_id=None,
     )
-
-
-def with_lora(decoder: nn.Module, lora: Lora) -> nn.Module:
-    """LoRA on every linear layer or those named; rank 0 freezes the decoder (only the head trains, paper Table 4).
-
-    peft's ``modules_to_save`` is not needed: head and projector lie outside the decoder that is wrapped here, and
-    ``Classifier.save`` writes every tensor that trains.
-    """
-    if lora.rank == 0:
-        decoder.requires_grad_(False)
-        return decoder
-    from peft import LoraConfig, get_peft_model
-
-    targets = _LINEAR_LAYERS if lora.target_modules is None else _checked_targets(decoder, lora.target_modules)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5.23 for an attribute by its old name
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-        adapted: nn.Module = get_peft_model(decoder, config)
-    return adapted
-
-
-def _checked_targets(decoder: nn.Module, names: tuple[str, ...]) -> list[str]:
-    linear = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
-    for name in names:
-        if name not in linear:
-            raise ModelError(
-                f"mllm.lora.target_modules: {name!r} is no linear layer of the language model; it has "
-                f"{', '.join(sorted(linear))}"
-            )
-    return list(names)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from coefvq.config import AttentionLayers, BaseModelParams, MediaLimits, MediaSpec, MLLMParams
+from coefvq.config import AttentionLayers, BaseModelParams, Lora, MediaLimits, MediaSpec, MLLMParams
 from coefvq.errors import ConfigError, ModelError
 from coefvq.files import read_json
 from coefvq.models.parts import ALIGNED_KEYS, Preset
@@ -37,6 +37,7 @@ class ModelConfig(BaseModel):
     ``definition`` is a user's own preset as its file says it, so that the folder can be loaded where that file is
     not; None for a preset that ships. ``aligned`` is the hash of the aligned file it started from, if it did.
     ``dtype`` is the precision of a frozen LLaVA-OneVision while it was trained, and so of the function it learnt.
+    ``lora_*`` are those of the MLLM's decoder, or of a base model's text tower.
     ``published`` are its weights from the model hub with their revisions, by role; None for a preset that brings its
     definition along, or without such weights.
     """
@@ -129,6 +130,7 @@ def base_config(
         audio=not sees_only and params.audio,
         motion=params.motion,
         freeze_towers=params.freeze_towers,
+        **_adapters(params.text_lora),
         attention=params.attention if params.architecture == "attention" else None,
     )
     config = config.model_copy(update={"published": _published(config)})
@@ -157,12 +159,16 @@ def mllm_config(
         text=params.text,
         audio=params.audio,
         motion=params.motion,
-        lora_rank=params.lora.rank,
-        lora_alpha=params.lora.alpha,
-        lora_target_modules=params.lora.target_modules,
+        **_adapters(params.lora),
     )
     config = config.model_copy(update={"published": _published(config)})
     return _aligned(config, params.aligned)
+
+
+def _adapters(lora: Lora | None) -> dict[str, Any]:
+    if lora is None:
+        return {}
+    return {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "lora_target_modules": lora.target_modules}
 
 
 def _aligned(config: ModelConfig, asked: bool) -> ModelConfig:

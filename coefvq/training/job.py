@@ -57,7 +57,7 @@ def training_job(settings: TrainingSettings, model: BaseModelParams | MLLMParams
         return TrainingJob(
             config=base_config(settings.issue, model, settings.media, definition),
             training=model.training,
-            lora_dropout=0.0,
+            lora_dropout=0.0 if model.text_lora is None else model.text_lora.dropout,
             logged_params=model.model_dump(),
             distil=model.distil,
         )

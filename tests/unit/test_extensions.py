@@ -292,9 +292,8 @@ def test_lora_adapts_the_layers_that_are_named() -> None:
     network = make.mllm(TokenIds(0, 1), lora=lora, fusion="none")
     adapted = {re.sub(r".*\.(\w+)\.lora_.*", r"\1", name) for name, _ in network.named_parameters() if "lora_" in name}
     assert adapted == {"q_proj", "v_proj"}
-    with pytest.raises(
-        ModelError, match=r"'qkv' is no linear layer of the language model; it has down_proj, gate_proj"
-    ):
+    named = r"mllm\.lora\.target_modules: 'qkv' is no linear layer of that network; it has down_proj, gate_proj"
+    with pytest.raises(ModelError, match=named):
         make.mllm(TokenIds(0, 1), lora=lora.model_copy(update={"target_modules": ("qkv",)}), fusion="none")
 
 

@@ -14,6 +14,7 @@ from flows.experiments import run_tables
 from flows.forecast import forecast
 from flows.table_bench import Bench, TablesRequest, obstacle
 from tasks.cells import planned, workspace_files
+from tasks.workspace import write_pipeline
 
 
 def request(folder: Path, **changes) -> TablesRequest:
@@ -48,6 +49,7 @@ def test_it_refuses_before_it_makes_anything(tmp_path, changes, kind, message):
 
 def bench(folder: Path, **columns) -> Bench:
     grid = shipped_grid()
+    write_pipeline(folder, {}, "tiny")
     params = planned(workspace_files(folder, grid, "tiny"), grid, Cell("mllm", "ucc", 0)).settings
     paths = params.paths.model_copy(update={"manifest": "manifest.parquet"})
     rows = pd.DataFrame({"video_id": ["a", "b"], "has_audio": True, "title": "x", "stickers": [[], []]} | columns)
@@ -69,9 +71,17 @@ def test_a_table_needs_its_modalities(tmp_path):
 def test_the_forecast_counts_a_shared_cell_once(tmp_path):
     found = forecast("all", "tiny", None, tmp_path)
     named = {row["name"]: row["tables"] for row in found["cells"]}
-    assert len(named) == 27
+    assert len(named) == 31
     assert named["ucc-mllm-s0"] == ["1", "2", "3", "5", "6"]
     assert found["hours"] == pytest.approx(sum(row["hours"] for row in found["cells"]))
+    rows = {row["name"]: row for row in found["cells"]}
+    # the split that a new workspace gets, and the one training of an MLLM for both issues
+    assert rows["icd-distilled-s0"]["train_videos"] > rows["icd-base-s0"]["train_videos"] > 0
+    assert (rows["icd-mllm-both-s0"]["train_videos"], rows["ucc-mllm-both-s0"]["train_videos"]) == (
+        rows["icd-mllm-s0"]["train_videos"],
+        0,
+    )
+    assert rows["icd-attention-lora-s0"]["hours"] > rows["icd-attention-s0"]["hours"]
     twice = forecast("3", "tiny", 2, tmp_path)
     assert twice["hours"] == pytest.approx(2.0 * forecast("3", "tiny", 1, tmp_path)["hours"])
     assert twice["lines"][-1] == "then: coefvq tables 3 --recipe tiny --seeds 2"

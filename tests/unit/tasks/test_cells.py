@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from coefvq.errors import ConfigError
 from coefvq.experiments.grid import Cell, shipped_grid
-from coefvq.files import sha256_file, write_json, write_text
+from coefvq.files import read_json, sha256_file, write_json, write_text
 from tasks.cell_files import RESULT, SCORES, is_done
-from tasks.cells import nested_share, planned, workspace_files, write_overlay
+from tasks.cells import nested_share, planned, with_sources, workspace_files, write_overlay
+from tasks.workspace import write_pipeline
 
 DATA = {"manifest": "a", "splits": "b"}
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return workspace_files(tmp_path_factory.mktemp("nothing"), shipped_grid(), "tiny")
+    root = tmp_path_factory.mktemp("workspace")
+    write_pipeline(root, {}, "tiny")
+    return workspace_files(root, shipped_grid(), "tiny")
 
 
 def cell(files, model, issue="ucc", seed=0):
@@ -49,6 +52,30 @@ def test_what_changes_scores_changes_the_key(files):
     assert with_other_teacher.identity(DATA)["teacher"] == cell(files, "mllm", seed=1).key(DATA)
 
 
+def test_one_mllm_for_all_issues_is_trained_once_and_each_issue_scores_it(files, tmp_path):
+    first, second = cell(files, "mllm-both", "icd"), cell(files, "mllm-both", "ucc")
+    assert (first.trains, second.trains) == (True, False)
+    assert second.source == first
+    assert list(with_sources([second])) == [first, second]
+    for one in (first, second):
+        assert one.settings.issues == ("icd", "ucc")
+        assert one.settings.mllm["icd"] == one.settings.mllm["ucc"]
+        assert one.settings.mllm["icd"].shared == ("icd", "ucc")
+        assert one.settings.mllm["icd"].audio
+    assert len({first.key(DATA), second.key(DATA), cell(files, "mllm", "icd").key(DATA)}) == 3
+    kept = [read_json(write_overlay(tmp_path, one, DATA) / "cell.json") for one in (first, second)]
+    assert [(facts["trains"], facts["source"]) for facts in kept] == [
+        (True, None),
+        (False, first.folder(tmp_path, DATA).name),
+    ]
+
+
+def test_in_a_workspace_of_one_issue_the_mllm_for_all_is_its_own(tmp_path):
+    write_pipeline(tmp_path, {"issues": ["ucc"]}, "tiny")
+    alone = workspace_files(tmp_path, shipped_grid(), "tiny")
+    assert cell(alone, "mllm-both").key(DATA) == cell(alone, "mllm").key(DATA)
+
+
 def test_an_overlay_reads_the_workspace_s_data(files, tmp_path):
     from coefvq.config import load_params
 
@@ -66,8 +93,6 @@ def test_without_unlabelled_videos_the_base_is_distilled_on_train_alone(files):
 
 
 def test_a_preset_of_the_user_is_not_hidden(tmp_path):
-    from tasks.workspace import write_pipeline
-
     write_pipeline(tmp_path, {}, "tiny")
     write_text(tmp_path / "presets.yaml", "tiny-small-ear: {extends: tiny}\n")
     with pytest.raises(ConfigError, match="tiny-small-ear: a preset of the tables has that name"):
