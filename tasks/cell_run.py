@@ -18,6 +18,7 @@ from typing import Any
 
 from coefvq.config import PARAMS_FILE, Params, load_params
 from coefvq.data.manifest import read_table, write_table
+from coefvq.data.splits.rows import split_manifest
 from coefvq.experiments.scores import CELL_COLUMNS
 from coefvq.files import read_json, sha256_file, write_json
 from coefvq.records import label_column
@@ -90,9 +91,9 @@ def _link_mllm(cell: str | None, params: Params, trained: str, issue: str) -> No
 
 def _scores(params: Params, issue: str, kind: PartKind) -> Any:
     from coefvq.stages.inputs import PredictInputs
-    from coefvq.stages.predict import score_table
+    from coefvq.stages.predict import UNREAD, score_table
 
-    table = score_table(PredictInputs.of(params, issue), (kind,)).table
+    table = score_table(PredictInputs.of(params, issue), split_manifest(params.paths, UNREAD), (kind,)).table
     return table.rename(columns={kind: "score"})[list(CELL_COLUMNS)]
 
 

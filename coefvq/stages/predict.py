@@ -23,7 +23,8 @@ from coefvq.stages.inputs import PredictInputs
 from coefvq.terminal import say
 from coefvq.training.scoring import score_videos
 
-_UNREAD = frozenset({"phash", "reason", "published_at", "source_id", "creator_id"})
+#: columns of the manifest that no score needs
+UNREAD = frozenset({"phash", "reason", "published_at", "source_id", "creator_id"})
 _SCORED = ("val", "test", "traffic")
 _ONE_VALIDATION = (
     "validation chooses the epoch and the thresholds, since a half of it has {} positives or negatives and needs {}"
@@ -33,7 +34,7 @@ _VIEWS = {"posterior": "", "posterior_vision": "_vision", "posterior_vision_text
 
 @dataclass(frozen=True)
 class ScoredVideos:
-    """Scores and yardsticks per video; how many clips were skipped, and how many of val chose the epoch instead."""
+    """Scores per video; how many clips were skipped, and how many of val chose the epoch instead."""
 
     table: pd.DataFrame
     skipped: int
@@ -42,16 +43,18 @@ class ScoredVideos:
 
 def run(inputs: PredictInputs) -> None:
     """Score every video that thresholds, figures or traffic shares are computed on."""
-    issue = inputs.issue
-    scored = score_table(inputs, ("base", "mllm"))
-    write_table(scored.table.loc[:, list(SCORE_COLUMNS)], inputs.paths.report(issue, "scores.parquet"))
+    issue, manifest = inputs.issue, split_manifest(inputs.paths, UNREAD)
+    scored = score_table(inputs, manifest, ("base", "mllm"))
+    rows = manifest[manifest["video_id"].isin(scored.table["video_id"])].reset_index(drop=True)
+    table = scored.table.assign(shortcut=_shortcut(manifest, rows, issue))
+    write_table(table.loc[:, list(SCORE_COLUMNS)], inputs.paths.report(issue, "scores.parquet"))
     counts = {str(name): int(count) for name, count in scored.table["split"].value_counts().items()}
     account = {"scored": counts, "skipped": scored.skipped, "val_of_epochs": scored.val_of_epochs}
     write_json(inputs.paths.report(issue, "predict.json"), account)
 
 
-def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> ScoredVideos:
-    """Rows of val, test and traffic with the yardsticks and a column of scores per kind.
+def score_table(inputs: PredictInputs, manifest: pd.DataFrame, kinds: Sequence[PartKind]) -> ScoredVideos:
+    """Rows of val, test and traffic, in the manifest's order, with a column of scores per kind.
 
     Of a large traffic the MLLM scores a part; its score is NaN elsewhere.
 
@@ -59,7 +62,7 @@ def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> ScoredVideo
         DataError: too many clips cannot be read.
         ModelError: a model does not fit.
     """
-    issue, manifest = inputs.issue, split_manifest(inputs.paths, _UNREAD)
+    issue = inputs.issue
     chose_epochs = kept_for_epochs(manifest, issue)
     if not chose_epochs.any():
         say(f"[{issue}] {_ONE_VALIDATION.format(smaller_half(manifest, issue), MIN_POSITIVES)}")
@@ -74,7 +77,7 @@ def score_table(inputs: PredictInputs, kinds: Sequence[PartKind]) -> ScoredVideo
         scores[kind] = np.full(len(rows), np.nan)
         scores[kind][mask] = answers
         skipped |= unread
-    table = _table(rows, issue).assign(**scores, shortcut=_shortcut(manifest, rows, issue))
+    table = _table(rows, issue).assign(**scores)
     table = table[~table["video_id"].isin(skipped)].reset_index(drop=True)
     return ScoredVideos(table, len(skipped), int(chose_epochs.sum()))
 
