@@ -61,12 +61,12 @@ def retune(
     from coefvq.retuning.proposal import propose, write
     from coefvq.retuning.settings import RetuneRequest, RetuneSettings
 
+    if scores is not None and tenant != DEFAULT:
+        raise ConfigError(f"retune: --scores is a table of one tenant's videos; leave --tenant {tenant} out")
     places = [None if path is None else given(path, params) for path in (labels, scores, state, out)]
     settings = connect_registry(params, create=False)
     retuning = RetuneSettings.of(settings, settings.check_issue(issue))
     request = RetuneRequest(places[0] or labels, places[1], places[2] or Path("vmp"), qps, min_labels, tenant)
-    if scores is not None and tenant != DEFAULT:
-        raise ConfigError(f"retune: --scores is a table of one tenant's videos; leave --tenant {tenant} out")
     proposal = propose(retuning, request)
     folder = places[3] or retuning.folder
     if not dry_run:

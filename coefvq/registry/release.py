@@ -7,7 +7,8 @@ first, since every alias move can be repeated. A decision that was recorded is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from coefvq.config import Gate
@@ -66,7 +67,7 @@ def approve(
             model of the pair is gone, or the store does not answer.
     """
     name, why = log.checked_person(by, reason)
-    with exclusive(tracking.store()):
+    with _deciding():
         repaired = _settled(issue)
         if again := _same(issue, repaired, "approve", version, flow_run_id):
             return again
@@ -84,9 +85,7 @@ def approve(
             override=override,
             flow_run_id=flow_run_id,
         )
-        done = _done(_carry_out(decision))
-    kept_pairs.keep_champions()
-    return done
+        return _done(_carry_out(decision))
 
 
 def reject(issue: str, by: str, reason: str, version: str | None = None, *, flow_run_id: str | None = None) -> Decision:
@@ -96,7 +95,7 @@ def reject(issue: str, by: str, reason: str, version: str | None = None, *, flow
         RegistryError: name or reason is blank, nothing waits, it was decided on, or the store does not answer.
     """
     name, why = log.checked_person(by, reason)
-    with exclusive(tracking.store()):
+    with _deciding():
         repaired = _settled(issue)
         if again := _same(issue, repaired, "reject", version, flow_run_id):
             return again
@@ -111,9 +110,7 @@ def reject(issue: str, by: str, reason: str, version: str | None = None, *, flow
             to_version=None,
             flow_run_id=flow_run_id,
         )
-        done = _done(_carry_out(decision))
-    kept_pairs.keep_champions()
-    return done
+        return _done(_carry_out(decision))
 
 
 def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None) -> Decision:
@@ -126,7 +123,7 @@ def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None
         RegistryError: name or reason is blank, there is nothing to return to, or the store does not answer.
     """
     name, why = log.checked_person(by, reason)
-    with exclusive(tracking.store()):
+    with _deciding():
         repaired = _settled(issue)
         if again := _same(issue, repaired, "rollback", None, flow_run_id):
             return again
@@ -142,9 +139,15 @@ def rollback(issue: str, by: str, reason: str, *, flow_run_id: str | None = None
             to_version=pair.version,
             flow_run_id=flow_run_id,
         )
-        done = _done(_carry_out(decision))
+        return _done(_carry_out(decision))
+
+
+@contextmanager
+def _deciding() -> Iterator[None]:
+    """Hold the store's lock; then, without it, keep who is champion for processes that score."""
+    with exclusive(tracking.store()):
+        yield
     kept_pairs.keep_champions()
-    return done
 
 
 def history(issue: str | None = None) -> list[Decision]:
