@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from coefvq.training.ranks import summed
 from coefvq.training.word_alignment import WordReader, Words, watched_state
 
 _BATCHES_A_LOOK = 16
+_FLOATS = ("pixel_values", "log_mel")
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[Any]], Batch]
@@ -74,8 +75,11 @@ def for_each_head(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 def _in_trained_type(inputs: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Pixels and spectrograms in the type of what trains: DeepSpeed casts the floats that a module is given itself."""
+    floats = [name for name in _FLOATS if name in inputs]
+    if not floats:
+        return inputs
     dtype = next((p.dtype for p in network.parameters() if p.requires_grad), torch.float32)
-    return {name: value.to(dtype) if name in ("pixel_values", "log_mel") else value for name, value in inputs.items()}
+    return {**inputs, **{name: inputs[name].to(dtype) for name in floats}}
 
 
 class WithDescriptions(nn.Module):
@@ -118,6 +122,20 @@ class Monitored(nn.Module):
         self.meter = Meter()
         self._video_ids = video_ids
         self._unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._parameters_once: tuple[nn.Parameter, ...] | None = None
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As every module's; looked up once, for the Trainer asks twice a step and frozen towers have hundreds."""
+        if not recurse:
+            return super().parameters(recurse)
+        if self._parameters_once is None:
+            self._parameters_once = tuple(super().parameters())
+        return iter(self._parameters_once)
+
+    def _apply(self, change: Any, recurse: bool = True) -> Self:
+        self._parameters_once = None  # a move to another device may make new ones
+        super()._apply(change, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, index: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
         """``index`` [B] are the rows of the dataset; the rest goes to the objective.

@@ -77,6 +77,17 @@ def test_every_tensor_attribute_moves(kind: str) -> None:
         assert not left
 
 
+@pytest.mark.parametrize("kind", ["late", "attention"])
+def test_the_parameters_that_are_listed_once_are_those_of_the_network(kind: str) -> None:
+    watched = Monitored(next(objectives(make(kind))), ["a"])
+    for place in ("cpu", "meta"):
+        watched.to(place)
+        for _ in range(2):
+            assert list(map(id, watched.parameters())) == list(map(id, nn.Module.parameters(watched)))
+        assert {parameter.device.type for parameter in watched.parameters()} == {place}
+    assert list(watched.parameters(recurse=False)) == []
+
+
 class ReachedError(Exception):
     """The decoder was called, so everything before it was on one device."""
 
