@@ -109,11 +109,20 @@ class AttentionLayers(Section):
 class Distil(Section):
     """The MLLM's logits as a second target of the base model, on train and on the split ``unlabelled``.
 
-    ``unlabelled: null`` leaves train alone. ``weight`` is that of the squared error beside the labels' loss.
+    ``unlabelled: null`` leaves train alone. ``weight`` is that of the squared error beside the labels' loss. With
+    ``logged``, a table of `coefvq vmp scores`, the unlabelled videos are those in it, with the scores and the
+    propensities that a stream has logged.
     """
 
     unlabelled: Literal["unlabelled"] | None
     weight: Positive
+    logged: Annotated[str | None, Field(exclude_if=lambda path: path is None)] = None
+
+    @model_validator(mode="after")
+    def _logged_scores_are_of_unlabelled_videos(self) -> Self:
+        if self.logged is not None and self.unlabelled is None:
+            raise ValueError("logged: the scores are of videos of split 'unlabelled'; set unlabelled: unlabelled")
+        return self
 
 
 class Lora(Section):

@@ -11,7 +11,7 @@ from coefvq.errors import DataError
 from coefvq.files import sha256_json, sha256_tree
 from coefvq.stages.inputs import TeachInputs
 from coefvq.terminal import say
-from coefvq.training.teacher import read_teacher, teacher_rows, write_no_teacher, write_teacher
+from coefvq.training.teacher import read_teacher, teacher_rows, with_logged, write_no_teacher, write_teacher
 
 
 def run(inputs: TeachInputs) -> None:
@@ -26,14 +26,16 @@ def run(inputs: TeachInputs) -> None:
     rows = teacher_rows(split_manifest(inputs.paths), issue, distil, inputs.near_duplicates)
     folder = inputs.paths.model_dir("mllm", issue)
     teacher = sha256_tree(folder)
-    settings = {"unlabelled": distil.unlabelled, "predict": inputs.predict.model_dump(exclude={"batch_size"})}
+    predict = inputs.predict.model_dump(exclude={"batch_size"})
+    settings = distil.model_dump(exclude={"weight"}) | {"predict": predict}
     made_from = sha256_json([teacher, asdict(data_hashes(inputs.paths)), settings])
     if _is_there(inputs, made_from):
         say(f"{target}: scores of the same MLLM and data are there")
         return
-    videos = to_inputs(rows, media_root(inputs.paths), inputs.protocols)
+    asked, known = (rows, None) if distil.logged is None else with_logged(rows, distil.logged, issue)
+    videos = to_inputs(asked, media_root(inputs.paths), inputs.protocols)
     scores, _ = score_videos(folder, videos, inputs.predict, inputs.reading, "mllm", issue)
-    write_teacher(target, rows, scores, teacher, made_from)
+    write_teacher(target, asked.assign(score=scores), known, teacher, made_from)
 
 
 def _is_there(inputs: TeachInputs, made_from: str) -> bool:

@@ -185,7 +185,11 @@ class _Fitting:
     def _lesson(self, videos: list[VideoInput]) -> Lesson | None:
         """The teacher's logits for the rows that are read."""
         teaching = self.data.teaching
-        return None if teaching is None else Lesson(torch.tensor(teaching.scores.logits(videos)), teaching.weight)
+        if teaching is None:
+            return None
+        rows = teaching.scores.weights(videos)
+        logits = torch.tensor(teaching.scores.logits(videos))
+        return Lesson(logits, teaching.weight, None if rows is None else torch.tensor(rows))
 
     def _sampler(self, lengths: Sequence[int]) -> LengthGrouped | None:
         """Grouping by the batch of all ranks and accumulated steps, so that their number does not change the order."""

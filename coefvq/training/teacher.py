@@ -15,10 +15,11 @@ from coefvq.data.splits.apart import check_unlabelled
 from coefvq.data.splits.rows import labelled
 from coefvq.errors import DataError, SplitError
 from coefvq.files import check_regular
-from coefvq.inference import Scores
 from coefvq.records import UNLABELLED, VideoInput
+from coefvq.training.logged_scores import read_logged, row_weights
 
 _COLUMNS = {"video_id": "str", "split": "str", "score": "float64", "teacher": "str", "made_from": "str"}
+_WEIGHT = "weight"  # a column where scores were logged by a stream
 _WORDS = {"str": "texts", "float64": "numbers"}
 _REMEDY = "run the stage teach again"
 
@@ -40,6 +41,13 @@ class TeacherScores:
 
         known = dict(zip(self.table["video_id"], teacher_logits(self.table["score"]), strict=True))
         return [float(known.get(video.video_id, np.nan)) for video in videos]
+
+    def weights(self, videos: list[VideoInput]) -> list[float] | None:
+        """What each of ``videos`` weighs beside the others; None where all are alike."""
+        if _WEIGHT not in self.table:
+            return None
+        known = dict(zip(self.table["video_id"], self.table[_WEIGHT], strict=True))
+        return [float(known.get(video.video_id, 1.0)) for video in videos]
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,31 @@ def teacher_rows(rows: pd.DataFrame, issue: str, distil: Distil, near_duplicates
     return pd.concat([train, unlabelled], ignore_index=True)
 
 
-def write_teacher(path: Path, rows: pd.DataFrame, scores: Scores, teacher: str, made_from: str) -> None:
-    """Write the scores [n] of ``rows``, except for videos that have none."""
-    table = rows[["video_id", "split"]].assign(score=scores, teacher=teacher, made_from=made_from)
-    write_table(table.dropna(subset="score").astype(_COLUMNS).reset_index(drop=True), path)
+def with_logged(rows: pd.DataFrame, logged: str, issue: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of the teacher's rows those that the MLLM is asked about, and the unlabelled ones with their logged scores.
+
+    Raises:
+        DataError: the table does not fit, or has no video of the split ``unlabelled``.
+    """
+    key = f"base.{issue}.distil.logged"
+    found = read_logged(Path(logged), key)
+    known = rows[rows["split"] == UNLABELLED].merge(found, on="video_id", how="inner")
+    if known.empty:
+        raise DataError(
+            f"{key}: none of the {len(found)} videos of {logged} is in split '{UNLABELLED}'; add their clips to the "
+            "data with unlabelled in the column split, or set it to null"
+        )
+    return rows[rows["split"] != UNLABELLED], known.assign(weight=row_weights(known["probability"]))
+
+
+def write_teacher(path: Path, asked: pd.DataFrame, logged: pd.DataFrame | None, teacher: str, made_from: str) -> None:
+    """Write the column ``score`` of the rows, except for videos that have none; logged rows have a ``weight`` too."""
+    rows = asked.dropna(subset="score")
+    columns = dict(_COLUMNS)
+    if logged is not None:
+        rows, columns = pd.concat([rows.assign(**{_WEIGHT: 1.0}), logged]), {**columns, _WEIGHT: "float64"}
+    table = rows.assign(teacher=teacher, made_from=made_from)[list(columns)]
+    write_table(table.astype(columns).reset_index(drop=True), path)
 
 
 def write_no_teacher(path: Path) -> None:
@@ -93,7 +122,7 @@ def read_teacher(path: Path) -> TeacherScores:
         table = pd.read_parquet(path)
     if missing := [name for name in _COLUMNS if name not in table]:
         raise DataError(f"{path}: no column '{missing[0]}'; {_REMEDY}")
-    for name, kind in _COLUMNS.items():
+    for name, kind in {**_COLUMNS, **({_WEIGHT: "float64"} if _WEIGHT in table else {})}.items():
         fits = pd.api.types.is_string_dtype if kind == "str" else pd.api.types.is_float_dtype
         if not fits(table[name]) or table[name].isna().any():
             raise DataError(f"{path}: column {name} holds something else than {_WORDS[kind]}; {_REMEDY}")

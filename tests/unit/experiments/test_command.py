@@ -81,7 +81,7 @@ def test_the_forecast_counts_a_shared_cell_once(tmp_path):
         rows["icd-mllm-s0"]["train_videos"],
         0,
     )
-    assert rows["icd-attention-lora-s0"]["hours"] > rows["icd-attention-s0"]["hours"]
+    assert rows["icd-attention-lora-s0"]["hours"] > rows["icd-attention-unaligned-s0"]["hours"]
     twice = forecast("3", "tiny", 2, tmp_path)
     assert twice["hours"] == pytest.approx(2.0 * forecast("3", "tiny", 1, tmp_path)["hours"])
     assert twice["lines"][-1] == "then: coefvq tables 3 --recipe tiny --seeds 2"

@@ -20,6 +20,7 @@ from coefvq.stages import teach
 from coefvq.stages.inputs import TeachInputs
 from coefvq.training import scoring
 from coefvq.training.distilling import teacher_logits
+from coefvq.training.logged_scores import MOST, write_logged
 from coefvq.training.teacher import read_teacher, read_teaching
 
 SPLITS = ("train", "val", "test", "traffic", "unlabelled")
@@ -143,6 +144,69 @@ def test_what_the_base_learns(scorer: Scorer, repository: Path) -> None:
     assert np.isnan(teaching.scores.logits([nobody])).all()
     alone = read_teaching(split_manifest(asked.paths), "icd", Distil(unlabelled=None, weight=1.0), asked.paths, ())
     assert alone.unlabelled == []
+
+
+def logged(**changes: Any) -> str:
+    """A table of four unlabelled videos and one that the data lack; the MLLM was asked about two by chance."""
+    rows = {
+        "video_id": [*ids("unlabelled")[:4], "elsewhere"],
+        "score": [0.9, 0.8, 0.3, 0.1, 0.5],
+        "probability": [1.0, 1.0, 0.25, 0.02, 1.0],
+    }
+    return str(write_logged(Path("data/logged"), "icd", pd.DataFrame(rows | changes)))
+
+
+def test_logged_scores_are_learnt_and_nobody_is_asked_for_them(scorer: Scorer, repository: Path) -> None:
+    distil = BOTH | {"logged": logged()}
+    asked = inputs(repository, distil)
+    teach.run(asked)
+    assert sorted(scorer.asked[0]) == ids("train", labelled=True)
+    teaching = read_teaching(split_manifest(asked.paths), "icd", Distil(**distil), asked.paths, ())
+    assert [video.video_id for video in teaching.unlabelled] == ids("unlabelled")[:4]
+    assert teaching.scores.logits(teaching.unlabelled) == teacher_logits([0.9, 0.8, 0.3, 0.1]).tolist()
+    weights = teaching.scores.weights(teaching.unlabelled)
+    # 1, 1, 4 and, at most, MOST: four videos weigh as four
+    assert weights == pytest.approx(np.array([1.0, 1.0, 4.0, MOST]) * 4 / (6.0 + MOST))
+    train = [VideoInput(name, Path("x")) for name in scorer.asked[0]]
+    assert teaching.scores.weights(train) == [1.0] * len(train)
+    # another table is another setting; the same one is not read again
+    teach.run(asked)
+    assert len(scorer.asked) == 1
+    teach.run(inputs(repository, BOTH | {"logged": logged(score=[0.9, 0.8, 0.3, 0.2, 0.5])}))
+    assert len(scorer.asked) == 2
+    teach.run(inputs(repository, BOTH))
+    assert read_teacher(asked.paths.teacher("icd")).weights(train) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"video_id": ["a", "b", "c", "d", "e"]}, r"none of the 5 videos of .* is in split 'unlabelled'"),
+        ({"video_id": ["v04", "v04", "c", "d", "e"]}, "video 'v04' comes twice"),
+        ({"score": [0.9, 1.8, 0.3, 0.1, 0.5]}, r"score of 'v09' is 1\.8: expected a probability;"),
+        ({"score": [0.9, None, 0.3, 0.1, 0.5]}, "score of 'v09' is nan"),
+        ({"probability": [1.0, 1.0, 0.0, 1.0, 1.0]}, r"probability of 'v14' is 0\.0: expected a probability above 0"),
+    ],
+)
+def test_a_logged_table_that_does_not_fit_is_refused(
+    scorer: Scorer, repository: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        teach.run(inputs(repository, BOTH | {"logged": logged(**changes)}))
+    assert scorer.asked == []
+
+
+def test_a_logged_table_that_is_gone_or_was_changed_is_refused(scorer: Scorer, repository: Path) -> None:
+    table = Path(logged())
+    asked = inputs(repository, BOTH | {"logged": str(table)})
+    write_table(pd.read_parquet(table).assign(score=0.5), table)
+    with pytest.raises(DataError, match=r"changed since it was named, so base\.icd\.distil\.logged does not say"):
+        teach.run(asked)
+    table.unlink()
+    with pytest.raises(DataError, match=r"base\.icd\.distil\.logged names it; write it again: coefvq vmp scores"):
+        teach.run(asked)
+    with pytest.raises(ValueError, match="logged: the scores are of videos of split 'unlabelled'"):
+        Distil(unlabelled=None, weight=1.0, logged="x.parquet")
 
 
 def test_distilling_without_unlabelled_videos_is_refused(scorer: Scorer, repository: Path) -> None:

@@ -38,8 +38,14 @@ def test_the_loss_is_the_mean_squared_error_where_the_teacher_speaks(rows: list[
     inside = known & (score > 1e-4) & (score < 1 - 1e-4)
     np.testing.assert_allclose(taught[inside], np.log(score[inside] / (1 - score[inside])), atol=1e-9)
     expected = np.mean((positive - negative - taught)[known] ** 2) if known.any() else 0.0
-    loss = teacher_loss(torch.tensor(np.stack([negative, positive], 1)), torch.tensor(taught))
+    logits, teacher = torch.tensor(np.stack([negative, positive], 1)), torch.tensor(taught)
+    loss = teacher_loss(logits, teacher, torch.ones(len(rows)))
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5, atol=1e-5)
+    # a row of weight 2 counts as it would twice, beside the same number of rows
+    weights = torch.arange(1.0, len(rows) + 1.0)
+    errors = np.nan_to_num(positive - negative - taught) ** 2 * known * weights.numpy()
+    weighed = errors.sum() / max(known.sum(), 1)
+    np.testing.assert_allclose(float(teacher_loss(logits, teacher, weights)), weighed, rtol=1e-5, atol=1e-5)
 
 
 def test_a_teacher_that_gives_no_probabilities_is_refused() -> None:
@@ -82,6 +88,14 @@ def test_an_unlabelled_row_learns_from_the_teacher_alone() -> None:
     torch.testing.assert_close(gradient(model, [1], [2]), gradient(alone, [1], [2]))
     assert not gradient(model, [MISSING_LABEL], [2]).any()
     assert gradient(model, [0], [0]).ne(gradient(alone, [0], [0])).any()
+
+
+def test_rows_weigh_as_they_are_told() -> None:
+    labelled = WithLoss(Linear(), ClassificationLoss(LossSpec(), torch.full((1, 2), 0.5)))
+    heavy = WithTeacher(labelled, Lesson(torch.tensor([2.0, -1.0, 0.0]), 0.5, torch.tensor([3.0, 1.0, 1.0]))).train()
+    plain = WithTeacher(labelled, Lesson(torch.tensor([2.0, -1.0, 0.0]), 0.5)).train()
+    torch.testing.assert_close(gradient(heavy, [MISSING_LABEL], [0]), 3.0 * gradient(plain, [MISSING_LABEL], [0]))
+    assert torch.equal(gradient(heavy, [MISSING_LABEL], [1]), gradient(plain, [MISSING_LABEL], [1]))
 
 
 def test_validation_knows_labels_only() -> None:
