@@ -24,12 +24,12 @@ _BATCH = 64
 class Lesson:
     """The teacher's ``logits`` [N] for the rows of the training set, NaN where it says nothing, and their weight.
 
-    ``rows`` [N] weigh the rows among each other, 1 on average; None: all alike.
+    ``row_weights`` [N] are those of the rows among each other, 1 on average; None: all alike.
     """
 
     logits: torch.Tensor
     weight: float
-    rows: torch.Tensor | None = None
+    row_weights: torch.Tensor | None = None
 
 
 def teacher_logits(probability: ArrayLike) -> NDArray[np.float64]:
@@ -60,27 +60,28 @@ class WithTeacher(nn.Module):
         device = next(labelled.network.parameters()).device
         self.teacher: torch.Tensor
         self.register_buffer("teacher", lesson.logits.float().to(device), persistent=False)
-        rows = torch.ones_like(lesson.logits) if lesson.rows is None else lesson.rows
-        self.rows: torch.Tensor
-        self.register_buffer("rows", rows.float().to(device), persistent=False)
+        rows = torch.ones_like(lesson.logits) if lesson.row_weights is None else lesson.row_weights
+        self.row_weights: torch.Tensor
+        self.register_buffer("row_weights", rows.float().to(device), persistent=False)
 
     def forward(self, labels: torch.Tensor, index: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The network's inputs, ``labels`` [B] and the rows ``index`` [B] -> loss and logits."""
         output: dict[str, torch.Tensor] = self.labelled(labels, **inputs)
         if self.training:
-            teacher, rows = (for_each_head(part[index], output["logits"]) for part in (self.teacher, self.rows))
-            output["loss"] = output["loss"] + self.weight * teacher_loss(output["logits"], teacher, rows)
+            logits = output["logits"]
+            teacher, weights = (for_each_head(part[index], logits) for part in (self.teacher, self.row_weights))
+            output["loss"] = output["loss"] + self.weight * teacher_loss(logits, teacher, weights)
         return output
 
 
-def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of logits [B,2], as log-odds, against the teacher's [B] where it is not NaN, weighed by rows.
+def teacher_loss(logits: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Squared error of logits [B,2], as log-odds, against the teacher's [B] where it is not NaN, times ``weights`` [B].
 
-    On several ranks the mean is that of the whole batch.
+    The sum is divided by the number of rows that the teacher knows; on several ranks of the whole batch.
     """
     odds = logits.float()[:, 1] - logits.float()[:, 0]
     known = ~teacher.isnan()
-    errors = rows * torch.where(known, odds - teacher.where(known, 0.0), 0.0).square()
+    errors = weights * torch.where(known, odds - teacher.where(known, 0.0), 0.0).square()
     # the whole batch's count over the number of ranks, because gradients are averaged over them
     count = summed(known.float().sum()) / world_size()
     return errors.sum() / count.clamp(min=1e-9)
