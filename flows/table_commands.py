@@ -37,7 +37,7 @@ def tables(
 
     Example: coefvq tables all --recipe tiny
 
-    Example: coefvq tables 2 --recipe starter --seeds 3 --write docs/results.md
+    Example: coefvq tables 2 --recipe starter --seeds 3 --write results.md
 
     Example: coefvq tables all --recipe paper --dry-run
 
