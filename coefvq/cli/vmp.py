@@ -22,7 +22,7 @@ def _entries() -> list[Entry]:
         _command("get", "vmp_data", "clip_0001 --json"),
         _command("scan", "vmp_data", "--in removed --csv"),
         _command("export", "vmp_data", "index.csv"),
-        _command("scores", "vmp_scores", "icd --out data/logged"),
+        _command("scores", "vmp_scores", "--issue icd"),
         _command("changes", "vmp_data", "--since 1041 --json"),
         _command("compact", "vmp_data", "--audit-days 0"),
         _command("forget", "vmp_data", "clip_0001"),

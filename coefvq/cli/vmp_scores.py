@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from coefvq.cli.options import JsonOption, ParamsOption, TenantOption
+from coefvq.cli.options import IssueOption, JsonOption, ParamsOption, TenantOption
 from coefvq.cli.vmp_state import StateOption, print_result, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
@@ -17,8 +18,10 @@ from coefvq.vmp.state import open_state
 
 
 def scores(
-    issue: Annotated[str, typer.Argument(help="Issue whose answers are written, e.g. icd.")],
-    out: Annotated[Path, typer.Option(help="Folder of the table, in the workspace.")] = Path("data/logged"),
+    issue: IssueOption,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the table; default: data/logged of the workspace.")
+    ] = None,
     tenant: TenantOption = DEFAULT,
     state: StateOption = None,
     params: ParamsOption = PARAMS_FILE,
@@ -39,7 +42,9 @@ def scores(
     if not found:
         raise DataError(f"{place}: the MLLM has answered no video of {issue}; run the stream: coefvq vmp run")
     table = pd.DataFrame([(each.video_id, each.score, each.probability) for each in found])
-    path = write_logged(out, issue, table.set_axis(["video_id", "score", "probability"], axis=1))
+    path = write_logged(
+        out or params.parent / "data" / "logged", issue, table.set_axis(["video_id", "score", "probability"], axis=1)
+    )
     pairs = dict(Counter(each.bundle for each in found).most_common())
     audited = sum(each.probability < 1.0 for each in found)
     summary = {"file": str(path), "rows": len(found), "audited": audited, "pairs": pairs}
@@ -48,6 +53,6 @@ def scores(
         as_json,
         [
             f"{len(found)} scores, {audited} of audited videos, by {', '.join(pairs)}: {path}",
-            f"learn from them: base.{issue}.distil.logged: {path}",
+            f"learn from them: base.{issue}.distil.logged: {os.path.relpath(path, params.parent)}",
         ],
     )

@@ -54,28 +54,41 @@ def run(state: Path, *words: object) -> str:
 
 
 def test_what_the_mllm_answered_is_written_with_its_probability(state: Path, tmp_path: Path) -> None:
-    found = json.loads(run(state, "icd", "--out", tmp_path / "logged", "--json"))
+    found = json.loads(run(state, "--issue", "icd", "--out", tmp_path / "logged", "--json"))
     assert (found["rows"], found["audited"], found["pairs"]) == (4, 2, {"1-ab": 3, "2-cd": 1})
     table = read_logged(Path(found["file"]), "base.icd.distil.logged").set_index("video_id")
     expected = {"flagged": (0.9, 1.0), "rejected": (0.2, 1.0), "audited": (0.6, 0.05), "audited-positive": (0.7, 0.05)}
     assert {name: (row.score, row.probability) for name, row in table.iterrows()} == expected
     # the same answers have the same name, so DVC has nothing to do
-    assert json.loads(run(state, "icd", "--out", tmp_path / "logged", "--json")) == found
+    assert json.loads(run(state, "--issue", "icd", "--out", tmp_path / "logged", "--json")) == found
     assert [path.name for path in (tmp_path / "logged").iterdir()] == [Path(found["file"]).name]
-    said = run(state, "icd", "--out", tmp_path / "logged")
+    said = run(state, "--issue", "icd", "--out", tmp_path / "logged")
     assert f"4 scores, 2 of audited videos, by 1-ab, 2-cd: {found['file']}" in said.replace("\n", "")
     assert "base.icd.distil.logged: " in said
 
 
+def test_the_table_lies_in_the_workspace_and_the_setting_starts_there(
+    state: Path, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("params.yaml", "recipe.yaml"):
+        (tmp_path / name).write_text((repository / name).read_text())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    said = run(state, "--issue", "icd", "--params", "../params.yaml")
+    (table,) = (tmp_path / "data" / "logged").iterdir()
+    assert f"base.icd.distil.logged: data/logged/{table.name}" in said
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_stream_without_answers_is_named(state: Path) -> None:
     with pytest.raises(DataError, match="the MLLM has answered no video of ucc; run the stream: coefvq vmp run"):
-        run(state, "ucc")
+        run(state, "--issue", "ucc")
     with pytest.raises(DataError, match="answered no video of icd"):
-        run(state, "icd", "--tenant", "acme")
+        run(state, "--issue", "icd", "--tenant", "acme")
 
 
 def test_a_table_names_its_content(state: Path, tmp_path: Path) -> None:
-    found = json.loads(run(state, "icd", "--out", tmp_path, "--json"))
+    found = json.loads(run(state, "--issue", "icd", "--out", tmp_path, "--json"))
     other = Path(found["file"]).with_name("icd-000000000000.parquet")
     pd.read_parquet(found["file"]).to_parquet(other)
     with pytest.raises(DataError, match="changed since it was named"):
