@@ -13,7 +13,7 @@ from coefvq.cli.options import IssueOption, JsonOption, ParamsOption, TenantOpti
 from coefvq.cli.vmp_state import StateOption, print_result, state_folder
 from coefvq.config import PARAMS_FILE
 from coefvq.errors import DataError
-from coefvq.vmp.keys import DEFAULT, check_tenant
+from coefvq.vmp.keys import DEFAULT
 from coefvq.vmp.state import open_state
 
 
@@ -38,13 +38,10 @@ def scores(
 
     place = state_folder(state, params)
     with open_state(place, create=False) as (_, index):
-        found = list(answers(index.scores(issue, tenant=check_tenant(tenant))))
+        found = list(answers(index.scores(issue, tenant=tenant)))
     if not found:
         raise DataError(f"{place}: the MLLM has answered no video of {issue}; run the stream: coefvq vmp run")
-    table = pd.DataFrame([(each.video_id, each.score, each.probability) for each in found])
-    path = write_logged(
-        out or params.parent / "data" / "logged", issue, table.set_axis(["video_id", "score", "probability"], axis=1)
-    )
+    path = write_logged(out or params.parent / "data" / "logged", issue, pd.DataFrame(found))
     pairs = dict(Counter(each.bundle for each in found).most_common())
     audited = sum(each.probability < 1.0 for each in found)
     summary = {"file": str(path), "rows": len(found), "audited": audited, "pairs": pairs}
