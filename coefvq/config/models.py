@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 from coefvq.config.values import Count, Fraction, IssueName, Positive, PresetName, Rate, Section
 from coefvq.extensions import LOSSES, registered
 
+#: a key that is not written where it is null, so that a training from before there was the key keeps its name
+_LEFT_OUT = Field(exclude_if=lambda value: value is None)
+
 
 class MediaSpec(Section):
     """What the decoder hands to the models."""
@@ -116,7 +119,7 @@ class Distil(Section):
 
     unlabelled: Literal["unlabelled"] | None
     weight: Positive
-    logged: Annotated[str | None, Field(exclude_if=lambda path: path is None)] = None
+    logged: Annotated[str | None, _LEFT_OUT] = None
 
     @model_validator(mode="after")
     def _logged_scores_are_of_unlabelled_videos(self) -> Self:
@@ -148,8 +151,7 @@ class BaseModelParams(Section):
     audio: bool
     motion: bool
     freeze_towers: bool
-    # not written where there are none, so that a training from before there was the key keeps its name
-    text_lora: Annotated[Lora | None, Field(exclude_if=lambda lora: lora is None)] = None
+    text_lora: Annotated[Lora | None, _LEFT_OUT] = None
     attention: AttentionLayers | None = None
     aligned: bool = False  # whether it starts from the preset's aligned_base file
     distil: Distil | None = None  # None: labels alone

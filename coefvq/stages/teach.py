@@ -9,9 +9,10 @@ from coefvq.data.manifest import to_inputs
 from coefvq.data.splits.rows import data_hashes, split_manifest
 from coefvq.errors import DataError
 from coefvq.files import sha256_json, sha256_tree
+from coefvq.records import UNLABELLED
 from coefvq.stages.inputs import TeachInputs
 from coefvq.terminal import say
-from coefvq.training.teacher import read_teacher, teacher_rows, with_logged, write_no_teacher, write_teacher
+from coefvq.training.teacher import logged_rows, read_teacher, teacher_rows, write_no_teacher, write_teacher
 
 
 def run(inputs: TeachInputs) -> None:
@@ -32,10 +33,11 @@ def run(inputs: TeachInputs) -> None:
     if _is_there(inputs, made_from):
         say(f"{target}: scores of the same MLLM and data are there")
         return
-    asked, known = (rows, None) if distil.logged is None else with_logged(rows, distil.logged, issue)
+    logged = None if distil.logged is None else logged_rows(rows, distil.logged, issue)
+    asked = rows if logged is None else rows[rows["split"] != UNLABELLED]
     videos = to_inputs(asked, media_root(inputs.paths), inputs.protocols)
     scores, _ = score_videos(folder, videos, inputs.predict, inputs.reading, "mllm", issue)
-    write_teacher(target, asked.assign(score=scores), known, teacher, made_from)
+    write_teacher(target, asked.assign(score=scores), teacher, made_from, logged)
 
 
 def _is_there(inputs: TeachInputs, made_from: str) -> bool:

@@ -48,13 +48,15 @@ def read_logged(path: Path, key: str) -> pd.DataFrame:
     with parquet_errors(path, _REMEDY):
         rows = pd.read_parquet(path, columns=list(_COLUMNS))
     for name, low in (("score", 0.0), ("probability", 1e-9)):
-        wrong = ~pd.to_numeric(rows[name], errors="coerce").between(low, 1.0)
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        wrong = ~numbers.between(low, 1.0)
         if wrong.any():
             at = int(wrong.to_numpy().argmax())
             raise DataError(
                 f"{path}: {name} of {rows['video_id'].iloc[at]!r} is {rows[name].iloc[at]}: expected a probability"
                 f"{'' if name == 'score' else ' above 0'}; {_REMEDY}"
             )
+        rows[name] = numbers.astype("float64")
     if (again := rows["video_id"][rows["video_id"].duplicated()]).size:
         raise DataError(f"{path}: video {again.iloc[0]!r} comes twice; {_REMEDY}")
     return rows

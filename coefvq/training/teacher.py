@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,17 @@ class TeacherScores:
         """Clamped logits in the order of ``videos``, NaN where the MLLM scored none."""
         from coefvq.training.distilling import teacher_logits
 
-        known = dict(zip(self.table["video_id"], teacher_logits(self.table["score"]), strict=True))
-        return [float(known.get(video.video_id, np.nan)) for video in videos]
+        return self._of(videos, teacher_logits(self.table["score"]), np.nan)
 
     def weights(self, videos: list[VideoInput]) -> list[float] | None:
         """What each of ``videos`` weighs beside the others; None where all are alike."""
         if _WEIGHT not in self.table:
             return None
-        known = dict(zip(self.table["video_id"], self.table[_WEIGHT], strict=True))
-        return [float(known.get(video.video_id, 1.0)) for video in videos]
+        return self._of(videos, self.table[_WEIGHT], 1.0)
+
+    def _of(self, videos: list[VideoInput], values: Iterable[float], missing: float) -> list[float]:
+        known = dict(zip(self.table["video_id"], values, strict=True))
+        return [float(known.get(video.video_id, missing)) for video in videos]
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def teacher_rows(rows: pd.DataFrame, issue: str, distil: Distil, near_duplicates
     return pd.concat([train, unlabelled], ignore_index=True)
 
 
-def with_logged(rows: pd.DataFrame, logged: str, issue: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of the teacher's rows those that the MLLM is asked about, and the unlabelled ones with their logged scores.
+def logged_rows(rows: pd.DataFrame, logged: str, issue: str) -> pd.DataFrame:
+    """Of the teacher's rows the unlabelled ones that a stream has logged, with ``score`` and ``weight``.
 
     Raises:
         DataError: the table does not fit, or has no video of the split ``unlabelled``.
@@ -93,16 +96,16 @@ def with_logged(rows: pd.DataFrame, logged: str, issue: str) -> tuple[pd.DataFra
             f"{key}: none of the {len(found)} videos of {logged} is in split '{UNLABELLED}'; add their clips to the "
             "data with unlabelled in the column split, or set it to null"
         )
-    return rows[rows["split"] != UNLABELLED], known.assign(weight=row_weights(known["probability"]))
+    return known.assign(**{_WEIGHT: row_weights(known["probability"])})
 
 
-def write_teacher(path: Path, asked: pd.DataFrame, logged: pd.DataFrame | None, teacher: str, made_from: str) -> None:
-    """Write the column ``score`` of the rows, except for videos that have none; logged rows have a ``weight`` too."""
-    rows = asked.dropna(subset="score")
-    columns = dict(_COLUMNS)
-    if logged is not None:
-        rows, columns = pd.concat([rows.assign(**{_WEIGHT: 1.0}), logged]), {**columns, _WEIGHT: "float64"}
-    table = rows.assign(teacher=teacher, made_from=made_from)[list(columns)]
+def write_teacher(
+    path: Path, asked: pd.DataFrame, teacher: str, made_from: str, logged: pd.DataFrame | None = None
+) -> None:
+    """Write the column ``score`` of the rows, except for videos that have none; with ``logged`` each has a weight."""
+    rows = asked if logged is None else pd.concat([asked.assign(**{_WEIGHT: 1.0}), logged])
+    columns = _COLUMNS if logged is None else {**_COLUMNS, _WEIGHT: "float64"}
+    table = rows.dropna(subset="score").assign(teacher=teacher, made_from=made_from)[list(columns)]
     write_table(table.astype(columns).reset_index(drop=True), path)
 
 

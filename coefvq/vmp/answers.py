@@ -26,7 +26,7 @@ def answers(scores: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Answer]
     What the base threshold escalated was asked for certain; what an audit drew, with the audit's probability.
     """
     for key, score in scores:
-        if kind_of(score) in ("flagged", "rejected", "audited") and (found := score.get("mllm_score")) is not None:
+        if kind_of(score) is not None and (found := score.get("mllm_score")) is not None:
             drawn = score.get("audit_probability")
             probability = 1.0 if drawn is None else float(drawn)
             yield Answer(split(key)[1], float(found), probability, str(score.get("bundle_version")))
